@@ -1,0 +1,245 @@
+"""The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input, one line on stderr."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from rlhf_engine import config as configs
+from rlhf_engine.config import STAGES, UserError
+from rlhf_engine.runs import Run, check_place, write_json, write_text
+
+HELP = {"sft": "fine-tune on demonstrations", "reward": "train a reward model on preferences",
+        "ppo": "align with PPO against a reward", "chat": "talk to a model or a checkpoint",
+        "evaluate": "compare two checkpoints on the same prompts"}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the contract's manners: one line on stderr, exit 2."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m rlhf_engine", description="SFT, reward model and PPO as adapters on one frozen base.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for stage, config in STAGES.items():
+        command = commands.add_parser(stage, help=HELP[stage], description=config.__doc__.splitlines()[0])
+        command.add_argument("--config", metavar="FILE.yaml", help="settings from a file, a run's config.yaml included; flags win")
+        command.add_argument("--resume", action="store_true", help="go on with the run in --output")
+        command.add_argument("--overwrite", action="store_true", help="replace the run in --output")
+        add_fields(command, config)
+    chat = commands.add_parser("chat", help=HELP["chat"])
+    chat.add_argument("--prompt", help="what to say; without it, a conversation line by line")
+    add_sampling(chat)
+    evaluate = commands.add_parser("evaluate", help=HELP["evaluate"])
+    evaluate.add_argument("--against", required=True, help="the adapter to compare with: none, bundled, a run or a PEFT folder")
+    evaluate.add_argument("--data", default="bundled-heldout", help="prompts")
+    evaluate.add_argument("--judge", required=True, help="FILE.py:FUNCTION or a reward run")
+    evaluate.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
+    evaluate.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
+    evaluate.add_argument("--limit", type=int, default=0, help="use at most this many prompts; 0 is all")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace what is in --output")
+    add_sampling(evaluate)
+    return parser
+
+
+def add_fields(parser: argparse.ArgumentParser, config) -> None:
+    """A flag per config field, its help from the doc line. A flag that is not given stays out of the namespace."""
+    docs = configs.docs(config)
+    for name, kind in configs.hints(config).items():
+        default = getattr(config, name)
+        text = f"{docs[name]} ({default if default != '' else 'empty'})".replace("%", "%%")
+        options = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        if kind is bool:
+            parser.add_argument(configs.flag(name), action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(configs.flag(name), metavar=name.split("_")[-1].upper(), **options)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="bundled", help="bundled, a Hub id or a local folder")
+    parser.add_argument("--adapter", default="none", help="none, bundled, a run folder or a PEFT folder")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "nf4"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most likely token")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def train(args: argparse.Namespace) -> int:
+    given = {name: value for name, value in vars(args).items() if name in configs.hints(STAGES[args.command])}
+    if args.resume and args.overwrite:
+        raise UserError("--resume and --overwrite exclude each other")
+    given = {name: configs.coerce(name, value, configs.hints(STAGES[args.command])[name]) for name, value in given.items()}
+    if args.config:
+        given = read_config(args.config, args.command) | given
+    output = given.get("output")
+    if not output:
+        raise UserError("--output is missing: name the run folder to write")
+    if args.resume:
+        return resume(args.command, output, given)
+    config = configs.from_dict(args.command, given)
+    Run.check_new(output, overwrite=args.overwrite)
+    from rlhf_engine.stages import make_trainer
+    trainer = make_trainer(config)
+    return go(trainer, Run.create(output, config, overwrite=args.overwrite))
+
+
+def resume(stage: str, output: str, given: dict) -> int:
+    run = Run(output)
+    held = run.check_resume(stage, {k: v for k, v in given.items() if k != "output"})
+    config = configs.from_dict(stage, held | {"output": output})
+    if run.status()["state"] == "done":
+        print(f"{output} is done already: {run.status()['step']} steps")
+        return 0
+    from rlhf_engine.stages import make_trainer
+    trainer = make_trainer(config, checkpoint=run.last_checkpoint())
+    run.cut_back()
+    return go(trainer, run)
+
+
+def go(trainer, run: Run) -> int:
+    import torch
+
+    from rlhf_engine.stages import Control, Diverged, drive, stop_on_signals
+    for note in trainer.notes:
+        print(note)
+    stop_on_signals(control := Control())
+    try:
+        state = drive(trainer, run, control=control)
+    except (Diverged, torch.OutOfMemoryError):
+        status = run.status()
+        print(f"error: {run.path}: {status['error']}. {status['advice']}", file=sys.stderr)
+        return 1
+    report = run.report()
+    print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {report['peak_memory_mb']} MB")
+    if state == "stopped":
+        print(f"go on with: python -m rlhf_engine {trainer.config.stage} --output {run.path} --resume")
+    return 0
+
+
+def read_config(path: str, stage: str) -> dict:
+    values = configs.read_yaml(path)
+    if values.pop("stage", stage) != stage:
+        raise UserError(f"{path}: is the config of another stage; use it with that command")
+    try:
+        configs.check_names(stage, values)
+        return {name: configs.coerce(name, value, configs.hints(STAGES[stage])[name]) for name, value in values.items()}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def chat(args: argparse.Namespace) -> None:
+    import torch
+
+    from rlhf_engine.backbone import Backbone
+    from rlhf_engine.encoding import encode_prompt
+    from rlhf_engine.generate import prompt_room, stream
+    from rlhf_engine.models import resolve_adapter
+    sampling = check_sampling(args)
+    adapter = resolve_adapter(args.adapter, args.model)
+    backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
+    if adapter:
+        backbone.load_role("policy", adapter, head=False)
+    room, generator = prompt_room(backbone, sampling.max_new_tokens), torch.Generator().manual_seed(args.seed)
+    talks = bool(backbone.tokenizer.chat_template)
+    messages: list[dict] = []
+    for line in [args.prompt] if args.prompt is not None else iter_lines():
+        messages.append({"role": "user", "content": line})
+        encoded, reply = encode_prompt(backbone.tokenizer, messages if talks else line, room), ""
+        if encoded.cut:
+            print(f"(too long for the model: the first {encoded.cut} tokens are left out)")
+        with backbone.use("policy" if adapter else None):
+            for piece in stream(backbone, encoded.ids, sampling, generator):
+                reply += piece
+                print(piece, end="", flush=True)
+        print()
+        messages.append({"role": "assistant", "content": reply})
+
+
+def iter_lines():
+    while True:
+        try:
+            yield input("> ")
+        except (EOFError, KeyboardInterrupt):
+            return
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    check_place(output := Path(args.output))
+    held = {file.name for file in output.iterdir()} if output.exists() else set()
+    if held - {"report.json", "samples.jsonl"}:
+        raise UserError(f"{output} holds something else than an evaluation: name a new folder with --output")
+    if held and not args.overwrite:
+        raise UserError(f"{output} holds an evaluation already: add --overwrite to replace it, or name a new folder with --output")
+    for name, low in (("per_prompt", 1), ("limit", 0)):
+        if getattr(args, name) < low:
+            raise UserError(f"{configs.flag(name)} is {getattr(args, name)}, but must be at least {low}")
+    from rlhf_engine.backbone import Backbone
+    from rlhf_engine.data import read_prompts
+    from rlhf_engine.evaluate import compare
+    from rlhf_engine.models import resolve_adapter
+    sampling = check_sampling(args)
+    prompts = read_prompts(args.data, limit=args.limit or None)
+    folders = {"policy": resolve_adapter(args.adapter, args.model), "against": resolve_adapter(args.against, args.model)}
+    judge_spec = load_judge(args.judge)
+    backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
+    for role, folder in folders.items():
+        if folder:
+            backbone.load_role(role, folder, head=False)
+    report, samples = compare(backbone, *(role if folder else None for role, folder in folders.items()), prompts,
+                              judge_spec(backbone), per_prompt=args.per_prompt, sampling=sampling, seed=args.seed)
+    report["notes"] = prompts.notes + report["notes"]
+    for note in report["notes"]:
+        print(note)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "samples.jsonl", "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))
+    settings = {k: getattr(args, k) for k in ("model", "adapter", "against", "data", "judge", "seed")}
+    write_json(output / "report.json", settings | report)
+    print(f"{report['win_rate']:.1%} wins ({report['win_rate_low']:.1%} to {report['win_rate_high']:.1%}) "
+          f"over {report['samples']} samples; score {report['score']:.3f} against {report['score_against']:.3f}; KL {report['kl']:.2f} nats a sequence; "
+          f"perplexity x{report['perplexity_ratio']:.2f}, distinct-2 x{report['distinct_ratio']:.2f}, empty {report['empty']:.1%}")
+
+
+def load_judge(spec: str):
+    """A function(backbone) -> Judge; the file or folder is checked now, before a model is loaded."""
+    from rlhf_engine.labelers import is_function, load_function, score_text
+    from rlhf_engine.models import resolve_reward
+    if is_function(spec):
+        function = load_function(spec)
+        return lambda backbone: lambda prompts, ids, responses, texts: [score_text(function, p, t) for p, t in zip(prompts, texts)]
+    folder = resolve_reward(spec, "--judge")
+
+    def with_model(backbone):
+        from rlhf_engine.reward import score_all
+        backbone.load_role("reward", folder, head=True)
+        return lambda prompts, ids, responses, texts: score_all(backbone, [p + r for p, r in zip(ids, responses)], batch=32).tolist()
+    return with_model
+
+
+def check_sampling(args: argparse.Namespace):
+    from rlhf_engine.generate import Sampling
+    if args.max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens is {args.max_new_tokens}, but must be at least 1")
+    if not 0 <= args.temperature <= 10:
+        raise UserError(f"--temperature is {args.temperature}, but must be between 0 and 10")
+    return Sampling(args.max_new_tokens, args.temperature)
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        args = make_parser().parse_args(argv)
+        return {"chat": chat, "evaluate": evaluate}.get(args.command, train)(args) or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""One frozen base model; policy, reference, reward and value are LoRA adapters (and scalar heads) on it.
+
+`Backbone` alone chooses the active adapter and owns every `requires_grad` flag. A role is chosen in a scope that has
+to cover forward and backward:
+
+    with backbone.use("policy"):
+        loss = ...
+        loss.backward()
+
+PEFT's own `set_adapter` makes the chosen adapter trainable and freezes the others, so a reference becomes trainable
+and a policy loses its gradient when a value pass comes between its forward and its backward. Here the flags belong to
+the role and never change with the choice.
+"""
+
+import json
+import logging
+import math
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging as transformers_logging
+
+from rlhf_engine.config import UserError
+from rlhf_engine.models import check_adapter, fingerprint, first_line, resolve_model
+
+
+class ScalarHead(nn.Module):
+    """A linear read-out of one number per position, kept outside PEFT and in fp32: `gain * (h @ weight + bias) + shift`.
+
+    Initialised with standard deviation 1/sqrt(d+1) and bias 0 (Ziegler et al. 2019); `zero` starts at 0 everywhere,
+    as a value function without a reward model to start from does.
+    """
+
+    def __init__(self, size: int, *, zero: bool = False, generator: torch.Generator | None = None):
+        super().__init__()
+        weight = torch.zeros(size) if zero else torch.randn(size, generator=generator) / math.sqrt(size + 1)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., d] in any dtype -> [...] in fp32."""
+        return self.gain * (hidden.float() @ self.weight + self.bias) + self.shift
+
+
+class Backbone:
+    """A frozen base with its tokenizer and its roles. Make one with `Backbone.load`."""
+
+    def __init__(self, base, tokenizer, *, name: str, path: Path, dtype: str):
+        self.base, self.tokenizer, self.name, self.path, self.dtype = base, tokenizer, name, path, dtype
+        self.fingerprint = fingerprint(path)
+        self.peft: PeftModel | None = None
+        self.heads = nn.ModuleDict()
+        self._trainable: set[str] = set()
+        self._active: str | None = None
+        self._owned: dict[str, list[nn.Parameter]] = {}
+        """Parameters of each role, kept because finding them walks the whole model."""
+        self._layers: list[BaseTunerLayer] = []
+        base.requires_grad_(False)
+        self._settle()
+        self.stop_ids = stop_ids(base, tokenizer)
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
+        self.head_is_linear = self._check_head()
+
+    @classmethod
+    def load(cls, model: str = "bundled", *, dtype: str = "auto", device: str = "auto") -> "Backbone":
+        """Load a base, frozen. Raises UserError for a missing, gated or pickled model and for a format this machine lacks."""
+        path = resolve_model(model)
+        device = pick_device(device)
+        if dtype == "auto":
+            dtype = "fp32" if device.type == "cpu" else "bf16"
+        options = {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
+        if dtype == "nf4":
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.bfloat16)
+            options["device_map"] = {"": device}
+        transformers_logging.disable_progress_bar()
+        # The models' own log lines (load reports, generation flags) are not for a user of the playground.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        try:
+            AutoConfig.from_pretrained(path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            base = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False,
+                                                        local_files_only=True, **options)
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            raise UserError(f"{model}: cannot be loaded as a causal language model ({first_line(error)})") from None
+        if dtype != "nf4":
+            base.to(device)
+        return cls(base, tokenizer, name=str(model), path=path, dtype=dtype)
+
+    # -- the base ----------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.get_input_embeddings().weight.device
+
+    @property
+    def hidden_size(self) -> int:
+        return self.base.config.get_text_config().hidden_size
+
+    @property
+    def vocabulary(self) -> int:
+        return self.base.get_output_embeddings().weight.shape[0]
+
+    @property
+    def longest(self) -> int:
+        """Positions the base knows; a very large number for models that do not say."""
+        text = self.base.config.get_text_config()
+        return getattr(text, "max_position_embeddings", None) or 1 << 30
+
+    def hidden(self, ids: torch.Tensor, **options) -> torch.Tensor:
+        """Last hidden states [B, T, d] (after the final norm) of right-padded `ids` [B, T] under the role in use.
+
+        A causal model cannot see padding on the right, so no mask is needed and none can be wrong.
+        """
+        return self.base.get_decoder()(input_ids=ids, use_cache=False, **options).last_hidden_state
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of hidden states, where `head_is_linear` holds."""
+        return self.base.get_output_embeddings()(hidden)
+
+    def _settle(self) -> None:
+        """Dropout off everywhere, except that 4-bit layers stay in training mode.
+
+        bitsandbytes on a CPU repacks a `Linear4bit` for good at its first forward in eval mode without gradients,
+        into a layout whose gradients are silently wrong. `Linear4bit` has no dropout, so training mode costs nothing.
+        """
+        self.base.eval()
+        for module in self.base.modules():
+            if type(module).__name__ == "Linear4bit":
+                module.training = True
+
+    @torch.no_grad()
+    def _check_head(self) -> bool:
+        """Whether logits are just the output layer on the last hidden state.
+
+        Soft-capping (Gemma), scaling (Cohere, Granite) and the like come after it; then log-probabilities go through
+        the model's own logits instead of chunks.
+        """
+        ids = torch.arange(8, device=self.device)[None] % self.vocabulary
+        ours, theirs = self.head(self.hidden(ids)), self.base(input_ids=ids, use_cache=False).logits
+        return ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-4)
+
+    @contextmanager
+    def checkpointing(self, enabled: bool = True):
+        """Gradient checkpointing for the length of an update; never during sampling, whose KV cache it would switch off."""
+        layers = [m for m in self.base.modules() if isinstance(m, GradientCheckpointingLayer)] if enabled else []
+        if layers:
+            self.base.gradient_checkpointing_enable({"use_reentrant": False})
+        for layer in layers:
+            layer.training = True  # the layer itself, not its children: dropout stays off
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+            if layers:
+                self.base.gradient_checkpointing_disable()
+
+    # -- roles -------------------------------------------------------------------------------------------------------
+
+    @property
+    def roles(self) -> list[str]:
+        return list(self.peft.peft_config) if self.peft else []
+
+    def new_role(self, role: str, *, rank: int = 8, alpha: int = 16, seed: int = 0) -> None:
+        """A fresh adapter on every linear layer but the output layer: random A, zero B, so the base's own output."""
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none",
+                            task_type="CAUSAL_LM", base_model_name_or_path=self.name)
+        self._add(role, config, seed)
+
+    def copy_role(self, role: str, of: str) -> None:
+        """A new adapter equal to `of`, its head included. It is frozen until `train` names it."""
+        held = self.peft.peft_config[of]
+        self._add(role, LoraConfig(**{k: getattr(held, k) for k in ("r", "lora_alpha", "target_modules", "lora_dropout",
+                                      "bias", "task_type", "base_model_name_or_path", "fan_in_fan_out")}), seed=0)
+        source = self.named_parameters(of)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters(role).items():
+                if not name.startswith("head."):
+                    parameter.copy_(source[name])
+        if of in self.heads:
+            self.new_head(role)
+            self.heads[role].load_state_dict(self.heads[of].state_dict())
+
+    def load_role(self, role: str, folder: str | Path, *, head: bool | None = None) -> None:
+        """An adapter (and its head, where there is one) from a PEFT folder. Raises UserError if it was made for another base.
+
+        `head=True` demands a head, `False` leaves one aside.
+        """
+        folder = Path(folder)
+        check_adapter(folder, self.fingerprint)
+        try:
+            config = PeftConfig.from_pretrained(str(folder))
+        except Exception as error:  # whatever PEFT makes of a file that is not its own
+            raise UserError(f"{folder}: its adapter_config.json cannot be read ({first_line(error)}); name another adapter") from None
+        if not isinstance(config, LoraConfig) or config.modules_to_save:
+            raise UserError(f"{folder}: only plain LoRA adapters are supported, without modules_to_save; export it as one")
+        config.base_model_name_or_path, config.inference_mode = self.name, False
+        has_head = (folder / "head.safetensors").exists()
+        if head and not has_head:
+            raise UserError(f"{folder}: holds an adapter but no scalar head; name a reward run")
+        try:
+            self._add(role, config, seed=0)
+            if has_head and head is not False:
+                self.new_head(role)
+            self.fill_role(role, folder)
+        except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            self.drop_role(role)
+            raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)})") from None
+
+    @torch.no_grad()
+    def fill_role(self, role: str, folder: Path) -> None:
+        """Copy the weights of a PEFT folder into a role that exists. Raises ValueError where names or shapes differ."""
+        weights = load_file(folder / "adapter_model.safetensors")
+        found = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
+        known = {n: p for n, p in self.named_parameters(role).items() if not n.startswith("head.")}
+        if set(found) != set(known):
+            raise ValueError(f"its weights and its layers differ, first at {min(set(found) ^ set(known))}")
+        for name, parameter in known.items():
+            if parameter.shape != found[name].shape:
+                raise ValueError(f"{name} has shape {tuple(found[name].shape)}, the base needs {tuple(parameter.shape)}")
+            parameter.copy_(found[name])
+        if role in self.heads:
+            self.heads[role].load_state_dict(load_file(folder / "head.safetensors"))
+
+    def drop_role(self, role: str) -> None:
+        self._owned.clear()
+        if self.peft and role in self.peft.peft_config:
+            if len(self.peft.peft_config) == 1:
+                self.base, self.peft, self._active, self._layers = self.peft.unload(), None, None, []
+            else:
+                self.peft.delete_adapter(role)
+                self._choose(None if self._active == role else self._active)
+        if role in self.heads:
+            self.heads.pop(role)
+        self._trainable.discard(role)
+        self._apply_flags()
+
+    def new_head(self, role: str, *, zero: bool = False, seed: int = 0) -> ScalarHead:
+        self.heads[role] = ScalarHead(self.hidden_size, zero=zero, generator=torch.Generator().manual_seed(seed)).to(self.device)
+        self._owned.clear()
+        self._apply_flags()
+        return self.heads[role]
+
+    def train(self, *roles: str) -> None:
+        """Make exactly these roles trainable, adapters and heads; every other parameter is frozen."""
+        self._trainable = set(roles)
+        self._apply_flags()
+
+    @contextmanager
+    def use(self, role: str | None):
+        """Run everything inside under `role`; None, or a reference without an adapter, is the bare base."""
+        before = self._active
+        self._choose(role if role in self.roles else self._bare(role))
+        try:
+            yield self
+        finally:
+            self._choose(before)
+
+    def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
+        """Parameters of a role under the names they have in PEFT's files, the head's as `head.*`."""
+        marker = f".{role}."
+        found = {n.replace(marker, "."): p for n, p in self.base.named_parameters() if "lora_" in n and marker in n}
+        if role in self.heads:
+            found |= {f"head.{n}": p for n, p in self.heads[role].named_parameters()}
+        return found
+
+    def parameters(self, role: str) -> list[nn.Parameter]:
+        if role not in self._owned:
+            self._owned[role] = list(self.named_parameters(role).values())
+        return self._owned[role]
+
+    def save_role(self, role: str, folder: str | Path) -> None:
+        """Write `folder` in PEFT's format, with `head.safetensors` and the base's fingerprint beside it."""
+        folder = Path(folder)
+        self.peft.save_pretrained(str(folder.parent), selected_adapters=[role], save_embedding_layers=False)
+        if folder.name != role:
+            (folder.parent / role).rename(folder)
+        (folder.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        if role in self.heads:
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.heads[role].state_dict().items()},
+                      str(folder / "head.safetensors"))
+        text = json.dumps({"model": self.name, "fingerprint": self.fingerprint}, indent=1)
+        (folder / "base.json").write_text(text + "\n", encoding="utf-8")
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _bare(self, role: str | None) -> None:
+        if role not in (None, "reference"):
+            raise KeyError(f"there is no role {role!r}; there are {', '.join(self.roles) or 'none'}")
+
+    def _add(self, role: str, config: LoraConfig, seed: int) -> None:
+        if role in self.roles:
+            raise KeyError(f"there is a role {role!r} already")
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT remarks on fan_in_fan_out, which it then sets right
+            torch.manual_seed(seed)
+            self._owned.clear()
+            if self.peft is None:
+                self.peft = get_peft_model(self.base, config, adapter_name=role, autocast_adapter_dtype=True)
+            else:
+                self.peft.add_adapter(role, config, autocast_adapter_dtype=True)
+        for parameter in self.parameters(role):
+            parameter.data = parameter.data.float()
+        self._settle()
+        self._layers = [layer for layer in self.base.modules() if isinstance(layer, BaseTunerLayer)]
+        self._choose(self._active)
+        self._apply_flags()
+
+    def _choose(self, role: str | None) -> None:
+        """What PEFT's `set_adapter` and `enable_adapters` do, without their walk over every weight of every adapter to flip
+        its flag: a choice costs microseconds a layer, and a chat makes two per token."""
+        self._active = role
+        for layer in self._layers:
+            layer._disable_adapters = role is None
+            if role is not None:
+                layer._active_adapter = [role]
+
+    def _apply_flags(self) -> None:
+        for role in self.roles:
+            for parameter in self.parameters(role):
+                parameter.requires_grad_(role in self._trainable)
+        for role, head in self.heads.items():
+            head.requires_grad_(role in self._trainable)
+
+
+def stop_ids(base, tokenizer) -> list[int]:
+    """Tokens that end a response, the one to teach first: the generation config's, then the tokenizer's end token."""
+    listed = base.generation_config.eos_token_id
+    listed = [listed] if isinstance(listed, int) else list(listed or [])
+    if tokenizer.chat_template and tokenizer.eos_token_id is not None:
+        listed.insert(0, tokenizer.eos_token_id)  # chat models end a turn with the tokenizer's own
+    if tokenizer.eos_token_id is not None:
+        listed.append(tokenizer.eos_token_id)
+    if not listed:
+        raise UserError(f"{tokenizer.name_or_path}: neither tokenizer nor generation config names an end token")
+    return list(dict.fromkeys(listed))
+
+
+def pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"--device is {device!r}, but must be auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA GPU that torch can use; leave it at auto")
+    return chosen

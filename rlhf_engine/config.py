@@ -1,0 +1,287 @@
+"""One typed configuration per stage; it drives the command line, the YAML in a run folder, the form on the page and the docs.
+
+Every field carries its documentation as the string below it, so that there is one place to read and one to change.
+"""
+
+import ast
+import dataclasses
+import inspect
+import math
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+
+class UserError(ValueError):
+    """Bad input. The message is one line: what is wrong, where, and what to do about it."""
+
+
+def limits(default, low=None, high=None, *, advanced=False):
+    """A field with bounds (inclusive) and, for forms, whether it belongs behind "advanced"."""
+    return field(default=default, metadata={"low": low, "high": high, "advanced": advanced})
+
+
+@dataclass
+class RunConfig:
+    """What every training stage needs to know."""
+
+    model: str = "bundled"
+    """Base model: `bundled`, a Hub id or a local directory with safetensors weights."""
+    adapter: str = "auto"
+    """Adapter to start from: `none`, `bundled`, a run folder or a PEFT folder; `auto` is `bundled` for reward and PPO on the bundled model, else `none`."""
+    data: str = "bundled"
+    """Training data: `bundled`, a Hub id, or a local .json, .jsonl, .csv or .parquet file."""
+    subset: str = ""
+    """Configuration name of a Hub data set that has several."""
+    split: str = ""
+    """Split of a Hub data set; empty means `train`."""
+    limit: int = limits(0, 0, advanced=True)
+    """Read at most this many rows; 0 reads all."""
+    output: str = ""
+    """Run folder to write."""
+    seed: int = limits(0, 0)
+    """Seed of data order, initial weights and sampling."""
+    dtype: Literal["auto", "fp32", "bf16", "nf4"] = "auto"
+    """Number format of the frozen base; `auto` is fp32 on a CPU and bf16 on a GPU, `nf4` is 4-bit. Adapters are always fp32."""
+    device: str = "auto"
+    """Where to run: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    lora_rank: int = limits(8, 1, 512)
+    """Rank of the LoRA adapters, on every linear layer but the output layer."""
+    lora_alpha: int = limits(16, 1, advanced=True)
+    """LoRA scale; updates are multiplied by alpha / rank."""
+    max_tokens: int = limits(512, 8)
+    """Longest prompt plus response in tokens; longer rows are cut from the left of the prompt, and counted."""
+    batch_size: int = limits(16, 1)
+    """Rows per optimiser step."""
+    micro_batch: int = limits(0, 0, advanced=True)
+    """Rows per forward pass; 0 is the whole batch. Gradients are the same for every value."""
+    learning_rate: float = limits(1e-3, 0.0)
+    """Peak learning rate of Adam on adapters and heads; LoRA wants about ten times that of full fine-tuning (Schulman 2025)."""
+    warmup: float = limits(0.05, 0.0, 1.0, advanced=True)
+    """Share of the steps in which the learning rate rises linearly from zero."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """Learning rate after the warm-up: falling linearly to zero (Ziegler 2019), or constant."""
+    max_grad_norm: float = limits(1.0, 0.0, advanced=True)
+    """Gradients are clipped to this global norm; 0 does not clip."""
+    gradient_checkpointing: bool = limits(False, advanced=True)
+    """Recompute activations in the backward pass: less memory, more time."""
+    checkpoint_every: int = limits(50, 1)
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: int = limits(5, 0, advanced=True)
+    """Newest checkpoints kept; 0 keeps all."""
+
+    stage: typing.ClassVar[str] = ""
+
+    def validate(self) -> "RunConfig":
+        """Types, choices and bounds of every field. Raises UserError that names the field and the mend."""
+        for name, kind in hints(type(self)).items():
+            setattr(self, name, coerce(name, getattr(self, name), kind))
+            meta = type(self).__dataclass_fields__[name].metadata
+            value, low, high = getattr(self, name), meta.get("low"), meta.get("high")
+            if low is not None and value < low:
+                raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
+            if high is not None and value > high:
+                raise UserError(f"{flag(name)} is {value}, but must be at most {high}")
+        if "max_new_tokens" in hints(type(self)) and self.max_new_tokens >= self.max_tokens:
+            raise UserError(f"--max-new-tokens ({self.max_new_tokens}) leaves no room for a prompt in --max-tokens ({self.max_tokens})")
+        return self
+
+
+@dataclass
+class SFTConfig(RunConfig):
+    """Supervised fine-tuning on demonstrations: cross-entropy of the completion given the prompt."""
+
+    epochs: float = limits(2.0, 0.0)
+    """Passes over the training rows; the last may be partial."""
+    steps: int = limits(0, 0)
+    """Optimiser steps; 0 takes them from `epochs`."""
+    held_out: float = limits(0.1, 0.0, 0.9)
+    """Share of the rows kept out of training to measure the held-out loss."""
+    evaluate_every: int = limits(25, 1)
+    """Steps between measurements of the held-out loss."""
+    stage: typing.ClassVar[str] = "sft"
+
+
+@dataclass
+class RewardConfig(RunConfig):
+    """A reward model from preferences: Bradley-Terry on pairs (Ouyang et al. 2022, eq. 1 with K = 2)."""
+
+    learning_rate: float = limits(5e-4, 0.0)
+    """Peak learning rate of Adam on the reward adapter and its head."""
+    epochs: float = limits(1.0, 0.0)
+    """Passes over the pairs; reward models overfit after one (Ouyang et al. 2022)."""
+    steps: int = limits(0, 0)
+    """Optimiser steps; 0 takes them from `epochs`."""
+    held_out: float = limits(0.15, 0.0, 0.9)
+    """Share of the pairs kept out of training to measure accuracy."""
+    evaluate_every: int = limits(25, 1)
+    """Steps between measurements of held-out loss and accuracy."""
+    reference_samples: int = limits(256, 2)
+    """Responses of the starting policy on which the reward is normalised to mean 0 and standard deviation 1 (Ziegler et al. 2019)."""
+    max_new_tokens: int = limits(96, 1)
+    """Longest of these responses, in tokens."""
+    stage: typing.ClassVar[str] = "reward"
+
+
+@dataclass
+class PPOConfig(RunConfig):
+    """PPO against a reward with a per-token KL penalty to the reference (Ziegler et al. 2019; Ouyang et al. 2022)."""
+
+    reward: str = ""
+    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    steps: int = limits(60, 1)
+    """PPO steps; each samples one response to `batch_size` prompts."""
+    batch_size: int = limits(32, 2)
+    """Prompts (episodes) per step."""
+    learning_rate: float = limits(5e-4, 0.0)
+    """Peak learning rate of Adam on the policy adapter."""
+    value_learning_rate: float = limits(1e-3, 0.0)
+    """Peak learning rate of Adam on the value adapter and its head."""
+    schedule: Literal["linear", "constant"] = "constant"
+    """Learning rate after the warm-up: falling linearly to zero, or constant."""
+    max_new_tokens: int = limits(96, 1)
+    """Longest response in tokens."""
+    temperature: float = limits(1.0, 0.01, 10.0)
+    """Sampling temperature; the same one divides the logits of policy and reference in training."""
+    ppo_epochs: int = limits(2, 1)
+    """Passes over each rollout; Ziegler et al. use 4, InstructGPT 1."""
+    minibatches: int = limits(2, 1)
+    """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
+    clip: float = limits(0.2, 0.0, 10.0, advanced=True)
+    """Clip range of the probability ratio (Schulman et al. 2017, eq. 7)."""
+    value_clip: float = limits(0.2, 0.0, advanced=True)
+    """Clip range of the change of the value."""
+    value_coef: float = limits(0.1, 0.0, advanced=True)
+    """Weight of the value loss beside the policy loss."""
+    gamma: float = limits(1.0, 0.0, 1.0, advanced=True)
+    """Discount per token; 1 in all RLHF papers."""
+    lam: float = limits(0.95, 0.0, 1.0, advanced=True)
+    """Lambda of generalised advantage estimation."""
+    whiten_rewards: bool = limits(False, advanced=True)
+    """Divide the per-token rewards of a step by their standard deviation."""
+    normalise_reward: bool = True
+    """Shift and scale the reward to mean 0 and standard deviation 1 on samples of the reference, so that the KL coefficient means the same for every reward."""
+    reference_samples: int = limits(64, 2)
+    """Responses of the reference used for that, and to decide `missing_end: auto`."""
+    missing_end: Literal["auto", "replace", "subtract", "none"] = "auto"
+    """Score of a response that did not end: replaced by `missing_end_score` (Ziegler et al. 2019), lowered by its size, or left; `auto` replaces only if most reference samples end in time."""
+    missing_end_score: float = limits(-1.0, advanced=True)
+    """The score of, or the penalty for, a response without an end, in normalised reward."""
+    kl_coef: float = limits(0.05, 0.0)
+    """Weight of the KL penalty at the start, in normalised reward per nat."""
+    kl_target: float = limits(8.0, 0.0)
+    """KL to the reference that the controller aims at, in nats per sequence; never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
+    kl_horizon: float = limits(0.0, 0.0, advanced=True)
+    """Episodes over which the controller moves (Ziegler et al. 2019); 0 fits it to the length of the run."""
+    kl_stop: float = limits(2.0, 1.0)
+    """Hard stop: above this multiple of the target a step learns from the KL penalty alone, and ten such steps in a row end the run."""
+    stage: typing.ClassVar[str] = "ppo"
+
+    def validate(self) -> "PPOConfig":
+        super().validate()
+        if self.batch_size // self.minibatches < 1:
+            raise UserError(f"--minibatches is {self.minibatches}, more than --batch-size ({self.batch_size})")
+        return self
+
+
+STAGES = {config.stage: config for config in (SFTConfig, RewardConfig, PPOConfig)}
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@cache
+def hints(cls) -> dict[str, type]:
+    """Field name to type, in order."""
+    found = typing.get_type_hints(cls)
+    return {f.name: found[f.name] for f in dataclasses.fields(cls)}
+
+
+@cache
+def docs(cls) -> dict[str, str]:
+    """Field name to the string that stands below it in the source, the nearest class of the inheritance first."""
+    found: dict[str, str] = {}
+    for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
+        body = ast.parse(inspect.getsource(base)).body[0].body
+        for statement, after in zip(body, body[1:]):
+            if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                found[statement.target.id] = after.value.value
+    return found
+
+
+def choices(kind) -> tuple[str, ...]:
+    """The values of a Literal type, else nothing."""
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def coerce(name: str, value, kind):
+    """`value` as `kind`, from YAML, a form or a flag. Raises UserError."""
+    if options := choices(kind):
+        if value not in options:
+            raise UserError(f"{flag(name)} is {value!r}, but must be one of {', '.join(options)}")
+        return value
+    wrong = UserError(f"{flag(name)} is {value!r}, but must be {'true or false' if kind is bool else f'of type {kind.__name__}'}")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if kind is str:
+        if value is not None and not isinstance(value, (str, Path)):
+            raise wrong
+        return str(value or "")
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        number = kind(value)
+        whole = kind is float or number == float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise wrong from None
+    if not math.isfinite(number) or not whole:
+        raise wrong
+    return number
+
+
+def check_names(stage: str, values: dict) -> None:
+    """Raises UserError for an unknown stage or field."""
+    if stage not in STAGES:
+        raise UserError(f"there is no stage {stage!r}; it is one of {', '.join(STAGES)}")
+    unknown = sorted(set(values) - set(hints(STAGES[stage])), key=str)
+    if unknown:
+        raise UserError(f"{stage} has no setting {unknown[0]!r}; its settings are {', '.join(hints(STAGES[stage]))}")
+
+
+def from_dict(stage: str, values: dict) -> RunConfig:
+    """The validated config of a stage. Raises UserError for an unknown stage or field."""
+    check_names(stage, values)
+    return STAGES[stage](**values).validate()
+
+
+def to_dict(config: RunConfig) -> dict:
+    return dataclasses.asdict(config)
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The mapping in a YAML file. Raises UserError with file and line for anything else."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError for a date like 2024-13-45
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{where}: not valid YAML ({what})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `setting: value` lines, found {type(values).__name__}")
+    return values
+
+
+def yaml_text(values: dict) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

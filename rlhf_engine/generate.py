@@ -1,0 +1,142 @@
+"""Batched sampling with a KV cache. Rows that have ended leave the batch; nothing but temperature shapes the
+distribution unless asked, because what is sampled must be what is scored."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.config import UserError
+from rlhf_engine.encoding import Prompt, encode_prompt
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw. For training leave top_k at 0 and top_p at 1: the log-probabilities are those of the full softmax."""
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    """0 takes the most likely token."""
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def nothing() -> None:
+    """The default `breathe`: nobody is waiting."""
+
+
+def prompt_room(backbone: Backbone, max_new_tokens: int, max_tokens: int | None = None) -> int:
+    """Tokens left for a prompt, of `max_tokens` and of what the base takes. Raises UserError if there is none."""
+    longest = min(max_tokens or backbone.longest, backbone.longest)
+    if longest <= max_new_tokens:
+        raise UserError(f"--max-new-tokens is {max_new_tokens}, which leaves no room for a prompt in {longest} tokens; lower it")
+    return longest - max_new_tokens
+
+
+def pad_left(rows: list[list[int]], pad: int, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token rows -> ids [B, T] and mask [B, T], padded on the left so that all rows end together."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row):] = torch.tensor(row)
+        mask[i, width - len(row):] = 1
+    return ids.to(device), mask.to(device)
+
+
+def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """[B, V] logits -> [B, V] fp32 probabilities after temperature, top-k and top-p."""
+    logits = logits.float() / max(sampling.temperature, 1e-6)
+    if sampling.top_k:
+        floor = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < floor, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+    return logits.softmax(-1)
+
+
+@torch.no_grad()
+def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None
+           ) -> Iterator[list[tuple[int, int]]]:
+    """Yield after each step the (row, token) pairs drawn, stop tokens included; ends when every row has ended.
+
+    The role in use at each step draws, so a consumer that interleaves other work must choose roles in scopes that
+    close before it asks for the next step. `generator` lives on the CPU: the same seed gives the same text anywhere.
+    """
+    longest = max(map(len, prompts)) + sampling.max_new_tokens
+    if longest > backbone.longest:
+        raise ValueError(f"prompt and response may take {longest} tokens, the model knows {backbone.longest} positions")
+    ids, mask = pad_left(prompts, backbone.pad_id, backbone.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache, stops = DynamicCache(config=backbone.base.config), torch.tensor(backbone.stop_ids)
+    rows = torch.arange(len(prompts))
+    padded = bool((mask == 0).any())
+    for step in range(sampling.max_new_tokens):
+        logits = backbone.base(input_ids=ids, attention_mask=mask if padded else None, position_ids=positions,
+                               past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, 0].cpu()
+        if sampling.temperature == 0:
+            tokens = logits.argmax(-1)
+        else:
+            tokens = torch.multinomial(probabilities(logits, sampling), 1, generator=generator)[:, 0]
+        yield list(zip(rows.tolist(), tokens.tolist()))
+        going = ~torch.isin(tokens, stops)
+        if not going.any() or step + 1 == sampling.max_new_tokens:
+            return
+        positions = positions[:, -1:] + 1
+        if not going.all():
+            keep = going.nonzero()[:, 0].to(backbone.device)
+            cache.batch_select_indices(keep)
+            rows, tokens, mask, positions = rows[going], tokens[going], mask[keep], positions[keep]
+        ids = tokens[:, None].to(backbone.device)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+
+
+def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,
+           *, batch: int = 0, breathe: Callable[[], None] = nothing) -> list[list[int]]:
+    """One response per prompt under the role in use: token ids with the stop token, or without one if it did not end.
+
+    `batch` bounds the rows decoded together (0: all). Prompts go by length, so that little is padded. `breathe` is called
+    after every token.
+    """
+    responses: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    size = batch or len(prompts)
+    for start in range(0, len(order), size):
+        chunk = order[start:start + size]
+        for drawn in decode(backbone, [prompts[i] for i in chunk], sampling, generator):
+            for row, token in drawn:
+                responses[chunk[row]].append(token)
+            breathe()
+    return responses
+
+
+def answer(backbone: Backbone, prompts: list[Prompt], role: str | None = None, sampling: Sampling | None = None, *,
+           seed: int = 0) -> list[str]:
+    """The texts that `role` (None: the bare base) answers to prompts: encode, sample, decode in one call."""
+    rows = [encode_prompt(backbone.tokenizer, prompt).ids for prompt in prompts]
+    with backbone.use(role):
+        responses = sample(backbone, rows, sampling or Sampling(), torch.Generator().manual_seed(seed))
+    return [text_of(backbone, ids) for ids in responses]
+
+
+def stream(backbone: Backbone, prompt: list[int], sampling: Sampling, generator: torch.Generator | None = None) -> Iterator[str]:
+    """Pieces of text of one response as they come; a piece is held back while it is half of a character."""
+    ids, shown = [], ""
+    for drawn in decode(backbone, [prompt], sampling, generator):
+        ids.append(drawn[0][1])
+        text = text_of(backbone, ids)
+        if len(text) > len(shown) and not text.endswith("\ufffd"):
+            yield text[len(shown):]
+            shown = text
+    text = text_of(backbone, ids)
+    if len(text) > len(shown):
+        yield text[len(shown):]
+
+
+def text_of(backbone: Backbone, ids: list[int]) -> str:
+    """The text of a response, without special tokens."""
+    return backbone.tokenizer.decode(ids, skip_special_tokens=True)

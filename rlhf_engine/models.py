@@ -1,0 +1,113 @@
+"""What MODEL and ADAPTER mean: bundled, Hub id, local folder or run folder; and the fingerprint that ties an adapter to its base."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from rlhf_engine.config import UserError
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+BUNDLED_MODEL = ASSETS / "storyteller"
+BUNDLED_ADAPTER = ASSETS / "adapters" / "sft"
+
+
+def resolve_model(model: str) -> Path:
+    """The local folder of MODEL: `bundled`, a directory, or a Hub id (downloaded: safetensors and JSON only)."""
+    if model == "bundled":
+        folder = bundled(BUNDLED_MODEL)
+    elif model and Path(model).is_dir():
+        folder = Path(model)
+    elif Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise UserError(f"{model}: no such model; give `bundled`, a Hub id (owner/name) or a local folder")
+    else:
+        folder = download(model)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{model}: holds no config.json, so it is no transformers model")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{model}: holds no .safetensors weights; pickled weights are never loaded, convert them first")
+    return folder
+
+
+def bundled(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"bundled: {folder} is missing from this installation; clone the repository anew, or give --model and --adapter")
+    return folder
+
+
+def download(model: str) -> Path:
+    """Fetch safetensors, JSON and tokenizer files of a Hub model. Raises UserError that says the way out."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]))
+    except GatedRepoError:
+        raise UserError(f"{model}: is gated; accept its licence on the Hub and log in with `hf auth login`") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"{model}: there is no such model on the Hub, or it is private; check the name "
+                        "or log in with `hf auth login`") from None
+    except HFValidationError as error:
+        raise UserError(f"{model}: is no name on the Hub ({first_line(error)}); give owner/name or a local folder") from None
+    except Exception as error:  # of the file system, and of an HTTP client that changes with the version of huggingface_hub
+        raise UserError(f"{model}: cannot be fetched from the Hub ({first_line(error)}); try again, or give a local folder") from None
+
+
+def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> Path | None:
+    """The PEFT folder of ADAPTER: None for `none`, the shipped SFT adapter for `bundled`, a run folder's newest `role`."""
+    if adapter in ("none", ""):
+        return None
+    if adapter == "bundled":
+        if model != "bundled":
+            raise UserError(f"--adapter bundled belongs to --model bundled, not to {model}; give `none`, a run folder or a PEFT folder")
+        return bundled(BUNDLED_ADAPTER)
+    folder = Path(adapter)
+    if (folder / "adapter_config.json").exists():
+        return folder
+    if (folder / "config.yaml").exists():
+        if not (folder / "checkpoints" / "last").exists():
+            raise UserError(f"{folder}: this run has no checkpoint yet; wait for its first, or resume it")
+        inside = folder / "checkpoints" / "last" / role
+        if not inside.exists():
+            raise UserError(f"{folder}: this run holds no {role} adapter; name a run that trained one")
+        return inside
+    if (folder / role / "adapter_config.json").exists():
+        return folder / role
+    raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
+
+
+def resolve_reward(spec: str, flag: str) -> Path:
+    """The folder of a trained reward model, from a reward run or one of its checkpoints; `flag` is named in messages."""
+    if not spec or not Path(spec).is_dir():
+        raise UserError(f"{flag} is {spec or 'missing'}: name a reward run folder, or FILE.py:FUNCTION")
+    return resolve_adapter(spec, role="reward")
+
+
+def check_adapter(folder: Path, expected: str) -> None:
+    """Format and base of a PEFT folder. Raises UserError for pickled weights and for an adapter made on another base."""
+    if not (folder / "adapter_model.safetensors").exists():
+        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded")
+    if (folder / "base.json").exists():
+        try:
+            base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+            model, made_for = str(base["model"]), str(base["fingerprint"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{folder}: its base.json is broken; name another checkpoint, or take the file out") from None
+        if made_for != expected:
+            raise UserError(f"{folder}: was trained on another base ({model}, fingerprint {made_for[:12]}, "
+                            f"this one is {expected[:12]}); load it with that model")
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of the weight files: names, sizes, headers and evenly spaced samples, the same for every dtype it is loaded in."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with open(file, "rb") as handle:
+            for part in range(256):
+                handle.seek(size * part // 256)
+                digest.update(handle.read(4096))
+    return digest.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

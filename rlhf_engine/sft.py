@@ -1,0 +1,77 @@
+"""Supervised fine-tuning: cross-entropy of the completion's tokens given the prompt (Ouyang et al. 2022, step 1)."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.config import SFTConfig, UserError
+from rlhf_engine.data import Demonstration
+from rlhf_engine.encoding import encode_examples
+from rlhf_engine.generate import nothing
+from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
+from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
+
+
+class SFT(Trainer):
+    """Trains the role `policy`; a role of that name made beforehand is trained further, else a fresh one is added.
+
+    Metrics per step: `loss/train` in nats per completion token, `loss/held_out` every `evaluate_every` steps and at
+    the end, `lr`, `grad_norm`, `time/update` in seconds.
+    """
+
+    roles = ("policy",)
+
+    def __init__(self, backbone: Backbone, demonstrations: list[Demonstration], config: SFTConfig | None = None, *,
+                 breathe: Callable[[], None] = nothing):
+        super().__init__(backbone, config or SFTConfig(), breathe=breathe)
+        config = self.config
+        if not demonstrations:
+            raise UserError("there are no demonstrations to train on")
+        self.rows, self.notes = encode_examples(backbone, [(d.prompt, d.completion) for d in demonstrations], self.max_tokens)
+        self.rows, self.held_out = split_held_out(self.rows, config.held_out, config.seed)
+        self.total_steps = step_count(len(self.rows), config.batch_size, config.epochs, config.steps)
+        if "policy" not in backbone.roles:
+            backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+        backbone.train("policy")
+        self.optimizer = adam(backbone.parameters("policy"))
+
+    def advance(self) -> dict:
+        start, config = time.perf_counter(), self.config
+        batch = batch_of(self.step, [len(r.ids) for r in self.rows], config.batch_size, config.seed)
+        tokens = sum(len(self.rows[i].completion_ids) for i in batch)
+        rate, total = self.set_learning_rates(config.learning_rate), 0.0
+        with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
+            for micro in micro_batches(batch, config.micro_batch):
+                loss = self._nll([self.rows[i] for i in micro]) / tokens  # of the whole step: micro-batches add up exactly
+                loss.backward()
+                total += loss.item()
+                self.breathe()
+        metrics = {"loss/train": total, "lr": rate, "grad_norm": self.clip_gradients()}
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
+            metrics["loss/held_out"] = self.evaluate()
+        return metrics | {"time/update": time.perf_counter() - start}
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Held-out loss of the policy as it is, in nats per completion token."""
+        with self.backbone.use("policy"):
+            total = 0.0
+            for micro in micro_batches(sorted(range(len(self.held_out)), key=lambda i: len(self.held_out[i].ids)),
+                                       self.config.micro_batch or self.config.batch_size):
+                total += self._nll([self.held_out[i] for i in micro]).item()
+                self.breathe()
+        return total / sum(len(row.completion_ids) for row in self.held_out)
+
+    def report(self) -> dict:
+        return {"stage": "sft", "rows": len(self.rows), "held_out_rows": len(self.held_out),
+                **({"held_out_loss": self.evaluate()} if self.held_out else {})}
+
+    def _nll(self, rows: list) -> torch.Tensor:
+        """Summed negative log-likelihood of the completions, in nats."""
+        ids = pad_right([row.ids for row in rows], self.backbone.pad_id, self.backbone.device)
+        where = response_positions([len(r.prompt_ids) for r in rows], [len(r.completion_ids) for r in rows], ids.device)
+        return -token_logprobs(self.backbone, ids, *where)[0].sum()

@@ -1,0 +1,176 @@
+"""What the three trainers share: row order, learning rate, optimiser, and saving and loading their state without pickle."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.config import RunConfig
+from rlhf_engine.generate import nothing
+
+
+class Trainer:
+    """An iterator over optimiser (or PPO) steps: `for metrics in trainer`. Pausing is not asking for the next one.
+
+    A subclass sets `step`, `total_steps`, `roles` (what its checkpoints hold) and `optimizer`, and writes `advance()`,
+    which does one step and returns its metrics. Between micro-batches it calls `breathe()`, where a worker may answer
+    a chat with random generators of its own.
+    """
+
+    roles: tuple[str, ...] = ()
+
+    def __init__(self, backbone: Backbone, config: RunConfig, *, breathe: Callable[[], None] = nothing):
+        self.backbone, self.config, self.breathe = backbone, config, breathe
+        self.step, self.total_steps = 0, 0
+        self.max_tokens = min(config.max_tokens, backbone.longest)
+        self.samples: list[dict] = []
+        """Texts of the last step, for samples.jsonl."""
+        self.events: list[dict] = []
+        """What the last step has to say in the journal, each with a key `event`."""
+
+    def __iter__(self) -> Iterator[dict]:
+        return self
+
+    def __next__(self) -> dict:
+        if self.step >= self.total_steps:
+            raise StopIteration
+        self.samples, self.events = [], []
+        if self.step == 0:
+            self.prepare()
+        self.step += 1
+        return {"step": self.step} | self.advance()
+
+    def prepare(self) -> None:
+        """What happens once before the first step; its results are in `state_dict`, so a resumed run does not repeat it."""
+
+    def advance(self) -> dict:
+        """One step, after `step` has been counted up; returns its metrics."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a step is")
+
+    def report(self) -> dict:
+        """What to write into report.json when the run is over."""
+        return {}
+
+    def state_dict(self) -> dict:
+        """Everything the next step depends on, except the adapters and heads."""
+        return {"step": self.step, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def save(self, folder: Path) -> None:
+        """A checkpoint: one PEFT folder per role, and the trainer's state as safetensors and JSON."""
+        for role in self.roles:
+            if role in self.backbone.roles:
+                self.backbone.save_role(role, folder / role)
+        save_state(folder, self.state_dict())
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint: weights are copied into the roles that the trainer has made."""
+        for role in self.roles:
+            if role in self.backbone.roles:
+                self.backbone.fill_role(role, folder / role)
+        self.load_state_dict(load_state(folder))
+
+    def set_learning_rates(self, *rates: float) -> float:
+        """Peak rate of each parameter group times the schedule at this step; returns the first."""
+        scale = schedule(self.step, self.total_steps, self.config.warmup, self.config.schedule)
+        for group, rate in zip(self.optimizer.param_groups, rates):
+            group["lr"] = rate * scale
+        return rates[0] * scale
+
+    def clip_gradients(self) -> float:
+        """Clip to `max_grad_norm`, unless that is 0; returns the global norm before."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf).item()
+
+
+def schedule(step: int, total: int, warmup: float, kind: str) -> float:
+    """Factor on the learning rate in [0, 1] for step 1..total: linear warm-up, then constant or linear to zero after the last."""
+    rise = min(1.0, step / (warmup * total)) if warmup else 1.0
+    fall = 1.0 - (step - 1) / total if kind == "linear" else 1.0
+    return rise * fall
+
+
+def adam(*groups: list[torch.nn.Parameter]) -> torch.optim.Adam:
+    """Adam as RLHF uses it: eps 1e-5, no weight decay (Ziegler et al. 2019). One parameter group per role."""
+    return torch.optim.Adam([{"params": group} for group in groups], lr=0.0, eps=1e-5)
+
+
+def split_held_out(rows: list, share: float, seed: int) -> tuple[list, list]:
+    """(training rows, held-out rows), a seeded shuffle; at least one of each when both are asked for."""
+    shuffled = random.Random(f"{seed} held out").sample(rows, len(rows))
+    count = min(max(round(share * len(rows)), 1), len(rows) - 1) if share and len(rows) > 1 else 0
+    return shuffled[count:], shuffled[:count]
+
+
+def step_count(rows: int, batch: int, epochs: float, steps: int) -> int:
+    """Optimiser steps: as told, or enough for so many passes; one at least."""
+    return steps or max(1, round(epochs * rows / batch))
+
+
+def batch_of(step: int, lengths: list[int], batch: int, seed: int) -> list[int]:
+    """Row indices of the `step`-th batch (from 1). A function of its arguments alone, so resuming needs no sampler state.
+
+    Each epoch is a new shuffle; within runs of eight batches rows are sorted by length, so that little is padded, and
+    the batches of a run go in random order.
+    """
+    batch = min(batch, len(lengths))
+    per_epoch = max(1, len(lengths) // batch)
+    epoch, place = divmod(step - 1, per_epoch)
+    rng = random.Random(f"{seed} epoch {epoch}")
+    order = rng.sample(range(len(lengths)), len(lengths))
+    batches = []
+    for start in range(0, per_epoch * batch, 8 * batch):
+        run = sorted(order[start:min(start + 8 * batch, per_epoch * batch)], key=lambda i: lengths[i])
+        parts = [run[i:i + batch] for i in range(0, len(run), batch)]
+        batches += rng.sample(parts, len(parts))
+    return batches[place]
+
+
+def micro_batches(rows: list[int], size: int) -> list[list[int]]:
+    """`rows` in pieces of `size`; 0 is one piece."""
+    size = size or max(1, len(rows))
+    return [rows[i:i + size] for i in range(0, len(rows), size)]
+
+
+# -- state without pickle --------------------------------------------------------------------------------------------
+
+def save_state(folder: Path, state: dict) -> None:
+    """Write trainer.json (structure and numbers; floats survive exactly) and trainer.safetensors (tensors)."""
+    tensors: dict[str, torch.Tensor] = {}
+    (folder / "trainer.json").write_text(json.dumps(_pack(state, "state", tensors)), encoding="utf-8")
+    save_file(tensors, str(folder / "trainer.safetensors"))
+
+
+def load_state(folder: Path) -> dict:
+    return _unpack(json.loads((folder / "trainer.json").read_text(encoding="utf-8")),
+                   load_file(folder / "trainer.safetensors"))
+
+
+def _pack(value, path: str, tensors: dict):
+    if isinstance(value, torch.Tensor):
+        name = f"{len(tensors)} {path}"  # the number tells names apart that read alike
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):  # pairs, because JSON would turn the optimiser's integer keys into strings
+        return {"pairs": [[key, _pack(item, f"{path}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _unpack(value, tensors: dict):
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: _unpack(item, tensors) for key, item in value["pairs"]}
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    return value

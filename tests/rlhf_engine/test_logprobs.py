@@ -1,0 +1,84 @@
+"""Log-probabilities against the model's own logits, values and gradients, and their indifference to padding."""
+
+import pytest
+import torch
+
+from rlhf_engine import logprobs as module
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
+
+PROMPTS, RESPONSES = [[5, 6, 7], [8, 9], [10, 11, 12, 13]], [[20, 21], [22, 23, 24, 25], [26]]
+
+
+def measured(backbone, temperature=1.0, order=(0, 1, 2), pad=None):
+    rows = [PROMPTS[i] + RESPONSES[i] for i in order]
+    ids = pad_right(rows, backbone.pad_id if pad is None else pad, backbone.device)
+    where = response_positions([len(PROMPTS[i]) for i in order], [len(RESPONSES[i]) for i in order], ids.device)
+    return token_logprobs(backbone, ids, *where, temperature)
+
+
+def expected(backbone, temperature=1.0):
+    """Row by row, without any padding, from the full softmax in double precision."""
+    values, entropies = [], []
+    for prompt, response in zip(PROMPTS, RESPONSES):
+        logits = backbone.base(input_ids=torch.tensor([prompt + response])).logits[0].double() / temperature
+        logp = logits.log_softmax(-1)
+        for i, token in enumerate(response):
+            row = logp[len(prompt) - 1 + i]
+            values.append(row[token])
+            entropies.append(-(row.exp() * row).sum())
+    return torch.stack(values), torch.stack(entropies)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_values_and_entropy_against_the_full_softmax(tiny_model, temperature):
+    backbone = Backbone.load(str(tiny_model))
+    ours, entropy = measured(backbone, temperature)
+    theirs, their_entropy = expected(backbone, temperature)
+    torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-6)
+    torch.testing.assert_close(entropy.double(), their_entropy, rtol=0, atol=1e-5)
+
+
+def test_pad_token_and_pad_equal_to_end_make_no_difference(tiny_model):
+    backbone = Backbone.load(str(tiny_model))
+    values = [measured(backbone, pad=pad)[0] for pad in (0, backbone.stop_ids[0], 33)]
+    assert torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_chunks_change_neither_values_nor_gradients(tiny_llama, monkeypatch, chunk):
+    backbone = Backbone.load(str(tiny_llama))
+    backbone.new_role("policy", rank=2)
+    backbone.train("policy")
+    found = []
+    for size in (chunk, 1 << 30):
+        monkeypatch.setattr(module, "CHUNK", size)
+        with backbone.use("policy"):
+            values, _ = measured(backbone)
+            (values * torch.arange(1.0, 1 + len(values))).sum().backward()
+        found.append((values.detach(), {n: p.grad.clone() for n, p in backbone.named_parameters("policy").items()}))
+        for p in backbone.parameters("policy"):
+            p.grad = None
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        assert (gradient - found[1][1][name]).norm() <= 1e-3 * found[1][1][name].norm()
+    assert any(g.abs().max() > 0 for g in found[0][1].values())
+
+
+def test_a_gradient_is_that_of_plain_autograd_on_the_logits(tiny_llama):
+    backbone = Backbone.load(str(tiny_llama))
+    backbone.new_role("policy", rank=2)
+    backbone.train("policy")
+    with backbone.use("policy"):
+        measured(backbone)[0].sum().backward()
+        ours = {n: p.grad.clone() for n, p in backbone.named_parameters("policy").items()}
+        for p in backbone.parameters("policy"):
+            p.grad = None
+        expected(backbone)[0].sum().backward()
+    for name, p in backbone.named_parameters("policy").items():
+        torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_positions_are_those_before_each_response_token():
+    rows, columns = response_positions([3, 1], [2, 3], "cpu")
+    assert rows.tolist() == [0, 0, 1, 1, 1] and columns.tolist() == [2, 3, 0, 1, 2]

@@ -1,0 +1,121 @@
+"""What MODEL and ADAPTER mean: local folders, run folders, and a Hub, as a server of our own plays it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf_engine import models
+from rlhf_engine.config import SFTConfig, UserError
+from rlhf_engine.models import check_adapter, fingerprint, resolve_adapter, resolve_model
+from rlhf_engine.runs import Run
+from tests import hub
+
+ROOT = Path(__file__).resolve().parents[2]
+RESOLVE = """
+import json, sys
+from rlhf_engine.config import UserError
+from rlhf_engine.models import resolve_model
+for model in sys.argv[1:]:
+    try:
+        found = resolve_model(model)
+        print(json.dumps([str(found), sorted(p.name for p in found.iterdir())]))
+    except UserError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def refused(function, *args, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*args, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory, tiny_llama):
+    """ask(*models, up=True): what a process that knows our Hub alone makes of each; `up=False`: nobody answers."""
+    files = {path.name: path.read_bytes() for path in tiny_llama.iterdir()}
+    server = hub.serve({
+        "models/me/tiny": files | {"pytorch_model.bin": b"a pickle", "modeling_evil.py": b"raise SystemExit", "README.md": b"#"},
+        "models/me/pickled": {"config.json": b"{}", "pytorch_model.bin": b"a pickle"}, "models/me/notes": {"README.md": b"#"},
+        "models/me/locked": 403, "models/me/login": 401, "models/me/broken": 500})
+    home = tmp_path_factory.mktemp("hf")
+
+    def ask(*names, up=True, **environment):
+        if not up:
+            hub.stop(server)
+        done = subprocess.run([sys.executable, "-c", RESOLVE, *names], cwd=home, capture_output=True, text=True, check=True,
+                              env=os.environ | hub.settings(server, home) | {"PYTHONPATH": str(ROOT)} | environment)
+        assert not done.stderr or "Fetching" in done.stderr  # a bar while something comes, else nothing
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    yield ask
+    server.server_close()
+
+
+def test_the_hub(ask, tiny_llama):
+    tiny, *errors = ask("me/tiny", "me/missing", "me/locked", "me/login", "me/broken", "me/pickled", "me/notes", "me/na me", "me/-x..y")
+    folder, names = tiny
+    assert names == sorted(path.name for path in tiny_llama.iterdir())  # nothing pickled, no code
+    assert fingerprint(Path(folder)) == fingerprint(tiny_llama)
+    for said, expected in zip(errors, [
+            "me/missing: there is no such model on the Hub, or it is private; check the name or log in",
+            "me/locked: is gated; accept its licence on the Hub and log in with `hf auth login`",
+            "me/login: is gated; accept its licence", "me/broken: cannot be fetched from the Hub (",
+            "me/pickled: holds no .safetensors weights; pickled weights are never loaded", "me/notes: holds no config.json",
+            "me/na me: is no name on the Hub", "me/-x..y: is no name on the Hub"], strict=True):
+        assert said.startswith(expected) and "\n" not in said and len(said) < 300, said
+    # Without a network: the copy fetched before, or one line.
+    switched_off = ask("me/tiny", "me/missing", HF_HUB_OFFLINE="1")
+    nobody_there = ask("me/tiny", "me/missing", up=False)
+    for copy, missing in (switched_off, nobody_there):
+        assert copy == [folder, names]
+        assert missing.startswith("me/missing: cannot be fetched from the Hub (") and missing.endswith("or give a local folder")
+        assert "\n" not in missing
+
+
+def test_a_local_folder_is_itself(tiny_llama, monkeypatch):
+    assert resolve_model(str(tiny_llama)) == tiny_llama
+    monkeypatch.chdir(tiny_llama.parent)
+    assert resolve_model("llama").resolve() == tiny_llama  # a word that names a folder here
+
+
+def test_folders_that_are_no_models(tmp_path):
+    assert "config.json" in refused(resolve_model, str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert "safetensors" in refused(resolve_model, str(tmp_path))
+    assert "no such model" in refused(resolve_model, str(tmp_path / "config.json"))
+    assert "no such model" in refused(resolve_model, "")
+
+
+def test_without_the_bundled_assets_bundled_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "BUNDLED_MODEL", tmp_path / "storyteller")
+    monkeypatch.setattr(models, "BUNDLED_ADAPTER", tmp_path / "adapters" / "sft")
+    for function, args in ((resolve_model, ("bundled",)), (resolve_adapter, ("bundled", "bundled"))):
+        message = refused(function, *args)
+        assert message.startswith("bundled: ") and str(tmp_path) in message and "missing" in message
+
+
+def test_adapters_are_found_where_they_are(tmp_path):
+    run = Run.create(tmp_path / "run", SFTConfig())
+    assert "no checkpoint yet" in refused(resolve_adapter, str(run.path))
+    for step in (1, 2):
+        with run.checkpoint(step) as folder:
+            (folder / "policy").mkdir()
+            (folder / "policy" / "adapter_config.json").write_text("{}")
+    checkpoint = run.path / "checkpoints" / "step-000001"
+    assert resolve_adapter(str(run.path)).resolve() == run.path / "checkpoints" / "step-000002" / "policy"
+    assert resolve_adapter(str(checkpoint)) == resolve_adapter(str(checkpoint / "policy")) == checkpoint / "policy"
+    assert "holds no reward adapter" in refused(resolve_adapter, str(run.path), role="reward")
+    assert resolve_adapter("none") is resolve_adapter("") is None
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", "{}", '{"fingerprint": 5}'])
+def test_a_base_json_that_is_broken_is_told(tmp_path, text):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    (tmp_path / "base.json").write_text(text)
+    assert "base.json" in refused(check_adapter, tmp_path, "abc")

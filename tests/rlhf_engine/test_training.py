@@ -1,0 +1,183 @@
+"""What the trainers share: every row once an epoch, hand-computed schedules, and a state that comes back bit for bit."""
+
+import math
+import random
+from collections import Counter
+
+import pytest
+import torch
+
+from rlhf_engine.training import (
+    adam,
+    batch_of,
+    load_state,
+    micro_batches,
+    save_state,
+    schedule,
+    split_held_out,
+    step_count,
+)
+
+LENGTHS = random.Random(3).choices(range(5, 100), k=96)
+
+
+def epoch(number: int, lengths, batch: int, seed: int = 0) -> list[list[int]]:
+    per_epoch = max(1, len(lengths) // batch)
+    return [batch_of(number * per_epoch + i + 1, lengths, batch, seed) for i in range(per_epoch)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 6, 8, 32, 96])
+def test_an_epoch_covers_every_row_exactly_once(batch):
+    for number in (0, 1, 5):
+        batches = epoch(number, LENGTHS, batch)
+        assert all(len(rows) == batch for rows in batches)
+        assert sorted(i for rows in batches for i in rows) == list(range(96))
+
+
+def test_rows_that_fill_no_batch_are_others_each_epoch():
+    seen = []
+    for number in range(8):
+        rows = [i for rows in epoch(number, LENGTHS[:10], 4) for i in rows]
+        assert len(rows) == len(set(rows)) == 8
+        seen.append(frozenset(range(10)) - set(rows))
+    assert len(set(seen)) > 1
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [epoch(number, LENGTHS, 8, seed) for number in (0, 1, 2) for seed in (0, 1)]
+    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+    assert {frozenset(rows) for rows in orders[0]} != {frozenset(rows) for rows in orders[2]}  # other company, too
+    assert orders[0] == epoch(0, LENGTHS, 8, 0)
+
+
+def test_few_rows_are_one_batch_every_step():
+    for step in (1, 2, 7):
+        assert sorted(batch_of(step, [5, 3, 4], 8, 0)) == [0, 1, 2]
+    assert len({tuple(batch_of(step, [5, 5, 5], 8, 0)) for step in range(1, 20)}) > 1
+
+
+def test_batches_hold_rows_of_like_length_in_no_order_of_length():
+    batches = epoch(0, LENGTHS, 8)[:8]
+    spread = sum(max(LENGTHS[i] for i in rows) - min(LENGTHS[i] for i in rows) for rows in batches) / 8
+    assert spread < 0.4 * (max(LENGTHS) - min(LENGTHS))
+    means = [sum(LENGTHS[i] for i in rows) for rows in batches]
+    assert means != sorted(means)
+
+
+def test_micro_batches():
+    assert micro_batches([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+    assert micro_batches([1, 2, 3], 0) == micro_batches([1, 2, 3], 9) == [[1, 2, 3]]
+    assert micro_batches([], 0) == []
+
+
+@pytest.mark.parametrize(("step", "total", "warmup", "kind", "expected"), [
+    (1, 10, 0.0, "constant", 1.0), (10, 10, 0.0, "constant", 1.0), (1, 10, 0.0, "linear", 1.0), (6, 10, 0.0, "linear", 0.5),
+    (10, 10, 0.0, "linear", 0.1), (1, 10, 0.4, "constant", 0.25), (3, 10, 0.4, "constant", 0.75), (4, 10, 0.4, "constant", 1.0),
+    (2, 10, 0.4, "linear", 0.45), (1, 1, 0.05, "linear", 1.0), (1, 4, 1.0, "constant", 0.25), (4, 4, 1.0, "constant", 1.0)])
+def test_the_schedule(step, total, warmup, kind, expected):
+    assert schedule(step, total, warmup, kind) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rows", "batch", "epochs", "steps", "expected"), [
+    (100, 10, 2.0, 0, 20), (100, 10, 0.5, 0, 5), (100, 16, 1.0, 0, 6), (3, 16, 1.0, 0, 1), (100, 10, 2.0, 7, 7), (100, 10, 0.0, 0, 1)])
+def test_how_many_steps(rows, batch, epochs, steps, expected):
+    assert step_count(rows, batch, epochs, steps) == expected
+
+
+@pytest.mark.parametrize(("count", "share", "held"), [(100, 0.1, 10), (100, 0.0, 0), (2, 0.1, 1), (2, 0.9, 1), (1, 0.5, 0), (10, 0.9, 9), (0, 0.5, 0)])
+def test_held_out_rows_are_disjoint_and_nothing_is_lost(count, share, held):
+    rows = list(range(count))
+    train, out = split_held_out(rows, share, seed=0)
+    assert len(out) == held and sorted(train + out) == rows == list(range(count))
+    assert (train, out) == split_held_out(rows, share, seed=0)
+    if count == 100 and share:
+        assert set(out) != set(split_held_out(rows, share, seed=1)[1])
+
+
+def same(a, b) -> bool:
+    """Equal in structure, types (a tuple may come back as a list) and bits."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and bits(a) == bits(b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and [type(k) for k in a] == [type(k) for k in b] and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, float) and math.isnan(a):
+        return math.isnan(b)
+    return type(a) is type(b) and a == b and str(a) == str(b)  # str: -0.0
+
+
+def bits(tensor) -> bytes:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def round_trip(folder, state: dict) -> dict:
+    save_state(folder, state)
+    assert {p.suffix for p in folder.iterdir()} == {".json", ".safetensors"}  # no pickle
+    return load_state(folder)
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    generator = torch.Generator().manual_seed(5)
+    torch.rand(7, generator=generator)
+    state = {
+        "step": 12, "generator": generator.get_state(), "none": None, "yes": True, "text": "größe\n\u2028\"", "empty": [], "nothing": {},
+        "floats": [0.1 + 0.2, 1e-320, -0.0, math.inf, -math.inf, math.nan, 1 / 3, 5e300], "ints": [0, -1, 2**70],
+        "nested": [[1, [2.5, (3, [])]], {"tensor": 1, "pairs": [{"pairs": torch.ones(2)}]}], 0: {1: "a", -2: [torch.tensor([math.nan, -0.0])]},
+        "tensors": [torch.rand(3, 4).t(), torch.tensor(3.5), torch.zeros(0, 2), torch.arange(4, dtype=torch.int16), torch.tensor(True),
+                    torch.rand(5).bfloat16(), torch.rand(4, dtype=torch.float64), torch.rand(2, 6)[:, ::2]],
+        "expanded": torch.ones(1, 3).expand(4, 3)}
+    state["shared"] = state["tensors"][0]
+    found = round_trip(tmp_path, state)
+    assert same(state, found)
+    again = torch.Generator()
+    again.set_state(found["generator"])
+    assert torch.equal(torch.rand(9, generator=generator), torch.rand(9, generator=again))
+
+
+def test_tensors_under_names_that_look_alike_are_told_apart(tmp_path):
+    state = {"a.b": torch.tensor(1.0), "a": {"b": torch.tensor(2.0)}, 0: torch.tensor(3.0), "0": torch.tensor(4.0)}
+    assert same(state, round_trip(tmp_path, state))
+
+
+def test_what_json_cannot_hold_is_refused_at_once(tmp_path):
+    with pytest.raises(TypeError):
+        save_state(tmp_path, {"rng": random.Random(0)})
+
+
+def test_adam_goes_on_as_if_it_had_never_stopped(tmp_path):
+    def make():
+        torch.manual_seed(0)
+        groups = [torch.nn.Parameter(torch.randn(4, 3))], [torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(2, 2))]
+        return [p for group in groups for p in group], adam(*groups)
+
+    def steps(parameters, optimizer, numbers):
+        for number in numbers:
+            generator = torch.Generator().manual_seed(number)
+            for i, p in enumerate(parameters):
+                p.grad = torch.randn(p.shape, generator=generator) if i != 1 or number > 5 else None  # one begins late
+            for group, rate in zip(optimizer.param_groups, (1e-2, 3e-3)):
+                group["lr"] = rate / number
+            optimizer.step()
+
+    whole, optimizer = make()
+    steps(whole, optimizer, range(1, 11))
+    first, optimizer = make()
+    steps(first, optimizer, range(1, 5))
+    state = round_trip(tmp_path, {"optimizer": optimizer.state_dict()})
+    assert same(optimizer.state_dict(), state["optimizer"])
+    second, optimizer = make()
+    with torch.no_grad():
+        for p, q in zip(second, first):
+            p.copy_(q)
+    optimizer.load_state_dict(state["optimizer"])
+    steps(second, optimizer, range(5, 11))
+    assert all(bits(p.detach()) == bits(q.detach()) for p, q in zip(whole, second))
+
+
+def test_adam_is_that_of_rlhf():
+    parameters = [[torch.nn.Parameter(torch.ones(1))], [torch.nn.Parameter(torch.ones(2))]]
+    optimizer = adam(*parameters)
+    assert Counter(len(g["params"]) for g in optimizer.param_groups) == {1: 2}
+    for group in optimizer.param_groups:
+        assert group["eps"] == 1e-5 and group["weight_decay"] == 0 and tuple(group["betas"]) == (0.9, 0.999)
