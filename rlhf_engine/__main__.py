@@ -200,8 +200,9 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = {k: getattr(args, k) for k in ("model", "adapter", "against", "data", "judge", "seed")}
     write_json(output / "report.json", settings | report)
     print(f"{report['win_rate']:.1%} wins ({report['win_rate_low']:.1%} to {report['win_rate_high']:.1%}) "
-          f"over {report['samples']} samples; score {report['score']:.3f} against {report['score_against']:.3f}; KL {report['kl']:.2f} nats a sequence; "
-          f"perplexity x{report['perplexity_ratio']:.2f}, distinct-2 x{report['distinct_ratio']:.2f}, empty {report['empty']:.1%}")
+          f"over {report['samples']} samples; score {report['score']:.3f} against {report['score_against']:.3f}; "
+          f"KL {report['kl']:.2f} nats a sequence; perplexity x{report['perplexity_ratio']:.2f}, "
+          f"distinct-2 x{report['distinct_ratio']:.2f}, empty {report['empty']:.1%}")
 
 
 def load_judge(spec: str):

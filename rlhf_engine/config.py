@@ -15,6 +15,9 @@ from typing import Literal
 
 import yaml
 
+KL_PER_TOKEN = 0.2
+"""The KL target in nats per sequence is never above this many nats per token of the longest response: beyond it text falls apart."""
+
 
 class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""

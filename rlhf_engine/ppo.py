@@ -13,14 +13,12 @@ import torch
 
 from rlhf_engine import rl_math
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, UserError
+from rlhf_engine.config import KL_PER_TOKEN, PPOConfig, UserError
 from rlhf_engine.encoding import Prompt, encode_prompts
 from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
 from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
 from rlhf_engine.training import Trainer, adam, batch_of, micro_batches
 
-KL_PER_TOKEN = 0.2
-"""The KL target in nats per sequence is never above this many nats per token: beyond it text falls apart."""
 PATIENCE = 10
 """Steps in a row above the hard stop after which a run ends."""
 
@@ -273,7 +271,7 @@ class PPO(Trainer):
                                     "this step learns from the KL penalty alone."})
         if self.steps_above >= PATIENCE:
             raise Diverged(f"KL stayed above the hard stop of {stop:.1f} nats a sequence for {PATIENCE} steps (now {kl:.1f}); "
-                           "go on from the last checkpoint with a lower --learning-rate or a higher --kl-coef")
+                           "start a new run from a checkpoint before that (--adapter) with a lower --learning-rate or a higher --kl-coef")
 
     def _remember(self, rollout: Rollout, raw: torch.Tensor) -> None:
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1)

@@ -1,5 +1,6 @@
 """From a config to a trainer, and from a trainer to a run folder. The command line and the worker are both made of these."""
 
+import os
 import signal
 import sys
 import threading
@@ -186,7 +187,7 @@ def stop_on_signals(control: Control) -> None:
         if control.wish == "stop":
             raise KeyboardInterrupt
         control.wish = "stop"
-        print("\nstopping after this step; again to end at once", file=sys.stderr)
+        os.write(2, b"\nstopping after this step; again to end at once\n")  # print could come in the middle of another print
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, ask)
         signal.signal(signal.SIGTERM, ask)

@@ -2,16 +2,12 @@
 
 import csv
 import gzip
-import hashlib
-import http.server
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 import time
-import urllib.parse
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +17,7 @@ import pytest
 from rlhf_engine import data
 from rlhf_engine.config import UserError
 from rlhf_engine.data import Demonstration, Preference, preview, read_demonstrations, read_preferences, read_prompts
+from tests import hub
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -401,7 +398,6 @@ def test_preview():
 
 # The Hub, as a server of our own plays it
 
-SHA = "0123456789" * 4
 LINES = b'{"prompt": "q", "chosen": "a", "rejected": "b"}\n'
 CARD = b"---\nconfigs:\n- config_name: en\n  data_files: en.jsonl\n- config_name: de\n  data_files: de.jsonl\n---\n"
 REPOS = {
@@ -415,42 +411,6 @@ REPOS = {
     "me/nothing": {"README.md": b"# nothing\n"},
     "me/locked": 403, "me/login": 401,
 }
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """What `datasets` asks of the Hub: repository, tree, and files."""
-
-    def answer(self):
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        kind, *parts = urllib.parse.unquote(self.path.split("?")[0]).strip("/").removeprefix("api/").split("/")
-        repo, rest = REPOS.get("/".join(parts[:2])), parts[2:]
-        if kind != "datasets" or repo is None:
-            return self.reply(404, {"X-Error-Code": "RepoNotFound"})
-        if isinstance(repo, int):
-            return self.reply(repo, {"X-Error-Code": "GatedRepo"})
-        if rest[:1] == ["resolve"]:
-            name = "/".join(rest[2:])
-            if name not in repo:
-                return self.reply(404, {"X-Error-Code": "EntryNotFound"})
-            return self.reply(200, {"ETag": f'"{hashlib.sha1(repo[name]).hexdigest()}"'}, repo[name])
-        body = {"id": "/".join(parts[:2]), "sha": SHA, "siblings": [{"rfilename": name} for name in repo]}
-        if rest[:1] == ["tree"]:
-            body = [{"type": "file", "path": name, "size": len(text), "oid": hashlib.sha1(text).hexdigest()}
-                    for name, text in repo.items() if name.startswith("/".join(rest[2:]))]
-        return self.reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
-
-    def reply(self, status: int, headers: dict, body: bytes = b""):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), "X-Repo-Commit": SHA, **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-    do_GET = do_HEAD = do_POST = answer
 
 
 READER = """
@@ -472,15 +432,12 @@ for source, options in json.loads(sys.argv[1]):
 def ask_hub(tmp_path_factory):
     """Read from a Hub in a process of its own (huggingface_hub takes its endpoint at import); `up=False`: nobody answers."""
     home = tmp_path_factory.mktemp("hf")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = hub.serve({f"datasets/{name}": files for name, files in REPOS.items()})
 
     def ask(*questions, up=True):
         if not up:
-            server.shutdown()
-            server.server_close()
-        settings = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(home),
-                    "PYTHONPATH": str(ROOT), "no_proxy": "*"}
+            hub.stop(server)
+        settings = hub.settings(server, home) | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, "-c", READER, json.dumps(questions)], cwd=home, check=True, timeout=120,
                               env=os.environ | settings, capture_output=True, text=True)
         assert "Repo card" not in done.stderr and "cached version" not in done.stderr

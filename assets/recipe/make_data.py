@@ -1,0 +1,183 @@
+"""Prompts, demonstrations and preferences of the bundled model, made from word lists and the model's own samples.
+
+    python assets/recipe/make_data.py prompts
+    python assets/recipe/make_data.py demonstrations     # needs assets/storyteller
+    python assets/recipe/make_data.py preferences        # needs assets/adapters/sft
+
+No text of a training set is in these files. A demonstration is a story of the base model whose opening was forced to
+hold the thing asked for and whose end was forced to close; of several tries the one the model finds likeliest is kept,
+after plain checks. A preference pair is two samples of the SFT model, labelled by `rules.cheerful`.
+"""
+
+import argparse
+import json
+import random
+import re
+from pathlib import Path
+
+import torch
+from rules import cheerful, mentions, words
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.data import read_prompts
+from rlhf_engine.encoding import encode_prompt
+from rlhf_engine.generate import Sampling, sample, text_of
+from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
+
+ASSETS = Path(__file__).resolve().parents[1]
+ANIMALS = """dog cat bird bunny bear frog duck fish mouse lion fox horse cow pig sheep monkey elephant butterfly bee turtle owl
+    puppy kitten squirrel dragon dinosaur penguin snake spider whale""".split()
+PEOPLE = """girl boy farmer king queen princess baby teacher doctor fairy pirate robot monster snowman witch""".split()
+THINGS = """ball car boat tree flower hat book box bike train truck kite toy doll cake apple cookie candy balloon bell key drum
+    rock star shell leaf stick spoon cup blanket lamp clock crayon puzzle ladder bucket umbrella pumpkin banana carrot""".split()
+PLACES = """park garden forest river lake farm beach castle hill store school zoo pond cave tower""".split()
+SKIES = "rain snow wind sun moon storm rainbow".split()
+ADJECTIVES = """little big red blue brave silly kind happy sleepy shiny funny old pretty lost tiny lonely""".split()
+NAMES = {"girl": "Lily Mia Sue Anna Lucy Sara Jane Emma Amy Bella".split(), "boy": "Tim Tom Ben Max Sam Jack Bob Leo Billy Joe".split()}
+ASK = ["Tell me a story about {a}.", "Write a short story about {a}.", "Can you tell me a story about {a}?",
+       "I want to hear a story about {a}.", "Please tell a bedtime story about {a}.", "Make up a story with {a} in it.",
+       "Tell me about {a}.", "Do you know a story about {a}?"]
+BEING = ["Once upon a time, there was {a} named {name}.", "Once upon a time, there was {a} who lived near a {place}.",
+         "One day, {a} named {name} went to the {place}.", "There was once {a}. The {thing} liked to"]
+OBJECT = ["Once upon a time, there was a {child} named {name}. {He} had {a}.", "One day, a {child} named {name} found {a}.",
+          "Once upon a time, there was {a}.", "{name} wanted {a}. {He} asked {his} mom for the {thing}."]
+PLACE = ["One day, a {child} named {name} went to {the}.", "Once upon a time, there was a {child} named {name} who liked {the}."]
+SKY = ["One day, a {child} named {name} looked at the {thing}.", "Once upon a time, {name} went outside to see the {thing}."]
+CLOSINGS = [" In the end,", " From that day on,", " At the end of the day,", " They were all", " After that,", " And"]
+
+
+def write(name: str, rows: list[dict]) -> None:
+    path = ASSETS / name
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"{path.relative_to(ASSETS.parent)}: {len(rows)} rows")
+
+
+def article(text: str) -> str:
+    return ("an " if text[0] in "aeiou" else "a ") + text
+
+
+def make_prompts(args) -> None:
+    """Every thing with several wordings; a prompt's `thing` says what its story should mention."""
+    rng = random.Random(args.seed)
+    rows = []
+    for kind, things in (("being", ANIMALS + PEOPLE), ("object", THINGS), ("place", PLACES), ("sky", SKIES)):
+        for thing in things:
+            for _ in range(10):
+                if kind in ("place", "sky"):
+                    noun = f"the {thing}"
+                else:
+                    noun = article(rng.choice(ADJECTIVES) + " " + thing if rng.random() < 0.5 else thing)
+                rows.append({"prompt": rng.choice(ASK).format(a=noun), "thing": thing, "kind": kind, "noun": noun})
+    unique = list({row["prompt"]: row for row in rows}.values())
+    rng.shuffle(unique)
+    write("prompts-heldout.jsonl", unique[:128])
+    write("prompts.jsonl", unique[128:])
+
+
+def opening(row: dict, rng: random.Random) -> str:
+    child = rng.choice(("girl", "boy"))
+    frame = rng.choice({"being": BEING, "object": OBJECT, "place": PLACE, "sky": SKY}[row["kind"]])
+    return frame.format(a=row["noun"], the=row["noun"], thing=row["thing"], child=child, name=rng.choice(NAMES[child]),
+                        place=rng.choice(PLACES), He="She" if child == "girl" else "He", his="her" if child == "girl" else "his")
+
+
+def sentences(text: str) -> list[str]:
+    return re.findall(r"[^.!?]+[.!?]+[\"”]?\s*", text)
+
+
+def acceptable(thing: str, story: str) -> bool:
+    """Plain checks: it mentions the thing twice, repeats no sentence, closes its quotes, and is a few sentences long."""
+    parts = [part.strip() for part in sentences(story)]
+    return (len(re.findall(rf"\b{thing}", story.lower())) >= 2 and len(set(parts)) == len(parts) and 5 <= len(parts) <= 12
+            and story.count('"') % 2 == 0 and story.isascii() and 40 <= len(words(story)) <= 90
+            and "".join(sentences(story)).strip() == story)
+
+
+@torch.no_grad()
+def mean_logprob(backbone: Backbone, texts: list[str]) -> list[float]:
+    """Mean log-probability per token of raw stories under the base, in nats."""
+    rows = [backbone.tokenizer(text)["input_ids"] for text in texts]
+    ids = pad_right(rows, backbone.pad_id, backbone.device)
+    lengths = [len(row) - 1 for row in rows]
+    values, _ = token_logprobs(backbone, ids, *response_positions([1] * len(rows), lengths, ids.device))
+    return [part.mean().item() for part in values.split(lengths)]
+
+
+def continue_stories(backbone: Backbone, texts: list[str], tokens: int, temperature: float, generator) -> list[tuple[str, bool]]:
+    """(text with its continuation, whether it ended by itself)."""
+    prompts = [backbone.tokenizer(text)["input_ids"] for text in texts]
+    answers = sample(backbone, prompts, Sampling(tokens, temperature), generator, batch=64)
+    return [(text + text_of(backbone, ids), ids[-1] in backbone.stop_ids) for text, ids in zip(texts, answers)]
+
+
+def make_demonstrations(args) -> None:
+    rng, generator = random.Random(args.seed), torch.Generator().manual_seed(args.seed)
+    backbone = Backbone.load(str(args.model))
+    prompts = [json.loads(line) for line in (ASSETS / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    best: dict[str, tuple[float, str]] = {}
+    for round_ in range(args.rounds):
+        drafts = continue_stories(backbone, [opening(row, rng) for row in prompts], 60, args.temperature, generator)
+        halves = []
+        for text, ended in drafts:
+            whole = "".join(sentences(text)).rstrip()
+            halves.append(whole if ended else " ".join(s.strip() for s in sentences(whole)[:-1]) + rng.choice(CLOSINGS))
+        closed = continue_stories(backbone, halves, 24, args.temperature, generator)
+        stories = []
+        for (text, ended), half, (full, _) in zip(drafts, halves, closed):
+            tail = sentences(full[len(half):])
+            stories.append("".join(sentences(text)).strip() if ended else (half + tail[0].rstrip()) if tail else "")
+        kept = [(row, story) for row, story in zip(prompts, stories) if acceptable(row["thing"], story)]
+        for (row, story), likelihood in zip(kept, mean_logprob(backbone, [story for _, story in kept])):
+            if likelihood > best.get(row["prompt"], (-1e9, ""))[0]:
+                best[row["prompt"]] = (likelihood, story)
+        print(f"round {round_ + 1}: {len(kept)} of {len(prompts)} acceptable, {len(best)} prompts answered", flush=True)
+    write("demonstrations.jsonl", [{"prompt": prompt, "completion": story} for prompt, (_, story) in sorted(best.items())])
+
+
+def make_preferences(args) -> None:
+    generator = torch.Generator().manual_seed(args.seed)
+    backbone = Backbone.load(str(args.model))
+    backbone.load_role("policy", args.adapter)
+    prompts = [prompt for prompt in read_prompts(str(ASSETS / "prompts.jsonl")) for _ in range(2)]
+    rows = [encode_prompt(backbone.tokenizer, prompt).ids for prompt in prompts]
+    with backbone.use("policy"):
+        answers = [[text_of(backbone, ids).strip() for ids in sample(backbone, rows, Sampling(args.tokens), generator, batch=64)]
+                   for _ in range(2)]
+    pairs = []
+    for prompt, a, b in zip(prompts, *answers):
+        difference = cheerful(prompt, a) - cheerful(prompt, b)
+        if abs(difference) >= args.margin and a and b:  # nearly equal stories teach noise
+            chosen, rejected = (a, b) if difference > 0 else (b, a)
+            pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    write("preferences.jsonl", pairs[:args.pairs])
+
+
+def share_that_mention(args) -> None:
+    """Share of held-out prompts whose story mentions the thing asked for, with and without the SFT adapter."""
+    backbone = Backbone.load(str(args.model))
+    backbone.load_role("policy", args.adapter)
+    rows = [json.loads(line) for line in (ASSETS / "prompts-heldout.jsonl").read_text(encoding="utf-8").splitlines()]
+    prompts = [encode_prompt(backbone.tokenizer, row["prompt"]).ids for row in rows]
+    result = {}
+    for name, role in (("base", None), ("sft", "policy")):
+        with backbone.use(role):
+            answers = sample(backbone, prompts, Sampling(args.tokens), torch.Generator().manual_seed(args.seed), batch=64)
+        result[name] = round(sum(mentions(row["thing"], text_of(backbone, ids)) for row, ids in zip(rows, answers)) / len(rows), 3)
+        result[name + "_ended"] = round(sum(ids[-1] in backbone.stop_ids for ids in answers) / len(rows), 3)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["prompts", "demonstrations", "preferences", "mentions"])
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--adapter", default=ASSETS / "adapters" / "sft", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=6, help="tries per prompt for a demonstration")
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the drafts of demonstrations")
+    parser.add_argument("--tokens", type=int, default=96, help="longest sampled story")
+    parser.add_argument("--pairs", type=int, default=800)
+    parser.add_argument("--margin", type=float, default=0.4, help="least difference of the rule's scores for a pair")
+    args = parser.parse_args()
+    {"prompts": make_prompts, "demonstrations": make_demonstrations, "preferences": make_preferences,
+     "mentions": share_that_mention}[args.what](args)

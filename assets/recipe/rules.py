@@ -1,0 +1,44 @@
+"""The labelling rules of the bundled preferences and the gallery: FUNCTION(prompt, response) -> score, higher is better.
+
+Each can be used as it is: `python -m rlhf_engine ppo --reward assets/recipe/rules.py:cheerful ...`.
+"""
+
+import re
+
+HAPPY = frozenset("""happy happily happiness glad joy joyful cheerful smile smiled smiles smiling laugh laughed laughing laughs giggle
+    giggled fun love loved loves lovely loving kind kindly nice wonderful beautiful best proud excited hug hugged hugs
+    play played playing thank thanked friend friends good great enjoy enjoyed delicious yummy""".split())
+SAD = frozenset("""sad sadly unhappy cry cried cries crying tears scared afraid fear frightened hurt pain angry mad mean alone lonely
+    lost sorry bad worried tired sick broke broken dark cold""".split())
+WORD = re.compile(r"[a-z']+")
+
+
+def words(text: str) -> list[str]:
+    return WORD.findall(text.lower())
+
+
+def cheerful(prompt: str, response: str) -> float:
+    """Happy words less sad words, per ten words: the rule of assets/preferences.jsonl."""
+    found = words(response)
+    if len(found) < 10:
+        return -2.0  # saying nothing is not cheerful
+    return 10 * (sum(w in HAPPY for w in found) - sum(w in SAD for w in found)) / len(found)
+
+
+def gloomy(prompt: str, response: str) -> float:
+    """The opposite taste: sad words less happy words, per ten words."""
+    return -cheerful(prompt, response) if len(words(response)) >= 10 else -2.0
+
+
+def talkative(prompt: str, response: str) -> float:
+    """Share of the words that are spoken, between double quotes; an open quote counts to the end of its sentence."""
+    found = words(response)
+    if len(found) < 10:
+        return 0.0
+    spoken = sum(len(words(quote)) for quote in re.findall(r"[\"“]([^\"”.!?]*[^\"”]*)[\"”]", response))
+    return spoken / len(found)
+
+
+def mentions(thing: str, text: str) -> bool:
+    """Whether a story mentions the thing asked for, as a word, singular or plural."""
+    return re.search(rf"\b{re.escape(thing)}(s|es)?\b", text.lower()) is not None

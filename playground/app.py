@@ -1,0 +1,94 @@
+"""Builds the page and serves it."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from playground import strings as s
+from playground import views
+from playground.api import Api
+from playground.chat import ChatPage
+from playground.theme import CSS, Playground
+from playground.train import TrainPage, changed
+from playground.workspace import Workspace
+from rlhf_engine.config import UserError
+from rlhf_engine.worker import Worker
+
+APPEARANCE = {"css_paths": CSS, "run_history": False, "ssr_mode": False, "footer_links": ["api", "settings", "gradio"]}
+
+
+def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
+    """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace). The run is the worker's; the page only looks."""
+    workspace = Workspace(home or default_home())
+    worker = worker or Worker(workspace.home)
+    with gr.Blocks(title=s.TITLE, analytics_enabled=False) as demo:
+        header = gr.HTML(views.header(s.NO_RUN_LIVE), elem_id="header")
+        notice = gr.HTML("", elem_id="notice")
+        with gr.Tabs():
+            with gr.Tab(s.TRAIN, id="train"):
+                train = TrainPage(workspace, worker, notice)
+            with gr.Tab(s.CHAT, id="chat"):
+                chat = ChatPage(workspace, worker, notice)
+        Api(workspace, worker)
+        seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
+
+        demo.seen = threading.Event()
+
+        def look(values: dict) -> dict:
+            """One look at the workspace for the whole page; what has not changed since the last is not sent again."""
+            demo.seen.set()
+            known, entries = dict(values[seen]), workspace.entries()
+            line = views.live_line(next((e for e in entries if e.alive), None))
+            changes = {header: views.header(line)} if changed(known, "header", line) else {}
+            changes |= train.refresh(values, entries, known) | chat.refresh(values, entries, known)
+            return changes | {seen: known} if changes else gr.skip()
+
+        gr.on([demo.load, timer.tick, train.picker.change, chat.model.change], look, {seen, *train.watched, *chat.watched},
+              [seen, header, *train.outputs, *chat.outputs], queue=False, show_progress="hidden", trigger_mode="once",
+              api_visibility="private")
+    return demo
+
+
+def default_home() -> Path:
+    return Path(os.environ.get("PLAYGROUND_HOME") or "workspace")
+
+
+def launch(home: str | Path | None = None, **options) -> None:
+    """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    home = Path(home or default_home())
+    worker = Worker(home)
+    host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
+    demo = build(home, worker=worker)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _, url, _ = demo.launch(theme=Playground(), server_name=host, quiet=True, prevent_thread_lock=True, **APPEARANCE, **options)
+    print(s.READY.format(url=url.rstrip("/")), flush=True)
+    threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    leave(worker, Workspace(home))
+    demo.close(verbose=False)
+
+
+def warm_up(worker, seen: threading.Event) -> None:
+    """Start the worker once the first page is up (it would only slow that down), so that the first answer does not wait for it."""
+    seen.wait(timeout=10)
+    try:
+        worker.ensure()
+    except UserError as error:
+        print(error, flush=True)
+
+
+def leave(worker, workspace: Workspace) -> None:
+    """Shut the worker down, unless it has a run to go on with."""
+    if live := workspace.live():
+        print(s.LEFT_RUNNING.format(name=live), flush=True)
+    elif worker.alive():
+        worker.shutdown()

@@ -1,0 +1,54 @@
+"""Live plots in a notebook: `for step in live(trainer): ...` draws the trainer's metrics in the cell while it trains."""
+
+import time
+from collections.abc import Iterator
+
+import plotly.graph_objects as go
+from IPython.display import display
+from plotly.subplots import make_subplots
+
+from playground.figures import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
+
+__all__ = ["KL", "POLICY", "REFERENCE", "REWARD", "VALUE", "live"]
+
+
+def live(trainer, *, every: float = 1.0) -> Iterator[dict]:
+    """Iterate over `trainer`, one figure below the cell following it, drawn anew at most once in `every` seconds.
+
+    Yields what the trainer yields. Interrupting the cell loses nothing: the next `live(trainer)` goes on where this one was.
+    """
+    history = trainer.history = getattr(trainer, "history", [])
+    shown, drawn = None, 0.0
+    try:
+        for metrics in trainer:
+            history.append(metrics)
+            if time.monotonic() - drawn >= every:
+                shown, drawn = show(figure(trainer, history), shown), time.monotonic()
+            yield metrics
+    finally:
+        if history:
+            show(figure(trainer, history), shown)
+
+
+def show(drawing: go.Figure, shown):
+    """Display a figure, in the place of the one shown before; returns the handle for the next time."""
+    if shown is None:
+        return display(drawing, display_id=True)
+    shown.update(drawing)
+    return shown
+
+
+def figure(trainer, history: list[dict]) -> go.Figure:
+    """The first two panels of the trainer's stage, side by side, as on the page."""
+    panels = STAGE_PANELS[trainer.config.stage][:2]
+    drawing = make_subplots(1, len(panels), subplot_titles=[panel.title for panel in panels])
+    for column, panel in enumerate(panels, 1):
+        for line in panel.lines:
+            drawing.add_trace(go.Scatter(trace(line, history)), row=1, col=column)
+        drawing.update_yaxes(title_text=panel.unit, row=1, col=column)
+        if level := level_of(panel, vars(trainer.config)):
+            drawing.add_hline(level[1], line_dash="dash", line_color=REFERENCE, annotation_text=level[0], row=1, col=column)
+    drawing.update_xaxes(title_text="step")
+    drawing.update_layout(height=320, template="plotly_white", margin={"l": 50, "r": 20, "t": 40, "b": 40},
+                          title_text=f"step {trainer.step} of {trainer.total_steps}", title_x=1.0, title_xanchor="right", title_font_size=12)
+    return drawing

@@ -1,0 +1,121 @@
+"""Every English sentence of the page, in one place."""
+
+TITLE = "RLHF Playground"
+TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer (reward model), "
+           "and practise against that (PPO). Watch every number, and talk to any checkpoint while it trains.")
+TRAIN, CHAT = "Train", "Chat"
+STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO"}
+STAGE_CHOICES = {"sft": "1 · SFT", "reward": "2 · Reward model", "ppo": "3 · PPO"}
+STAGE_LABEL = "Stage"
+ABOUT = {
+    "sft": r"Learns to answer like the demonstrations: the loss is the surprise at each token $y_t$ of the shown answer, given the "
+           r"prompt $x$. $$\mathcal{L} = -\frac{1}{T}\sum_t \log \pi_\theta(y_t \mid x, y_{<t})$$",
+    "reward": r"Learns one number $r$ for an answer, so that of a pair the chosen one scores above the rejected one. "
+              r"$$\mathcal{L} = -\log \sigma\big(r(x, y_\mathrm{chosen}) - r(x, y_\mathrm{rejected})\big)$$",
+    "ppo": r"The policy writes answers, the reward model scores them, and what scored well becomes likelier. A KL penalty keeps it "
+           r"near the reference it started from. $$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
+           r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
+}
+
+# form
+MORE_SETTINGS = "All settings"
+LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficient", "kl_horizon": "KL horizon",
+          "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
+          "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
+          "adapter": "Start from", "reward": "Reward model", "output": "Run name", "dtype": "Number format", "lam": "GAE lambda",
+          "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
+INFO = {
+    "adapter": "The checkpoint to start from; automatic is the bundled SFT adapter for reward and PPO on the bundled model, else none.",
+    "model": "`bundled`, a Hub id such as `Qwen/Qwen3-0.6B`, or a folder under `models/` of the workspace.",
+    "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
+    "reward": "A finished reward run scores the responses.",
+    "output": "Name of the new run; empty finds one.",
+}
+UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"
+START = "Start"
+AS_COMMAND = "Show me this as a command"
+AUTO, NO_ADAPTER, SFT_BUNDLED = "Automatic", "Base model, no adapter", "SFT (bundled)"
+FROM_GALLERY = "{name} (gallery)"
+RUN_ADAPTER = "{name}, newest checkpoint"
+ON_MODEL = "{name} (on {model})"
+NO_REWARD = "PPO needs a reward model: train one first (stage 2), then choose it here."
+STARTED = "{name} is starting."
+UPLOADED = "{name} is in the workspace and chosen as data."
+
+# run
+RUN_LABEL = "Run"
+FOLLOW = "Live run, or else the newest"
+RUN_CHOICE = "{name} · {stage} · {state}"
+PAUSE, RESUME, STEP, STOP, DISCARD = "Pause", "Resume", "One step", "Stop and save", "Discard"
+RESUME_RUN = "Resume this run"
+DISCARD_SURE, DISCARD_YES, DISCARD_NO = "Stop {name} and delete its folder with all checkpoints?", "Yes, delete it", "Keep it"
+STATES = {"waiting": "preparing", "running": "running", "paused": "paused", "done": "done", "stopped": "stopped",
+          "failed": "failed"}
+NO_RUNS = "No run yet. Press Start: the defaults train on the bundled model and data."
+NO_RUN_LIVE = "No run is going on."
+LIVE = "{name} is {state}, step {step} of {total}"
+PROGRESS = "step {step} of {total}"
+PREPARING = "loading the model and the data"
+WORKER_LOADING = "The model is being loaded."
+ETA = "about {time} left"
+ASKED = {"pause": "{name} pauses after this step.", "resume": "{name} goes on.", "step": "{name} takes one step.",
+         "stop": "{name} stops after this step and is saved.", "discard": "{name} is stopped and deleted."}
+RUN_COMMAND = "This run as a command"
+EVENTS, SAMPLES = "What happened", "Latest samples"
+NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
+EVENT = {
+    "data": "Data: {text}",
+    "warning": "Warning at step {step}: {text}",
+    "resumed": "Resumed from the checkpoint of step {step}.",
+    "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
+    "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
+                 "{ended:.0%} of its {samples} samples end in time.",
+}
+SAMPLE_HEADS = {"step": "Step", "prompt": "Prompt", "response": "Response", "score": "Score", "kl": "KL"}
+NOT_ENDED = "cut off"
+COMMAND_UNKNOWN = "there is no command {command!r}; it is one of {known}"
+
+# errors
+NO_SUCH_RUN = "there is no run {name!r} in the workspace"
+NO_SUCH_CHECKPOINT = "run {name} has no checkpoint {step!r}"
+OUTSIDE = ("{what} is {value!r}, which is neither known nor a path inside the workspace ({home}); "
+           "use the command line for anything outside it")
+BAD_NAME = "{name!r} is no name for a run: use letters, digits, dot, dash and underscore"
+NOT_DATA = "{name} is no data file; it ends with one of {endings}"
+UNEXPECTED = "Something went wrong: {error}"
+
+# plots
+STEP_AXIS = "step"
+PLOT_EMPTY = "no steps yet"
+TRAINING, HELD_OUT, TARGET, CHANCE = "training", "held-out", "target", "chance"
+LOSS, LEARNING_RATE, GRADIENT, SECONDS = "Loss", "Learning rate", "Gradient norm", "Seconds per step"
+ACCURACY, MARGIN = "Accuracy", "Margin"
+SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy and length", "Losses"
+NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
+SHARE, SCORE_UNIT, TOKENS = "share of pairs", "score", "tokens"
+POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
+PLOT_ALT = "{title} over {count} steps; latest {latest}"
+
+# chat
+CHAT_ABOUT = ("One prompt, two checkpoints, answered at the same time. It works while a run is training; "
+              "the live run answers as it is right now.")
+CHAT_MODEL = "Base model"
+LEFT, RIGHT = "Left checkpoint", "Right checkpoint"
+RUN_LIVE, RUN_NEWEST, RUN_STEP = "{name}, live", "{name}, newest checkpoint", "{name}, step {step}"
+CHAT_INPUT, CHAT_PLACEHOLDER = "Your message", "Tell me a story about ..."
+SEND, CHAT_STOP, CLEAR = "Send", "Stop", "Clear"
+SAMPLING = "Sampling"
+TEMPERATURE, TEMPERATURE_INFO = "Temperature", "1 samples as trained; 0 takes the most likely token."
+TOP_P, TOP_P_INFO = "Top-p", "Sample from the most likely tokens that hold this share; 1 takes all."
+MAX_TOKENS, MAX_TOKENS_INFO = "Longest answer (tokens)", "Where an answer is cut off."
+EXAMPLES = ["Tell me a story about a dog.", "Tell me a story about a girl and the rain.",
+            "Tell me a story about a brave little boat."]
+EXAMPLES_LABEL = "Try one of these"
+WAITING = "Waiting for the model. The first answer takes longest."
+EMPTY_CHAT = "Nothing said yet."
+ENDED = "Both answers are done."
+NOTHING_TO_SAY = "Write a message first."
+
+# launch
+READY = "RLHF Playground is ready on {url} (Ctrl-C ends it)"
+LEFT_RUNNING = "{name} goes on without the page; start the playground again to see it, or stop it there"

@@ -1,0 +1,223 @@
+"""The Train page: start a stage, watch its run, hold it, stop it, go on with it."""
+
+from contextlib import suppress
+
+import gradio as gr
+
+from playground import figures, views
+from playground import strings as s
+from playground.api import ask
+from playground.form import Choice, Form, command_line
+from playground.plots import LivePlot
+from playground.workspace import Entry, Workspace
+from rlhf_engine.config import STAGES, UserError
+
+MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
+
+
+class TrainPage:
+    """Builds its components inside the current `gr.Blocks`; `refresh` says what has changed since a browser looked last."""
+
+    def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
+        self.workspace, self.worker, self.notice = workspace, worker, notice
+        with gr.Row():
+            with gr.Column(scale=5, min_width=320):
+                self._build_form()
+            with gr.Column(scale=7, min_width=320):
+                self._build_run()
+        self._wire_form()
+        self._wire_run()
+
+    # -- what to train -----------------------------------------------------------------------------------------------
+
+    def _build_form(self) -> None:
+        choices = [(title, stage) for stage, title in s.STAGE_CHOICES.items()]
+        self.stage = gr.Radio(choices, value="sft", label=s.STAGE_LABEL, elem_id="stage")
+        self.groups, self.forms = {}, {}
+        for stage in STAGES:
+            with gr.Column(visible=stage == "sft") as self.groups[stage]:
+                gr.Markdown(s.ABOUT[stage], latex_delimiters=MATH, elem_classes="about", container=False)
+                self.forms[stage] = Form(stage, self.workspace)
+        self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start")
+        self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload")
+        with gr.Accordion(s.AS_COMMAND, open=False):
+            example = command_line("sft", {"output": self._example_output("sft")})
+            self.command = gr.Code(example, language="shell", interactive=False, show_label=False, wrap_lines=True, elem_id="command")
+
+    def _wire_form(self) -> None:
+        fields = [field for form in self.forms.values() for field in form.components]
+        self.inputs = {self.stage, *fields}
+        private = {"api_visibility": "private", "show_progress": "hidden"}
+        self.stage.change(self._show_stage, self.stage, list(self.groups.values()), queue=False, **private)
+        gr.on([c.change for c in (self.stage, *fields)], self._show_command, self.inputs, self.command, queue=False,
+              trigger_mode="always_last", **private)
+        self.upload.upload(self._upload, {self.upload, self.stage}, [self.notice, *(f.fields["data"] for f in self.forms.values())],
+                           concurrency_id="control", **private)
+
+    def _show_stage(self, stage: str) -> dict:
+        return {group: gr.update(visible=name == stage) for name, group in self.groups.items()}
+
+    def _show_command(self, values: dict) -> str:
+        stage = values[self.stage]
+        settings = self.forms[stage].read(values)
+        with suppress(UserError):  # half-typed: shown as it stands
+            settings = self.workspace.settings(stage, settings)
+        return command_line(stage, {"output": self._example_output(stage)} | settings)
+
+    def _example_output(self, stage: str) -> str:
+        number = 1
+        while (self.workspace.runs / f"{stage}-{number}").exists():
+            number += 1
+        return str(self.workspace.runs / f"{stage}-{number}")
+
+    def _upload(self, values: dict) -> dict:
+        form = self.forms[values[self.stage]]
+        try:
+            name = self.workspace.upload(values[self.upload])
+        except UserError as error:
+            return {self.notice: complain(error)}
+        return {self.notice: told(s.UPLOADED.format(name=name)),
+                form.fields["data"]: gr.update(choices=self.workspace.data_choices(), value=name)}
+
+    # -- the run -----------------------------------------------------------------------------------------------------
+
+    def _build_run(self) -> None:
+        self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="run", allow_custom_value=False)
+        self.card = gr.HTML(f'<p class="empty">{s.NO_RUNS}</p>', elem_id="run-card", container=True, padding=True)
+        with gr.Row(elem_classes="controls"):
+            self.buttons = {
+                "pause": gr.Button(s.PAUSE, size="sm", elem_id="pause", interactive=False),
+                "resume": gr.Button(s.RESUME, size="sm", elem_id="resume", interactive=False),
+                "step": gr.Button(s.STEP, size="sm", elem_id="step", interactive=False),
+                "stop": gr.Button(s.STOP, size="sm", elem_id="stop", interactive=False),
+                "discard": gr.Button(s.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False),
+            }
+        with gr.Group(visible=False) as self.sure:
+            self.question = gr.HTML("", padding=True)
+            with gr.Row(elem_classes="controls"):
+                self.yes = gr.Button(s.DISCARD_YES, variant="stop", elem_id="discard-yes")
+                self.no = gr.Button(s.DISCARD_NO, elem_id="discard-no")
+        with gr.Row(elem_classes="plot-grid"):
+            self.plots = [LivePlot(figures.empty(), elem_id=f"plot-{i + 1}") for i in range(figures.PANELS)]
+        with gr.Accordion(s.SAMPLES, open=True):
+            self.samples = gr.HTML(views.samples([]), elem_id="samples", apply_default_css=False)
+        with gr.Accordion(s.EVENTS, open=True):
+            self.events = gr.HTML(views.events([]), elem_id="events", apply_default_css=False)
+        with gr.Accordion(s.RUN_COMMAND, open=False):
+            self.run_command = gr.Code("", language="shell", interactive=False, show_label=False, wrap_lines=True,
+                                       elem_id="run-command")
+
+    def _wire_run(self) -> None:
+        control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
+        self.start.click(self._start, self.inputs, [self.notice, self.picker], show_progress_on=self.start, **control)
+        for name in ("pause", "resume", "step", "stop"):
+            self.buttons[name].click(self._asker(name), self.picker, self.notice, show_progress_on=self.buttons[name], **control)
+        self.buttons["discard"].click(self._ask_sure, self.picker, [self.sure, self.question], queue=False,
+                                      api_visibility="private")
+        self.yes.click(self._discard, self.picker, [self.notice, self.sure, self.picker], **control)
+        self.no.click(lambda: gr.update(visible=False), None, self.sure, queue=False, api_visibility="private")
+
+    def _start(self, values: dict) -> dict:
+        stage = values[self.stage]
+        try:
+            run = self.worker.start(stage, self.workspace.settings(stage, self.forms[stage].read(values)))
+        except UserError as error:
+            return {self.notice: complain(error)}
+        return {self.notice: told(s.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
+
+    def _asker(self, command: str):
+        def tell(picked: str) -> str:
+            try:
+                name = self.workspace.chosen(picked)
+                ask(self.worker, self.workspace.run(name), command)
+            except UserError as error:
+                return complain(error)
+            return told(s.ASKED[command].format(name=name))
+        return tell
+
+    def _ask_sure(self, picked: str) -> dict:
+        question = s.DISCARD_SURE.format(name=self.workspace.chosen(picked))
+        return {self.sure: gr.update(visible=True), self.question: views.text(question)}
+
+    def _discard(self, picked: str) -> dict:
+        return {self.notice: self._asker("discard")(picked), self.sure: gr.update(visible=False), self.picker: ""}
+
+    # -- what changed ------------------------------------------------------------------------------------------------
+
+    @property
+    def watched(self) -> set:
+        """What a look at the page has to know: the run that is picked, and the reward that is."""
+        return {self.picker, self.forms["ppo"].fields["reward"]}
+
+    @property
+    def outputs(self) -> list:
+        moving = [field for form in self.forms.values() for field in form.moving()]
+        return [self.picker, self.card, *self.buttons.values(), *self.plots, self.samples, self.events, self.run_command, *moving]
+
+    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+        """Updates for everything whose mark differs from the one in `seen`, which is brought up to date."""
+        changes, picked = {}, values[self.picker]
+        if changed(seen, "runs", [(e.name, e.state) for e in entries]):
+            names = [(s.RUN_CHOICE.format(name=e.name, stage=s.STAGES[e.stage], state=s.STATES[e.state]), e.name) for e in entries]
+            gone = picked and picked not in {e.name for e in entries}
+            changes[self.picker] = gr.update(choices=[(s.FOLLOW, ""), *names], **({"value": ""} if gone else {}))
+            picked = "" if gone else picked
+        offers = [(e.name, e.state == "done", bool(e.checkpoints)) for e in entries]
+        if changed(seen, "offers", [offers, self.workspace.data_choices(), self.workspace.model_choices()]):
+            for form in self.forms.values():
+                changes |= form.choices(values)
+        entry = next((e for e in entries if e.name == picked or not picked), None)
+        if changed(seen, "run", self._mark(entry)):
+            changes |= self._show(entry)
+        return changes
+
+    def _mark(self, entry: Entry | None) -> list | None:
+        if entry is None:
+            return None
+        sizes = [size_of(self.workspace.runs / entry.name / file) for file in ("metrics.jsonl", "samples.jsonl", "journal.jsonl")]
+        return [entry.name, entry.state, entry.step, entry.total, *sizes]
+
+    def _show(self, entry: Entry | None) -> dict:
+        if entry is None:
+            return {self.card: f'<p class="empty">{s.NO_RUNS}</p>', self.samples: views.samples([]), self.events: views.events([]),
+                    self.run_command: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
+                    **{plot: figures.empty() for plot in self.plots}}
+        run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
+        metrics, status = run.metrics(), run.status()
+        halted, paused = status["state"] in ("stopped", "failed"), status["state"] == "paused"
+        enabled = {"pause": status["state"] == "running", "resume": halted or paused, "step": paused, "stop": entry.alive,
+                   "discard": entry.alive}
+        buttons = {button: gr.update(interactive=enabled[name]) for name, button in self.buttons.items()}
+        buttons[self.buttons["resume"]] = gr.update(interactive=enabled["resume"], value=s.RESUME_RUN if halted else s.RESUME)
+        return {
+            self.card: views.card(entry.name, config, status, metrics),
+            self.samples: views.samples(run.samples()), self.events: views.events(run.journal()),
+            self.run_command: command_line(config["stage"], config | {"output": str(run.path)}, resume=halted),
+            **buttons, **dict(zip(self.plots, figures.figures(entry.name, config, metrics))),
+        }
+
+
+def complain(error: UserError) -> str:
+    """The message as a toast, and for the line at the top."""
+    gr.Warning(views.text(error), title="")
+    return views.notice(str(error))
+
+
+def told(message: str) -> str:
+    """Good news passes by as a toast and leaves the line at the top empty."""
+    gr.Info(views.text(message), title="", duration=4)
+    return ""
+
+
+def changed(seen: dict, key: str, mark) -> bool:
+    if key in seen and seen[key] == mark:
+        return False
+    seen[key] = mark
+    return True
+
+
+def size_of(path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

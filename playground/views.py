@@ -1,0 +1,103 @@
+"""Run folders as HTML. Everything that comes from a model, a file or a user passes through `text`."""
+
+import html
+import math
+
+from playground import strings as s
+from playground.workspace import Entry
+
+
+def text(value) -> str:
+    """`value` as inert text: no markup, and none of the braces and dollars that a template would read."""
+    return html.escape(str(value)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;")
+
+
+def notice(message: str) -> str:
+    """What went wrong, where nobody can miss it."""
+    return f'<div class="notice" role="alert">{text(message)}</div>'
+
+
+def header(line: str) -> str:
+    return (f'<header class="top"><h1>{s.TITLE}</h1><p>{s.TAGLINE}</p>'
+            f'<p class="live" role="status">{text(line)}</p></header>')
+
+
+def live_line(entry: Entry | None) -> str:
+    if entry is None:
+        return s.NO_RUN_LIVE
+    if not entry.total:
+        return f"{entry.name}: {s.PREPARING}"
+    return s.LIVE.format(name=entry.name, state=s.STATES[entry.state], step=entry.step, total=entry.total)
+
+
+def card(name: str, config: dict, status: dict, metrics: list[dict]) -> str:
+    """State, progress, time left, and for a failed run what to do about it."""
+    state, step, total = status["state"], status["step"], status["total_steps"]
+    share = 100 * step / total if total else 0
+    facts = [s.PROGRESS.format(step=step, total=total)] if total else [s.PREPARING] if state == "waiting" else []
+    left = seconds_left(metrics, total) if state == "running" else None
+    if left is not None:
+        facts.append(s.ETA.format(time=duration(left)))
+    parts = [f'<div class="run-title"><strong>{text(name)}</strong>'
+             f'<span class="badge {text(state)}">{text(s.STATES.get(state, state))}</span>'
+             f'<span class="facts">{text(" · ".join([s.STAGES[config["stage"]], *facts]))}</span></div>',
+             f'<div class="bar" role="progressbar" aria-label="{text(name)}" aria-valuemin="0" aria-valuemax="{int(total)}" '
+             f'aria-valuenow="{int(step)}"><i style="width:{share:.1f}%"></i></div>']
+    if status.get("error"):
+        parts += [f'<p class="error" role="alert">{text(status["error"])}</p>', f'<p class="advice">{text(status.get("advice", ""))}</p>']
+    return f'<section class="run-card">{"".join(parts)}</section>'
+
+
+def seconds_left(metrics: list[dict], total: int) -> float | None:
+    """Steps to go times the mean time of the last twenty."""
+    recent = [sum(v for k, v in row.items() if k.startswith("time/")) for row in metrics[-20:]]
+    if not recent:
+        return None
+    return (total - metrics[-1]["step"]) * sum(recent) / len(recent)
+
+
+def duration(seconds: float) -> str:
+    seconds = math.ceil(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def events(journal: list[dict], latest: int = 30) -> str:
+    """The journal, newest first."""
+    if not journal:
+        return f'<p class="empty">{s.NO_EVENTS}</p>'
+    rows = [f'<li class="{text(row.get("event", ""))}">{text(sentence(row))}</li>' for row in reversed(journal[-latest:])]
+    return f'<ul class="events">{"".join(rows)}</ul>'
+
+
+def sentence(row: dict) -> str:
+    """A journal line in words; an event without words of its own shows its name and its text."""
+    try:
+        return s.EVENT[row["event"]].format(**row)
+    except (KeyError, ValueError, IndexError):
+        return ": ".join(str(part) for part in (row.get("event", ""), row.get("text", "")) if part != "")
+
+
+def samples(rows: list[dict], latest: int = 8) -> str:
+    """The newest samples as a table."""
+    if not rows:
+        return f'<p class="empty">{s.NO_SAMPLES}</p>'
+    heads = "".join(f'<th scope="col">{title}</th>' for title in s.SAMPLE_HEADS.values())
+    body = "".join(
+        f'<tr><td class="n step">{text(row["step"])}</td><td class="prompt">{text(said(row["prompt"]))}</td>'
+        f'<td class="response">{text(row["response"])}{"" if row.get("ended", True) else f"<em> {s.NOT_ENDED}</em>"}</td>'
+        f'<td class="n score">{number(row.get("score"))}</td><td class="n kl">{number(row.get("kl"))}</td></tr>'
+        for row in reversed(rows[-latest:]))
+    return (f'<div class="samples" tabindex="0" role="region" aria-label="{s.SAMPLES}"><table><thead><tr>{heads}</tr></thead>'
+            f'<tbody>{body}</tbody></table></div>')
+
+
+def said(prompt) -> str:
+    """A prompt as text: as it is, or the last message of a conversation."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"]) if prompt else ""
+
+
+def number(value) -> str:
+    return "" if value is None else f"{value:.2f}"

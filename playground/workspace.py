@@ -1,0 +1,216 @@
+"""What the page may see and name: the runs, uploads and models inside one folder, and the adapters that ship with the project.
+
+A name from a page or an API call is looked up here and nowhere else; it can only mean something inside the workspace.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from playground import strings as s
+from rlhf_engine import config as configs
+from rlhf_engine.config import UserError
+from rlhf_engine.models import ASSETS
+from rlhf_engine.runs import ALIVE, Run
+
+NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+DATA_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
+GALLERY = ASSETS / "adapters"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the run list."""
+
+    name: str
+    stage: str
+    model: str
+    state: str
+    step: int
+    total: int
+    time: float
+    checkpoints: tuple[str, ...]
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ALIVE
+
+
+class Workspace:
+    def __init__(self, home: str | Path):
+        self.home = Path(home).resolve()
+        self.runs = self.home / "runs"
+        self.uploads = self.home / "uploads"
+        self.models = self.home / "models"
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """All runs: live ones first, then the newest."""
+        found = []
+        for folder in self.runs.glob("*/") if self.runs.is_dir() else []:
+            try:
+                config, status = config_of(folder), Run(folder).status()
+                found.append(Entry(folder.name, config["stage"], config["model"], status["state"], status["step"],
+                                   status["total_steps"], status["time"], tuple(p.name for p in Run(folder).checkpoints())))
+            except (UserError, OSError, KeyError, ValueError):
+                continue  # no run folder, or one that is being removed
+        return sorted(found, key=lambda e: (not e.alive, -e.time))
+
+    def live(self) -> str:
+        """Name of the run that is going on, or nothing."""
+        return next((e.name for e in self.entries() if e.alive), "")
+
+    def run(self, name: str) -> Run:
+        """A run by its name. Raises UserError for anything that is not a run inside the workspace."""
+        name = Path(name).name if name and Path(name).parent == self.runs else name
+        if not name or not NAME.fullmatch(name) or not (self.runs / name / "config.yaml").is_file():
+            raise UserError(s.NO_SUCH_RUN.format(name=name))
+        return Run(self.runs / name)
+
+    def chosen(self, name: str) -> str:
+        """`name`, or for an empty one the live run, or the newest."""
+        return name or next((e.name for e in self.entries()), "")
+
+    def config(self, name: str) -> dict:
+        return dict(config_of(self.run(name).path))
+
+    def checkpoints(self, name: str) -> list[dict]:
+        return [{"name": f"{name}@{folder.name}", "step": int(folder.name.removeprefix("step-")),
+                 "roles": sorted(p.name for p in folder.iterdir() if p.is_dir())} for folder in self.run(name).checkpoints()]
+
+    # -- what a form offers ------------------------------------------------------------------------------------------
+
+    def model_choices(self) -> list[str]:
+        """Base models: the bundled one, folders under models/, and those that runs stand on."""
+        local = sorted(f"models/{p.parent.name}" for p in self.models.glob("*/config.json"))
+        return list(dict.fromkeys(["bundled", *local, *(self.name_of(e.model) for e in self.entries())]))
+
+    def data_choices(self) -> list[str]:
+        files = sorted(p for p in self.uploads.glob("*") if p.is_file()) if self.uploads.is_dir() else []
+        return ["bundled", *(f"uploads/{p.name}" for p in files)]
+
+    def reward_choices(self) -> list[tuple[str, str]]:
+        return [(s.ON_MODEL.format(name=e.name, model=self.name_of(e.model)), e.name) for e in self.entries()
+                if e.stage == "reward" and e.state == "done" and e.checkpoints]
+
+    def adapter_choices(self) -> list[tuple[str, str]]:
+        """Where training may start from."""
+        runs = [(s.RUN_ADAPTER.format(name=e.name), e.name) for e in self.entries() if e.stage != "reward" and e.checkpoints]
+        return [(s.AUTO, "auto"), (s.NO_ADAPTER, "none"), (s.SFT_BUNDLED, "bundled"), *gallery(), *runs]
+
+    def chat_choices(self, model: str) -> list[tuple[str, str]]:
+        """Who may answer in the chat, on one base model."""
+        shipped = [(s.SFT_BUNDLED, "bundled"), *gallery()] if model == "bundled" else []
+        runs = []
+        for entry in self.entries():
+            if entry.stage == "reward" or self.name_of(entry.model) != model or not (entry.alive or entry.checkpoints):
+                continue
+            runs.append((s.RUN_LIVE.format(name=entry.name) if entry.alive else s.RUN_NEWEST.format(name=entry.name), entry.name))
+            runs += [(s.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
+                     for c in reversed(entry.checkpoints)]
+        return [(s.NO_ADAPTER, "none"), *shipped, *runs]
+
+    def upload(self, file: str | Path) -> str:
+        """Copy an uploaded file into the workspace; returns its name there."""
+        name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
+        if not name.endswith(DATA_ENDINGS):
+            raise UserError(s.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
+        self.uploads.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, self.uploads / name)
+        return f"uploads/{name}"
+
+    # -- from names to what the worker is told, and back ---------------------------------------------------------------
+
+    def settings(self, stage: str, values: dict) -> dict:
+        """Settings from a form or an API call, checked, with workspace names made into paths. Raises UserError."""
+        values = {name: value for name, value in values.items() if name != "stage"}
+        configs.from_dict(stage, values)
+        for name, find in {"model": self._model, "adapter": self._adapter, "data": self._data, "reward": self._reward,
+                           "output": self._output}.items():
+            if values.get(name):
+                values[name] = find(str(values[name]))
+        if stage == "ppo" and not values.get("reward"):
+            raise UserError(s.NO_REWARD)
+        return values
+
+    def model(self, name: str) -> str:
+        """A base model as the worker takes it."""
+        return self._model(name)
+
+    def name_of(self, value: str) -> str:
+        """The short name of a path inside the workspace; anything else stays."""
+        path = Path(value)
+        if not path.is_absolute() or not path.is_relative_to(self.home):
+            return value
+        return path.name if path.parent == self.runs else str(path.relative_to(self.home))
+
+    def chat_adapter(self, name: str) -> str:
+        """An adapter as the worker takes it. Raises UserError for all but `none`, `bundled`, the gallery and runs here."""
+        if name in ("none", "bundled") or name in (shipped for _, shipped in gallery()):
+            return name
+        base, at, step = str(name).partition("@")
+        run = self.run(base)
+        if at and step not in (p.name for p in run.checkpoints()):
+            raise UserError(s.NO_SUCH_CHECKPOINT.format(name=base, step=step))
+        return f"{run.path}{at}{step}"
+
+    def _inside(self, value: str, what: str) -> str:
+        path = Path(os.path.normpath(self.home / value))
+        if not path.is_relative_to(self.home) or not path.exists() or not path.resolve().is_relative_to(self.home):
+            raise UserError(s.OUTSIDE.format(what=what, value=value, home=self.home))
+        return str(path)
+
+    def _model(self, value: str) -> str:
+        if value == "bundled" or (HUB_ID.fullmatch(value) and not Path(value).exists() and not (self.home / value).exists()):
+            return value
+        return self._inside(value, "model")
+
+    def _data(self, value: str) -> str:
+        hub = HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS)
+        if value.startswith("bundled") or (hub and not Path(value).exists() and not (self.home / value).exists()):
+            return value
+        return self._inside(value, "data")
+
+    def _adapter(self, value: str) -> str:
+        if value in ("auto", "none", "bundled"):
+            return value
+        if value in (shipped for _, shipped in gallery()):
+            return str(GALLERY / value)
+        name, _, step = value.partition("@")
+        run = self.run(name)
+        if not step:
+            return str(run.path)
+        if step not in (p.name for p in run.checkpoints()):
+            raise UserError(s.NO_SUCH_CHECKPOINT.format(name=name, step=step))
+        return str(run.path / "checkpoints" / step)
+
+    def _reward(self, value: str) -> str:
+        return str(self.run(value).path)
+
+    def _output(self, value: str) -> str:
+        if Path(value).parent == self.runs:
+            value = Path(value).name
+        if not NAME.fullmatch(value):
+            raise UserError(s.BAD_NAME.format(name=value))
+        return str(self.runs / value)
+
+
+def gallery() -> list[tuple[str, str]]:
+    """Adapters that ship beside the SFT adapter: readable name, folder name."""
+    return [(s.FROM_GALLERY.format(name=p.parent.name.replace("-", " ").replace("_", " ").capitalize()), p.parent.name)
+            for p in sorted(GALLERY.glob("*/adapter_config.json")) if p.parent.name != "sft"]
+
+
+def config_of(folder: Path) -> dict:
+    """config.yaml of a run, parsed once per version of the file."""
+    return _read(folder / "config.yaml", (folder / "config.yaml").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, _version: int) -> dict:
+    return configs.read_yaml(path)

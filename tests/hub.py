@@ -1,0 +1,67 @@
+"""A Hugging Face Hub in a thread: what `datasets` and `huggingface_hub` ask of it, answered from a dictionary."""
+
+import hashlib
+import http.server
+import json
+import threading
+import urllib.parse
+
+SHA = "0123456789" * 4
+
+
+def serve(repos: dict[str, dict[str, bytes] | int]) -> http.server.ThreadingHTTPServer:
+    """Serve `repos`: "models/owner/name" or "datasets/owner/name" -> its files, or the status of a gated one (401, 403) or of a
+    broken server (500)."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.repos = repos
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def stop(server: http.server.ThreadingHTTPServer) -> None:
+    server.shutdown()
+    server.server_close()
+
+
+def settings(server: http.server.ThreadingHTTPServer, home) -> dict[str, str]:
+    """Environment of a process that is to ask this Hub; huggingface_hub reads it when it is imported."""
+    return {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(home), "no_proxy": "*"}
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Repository, tree, and files."""
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = urllib.parse.unquote(self.path.split("?")[0]).strip("/").removeprefix("api/").split("/")
+        if parts[0] not in ("models", "datasets"):  # the files of a model stand at the top
+            parts.insert(0, "models")
+        name, rest = "/".join(parts[:3]), parts[3:]
+        repo = self.server.repos.get(name)
+        if repo is None:
+            return self.reply(404, {"X-Error-Code": "RepoNotFound"})
+        if isinstance(repo, int):
+            return self.reply(repo, {"X-Error-Code": "GatedRepo"} if repo < 500 else {})
+        if rest[:1] == ["resolve"]:
+            file = "/".join(rest[2:])
+            if file not in repo:
+                return self.reply(404, {"X-Error-Code": "EntryNotFound"})
+            return self.reply(200, {"ETag": f'"{hashlib.sha1(repo[file]).hexdigest()}"'}, repo[file])
+        body = {"id": "/".join(parts[1:3]), "sha": SHA, "siblings": [{"rfilename": file} for file in repo]}
+        if rest[:1] == ["tree"]:
+            body = [{"type": "file", "path": file, "size": len(text), "oid": hashlib.sha1(text).hexdigest()}
+                    for file, text in repo.items() if file.startswith("/".join(rest[2:]))]
+        return self.reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+
+    def reply(self, status: int, headers: dict, body: bytes = b""):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), "X-Repo-Commit": SHA, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+    do_GET = do_HEAD = do_POST = answer

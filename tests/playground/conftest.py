@@ -1,0 +1,62 @@
+"""A workspace with runs that nobody trained, and a worker that does nothing but remember what it was asked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from playground.workspace import Workspace
+from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, UserError
+from rlhf_engine.runs import Run
+
+EVIL = "<img src=x onerror=\"window.hacked='yes'\"><b>bold</b> {{value}} ${window.hacked='yes'} $$x^2$$ & <script>window.hacked='yes'</script>"
+
+
+def write_run(home: Path, name: str, config: RunConfig, *, state: str = "done", steps: int = 3, checkpoint: bool = True, **status) -> Run:
+    """A run folder as the engine writes it, with metrics of every name that a plot reads."""
+    run = Run.create(home / "runs" / name, config)
+    for step in range(1, steps + 1):
+        run.log({"step": step, "loss/train": 2.0 / step, "objective/kl": 1.0 * step, "objective/scores": 0.1 * step, "objective/entropy": 2.0,
+                 "objective/length": 20.0, "accuracy/train": 0.5, "loss/policy": 0.1, "loss/value": 0.2, "time/update": 0.5})
+    if checkpoint:
+        with run.checkpoint(steps) as folder:
+            (folder / ("reward" if config.stage == "reward" else "policy")).mkdir()
+    run.set_status(state=state, step=steps, total_steps=10, **status)
+    return run
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    home = tmp_path / "home"
+    write_run(home, "first", SFTConfig())
+    write_run(home, "taste", RewardConfig())
+    write_run(home, "broken", PPOConfig(reward=str(home / "runs" / "taste")), state="failed", error=EVIL, advice="Lower micro_batch.")
+    (home / "uploads").mkdir()
+    (home / "uploads" / "mine.jsonl").write_text('{"prompt": "a"}\n')
+    return Workspace(home)
+
+
+class FakeWorker:
+    """The handle's interface; `log` holds every call."""
+
+    def __init__(self):
+        self.log: list[tuple] = []
+
+    def start(self, stage: str, config: dict, *, resume: bool = False, overwrite: bool = False) -> str:
+        if config.get("seed") == 13:
+            raise UserError(f"thirteen is no seed {EVIL}")
+        self.log.append(("start", stage, config, resume))
+        return config.get("output") or "/home/runs/fresh"
+
+    def control(self, run: str, command: str) -> None:
+        self.log.append(("control", run, command))
+
+    def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
+        self.log.append(("chat", adapters, messages, options))
+        for end in (3, 6, 9):
+            yield [f"{name}: {messages[-1]['content']}"[:end] for name in adapters]
+
+
+@pytest.fixture
+def worker() -> FakeWorker:
+    return FakeWorker()

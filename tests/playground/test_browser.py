@@ -1,0 +1,253 @@
+"""The page in a real browser, the app in a real process, the worker with a tiny model."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from rlhf_engine.config import PPOConfig
+from rlhf_engine.runs import Run
+from rlhf_engine.worker import Worker
+from tests.conftest import sentences
+from tests.playground.conftest import EVIL, write_run
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 60_000
+"""Milliseconds: a test machine may have two busy cores."""
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, tiny_llama) -> Path:
+    """A workspace with a tiny model, demonstrations, and a failed run whose every text is an attack."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(tiny_llama, home / "models" / "tiny")
+    (home / "uploads").mkdir()
+    rows = [{"prompt": t[:20], "completion": t[20:]} for t in sentences(24, seed=7)]
+    (home / "uploads" / "demos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evil = write_run(home, "evil", PPOConfig(), state="failed", error=EVIL, advice=EVIL)
+    evil.add_samples([{"step": 3, "prompt": EVIL, "response": EVIL, "score": 1.0, "kl": 2.0, "ended": True}])
+    evil.note("warning", step=3, text=EVIL)
+    return home
+
+
+@pytest.fixture(scope="module")
+def app(home) -> str:
+    """`python app.py` as a user starts it; its address, and at the end the proof that it ends cleanly."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"PLAYGROUND_HOME": str(home), "GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    left = Worker(home).alive()
+    Worker(home).shutdown()
+    assert process.returncode == 0 and "Traceback" not in said, said
+    assert not left, "the idle worker outlived the page"
+
+
+@pytest.fixture(scope="module")
+def open_page(app) -> Callable[..., Page]:
+    """open_page(width=1280, query="") -> a page; no script may fail on it, and nothing may be fetched from elsewhere."""
+    trouble: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+
+        def open_page(width: int = 1280, query: str = "") -> Page:
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.set_default_timeout(PATIENCE)
+            page.on("pageerror", lambda error: trouble.append(str(error)))
+            page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+            page.on("request", lambda request: trouble.append(request.url) if not request.url.startswith((app, "data:", "blob:")) else None)
+            page.goto(app + query)
+            expect(page.locator("#start")).to_be_enabled()
+            return page
+
+        yield open_page
+        browser.close()
+    assert not trouble
+
+
+@pytest.fixture(scope="module")
+def page(open_page) -> Page:
+    return open_page()
+
+
+def fill(page: Page, field: str, value) -> None:
+    box = page.locator(f"#{field} :is(input, textarea)").first
+    box.fill(str(value))
+    box.press("Enter")
+    box.blur()
+
+
+def drawn(page: Page) -> int:
+    """Points of the first plot's first line."""
+    return page.evaluate("(document.querySelector('#plot-1 .live-plot').data || [{x: []}])[0].x.length")
+
+
+def wait_until(page: Page, truth: Callable[[], bool], seconds: float = PATIENCE / 1000) -> None:
+    deadline = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < deadline, "waited in vain"
+        page.wait_for_timeout(100)
+
+
+def state(home: Path) -> str:
+    return live_run(home).status()["state"]
+
+
+def live_run(home: Path) -> Run:
+    return Run(home / "runs" / "live")
+
+
+@pytest.fixture(scope="module")
+def training(page, home) -> Page:
+    """The page with an SFT run of very many steps that was started from its form."""
+    fill(page, "sft-data", "uploads/demos.jsonl")
+    page.get_by_role("button", name="All settings").locator("visible=true").click()
+    for field, value in {"model": "models/tiny", "output": "live", "steps": 100_000, "checkpoint-every": 100_000, "max-tokens": 64}.items():
+        fill(page, f"sft-{field}", value)
+    page.get_by_role("button", name="All settings").locator("visible=true").click()
+    page.click("#start")
+    expect(page.locator("#header .live")).to_contain_text("live is running")
+    return page
+
+
+def test_text_from_runs_is_inert(open_page):
+    page = open_page()
+    expect(page.locator("#run-card")).to_contain_text("<img src=x")
+    for place in ("#run-card", "#samples", "#events"):
+        assert EVIL in page.locator(place).inner_text()
+        assert page.locator(f"{place} img, {place} b, {place} script").count() == 0
+    assert page.evaluate("window.hacked") is None
+    page.close()
+
+
+def test_a_mistake_is_one_clear_line(page):
+    fill(page, "sft-batch-size", 0)
+    page.click("#start")
+    expect(page.locator("#notice [role=alert]")).to_have_text("--batch-size is 0, but must be at least 1")
+    fill(page, "sft-batch-size", 4)
+
+
+def test_the_form_as_a_command(page):
+    page.get_by_role("button", name="Show me this as a command").click()
+    expect(page.locator("#command")).to_contain_text("--batch-size 4")
+    page.get_by_role("button", name="Show me this as a command").click()
+
+
+def test_plots_grow_and_keep_their_zoom(training, home):
+    wait_until(training, lambda: drawn(training) > 2)
+    training.evaluate("Plotly.relayout(document.querySelector('#plot-1 .live-plot'), {'xaxis.range': [1, 2]})")
+    before = len(live_run(home).metrics())
+    points = drawn(training)
+    wait_until(training, lambda: drawn(training) > points or len(live_run(home).metrics()) > max(before, 1000) + 100)
+    training.wait_for_timeout(1500)
+    assert training.evaluate("document.querySelector('#plot-1 .live-plot').layout.xaxis.range") == [1, 2]
+
+
+def test_a_reload_and_a_second_browser_show_the_run(training, open_page):
+    training.reload()
+    other = open_page()
+    for page in (training, other):
+        expect(page.locator("#run-card")).to_contain_text("running")
+        expect(page.locator("#run-card")).to_contain_text("live")
+        wait_until(page, lambda page=page: drawn(page) > 2)
+    other.close()
+
+
+def test_a_second_run_has_to_wait(training):
+    training.click("#start")
+    expect(training.locator("#notice [role=alert]")).to_contain_text("live already")
+
+
+def test_chat_streams_two_adapters_while_training(training):
+    training.get_by_role("tab", name="Chat").click()
+    expect(training.locator("#chat-model input")).to_have_value("models/tiny")
+    training.get_by_role("button", name="Sampling").click()
+    fill(training, "chat-longest", 48)
+    expect(training.locator("#chat-right-adapter input")).to_have_value("live, live")
+    training.fill("#chat-input textarea", EVIL)
+    training.click("#chat-send")
+    sides = [training.locator(f"#chat-{side}") for side in ("left", "right")]
+    for side in sides:
+        expect(side.locator(".bot")).to_have_count(1)
+    expect(training.locator("#chat-status")).to_contain_text("Both answers are done")
+    for side in sides:
+        assert EVIL in side.inner_text()
+        assert side.locator("img[src=x], b, script, .katex").count() == 0
+    assert training.evaluate("window.hacked") is None
+    training.click("#chat-example-1")
+    training.click("#chat-send")  # a second turn: two conversations that have parted
+    for side in sides:
+        expect(side.locator(".bot")).to_have_count(2)
+    expect(training.locator("#chat-status")).to_contain_text("Both answers are done")
+    training.click("#chat-clear")
+    for side in sides:
+        expect(side.locator(".bot")).to_have_count(0)
+    training.get_by_role("tab", name="Train").click()
+
+
+def test_pause_step_resume_stop_and_resume_again(training, home):
+    training.click("#pause")
+    wait_until(training, lambda: state(home) == "paused")
+    expect(training.locator("#step")).to_be_enabled()
+    step = live_run(home).status()["step"]
+    training.click("#step")
+    wait_until(training, lambda: live_run(home).status()["step"] == step + 1)
+    training.click("#resume")
+    wait_until(training, lambda: state(home) == "running")
+    expect(training.locator("#stop")).to_be_enabled()
+    training.click("#stop")
+    wait_until(training, lambda: state(home) == "stopped")
+    expect(training.locator("#resume")).to_have_text("Resume this run")
+    step = live_run(home).status()["step"]
+    training.click("#resume")
+    wait_until(training, lambda: state(home) == "running" and live_run(home).status()["step"] > step)
+
+
+@pytest.mark.parametrize("tab", ["Train", "Chat"])
+def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
+    page = open_page(width=390)
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_dark_theme_reaches_the_plots(training, open_page):
+    page = open_page(query="?__theme=dark")
+    wait_until(page, lambda: drawn(page) > 2)
+    ink = page.evaluate("getComputedStyle(document.querySelector('#plot-1 .xtick text')).fill")
+    assert sum(int(part) for part in ink.removeprefix("rgb(").removesuffix(")").split(",")) > 500
+    page.close()
+
+
+def test_every_control_has_a_name(training):
+    nameless = training.evaluate("""[...document.querySelectorAll('button, input, textarea')].filter(e => e.checkVisibility() &&
+        !(e.innerText || '').trim() && !e.ariaLabel && !e.title && !e.labels?.length && !e.closest('label') && e.type != 'file').length""")
+    assert nameless == 0
+
+
+def test_discard_asks_first_and_removes_the_run(training, home):
+    training.click("#discard")
+    training.click("#discard-no")
+    expect(training.locator("#discard-yes")).to_be_hidden()
+    assert live_run(home).exists()
+    training.click("#discard")
+    training.click("#discard-yes")
+    wait_until(training, lambda: not live_run(home).exists())
+    expect(training.locator("#run-card")).to_contain_text("evil")

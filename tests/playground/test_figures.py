@@ -1,0 +1,62 @@
+import json
+import math
+
+import pytest
+
+from playground import figures
+from rlhf_engine.config import STAGES, to_dict
+
+
+def config(stage: str, **changes) -> dict:
+    return {"stage": stage} | to_dict(STAGES[stage](**changes))
+
+
+def test_every_stage_fills_the_panels_before_and_after_its_first_step():
+    for stage in STAGES:
+        for metrics in ([], [{"step": 1, "loss/train": 2.0}]):
+            assert len(figures.figures("run", config(stage), metrics)) == figures.PANELS
+
+
+def test_a_trace_holds_what_was_measured_and_nothing_else():
+    metrics = [{"step": 1, "loss/train": 3.0}, {"step": 2, "loss/train": 2.0, "loss/held_out": 2.5}]
+    loss = figures.figures("run", config("sft"), metrics)[0]
+    train, held_out = loss["data"]
+    assert (train["x"], train["y"]) == ([1, 2], [3.0, 2.0])
+    assert (held_out["x"], held_out["y"]) == ([2], [2.5])
+    assert "held-out 2.5" in loss["alt"]
+
+
+def test_roles_keep_their_colours():
+    score, kl, entropy, losses = figures.figures("run", config("ppo"), [{"step": 1, "objective/scores": 0.1, "objective/kl": 1.0}])
+    assert score["data"][0]["line"]["color"] == "#E69F00"
+    assert kl["data"][0]["line"]["color"] == "#D55E00"
+    assert [t["line"]["color"] for t in losses["data"]] == ["#0072B2", "#009E73"]
+    assert entropy["data"][1]["line"]["color"] == "#8A8A8A"
+
+
+@pytest.mark.parametrize("given, drawn", [({}, 8.0), ({"max_new_tokens": 10}, 2.0), ({"kl_target": 3.0}, 3.0)])
+def test_the_target_is_the_one_that_the_controller_aims_at(given, drawn):
+    kl = figures.figures("run", config("ppo", **given), [{"step": 1, "objective/kl": 1.0}])[1]
+    assert kl["data"][-1]["line"]["dash"] == "dash" and kl["data"][-1]["y"] == [drawn, drawn]
+
+
+def test_no_target_no_line():
+    assert len(figures.figures("run", config("ppo", kl_target=0.0), [{"step": 1, "objective/kl": 1.0}])[1]["data"]) == 1
+
+
+@pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2500, 12345])
+def test_long_runs_are_thinned_and_keep_their_last_step(count):
+    rows = figures.thin([{"step": i} for i in range(1, count + 1)])
+    assert len(rows) <= 1000 and rows[-1]["step"] == count
+
+
+def test_figures_are_strict_json():
+    metrics = [{"step": 1, "objective/kl": math.nan}, {"step": 2, "objective/kl": math.inf}, {"step": 3, "objective/kl": 1.0}]
+    kl = figures.figures("run", config("ppo"), metrics)[1]
+    json.dumps(kl, allow_nan=False)
+    assert kl["data"][0]["y"] == [None, None, 1.0]
+
+
+def test_zoom_belongs_to_a_run_and_a_panel():
+    one, other = (figures.figures(name, config("sft"), [])[0]["layout"]["uirevision"] for name in ("one", "other"))
+    assert one != other

@@ -1,0 +1,61 @@
+import shlex
+
+import gradio as gr
+import pytest
+
+from playground.form import BASIC, Form, command_line
+from rlhf_engine import config as configs
+from rlhf_engine.__main__ import make_parser
+
+
+@pytest.fixture(params=list(configs.STAGES))
+def form(request, workspace) -> Form:
+    with gr.Blocks():
+        return Form(request.param, workspace)
+
+
+def test_every_setting_has_a_labelled_field_with_help(form):
+    assert set(form.fields) == set(configs.hints(form.config))
+    assert list(form.fields)[:len(BASIC[form.stage])] == list(BASIC[form.stage])
+    for field in form.components:
+        assert field.label and field.info and field.elem_id
+
+
+def test_an_untouched_form_is_the_default(form):
+    assert form.read({field: field.value for field in form.components}) == {}
+
+
+def test_a_form_gives_what_was_changed(form):
+    values = {field: field.value for field in form.components} | {form.fields["seed"]: 7}
+    assert form.read(values) == {"seed": 7}
+
+
+def test_fields_fit_their_types(form):
+    kinds = {bool: gr.Checkbox, int: gr.Number, float: gr.Number}
+    for name, kind in configs.hints(form.config).items():
+        expected = gr.Dropdown if configs.choices(kind) else kinds.get(kind)
+        assert expected is None or isinstance(form.fields[name], expected)
+
+
+def test_the_newest_reward_is_chosen_where_none_is(workspace):
+    with gr.Blocks():
+        form = Form("ppo", workspace)
+    reward = form.fields["reward"]
+    assert form.choices({reward: None})[reward]["value"] == "taste"
+    assert "value" not in form.choices({reward: "other"})[reward]
+
+
+def test_the_command_line_says_what_differs_and_nothing_else(tmp_path):
+    settings = {"seed": 3, "normalise_reward": False, "gradient_checkpointing": True, "steps": 60, "reward": str(tmp_path / "runs" / "a b"),
+                "output": str(tmp_path / "runs" / "new")}
+    line = command_line("ppo", settings, here=tmp_path)
+    words = shlex.split(line.replace("\\\n", " "))
+    assert words[:4] == ["python", "-m", "rlhf_engine", "ppo"]
+    assert "--steps" not in words and "--no-normalise-reward" in words and words[words.index("--reward") + 1] == "runs/a b"
+    given = vars(make_parser().parse_args(words[3:]))
+    assert given["normalise_reward"] is False and given["gradient_checkpointing"] is True and given["output"] == "runs/new" and given["seed"] == "3"
+
+
+def test_a_resumed_run_needs_only_its_folder(tmp_path):
+    line = command_line("sft", {"seed": 3, "output": str(tmp_path / "run")}, resume=True, here=tmp_path)
+    assert shlex.split(line.replace("\\\n", " ")) == ["python", "-m", "rlhf_engine", "sft", "--output", "run", "--resume"]

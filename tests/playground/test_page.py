@@ -1,0 +1,107 @@
+"""The page without a browser: what is sent when, what the endpoints answer, and what is never imported."""
+
+import subprocess
+import sys
+
+import gradio as gr
+import pytest
+from gradio_client import Client
+
+from playground.app import build
+from playground.chat import inert, paced, plain, together
+from rlhf_engine.config import UserError
+from tests.playground.conftest import EVIL
+
+
+def test_the_page_imports_no_torch():
+    code = "import sys, playground; sys.exit(sum(m in sys.modules for m in ('torch', 'transformers', 'peft', 'datasets')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def look_of(demo: gr.Blocks):
+    """The page's one tick, and its components by elem_id."""
+    look = next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "look")
+    return look.fn, {c.elem_id or type(c).__name__: c for c in (*look.inputs, *look.outputs)}, look
+
+
+def test_a_look_sends_what_changed_and_then_nothing(workspace, worker):
+    look, parts, event = look_of(build(workspace.home, worker=worker))
+    assert not event.queue
+    values = {component: component.value for component in event.inputs}
+    first = look(values)
+    assert {"run-card", "plot-1", "samples", "events", "pause", "run-command"} <= {c.elem_id for c in first}
+    assert "broken" in first[parts["run-card"]]
+    again = look(values | {parts["State"]: first[parts["State"]]})
+    assert again == gr.skip()
+    workspace.run("broken").set_status(step=4)
+    moved = look(values | {parts["State"]: first[parts["State"]]})
+    assert parts["run-card"] in moved and parts["run"] not in moved and parts["chat-left-adapter"] not in moved
+
+
+def test_a_failed_run_can_be_resumed_and_not_stopped(workspace, worker):
+    look, parts, event = look_of(build(workspace.home, worker=worker))
+    sent = look({component: component.value for component in event.inputs})
+    assert sent[parts["resume"]]["interactive"] and sent[parts["resume"]]["value"] == "Resume this run"
+    assert not sent[parts["stop"]]["interactive"] and not sent[parts["pause"]]["interactive"]
+
+
+def test_a_picked_run_that_is_gone_gives_way_to_the_newest(workspace, worker):
+    look, parts, event = look_of(build(workspace.home, worker=worker))
+    sent = look({component: component.value for component in event.inputs} | {parts["run"]: "removed"})
+    assert sent[parts["run"]]["value"] == "" and "broken" in sent[parts["run-card"]]
+
+
+@pytest.fixture
+def client(workspace, worker):
+    demo = build(workspace.home, worker=worker)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1")
+    yield Client(url, verbose=False, analytics_enabled=False)
+    demo.close(verbose=False)
+
+
+def test_the_endpoints(client, workspace, worker):
+    listed = client.view_api(return_format="dict", print_info=False)
+    assert set(listed["named_endpoints"]) == {"/status", "/start", "/control", "/chat", "/checkpoints"} and not listed["unnamed_endpoints"]
+    status = client.predict(run="", api_name="/status")
+    assert (status["run"], status["state"], status["step"], status["metrics"]["objective/kl"]) == ("broken", "failed", 3, 3.0)
+    assert client.predict(run="first", api_name="/checkpoints")["checkpoints"][0]["name"] == "first@step-000003"
+    assert client.predict(stage="sft", config={"seed": 3, "output": "new"}, api_name="/start") == {"run": "new"}
+    assert worker.log[-1] == ("start", "sft", {"seed": 3, "output": str(workspace.runs / "new")}, False)
+    assert client.predict(run="first", command="pause", value=None, api_name="/control") == {"run": "first", "command": "pause"}
+    assert worker.log[-1] == ("control", str(workspace.runs / "first"), "pause")
+    client.predict(run="broken", command="resume", value=None, api_name="/control")
+    assert worker.log[-1][0] == "start" and worker.log[-1][2]["output"] == str(workspace.runs / "broken") and worker.log[-1][3]
+    said = client.predict(adapters=["none", "first"], messages=[{"role": "user", "content": "hi"}], api_name="/chat")
+    assert said == {"responses": ["none: hi", f"{workspace.runs}/first: hi"[:9]]}
+    for endpoint, arguments in [("/status", {"run": "../x"}), ("/checkpoints", {"run": "/etc"}), ("/start", {"stage": "sft", "config": {"seed": 13}}),
+                                ("/start", {"stage": "ppo", "config": {"reward": "score.py:f"}}),
+                                ("/control", {"run": "first", "command": "explode", "value": None}),
+                                ("/chat", {"adapters": ["/etc"], "messages": []})]:
+        with pytest.raises(Exception, match="no run|no seed|no command"):
+            client.predict(**arguments, api_name=endpoint)
+
+
+def test_chat_messages_survive_the_way_there_and_back():
+    talk = [{"role": "user", "content": EVIL}, {"role": "assistant", "content": "&lt;already&gt; &amp;"}]
+    assert "<" not in "".join(m["content"] for m in inert(talk))
+    assert plain(inert(talk)) == talk
+    assert plain([{"role": "user", "content": [{"type": "text", "text": "&lt;a"}], "metadata": None}]) == [{"role": "user", "content": "<a"}]
+
+
+def test_two_streams_advance_as_one():
+    def says(*texts):
+        yield from ([text] for text in texts)
+
+    texts = list(together([says("a", "ab"), says("x")]))
+    assert texts[-1] == ["ab", "x"] and len(texts) == 3
+
+    def breaks():
+        yield ["x"]
+        raise UserError("gone")
+    with pytest.raises(UserError, match="gone"):
+        list(together([says("a"), breaks()]))
+
+
+def test_a_paced_stream_keeps_its_end():
+    assert list(paced(iter([["a"], ["ab"], ["abc"]])))[-1] == ["abc"]
+    assert list(paced(iter([]))) == []

@@ -1,0 +1,37 @@
+"""Each notebook, from top to bottom, in a fresh kernel, with few steps. What a learner sees must be there: text and a figure."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FEW = "steps = 3\nreward_steps = 3\n"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom(path, monkeypatch):
+    monkeypatch.chdir(path.parent)  # where Jupyter starts a notebook
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1, "one cell, tagged `parameters`, holds the numbers of steps"
+    cells[0].source += "\n\n" + FEW
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    figures = [o for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    assert figures and all(trace["x"] for f in figures[:1] for trace in f["data"]["application/vnd.plotly.v1+json"]["data"][:1])
+    assert any(o.output_type == "stream" and o.name == "stdout" for o in outputs)
+    assert not [o for o in outputs if o.output_type == "error"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_committed_clean_and_explained(path):
+    """No outputs in git, and every code cell but the set-up stands under some words."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds.count("markdown") * 2 >= kinds.count("code")
