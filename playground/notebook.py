@@ -49,6 +49,6 @@ def figure(trainer, history: list[dict]) -> go.Figure:
         if level := level_of(panel, vars(trainer.config)):
             drawing.add_hline(level[1], line_dash="dash", line_color=REFERENCE, annotation_text=level[0], row=1, col=column)
     drawing.update_xaxes(title_text="step")
-    drawing.update_layout(height=320, template="plotly_white", margin={"l": 50, "r": 20, "t": 40, "b": 40},
-                          title_text=f"step {trainer.step} of {trainer.total_steps}", title_x=1.0, title_xanchor="right", title_font_size=12)
+    title = {"text": f"step {trainer.step} of {trainer.total_steps}", "x": 1.0, "xanchor": "right", "font": {"size": 12}}
+    drawing.update_layout(height=320, template="plotly_white", margin={"l": 50, "r": 20, "t": 40, "b": 40}, title=title)
     return drawing
