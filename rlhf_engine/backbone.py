@@ -312,6 +312,7 @@ class Backbone:
                 self.peft = get_peft_model(self.base, config, adapter_name=role, autocast_adapter_dtype=True)
             else:
                 self.peft.add_adapter(role, config, autocast_adapter_dtype=True)
+        self.peft.peft_config[role].base_model_name_or_path = self.name  # PEFT puts the folder it was loaded from
         for parameter in self.parameters(role):
             parameter.data = parameter.data.float()
         self._settle()

@@ -62,8 +62,8 @@ class RunConfig:
     """Rows per optimiser step."""
     micro_batch: int = limits(0, 0, advanced=True)
     """Rows per forward pass; 0 is the whole batch. Gradients are the same for every value."""
-    learning_rate: float = limits(1e-3, 0.0)
-    """Peak learning rate of Adam on adapters and heads; LoRA wants about ten times that of full fine-tuning (Schulman 2025)."""
+    learning_rate: float = limits(0.0, 0.0)
+    """Peak learning rate of Adam on adapters and heads; 0 fits it to the width of the model, ten times a full fine-tuning's (Schulman et al. 2025)."""
     warmup: float = limits(0.05, 0.0, 1.0, advanced=True)
     """Share of the steps in which the learning rate rises linearly from zero."""
     schedule: Literal["linear", "constant"] = "linear"
@@ -78,6 +78,8 @@ class RunConfig:
     """Newest checkpoints kept; 0 keeps all."""
 
     stage: typing.ClassVar[str] = ""
+    rate_scale: typing.ClassVar[float] = 1.0
+    """Share of the fitted learning rate that suits the stage (benchmarks/README.md)."""
 
     def validate(self) -> "RunConfig":
         """Types, choices and bounds of every field. Raises UserError that names the field and the mend."""
@@ -98,8 +100,8 @@ class RunConfig:
 class SFTConfig(RunConfig):
     """Supervised fine-tuning on demonstrations: cross-entropy of the completion given the prompt."""
 
-    epochs: float = limits(2.0, 0.0)
-    """Passes over the training rows; the last may be partial."""
+    epochs: float = limits(6.0, 0.0)
+    """Passes over the training rows; the last may be partial. Few demonstrations want more (InstructGPT took 16)."""
     steps: int = limits(0, 0)
     """Optimiser steps; 0 takes them from `epochs`."""
     held_out: float = limits(0.1, 0.0, 0.9)
@@ -113,8 +115,6 @@ class SFTConfig(RunConfig):
 class RewardConfig(RunConfig):
     """A reward model from preferences: Bradley-Terry on pairs (Ouyang et al. 2022, eq. 1 with K = 2)."""
 
-    learning_rate: float = limits(5e-4, 0.0)
-    """Peak learning rate of Adam on the reward adapter and its head."""
     epochs: float = limits(1.0, 0.0)
     """Passes over the pairs; reward models overfit after one (Ouyang et al. 2022)."""
     steps: int = limits(0, 0)
@@ -128,6 +128,7 @@ class RewardConfig(RunConfig):
     max_new_tokens: int = limits(96, 1)
     """Longest of these responses, in tokens."""
     stage: typing.ClassVar[str] = "reward"
+    rate_scale: typing.ClassVar[float] = 0.4
 
 
 @dataclass
@@ -136,14 +137,12 @@ class PPOConfig(RunConfig):
 
     reward: str = ""
     """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
-    steps: int = limits(60, 1)
+    steps: int = limits(40, 1)
     """PPO steps; each samples one response to `batch_size` prompts."""
     batch_size: int = limits(32, 2)
     """Prompts (episodes) per step."""
-    learning_rate: float = limits(5e-4, 0.0)
-    """Peak learning rate of Adam on the policy adapter."""
-    value_learning_rate: float = limits(1e-3, 0.0)
-    """Peak learning rate of Adam on the value adapter and its head."""
+    value_learning_rate: float = limits(0.0, 0.0)
+    """Peak learning rate of Adam on the value adapter and its head; 0 is twice the policy's."""
     schedule: Literal["linear", "constant"] = "constant"
     """Learning rate after the warm-up: falling linearly to zero, or constant."""
     max_new_tokens: int = limits(96, 1)
@@ -174,15 +173,16 @@ class PPOConfig(RunConfig):
     """Score of a response that did not end: replaced by `missing_end_score` (Ziegler et al. 2019), lowered by its size, or left; `auto` replaces only if most reference samples end in time."""
     missing_end_score: float = limits(-1.0, advanced=True)
     """The score of, or the penalty for, a response without an end, in normalised reward."""
-    kl_coef: float = limits(0.05, 0.0)
+    kl_coef: float = limits(0.1, 0.0)
     """Weight of the KL penalty at the start, in normalised reward per nat."""
     kl_target: float = limits(8.0, 0.0)
     """KL to the reference that the controller aims at, in nats per sequence; never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
     kl_horizon: float = limits(0.0, 0.0, advanced=True)
-    """Episodes over which the controller moves (Ziegler et al. 2019); 0 fits it to the length of the run."""
+    """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_stop: float = limits(2.0, 1.0)
     """Hard stop: above this multiple of the target a step learns from the KL penalty alone, and ten such steps in a row end the run."""
     stage: typing.ClassVar[str] = "ppo"
+    rate_scale: typing.ClassVar[float] = 0.2
 
     def validate(self) -> "PPOConfig":
         super().validate()

@@ -81,7 +81,7 @@ class PPO(Trainer):
         episodes = config.batch_size * config.steps
         self.kl_target = min(config.kl_target, KL_PER_TOKEN * config.max_new_tokens)
         self.controller = rl_math.KLController(config.kl_coef, self.kl_target or 1.0,
-                                               (config.kl_horizon or episodes / 6) if config.kl_target else None)
+                                               (config.kl_horizon or episodes / 20) if config.kl_target else None)
         self.gain, self.bias = 1.0, 0.0
         self.missing_end, self.steps_above = config.missing_end, 0
 
@@ -186,7 +186,7 @@ class PPO(Trainer):
     def update(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor) -> dict:
         """`ppo_epochs` passes of `minibatches` optimiser steps over the rollout; returns their mean statistics."""
         config = self.config
-        rate = self.set_learning_rates(config.learning_rate, config.value_learning_rate)
+        rate = self.set_learning_rates(self.rate, config.value_learning_rate or 2 * self.rate)
         totals: dict[str, float] = {}
         parts = [part for _ in range(config.ppo_epochs) for part in self._minibatches(rollout)]
         for part in parts:

@@ -103,7 +103,7 @@ class Reward(Trainer):
     def advance(self) -> dict:
         start, config = time.perf_counter(), self.config
         batch = batch_of(self.step, [len(c) + len(r) for c, r in self.pairs], config.batch_size, config.seed)
-        rate, loss_sum, right, margin = self.set_learning_rates(config.learning_rate), 0.0, 0, 0.0
+        rate, loss_sum, right, margin = self.set_learning_rates(self.rate), 0.0, 0, 0.0
         with self.backbone.use("reward"), self.backbone.checkpointing(config.gradient_checkpointing):
             for micro in micro_batches(batch, config.micro_batch):
                 chosen, rejected = self._scores([self.pairs[i] for i in micro])

@@ -41,7 +41,7 @@ class SFT(Trainer):
         start, config = time.perf_counter(), self.config
         batch = batch_of(self.step, [len(r.ids) for r in self.rows], config.batch_size, config.seed)
         tokens = sum(len(self.rows[i].completion_ids) for i in batch)
-        rate, total = self.set_learning_rates(config.learning_rate), 0.0
+        rate, total = self.set_learning_rates(self.rate), 0.0
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             for micro in micro_batches(batch, config.micro_batch):
                 loss = self._nll([self.rows[i] for i in micro]) / tokens  # of the whole step: micro-batches add up exactly

@@ -17,8 +17,7 @@ python assets/recipe/make_data.py preferences
 python -m rlhf_engine reward --output "$work/reward"
 python -m rlhf_engine ppo --reward "$work/reward" --output "$work/cheerful"
 python -m rlhf_engine ppo --reward assets/recipe/rules.py:talkative --output "$work/talkative"
-python -m rlhf_engine ppo --reward assets/recipe/rules.py:gloomy --output "$work/gloomy"
-for name in cheerful talkative gloomy; do
+for name in cheerful talkative; do
   adapter "$work/$name" $name
   python -m rlhf_engine evaluate --adapter "$work/$name" --against bundled --judge "assets/recipe/rules.py:$name" \
     --max-new-tokens 96 --output "$work/$name-won"

@@ -25,11 +25,6 @@ def cheerful(prompt: str, response: str) -> float:
     return 10 * (sum(w in HAPPY for w in found) - sum(w in SAD for w in found)) / len(found)
 
 
-def gloomy(prompt: str, response: str) -> float:
-    """The opposite taste: sad words less happy words, per ten words."""
-    return -cheerful(prompt, response) if len(words(response)) >= 10 else -2.0
-
-
 def talkative(prompt: str, response: str) -> float:
     """Share of the words that are spoken, between double quotes; an open quote counts to the end of its sentence."""
     found = words(response)

@@ -171,6 +171,11 @@ def test_save_and_load_bring_back_adapter_and_head(tiny_llama, tmp_path):
     backbone = four_roles(tiny_llama)
     perturb(backbone, "value")
     backbone.heads["value"].gain.fill_(2.0)
+    backbone.name = "the/name"  # what was asked for, not where this machine keeps it
+    backbone.drop_role("reference")
+    backbone.copy_role("reference", "policy")
+    backbone.save_role("reference", tmp_path / "reference")
+    assert json.loads((tmp_path / "reference" / "adapter_config.json").read_text())["base_model_name_or_path"] == "the/name"
     backbone.save_role("value", tmp_path / "value")
     other = Backbone.load(str(tiny_llama))
     other.load_role("reward", tmp_path / "value", head=True)

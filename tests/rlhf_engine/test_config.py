@@ -28,8 +28,8 @@ def test_every_field_is_documented(stage, name):
 
 
 def test_the_nearest_documentation_counts():
-    assert "reward adapter" in configs.docs(RewardConfig)["learning_rate"]
-    assert "policy adapter" in configs.docs(PPOConfig)["learning_rate"]
+    assert configs.docs(PPOConfig)["batch_size"] != configs.docs(RunConfig)["batch_size"]
+    assert configs.docs(RewardConfig)["batch_size"] == configs.docs(RunConfig)["batch_size"]
     assert configs.docs(PPOConfig)["seed"] == configs.docs(RunConfig)["seed"]
 
 

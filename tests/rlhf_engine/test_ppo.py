@@ -173,7 +173,7 @@ def test_the_kl_target_is_never_above_a_fifth_of_a_nat_per_token(tiny_llama):
 
 
 def test_above_the_hard_stop_a_step_learns_from_the_penalty_alone_and_a_run_that_stays_there_ends(tiny_llama):
-    trainer = make(tiny_llama, steps=20, kl_target=0.5, kl_stop=1.0, kl_coef=0.0, learning_rate=0.0, value_learning_rate=0.0)
+    trainer = make(tiny_llama, steps=20, kl_target=0.5, kl_stop=1.0, kl_coef=0.0, learning_rate=1e-12, value_learning_rate=1e-12)
     with torch.no_grad():
         for name, p in trainer.backbone.named_parameters("policy").items():
             if "lora_B" in name:

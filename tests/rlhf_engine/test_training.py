@@ -10,6 +10,7 @@ import torch
 from rlhf_engine.training import (
     adam,
     batch_of,
+    fitted_learning_rate,
     load_state,
     micro_batches,
     save_state,
@@ -181,3 +182,9 @@ def test_adam_is_that_of_rlhf():
     assert Counter(len(g["params"]) for g in optimizer.param_groups) == {1: 2}
     for group in optimizer.param_groups:
         assert group["eps"] == 1e-5 and group["weight_decay"] == 0 and tuple(group["betas"]) == (0.9, 0.999)
+
+
+def test_the_fitted_learning_rate_falls_with_width():
+    assert fitted_learning_rate(2000) == pytest.approx(5e-4)
+    assert fitted_learning_rate(256) == pytest.approx(2.49e-3, rel=0.01)
+    assert fitted_learning_rate(4096) == pytest.approx(2.86e-4, rel=0.01)
