@@ -214,7 +214,7 @@ def docs(cls) -> dict[str, str]:
         for statement, after in zip(body, body[1:]):
             if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 found[statement.target.id] = after.value.value
-    return found
+    return {name: found[name] for name in hints(cls) if name in found}
 
 
 def choices(kind) -> tuple[str, ...]:

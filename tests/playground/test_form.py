@@ -46,7 +46,7 @@ def test_the_newest_reward_is_chosen_where_none_is(workspace):
 
 
 def test_the_command_line_says_what_differs_and_nothing_else(tmp_path):
-    settings = {"seed": 3, "normalise_reward": False, "gradient_checkpointing": True, "steps": 60, "reward": str(tmp_path / "runs" / "a b"),
+    settings = {"seed": 3, "normalise_reward": False, "gradient_checkpointing": True, "steps": configs.PPOConfig().steps, "reward": str(tmp_path / "runs" / "a b"),
                 "output": str(tmp_path / "runs" / "new")}
     line = command_line("ppo", settings, here=tmp_path)
     words = shlex.split(line.replace("\\\n", " "))
