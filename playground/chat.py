@@ -99,8 +99,7 @@ class ChatPage:
 
     def _other_model(self, model: str) -> list:
         choices = self.workspace.chat_choices(model)
-        newest = next((value for _, value in choices if value != "none"), "none")
-        return [gr.update(choices=choices, value="none"), gr.update(choices=choices, value=newest), [], []]
+        return [*(gr.update(choices=choices, value=value) for value in first_picks(choices)), [], []]
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -123,10 +122,16 @@ class ChatPage:
         choices = self.workspace.chat_choices(model)
         if changed(seen, "chat adapters", choices):
             offered = {value for _, value in choices}
-            for pick, _ in self.sides:
+            # A tick may see the new model beside the picks of the old one: it must choose what `_other_model` chooses.
+            for (pick, _), first in zip(self.sides, first_picks(choices)):
                 gone = values[pick] not in offered
-                changes[pick] = gr.update(choices=choices, **({"value": "none"} if gone else {}))
+                changes[pick] = gr.update(choices=choices, **({"value": first} if gone else {}))
         return changes
+
+
+def first_picks(choices: list[tuple[str, str]]) -> tuple[str, str]:
+    """Who answers on the left and on the right before anybody chooses: the bare model, and the newest that is trained."""
+    return "none", next((value for _, value in choices if value != "none"), "none")
 
 
 def inert(messages: list[dict]) -> list[dict]:

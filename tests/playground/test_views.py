@@ -47,3 +47,9 @@ def test_events_are_sentences_and_unknown_ones_show_what_they_have():
 def test_the_newest_sample_comes_first():
     html = views.samples([{"step": i, "prompt": "p", "response": f"answer {i}", "score": 0.5, "kl": 0.1} for i in range(20)])
     assert html.index("answer 19") < html.index("answer 18") and "answer 2<" not in html
+
+
+def test_before_anybody_chooses_the_newest_trained_answers_beside_the_bare_model():
+    from playground.chat import first_picks
+    assert first_picks([("Base", "none"), ("Live", "live"), ("Step 10", "live@step-000010")]) == ("none", "live")
+    assert first_picks([("Base", "none")]) == ("none", "none")
