@@ -173,7 +173,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--adapter", default=ASSETS / "adapters" / "sft", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=6, help="tries per prompt for a demonstration")
+    parser.add_argument("--rounds", type=int, default=4, help="tries per prompt for a demonstration")
     parser.add_argument("--temperature", type=float, default=0.8, help="of the drafts of demonstrations")
     parser.add_argument("--tokens", type=int, default=96, help="longest sampled story")
     parser.add_argument("--pairs", type=int, default=800)

@@ -84,13 +84,18 @@ def batches(rows: list[list[int]], tokens: int, rng: random.Random):
     groups.append(group)
     rng.shuffle(groups)
     for group in groups:
-        width = max(len(rows[i]) for i in group)
-        ids = torch.zeros(len(group), width, dtype=torch.long)
-        mask = torch.zeros(len(group), width, dtype=torch.bool)
-        for row, i in enumerate(group):
-            ids[row, :len(rows[i])] = torch.tensor(rows[i])
-            mask[row, :len(rows[i])] = True
-        yield ids, mask
+        yield padded([(rows[i], 0) for i in group])
+
+
+def padded(pieces: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token ids, first position that counts) of each row -> ids and mask [B, T], padded on the right."""
+    width = max(len(ids) for ids, _ in pieces)
+    batch = torch.zeros(len(pieces), width, dtype=torch.long)
+    mask = torch.zeros(len(pieces), width, dtype=torch.bool)
+    for row, (ids, start) in enumerate(pieces):
+        batch[row, :len(ids)] = torch.tensor(ids)
+        mask[row, start:len(ids)] = True
+    return batch, mask
 
 
 def nll(model, ids, mask):
@@ -117,14 +122,7 @@ def bits_per_character(model, tokenizer, stories: list[str], context: int) -> fl
             done = start + len(piece)
     pieces.sort(key=lambda piece: len(piece[0]))
     for i in range(0, len(pieces), 16):
-        group = pieces[i:i + 16]
-        width = max(len(ids) for ids, _ in group)
-        ids = torch.zeros(len(group), width, dtype=torch.long)
-        mask = torch.zeros(len(group), width, dtype=torch.bool)
-        for row, (piece, start) in enumerate(group):
-            ids[row, :len(piece)] = torch.tensor(piece)
-            mask[row, start:len(piece)] = True
-        bits += nll(model, ids, mask).item() / math.log(2)
+        bits += nll(model, *padded(pieces[i:i + 16])).item() / math.log(2)
     return bits / sum(len(story) for story in stories)
 
 
