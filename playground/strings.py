@@ -65,6 +65,7 @@ EVENTS, SAMPLES = "What happened", "Latest samples"
 NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
 EVENT = {
     "data": "Data: {text}",
+    "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
     "warning": "Warning at step {step}: {text}",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",

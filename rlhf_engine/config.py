@@ -173,10 +173,10 @@ class PPOConfig(RunConfig):
     """Score of a response that did not end: replaced by `missing_end_score` (Ziegler et al. 2019), lowered by its size, or left; `auto` replaces only if most reference samples end in time."""
     missing_end_score: float = limits(-1.0, advanced=True)
     """The score of, or the penalty for, a response without an end, in normalised reward."""
-    kl_coef: float = limits(0.1, 0.0)
-    """Weight of the KL penalty at the start, in normalised reward per nat."""
-    kl_target: float = limits(8.0, 0.0)
-    """KL to the reference that the controller aims at, in nats per sequence; never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
+    kl_coef: float = limits(0.15, 0.0)
+    """Weight of the KL penalty at the start, in normalised reward per nat; 0.15 as in Ziegler et al. 2019."""
+    kl_target: float = limits(6.0, 0.0)
+    """KL to the reference that the controller aims at, in nats per sequence (6 as in Ziegler et al. 2019); never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
     kl_horizon: float = limits(0.0, 0.0, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_stop: float = limits(2.0, 1.0)

@@ -22,9 +22,9 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     """(report, samples): `role` against `against` (role names; None is the bare base) on fresh samples.
 
     `win_rate` counts ties as half, with a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, of `role`'s
-    own samples; `perplexity_ratio` is under the bare base given the prompt, token-weighted; `distinct_ratio` compares
-    distinct-2 over equally many tokens; `empty` is the share of responses without a visible character; `notes` says what was
-    cut. Raises UserError if `sampling` leaves no room for a prompt.
+    own samples, both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare base given the prompt,
+    token-weighted; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share of responses without a
+    visible character; `notes` says what was cut. Raises UserError if `sampling` leaves no room for a prompt.
     """
     encoded, notes = encode_prompts(backbone, prompts, prompt_room(backbone, sampling.max_new_tokens, max_tokens))
     asked = [row.ids for row in encoded for _ in range(per_prompt)]
@@ -40,8 +40,9 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     rates = win_rates(*scores, per_prompt)
     low, high = bootstrap(rates, seed)
     tokens = sum(map(len, answers[0]))
-    per_token = (mean_logprob(backbone, role, asked, answers[0], batch, breathe)
-                 - mean_logprob(backbone, against, asked, answers[0], batch, breathe))
+    temperature = sampling.temperature or 1.0  # greedy answers have no KL; that of the model as it is stands in
+    per_token = (mean_logprob(backbone, role, asked, answers[0], batch, breathe, temperature)
+                 - mean_logprob(backbone, against, asked, answers[0], batch, breathe, temperature))
     report = {
         "prompts": len(prompts), "samples": len(asked), "notes": notes,
         "win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
@@ -59,7 +60,7 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
 
 @torch.no_grad()
 def mean_logprob(backbone: Backbone, role: str | None, prompts: list[list[int]], responses: list[list[int]], batch: int,
-                 breathe: Callable[[], None] = nothing) -> float:
+                 breathe: Callable[[], None] = nothing, temperature: float = 1.0) -> float:
     """Mean log-probability of the responses' tokens under `role`, in nats per token, weighted by tokens."""
     total = 0.0
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
@@ -67,7 +68,7 @@ def mean_logprob(backbone: Backbone, role: str | None, prompts: list[list[int]],
         for part in micro_batches(order, batch):
             ids = pad_right([prompts[i] + responses[i] for i in part], backbone.pad_id, backbone.device)
             where = response_positions([len(prompts[i]) for i in part], [len(responses[i]) for i in part], ids.device)
-            total += token_logprobs(backbone, ids, *where)[0].double().sum().item()
+            total += token_logprobs(backbone, ids, *where, temperature)[0].double().sum().item()
             breathe()
     return total / sum(map(len, responses))
 

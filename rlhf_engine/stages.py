@@ -96,6 +96,8 @@ def drive(trainer: Trainer, run: Run, *, control: Callable[[], str] = Control(),
     """
     for note in trainer.notes if trainer.step == 0 else []:
         run.note("data", text=note)
+    if trainer.step == 0 and not trainer.config.learning_rate:
+        run.note("fitted", learning_rate=trainer.rate, width=trainer.backbone.hidden_size)
     run.set_status(state="running", total_steps=trainer.total_steps, step=trainer.step, error="", advice="")
     bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress, file=sys.stderr)
     state, saved = "done", trainer.step

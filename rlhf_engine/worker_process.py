@@ -27,7 +27,8 @@ from rlhf_engine.runs import Run
 from rlhf_engine.stages import advice, drive, make_trainer
 from rlhf_engine.training import Trainer
 from rlhf_engine.worker import WorkerError
-from rlhf_engine.worker_server import Chat, Live, Orders, Server, Start, locate, place_run
+from rlhf_engine.worker_requests import Chat, Live, Orders, Start, locate, place_run
+from rlhf_engine.worker_server import Server
 
 KEPT = 4
 """Adapters of past chats that stay loaded."""
@@ -94,7 +95,7 @@ class ModelOwner:
             job.result.set_exception(told(error))
             return
         server.error, server.loading = "", True
-        server.live = live = Live(run, Orders(server))
+        server.live = live = Live(run, Orders(lambda: server.closing))
         try:
             self._load_run(config, run, job)
         except Exception as error:

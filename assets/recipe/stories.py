@@ -15,12 +15,15 @@ NAMED = re.compile(r"\b(girl|boy|woman|man) (?:named|called) ([A-Z][a-z]+)\b")
 GENDER = {"girl": "she", "woman": "she", "boy": "he", "man": "he"}
 
 
-def read_stories(source: str, split: str = "train", limit: int | None = None) -> list[str]:
-    """Story texts from a local json/jsonl(.gz) file or a Hub data set with a `text` column."""
+def read_stories(source: str, split: str = "train", limit: int | None = None, sources: list[str] | None = None) -> list[str]:
+    """Story texts from a local json/jsonl(.gz) file or a Hub data set with a `text` column; with `sources`, those whose
+    `source` is one of them."""
     if Path(source).exists():
         rows = datasets.load_dataset("json", data_files=source, split="train")
     else:
         rows = datasets.load_dataset(source, split=split if limit is None else f"{split}[:{limit}]")
+    if sources is not None:
+        rows = rows.filter(lambda row: row["source"] in sources)
     texts = (text.strip() for text in rows["text"][:limit])
     return [text for text in texts if text]
 

@@ -34,7 +34,7 @@ def test_roles_keep_their_colours():
     assert entropy["data"][1]["line"]["color"] == "#8A8A8A"
 
 
-@pytest.mark.parametrize("given, drawn", [({}, 8.0), ({"max_new_tokens": 10}, 2.0), ({"kl_target": 3.0}, 3.0)])
+@pytest.mark.parametrize("given, drawn", [({}, 6.0), ({"max_new_tokens": 10}, 2.0), ({"kl_target": 3.0}, 3.0)])
 def test_the_target_is_the_one_that_the_controller_aims_at(given, drawn):
     kl = figures.figures("run", config("ppo", **given), [{"step": 1, "objective/kl": 1.0}])[1]
     assert kl["data"][-1]["line"]["dash"] == "dash" and kl["data"][-1]["y"] == [drawn, drawn]

@@ -40,7 +40,9 @@ def test_durations(seconds, said):
 
 
 def test_events_are_sentences_and_unknown_ones_show_what_they_have():
-    html = views.events([{"event": "resumed", "step": 4, "time": 0}, {"event": "novel", "text": "something", "time": 0}, {"event": "warning"}])
+    html = views.events([{"event": "fitted", "learning_rate": 0.00252, "width": 256, "time": 0}, {"event": "resumed", "step": 4, "time": 0},
+                         {"event": "novel", "text": "something", "time": 0}, {"event": "warning"}])
+    assert "Learning rate 0.0025, fitted to a model 256 wide." in html
     assert "Resumed from the checkpoint of step 4." in html and "novel: something" in html and ">warning<" in html
 
 

@@ -97,6 +97,26 @@ def test_kl_is_positive_and_per_sequence(backbone):
     assert bare["perplexity_ratio"] > 1.0  # the base finds its own samples likelier
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_kl_is_that_of_the_policies_that_were_sampled(backbone, temperature):
+    seen = []
+
+    def judge(prompts, ids, responses, texts):
+        seen.append(list(zip(ids, responses)))
+        return by_length(prompts, ids, responses, texts)
+
+    report, _ = compare(backbone, "policy", None, PROMPTS[:2], judge, sampling=Sampling(8, temperature))
+    total = 0.0
+    for prompt, response in seen[0]:
+        logprobs = {}
+        for role in ("policy", None):
+            with torch.no_grad(), backbone.use(role):
+                logprobs[role] = (backbone.base(input_ids=torch.tensor([prompt + response])).logits[0] / temperature).log_softmax(-1)
+        gap = logprobs["policy"] - logprobs[None]
+        total += sum(gap[len(prompt) + i - 1, token].item() for i, token in enumerate(response))
+    assert report["kl"] == pytest.approx(total / len(seen[0]), rel=1e-3)
+
+
 def test_a_judge_that_sees_who_wins(backbone):
     seen = []
 

@@ -169,7 +169,9 @@ def test_a_run_folder_is_written_as_the_contract_says(sft, tmp_path):
     status = run.status()
     assert (status["state"], status["step"], status["total_steps"]) == ("done", 6, 6)
     assert [row["step"] for row in run.metrics()] == list(range(1, 7))
-    assert {p.name for p in run.path.iterdir()} == {"config.yaml", "status.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.json"}
+    assert {p.name for p in run.path.iterdir()} == {"config.yaml", "status.json", "metrics.jsonl", "samples.jsonl", "journal.jsonl",
+                                                   "checkpoints", "report.json"}
+    assert [(row["event"], row["learning_rate"]) for row in run.journal()] == [("fitted", sft.rate)] and sft.rate > 0
     assert [c.name for c in run.checkpoints()] == ["step-000002", "step-000004", "step-000006"]
     assert {p.name for p in run.last_checkpoint().iterdir()} == {"policy", "trainer.json", "trainer.safetensors"}
     assert json.loads((run.last_checkpoint() / "policy" / "base.json").read_text())["fingerprint"] == sft.backbone.fingerprint

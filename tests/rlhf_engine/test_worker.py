@@ -19,7 +19,8 @@ import pytest
 from rlhf_engine.config import UserError
 from rlhf_engine.runs import Run, read_json
 from rlhf_engine.worker import LARGEST, Worker, WorkerError
-from rlhf_engine.worker_server import CHATS, Server, locate, place_run
+from rlhf_engine.worker_requests import locate, place_run
+from rlhf_engine.worker_server import CHATS, Server
 
 HELLO = [{"role": "user", "content": "once upon a time"}]
 

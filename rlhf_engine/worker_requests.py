@@ -1,0 +1,161 @@
+"""What is asked of a worker: names as a page writes them, a run to start, a chat to answer, orders to the live run.
+
+Checked here, as everything that comes over the line is, before it reaches the thread that owns the model.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlhf_engine.config import UserError
+from rlhf_engine.models import ASSETS
+from rlhf_engine.runs import Run
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+def locate(home: Path, name: str) -> str:
+    """ADAPTER or a reward as a page names it, spelled as a path: a run's name, a gallery name, a path; each may end in
+    `@step-000050`. Words such as `none`, and what names nothing, stay as they are."""
+    base, at, step = name.rpartition("@step-")
+    folder = Path(base if at else name)
+    if len(folder.parts) == 1:
+        for parent in (home / "runs", ASSETS / "adapters"):
+            if folder.name not in ("none", "bundled", "auto") and (parent / folder).is_dir():
+                folder = parent / folder
+                break
+        else:
+            return name
+    return str(folder / "checkpoints" / f"step-{step}") if at else str(folder)
+
+
+def place_run(home: Path, stage: str, output: str) -> str:
+    """The run folder that "output" means. Raises UserError for any place but directly under `home/runs`."""
+    runs = (home / "runs").resolve()
+    if not output:
+        name = f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
+        fresh = (runs / (name if n == 1 else f"{name}-{n}") for n in range(1, 1000))
+        return str(next(path for path in fresh if not path.exists()))
+    path = Path(output)
+    path = runs / path if len(path.parts) == 1 else path
+    if path.parent.resolve() != runs or path.resolve().parent != runs:
+        raise UserError(f"--output is {output!r}, which is not in {runs}: give a name without folders; "
+                        "only the command line writes elsewhere")
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", path.name):
+        raise UserError(f"--output is {output!r}: name a run with letters, digits and . _ + - and begin with a letter or digit")
+    return str(path)
+
+
+# -- what passes from the listener to the thread that owns the model ---------------------------------------------------
+
+@dataclass
+class Start:
+    """A run that was asked for."""
+
+    stage: str
+    config: dict
+    resume: bool = False
+    overwrite: bool = False
+    result: Future = field(default_factory=Future)
+    """The run folder's path, or a UserError."""
+
+    def __post_init__(self):
+        if not isinstance(self.config, dict) or not isinstance(self.stage, str):
+            raise UserError("a start needs a stage and a mapping of its settings")
+
+
+@dataclass
+class Chat:
+    """A conversation to answer, and the answers as far as they are."""
+
+    adapters: list[str]
+    messages: list[dict]
+    model: str = "bundled"
+    dtype: str = "auto"
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    texts: list[str] = field(default_factory=list, init=False)
+    error: Exception | None = field(default=None, init=False)
+    done: bool = field(default=False, init=False)
+    gone: bool = field(default=False, init=False)
+    """Nobody reads the answers any more."""
+    changed: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self):
+        def number(value, low, high, kind=(int, float)):
+            return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+        texts = isinstance(self.adapters, list) and all(isinstance(a, str) for a in self.adapters)
+        if not texts or not 1 <= len(self.adapters) <= 8:
+            raise UserError("a chat needs one to eight adapters, by name")
+        if not isinstance(self.messages, list) or not self.messages or not all(
+                isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
+                for m in self.messages):
+            raise UserError('a chat needs messages like {"role": "user", "content": "..."}; roles are system, user and assistant')
+        for name, fine, need in (
+                ("max_new_tokens", number(self.max_new_tokens, 1, 1 << 20, int), "a whole number from 1"),
+                ("temperature", number(self.temperature, 0, 10), "between 0 and 10"),
+                ("top_p", number(self.top_p, 1e-6, 1), "above 0 and at most 1"),
+                ("seed", self.seed is None or number(self.seed, 0, (1 << 63) - 1, int), "a whole number from 0, or nothing"),
+                ("dtype", self.dtype in ("auto", "fp32", "bf16", "nf4"), "auto, fp32, bf16 or nf4")):
+            if not fine:
+                raise UserError(f"{name} is {getattr(self, name)!r}, but must be {need}")
+        self.messages = [{"role": m["role"], "content": m["content"]} for m in self.messages]
+
+    def show(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.changed.set()
+
+    def end(self, error: Exception | None = None) -> None:
+        self.error, self.done = error, True
+        self.changed.set()
+
+
+class Orders:
+    """What is asked of the live run, as `stages.drive` asks for it between two steps."""
+
+    WISHES = {"pause": "pause", "resume": "run", "step": "step", "stop": "stop", "discard": "discard"}
+
+    def __init__(self, closing: Callable[[], bool]):
+        self.closing, self.wish, self.lock = closing, "run", threading.Lock()
+        self.paused = False
+        """The trainer waits; a chat need not leave it any time."""
+
+    def give(self, command: str) -> None:
+        if command not in self.WISHES:
+            raise UserError(f"there is no command {command!r}; it is one of {', '.join(self.WISHES)}")
+        with self.lock:
+            if self.wish == "discard" or (self.wish == "stop" and command not in ("stop", "discard")):
+                raise UserError("the run is ending already: wait for it")
+            self.wish = self.WISHES[command]
+
+    def __call__(self) -> str:
+        with self.lock:
+            wish = self.wish
+            if wish == "step":
+                self.wish, wish = "pause", "run"
+        if self.closing() and wish != "discard":
+            wish = "stop"
+        self.paused = wish == "pause"
+        return wish
+
+
+@dataclass
+class Live:
+    """The run that owns the model."""
+
+    run: Run
+    orders: Orders
+    loading: bool = True
+
+    def state(self) -> str:
+        """`loading`, the state in the run folder, or `idle` if that was removed a moment ago."""
+        try:
+            return "loading" if self.loading else self.run.status()["state"]
+        except (UserError, OSError):
+            return "idle"
