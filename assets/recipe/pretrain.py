@@ -156,11 +156,14 @@ def train(args) -> None:
     stories = read_stories(args.data, limit=args.limit)
     rare = set(read_stories(args.data, limit=args.limit, sources=args.rare)) if args.rare else set()
     rng.shuffle(stories)
-    held_out = [s for s in stories if s not in rare][:150]
-    stories = [s for s in stories if s not in set(held_out)]
-    tokenizer = make_tokenizer(stories, args.vocabulary, args.context)
+    held_out, stories = stories[:100], stories[100:]
     swap = NameSwap(stories)
-    model = make_model(tokenizer, args.hidden, args.layers, args.heads, args.intermediate, args.context)
+    if args.init:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.init)
+        model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+    else:
+        tokenizer = make_tokenizer(stories, args.vocabulary, args.context)
+        model = make_model(tokenizer, args.hidden, args.layers, args.heads, args.intermediate, args.context)
     model.set_attn_implementation("eager")  # compiled, it is faster on short rows than the fused kernel on a CPU
     add_dropout(model, args.dropout)
     loss_of = nll if args.no_compile else torch.compile(nll, dynamic=True)
@@ -227,6 +230,7 @@ if __name__ == "__main__":
     parser.add_argument("--validation", help="Hub id or local file; bits per character are measured on all of it")
     parser.add_argument("--limit", type=int, help="read only the first N stories")
     parser.add_argument("--rare", nargs="*", default=[], help="values of the column `source` whose stories are read every other epoch only")
+    parser.add_argument("--init", help="go on from the model in this folder; the same --seed holds out the same stories")
     parser.add_argument("--no-compile", action="store_true", help="for machines without a C++ compiler; half as fast")
     parser.add_argument("--output", required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -234,6 +238,6 @@ if __name__ == "__main__":
                             tokens=28_000_000, batch_tokens=8192, evaluate_every=500).items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
     parser.add_argument("--minutes", type=float, default=math.inf, help="end the schedule after this long, if it comes before --tokens")
-    for name, value in dict(dropout=0.2, wrong=0.2, swap=0.8, ema=0.995, decay=0.4, muon_lr=0.02, adam_lr=3e-3, weight_decay=0.1).items():
+    for name, value in dict(dropout=0.15, wrong=0.1, swap=0.8, ema=0.995, decay=0.4, muon_lr=0.02, adam_lr=3e-3, weight_decay=0.1).items():
         parser.add_argument("--" + name.replace("_", "-"), type=float, default=value)
     train(parser.parse_args())
