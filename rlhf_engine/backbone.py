@@ -35,20 +35,25 @@ class ScalarHead(nn.Module):
     """A linear read-out of one number per position, kept outside PEFT and in fp32: `gain * (h @ weight + bias) + shift`.
 
     Initialised with standard deviation 1/sqrt(d+1) and bias 0 (Ziegler et al. 2019); `zero` starts at 0 everywhere,
-    as a value function without a reward model to start from does.
+    as a value function without a reward model to start from does. With several `members` it is an ensemble, each member
+    with a weight, a bias, a gain and a shift of its own, and the number is their mean.
     """
 
-    def __init__(self, size: int, *, zero: bool = False, generator: torch.Generator | None = None):
+    def __init__(self, size: int, *, members: int = 1, zero: bool = False, generator: torch.Generator | None = None):
         super().__init__()
-        weight = torch.zeros(size) if zero else torch.randn(size, generator=generator) / math.sqrt(size + 1)
+        weight = torch.zeros(members, size) if zero else torch.randn(members, size, generator=generator) / math.sqrt(size + 1)
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(()))
-        self.register_buffer("gain", torch.ones(()))
-        self.register_buffer("shift", torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(members))
+        self.register_buffer("gain", torch.ones(members))
+        self.register_buffer("shift", torch.zeros(members))
+
+    def members(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., d] in any dtype -> [..., members] in fp32."""
+        return self.gain * (hidden.float() @ self.weight.T + self.bias) + self.shift
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[..., d] in any dtype -> [...] in fp32."""
-        return self.gain * (hidden.float() @ self.weight + self.bias) + self.shift
+        """[..., d] in any dtype -> [...] in fp32, the mean of the members."""
+        return self.members(hidden).mean(-1)
 
 
 class Backbone:
@@ -168,7 +173,7 @@ class Backbone:
                 if not name.startswith("head."):
                     parameter.copy_(source[name])
         if of in self.heads:
-            self.new_head(role)
+            self.new_head(role, members=len(self.heads[of].bias))
             self.heads[role].load_state_dict(self.heads[of].state_dict())
 
     def load_role(self, role: str, folder: str | Path, *, head: bool | None = None) -> None:
@@ -191,7 +196,7 @@ class Backbone:
         try:
             self._add(role, config, seed=0)
             if has_head and head is not False:
-                self.new_head(role)
+                self.new_head(role, members=len(load_file(folder / "head.safetensors")["bias"]))
             self.fill_role(role, folder)
         except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             self.drop_role(role)
@@ -225,8 +230,9 @@ class Backbone:
         self._trainable.discard(role)
         self._apply_flags()
 
-    def new_head(self, role: str, *, zero: bool = False, seed: int = 0) -> ScalarHead:
-        self.heads[role] = ScalarHead(self.hidden_size, zero=zero, generator=torch.Generator().manual_seed(seed)).to(self.device)
+    def new_head(self, role: str, *, members: int = 1, zero: bool = False, seed: int = 0) -> ScalarHead:
+        generator = torch.Generator().manual_seed(seed)
+        self.heads[role] = ScalarHead(self.hidden_size, members=members, zero=zero, generator=generator).to(self.device)
         self._owned.clear()
         self._apply_flags()
         return self.heads[role]

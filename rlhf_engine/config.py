@@ -113,7 +113,7 @@ class SFTConfig(RunConfig):
 
 @dataclass
 class RewardConfig(RunConfig):
-    """A reward model from preferences: Bradley-Terry on pairs (Ouyang et al. 2022, eq. 1 with K = 2)."""
+    """A reward model from preferences: Bradley-Terry on all pairs of a prompt's responses (Ouyang et al. 2022, eq. 1)."""
 
     epochs: float = limits(1.0, 0.0)
     """Passes over the pairs; reward models overfit after one (Ouyang et al. 2022)."""
@@ -127,6 +127,12 @@ class RewardConfig(RunConfig):
     """Responses of the starting policy on which the reward is normalised to mean 0 and standard deviation 1 (Ziegler et al. 2019)."""
     max_new_tokens: int = limits(96, 1)
     """Longest of these responses, in tokens."""
+    ensemble: int = limits(1, 1, 64)
+    """Heads on the reward adapter, each normalised on its own; the reward is their mean, their spread is its uncertainty."""
+    rating_margin: float = limits(0.0, 0.0, advanced=True)
+    """Margin per point between two ratings, where rows have `scores`; Touvron et al. 2023 use 1/3 to 1. 0: only the order counts."""
+    centring: float = limits(0.0, 0.0, advanced=True)
+    """Weight of (r_better + r_worse)^2 beside the loss, which keeps scores around 0 (Eisenstein et al. 2023 use 0.01)."""
     stage: typing.ClassVar[str] = "reward"
     rate_scale: typing.ClassVar[float] = 0.4
 
@@ -155,10 +161,18 @@ class PPOConfig(RunConfig):
     """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
     clip: float = limits(0.2, 0.0, 10.0, advanced=True)
     """Clip range of the probability ratio (Schulman et al. 2017, eq. 7)."""
+    dual_clip: float = limits(0.0, 0.0, advanced=True)
+    """Bound on what a token with a negative advantage can cost, in multiples of it (Ye et al. 2020 use 3); 0 sets none."""
     value_clip: float = limits(0.2, 0.0, advanced=True)
     """Clip range of the change of the value."""
     value_coef: float = limits(0.1, 0.0, advanced=True)
     """Weight of the value loss beside the policy loss."""
+    value: Literal["adapter", "head"] = "adapter"
+    """The value function: an adapter of its own that starts from the reward model (Ouyang et al. 2022), or a head on the policy's adapter, which saves its forward and backward pass."""
+    entropy_coef: float = limits(0.0, 0.0, advanced=True)
+    """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
+    update_stop: float = limits(0.0, 0.0, advanced=True)
+    """Ends a step's passes before a minibatch on which the policy has moved by more than this (`policy/approxkl`, nats per token); 0 never does."""
     gamma: float = limits(1.0, 0.0, 1.0, advanced=True)
     """Discount per token; 1 in all RLHF papers."""
     lam: float = limits(0.95, 0.0, 1.0, advanced=True)
@@ -167,6 +181,12 @@ class PPOConfig(RunConfig):
     """Divide the per-token rewards of a step by their standard deviation."""
     normalise_reward: bool = True
     """Shift and scale the reward to mean 0 and standard deviation 1 on samples of the reference, so that the KL coefficient means the same for every reward."""
+    reward_clip: float = limits(0.0, 0.0, advanced=True)
+    """Normalised scores are clipped to between minus and plus this; 0 clips nothing."""
+    reward_scale: float = limits(1.0, 0.0, advanced=True)
+    """Factor on the normalised score, after clipping."""
+    length_penalty: float = limits(0.0, 0.0, advanced=True)
+    """Taken off the score for every token by which a response is longer than the reference's on average."""
     reference_samples: int = limits(64, 2)
     """Responses of the reference used for that, and to decide `missing_end: auto`."""
     missing_end: Literal["auto", "replace", "subtract", "none"] = "auto"

@@ -1,26 +1,29 @@
 """The reward model: one scalar per response, learned from preferences, normalised on samples of the reference."""
 
+import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RewardConfig, UserError
-from rlhf_engine.data import Preference
+from rlhf_engine.data import Preference, Ranking
 from rlhf_engine.encoding import encode_examples, encode_prompts
 from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
 from rlhf_engine.logprobs import pad_right
-from rlhf_engine.rl_math import gain_and_bias, pairwise_loss
+from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, ranked_pairs
+from rlhf_engine.rl_math import gain_and_bias
 from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
 
 if TYPE_CHECKING:
-    from rlhf_engine.ppo import Rollout
+    from rlhf_engine.rollout import Rollout
 
 
-def score_rows(backbone: Backbone, rows: list[list[int]], role: str = "reward") -> torch.Tensor:
-    """Normalised scores [B] of whole token rows (prompt and response), read at each row's last token.
+def member_scores(backbone: Backbone, rows: list[list[int]], role: str = "reward") -> torch.Tensor:
+    """Normalised scores [B, members] of whole token rows (prompt and response), read at each row's last token.
 
     The index comes from the row's length, never from `token != pad`: with pad equal to the end token that would read
     one position early.
@@ -28,19 +31,24 @@ def score_rows(backbone: Backbone, rows: list[list[int]], role: str = "reward") 
     ids = pad_right(rows, backbone.pad_id, backbone.device)
     last = torch.tensor([len(row) - 1 for row in rows], device=ids.device)
     hidden = backbone.hidden(ids)[torch.arange(len(rows), device=ids.device), last]
-    return backbone.heads[role](hidden)
+    return backbone.heads[role].members(hidden)
 
 
 @torch.no_grad()
-def score_all(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
-              breathe: Callable[[], None] = nothing) -> torch.Tensor:
-    """Scores [N] on the CPU of any number of rows, in length-sorted micro-batches."""
-    scores = torch.empty(len(rows))
+def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
+                  breathe: Callable[[], None] = nothing) -> torch.Tensor:
+    """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches."""
+    scores = torch.empty(len(rows), len(backbone.heads[role].bias))
     with backbone.use(role):
         for part in micro_batches(sorted(range(len(rows)), key=lambda i: len(rows[i])), batch):
-            scores[part] = score_rows(backbone, [rows[i] for i in part], role).cpu()
+            scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
             breathe()
     return scores
+
+
+def score_all(backbone: Backbone, rows: list[list[int]], **options) -> torch.Tensor:
+    """Scores [N], the mean of the members; options as for `score_members`."""
+    return score_members(backbone, rows, **options).mean(-1)
 
 
 class RewardModel:
@@ -54,41 +62,58 @@ class RewardModel:
         return score_all(self.backbone, rows, batch=self.batch, breathe=self.breathe)
 
 
-class Reward(Trainer):
-    """Trains the role `reward` (adapter and head) on pairs: -log sigmoid(r_chosen - r_rejected).
+@dataclass(frozen=True)
+class Group:
+    """One prompt as a batch element: its responses as whole token rows, and all pairs among them."""
 
-    The adapter starts as a copy of the role `policy` if there is one (the SFT model, as in InstructGPT), else fresh. The
+    rows: list[list[int]]
+    pairs: list[tuple[int, int, bool, float]]
+    """(better, worse, tied, margin): places in `rows`."""
+    weights: list[float]
+    """What the prompt counts for each member of an ensemble; 1 for a single one."""
+
+
+class Reward(Trainer):
+    """Trains the role `reward` (adapter and head) on pairs and rankings of responses: Bradley-Terry on all pairs of a prompt.
+
+    A prompt is one batch element whether two of its responses were compared or nine were ranked (Ouyang et al. 2022). The
+    adapter starts as a copy of the role `policy` if there is one (the SFT model, as in InstructGPT), else fresh. The
     head starts with standard deviation 1/sqrt(d+1). Before the first step and after the last, gain and shift are fitted
     so that responses of the starting policy score 0 on average with standard deviation 1 (Ziegler et al. 2019).
 
-    Metrics per step: `loss/train` (nats per pair), `accuracy/train`, `margin`; and every `evaluate_every` steps and at the
-    end `loss/held_out`, `accuracy/held_out`.
+    Of an `ensemble` each member is a head with a start, a normalisation and a weighting of the data of its own (a Bayesian
+    bootstrap: each prompt weighs Exponential(1)); their spread says where the data leave the reward open.
+
+    Metrics per step: `loss/train` (nats per pair, mean over prompts), `accuracy/train` (of pairs without a tie), `margin`; and every
+    `evaluate_every` steps and at the end `loss/held_out`, `accuracy/held_out`, `calibration/held_out` (expected calibration
+    error) and for an ensemble `spread/held_out` (standard deviation between members).
     """
 
     roles = ("reward",)
 
-    def __init__(self, backbone: Backbone, preferences: list[Preference], config: RewardConfig | None = None, *,
+    def __init__(self, backbone: Backbone, preferences: list[Preference | Ranking], config: RewardConfig | None = None, *,
                  breathe: Callable[[], None] = nothing):
         super().__init__(backbone, config or RewardConfig(), breathe=breathe)
         config = self.config
         if not preferences:
             raise UserError("there are no preferences to train on")
-        chosen, notes = encode_examples(backbone, [(p.prompt, p.chosen) for p in preferences], self.max_tokens)
-        rejected, more = encode_examples(backbone, [(p.prompt, p.rejected) for p in preferences], self.max_tokens)
-        self.notes = notes + more
-        pairs = [(c.ids, r.ids) for c, r in zip(chosen, rejected)]
-        self.pairs, self.held_out = split_held_out(pairs, config.held_out, config.seed)
-        self.total_steps = step_count(len(self.pairs), config.batch_size, config.epochs, config.steps)
+        kept, held_out = split_held_out(preferences, config.held_out, config.seed, key=lambda p: str(p.prompt))
+        self.notes: list[str] = []
+        self.groups = self._groups(kept)
+        self.held_out = self._groups(held_out)
+        self.total_steps = step_count(len(self.groups), config.batch_size, config.epochs, config.steps)
         if "policy" in backbone.roles:
             backbone.copy_role("reward", "policy")
         else:
             backbone.new_role("reward", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-        backbone.new_head("reward", seed=config.seed)
+        backbone.new_head("reward", members=config.ensemble, seed=config.seed)
         backbone.train("reward")
         self.optimizer = adam(backbone.parameters("reward"))
         self.prompts, _ = encode_prompts(backbone, [p.prompt for p in preferences],
                                          prompt_room(backbone, config.max_new_tokens, config.max_tokens))
         self.anchors: list[list[int]] = []
+        self.measured: dict[str, float] = {}
+        """The last `evaluate()`, made before the scores were normalised for the last time."""
 
     def prepare(self) -> None:
         """Sample the anchors (whole rows: prompts of the data answered by the starting policy) and normalise on them."""
@@ -102,62 +127,117 @@ class Reward(Trainer):
 
     def advance(self) -> dict:
         start, config = time.perf_counter(), self.config
-        batch = batch_of(self.step, [len(c) + len(r) for c, r in self.pairs], config.batch_size, config.seed)
-        rate, loss_sum, right, margin = self.set_learning_rates(self.rate), 0.0, 0, 0.0
+        lengths = [sum(map(len, group.rows)) for group in self.groups]
+        batch = batch_of(self.step, lengths, config.batch_size, config.seed)
+        rate = self.set_learning_rates(self.rate)
+
+        def backward(part: list[int]) -> dict:
+            loss, differences, _ = self._losses([self.groups[i] for i in part], of=len(batch))
+            loss.backward()
+            return {"loss": loss.item(), "right": right(differences).sum().item(), "margin": differences.sum().item(),
+                    "apart": len(differences)}
+
         with self.backbone.use("reward"), self.backbone.checkpointing(config.gradient_checkpointing):
-            for micro in micro_batches(batch, config.micro_batch):
-                chosen, rejected = self._scores([self.pairs[i] for i in micro])
-                loss = pairwise_loss(chosen, rejected) * len(micro) / len(batch)
-                loss.backward()
-                loss_sum += loss.item()
-                right += int((chosen > rejected).sum())
-                margin += (chosen - rejected).sum().item()
-                self.breathe()
-        metrics = {"loss/train": loss_sum, "accuracy/train": right / len(batch), "margin": margin / len(batch),
-                   "lr": rate, "grad_norm": self.clip_gradients()}
+            sums = self.accumulate(batch, backward)
+        metrics = {"loss/train": sums["loss"], "lr": rate, "grad_norm": self.clip_gradients()}
+        if sums["apart"]:
+            metrics |= {"accuracy/train": sums["right"] / sums["apart"], "margin": sums["margin"] / sums["apart"]}
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
-            metrics |= self.evaluate()
+            self.measured = self.evaluate()
+            metrics |= self.measured
         if self.step == self.total_steps:
             self.normalise()
         return metrics | {"time/update": time.perf_counter() - start}
 
     @torch.no_grad()
     def evaluate(self) -> dict:
-        """Loss (nats per pair) and accuracy on the held-out pairs; equal scores count half."""
-        chosen, rejected = [], []
+        """Loss (nats per pair), accuracy and calibration on the held-out prompts, on the scale that is being trained."""
+        loss, differences, spread = 0.0, [], []
         with self.backbone.use("reward"):
-            for micro in micro_batches(self.held_out, self.config.micro_batch or self.config.batch_size):
-                c, r = self._scores(micro)
-                chosen.append(c)
-                rejected.append(r)
+            for micro in micro_batches(self.held_out, self.micro_batch or self.config.batch_size):
+                part, found, scores = self._losses(micro, of=len(self.held_out), bootstrap=False)
+                loss += part.item()
+                differences.append(found)
+                spread.append(scores.std(-1, correction=0))
                 self.breathe()
-        chosen, rejected = torch.cat(chosen), torch.cat(rejected)
-        right = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
-        return {"loss/held_out": pairwise_loss(chosen, rejected).item(), "accuracy/held_out": right.mean().item()}
+        differences = torch.cat(differences)
+        measured = {"loss/held_out": loss}
+        if len(differences):
+            measured |= {"accuracy/held_out": right(differences).mean().item(), "calibration/held_out": calibration_error(differences)}
+        return measured | ({"spread/held_out": torch.cat(spread).mean().item()} if self.config.ensemble > 1 else {})
 
     def normalise(self) -> None:
-        """Fit gain and shift on the anchors, and say so in the journal."""
+        """Fit each member's gain and shift on the anchors, and say so in the journal."""
         head = self.backbone.heads["reward"]
-        raw = (score_all(self.backbone, self.anchors, batch=self.config.batch_size, breathe=self.breathe).to(head.shift.device)
-               - head.shift) / head.gain
-        gain, bias = gain_and_bias(raw)
-        head.gain.fill_(gain)
-        head.shift.fill_(bias)
+        scores = score_members(self.backbone, self.anchors, batch=self.config.batch_size, breathe=self.breathe)
+        raw = (scores.to(head.shift.device) - head.shift) / head.gain
+        fitted = [gain_and_bias(raw[:, i]) for i in range(raw.shape[1])]
+        head.gain.copy_(torch.tensor([gain for gain, _ in fitted]))
+        head.shift.copy_(torch.tensor([bias for _, bias in fitted]))
+        gain, bias = (fitted[0] if len(fitted) == 1 else [list(values) for values in zip(*fitted)])
         self.events.append({"event": "normalised", "step": self.step, "gain": gain, "bias": bias, "samples": len(self.anchors)})
 
     def report(self) -> dict:
-        return {"stage": "reward", "pairs": len(self.pairs), "held_out_pairs": len(self.held_out),
-                **({k.replace("/", "_"): v for k, v in self.evaluate().items()} if self.held_out else {})}
+        pairs, held_out = (sum(len(group.pairs) for group in groups) for groups in (self.groups, self.held_out))
+        return {"stage": "reward", "pairs": pairs, "held_out_pairs": held_out,
+                **{name.replace("/", "_"): value for name, value in self.measured.items()}}
 
     def state_dict(self) -> dict:
-        return super().state_dict() | {"anchors": self.anchors}
+        return super().state_dict() | {"anchors": self.anchors, "measured": self.measured}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.anchors = state["anchors"]
+        self.anchors, self.measured = state["anchors"], state["measured"]
 
-    def _scores(self, pairs: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
-        both = score_rows(self.backbone, [c for c, _ in pairs] + [r for _, r in pairs])
-        return both[:len(pairs)], both[len(pairs):]
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _groups(self, preferences: list[Preference | Ranking]) -> list[Group]:
+        ranked = [compared(p) for p in preferences]
+        encoded, notes = encode_examples(self.backbone, [(p.prompt, text) for p, (texts, _) in zip(preferences, ranked) for text in texts],
+                                         self.max_tokens)
+        self.notes += [note for note in notes if note not in self.notes]
+        rng, rows, groups = random.Random(f"{self.config.seed} bootstrap"), iter(encoded), []
+        for preference, (texts, pairs) in zip(preferences, ranked):
+            weights = [rng.expovariate(1.0) if self.config.ensemble > 1 else 1.0 for _ in range(self.config.ensemble)]
+            groups.append(Group([next(rows).ids for _ in texts], [self._with_margin(preference, *pair) for pair in pairs], weights))
+        return groups
+
+    def _with_margin(self, preference: Preference | Ranking, better: int, worse: int, tied: bool) -> tuple[int, int, bool, float]:
+        if isinstance(preference, Preference):
+            return better, worse, tied, preference.margin
+        apart = preference.ratings[better] - preference.ratings[worse] if preference.ratings else 0.0
+        return better, worse, tied, self.config.rating_margin * apart
+
+    def _losses(self, groups: list[Group], *, of: int, bootstrap: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(loss, differences, scores) of a micro-batch of a step of `of` prompts: a scalar that adds up over micro-batches; the
+        ensemble's differences better - worse of all pairs without a tie; scores [rows, members]."""
+        scores = member_scores(self.backbone, [row for group in groups for row in group.rows])
+        places, first = [], 0
+        for group in groups:
+            weights = group.weights if bootstrap else [1.0] * len(group.weights)
+            places += [(first + better, first + worse, tied, margin, 1 / len(group.pairs) / of, weights)
+                       for better, worse, tied, margin in group.pairs]
+            first += len(group.rows)
+        better, worse, tied, margin, share, weights = (list(column) for column in zip(*places))
+        tied = torch.tensor(tied, device=scores.device)
+        margin, share, weights = (torch.tensor(x, device=scores.device, dtype=torch.float32) for x in (margin, share, weights))
+        loss = sum(comparison_loss(scores[better, i], scores[worse, i], tied, margin, share * weights[:, i])
+                   for i in range(scores.shape[1])) / scores.shape[1]
+        if self.config.centring:
+            loss = loss + self.config.centring * centring_loss(scores[better].mean(-1), scores[worse].mean(-1)) * len(groups) / of
+        mean = scores.mean(-1)
+        return loss, (mean[better] - mean[worse])[~tied], scores
+
+
+def compared(preference: Preference | Ranking) -> tuple[tuple[str, ...], list[tuple[int, int, bool]]]:
+    """The responses of a row, and all pairs among them as (better, worse, tied)."""
+    if isinstance(preference, Preference):
+        return (preference.chosen, preference.rejected), [(0, 1, False)]
+    return preference.responses, ranked_pairs(preference.ranks)
+
+
+def right(differences: torch.Tensor) -> torch.Tensor:
+    """[P]: 1 where the better response scores higher, 1/2 where both score the same."""
+    return (differences > 0).float() + 0.5 * (differences == 0).float()

@@ -166,13 +166,14 @@ def gae(rewards, values, mask, *, gamma, lam):
 # losses
 
 
-def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip, tokens):
+def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip, tokens, dual_clip=0.0):
     """PPO's clipped surrogate: (loss, stats). Tensors [B, T]; old_logprobs and advantages are constants.
 
     Schulman et al. 2017, eq. 7, negated: max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)) summed over this
     micro-batch and divided by `tokens`, the unmasked tokens of the whole optimiser step: micro-batches then add up to
     exactly the loss and the gradient of the whole, which a mean of means over ragged responses does not. The stats add
     up likewise: "approxkl" (0.5 * (logp - old)^2, nats per token), "clipfrac" and "ratio" (1 before the first step).
+    dual_clip c > 1 bounds what a token with A < 0 can cost at -c * A (Ye et al. 2020, eq. 5); 0 does not.
     """
     difference = _kept(logprobs, mask) - _kept(old_logprobs, mask)
     advantages = _kept(advantages, mask)
@@ -180,7 +181,10 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip, tokens):
     unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
     stats = {"approxkl": 0.5 * difference**2, "clipfrac": clipped > unclipped, "ratio": ratio}
     stats = {name: _kept(x.detach(), mask).sum() / tokens for name, x in stats.items()}
-    return torch.maximum(unclipped, clipped).sum() / tokens, stats
+    loss = torch.maximum(unclipped, clipped)
+    if dual_clip:
+        loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
+    return loss.sum() / tokens, stats
 
 
 def value_loss(values, old_values, returns, mask, *, clip, tokens):
@@ -195,19 +199,6 @@ def value_loss(values, old_values, returns, mask, *, clip, tokens):
     unclipped, clipped = (values - returns) ** 2, (near - returns) ** 2
     stats = {"clipfrac": (clipped > unclipped).float().sum() / tokens}
     return 0.5 * torch.maximum(unclipped, clipped).sum() / tokens, stats
-
-
-def pairwise_loss(chosen, rejected, margin=None):
-    """Mean of -logsigmoid(chosen - rejected - margin), a scalar: the chosen response shall score higher.
-
-    chosen, rejected: [N]; margin: None, a number or [N]. Ouyang et al. 2022, eq. 1; margin: Touvron et al. 2023, eq. 2.
-    """
-    _check_shapes(chosen, rejected)
-    difference = chosen.float() - rejected.float()
-    if margin is not None:
-        difference = difference - margin
-        _check_shapes(difference, chosen)
-    return -F.logsigmoid(difference).mean()
 
 
 # -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 
 from rlhf_engine import data
 from rlhf_engine.config import UserError
-from rlhf_engine.data import Demonstration, Preference, preview, read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.data import Demonstration, Preference, Ranking, preview, read_demonstrations, read_preferences, read_prompts
 from tests import hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +116,22 @@ def test_preferences(write, row, prompt, chosen, rejected):
     assert read_preferences(write([row])) == [Preference(prompt, chosen, rejected)]
 
 
+@pytest.mark.parametrize(("row", "ranking"), [
+    ({"prompt": "q", "responses": ["a", "b", "c"], "ranking": [2, 1, 2]}, Ranking("q", ("a", "b", "c"), (2.0, 1.0, 2.0))),
+    ({"prompt": [SYSTEM, USER], "responses": ["a", "b"], "ranking": [1, 1]}, Ranking([SYSTEM, USER], ("a", "b"), (1.0, 1.0))),
+    ({"prompt": "q", "responses": ["a", "b", "c"], "scores": [3, 7, 3]}, Ranking("q", ("a", "b", "c"), (2.0, 1.0, 2.0), (3.0, 7.0, 3.0))),
+])
+def test_rankings(write, row, ranking):
+    assert read_preferences(write([row])) == [ranking]
+    assert read_prompts(write([row])) == [ranking.prompt]
+
+
+def test_a_margin_is_read_where_there_is_one(write):
+    row = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    assert read_preferences(write([row | {"margin": 1.5}, row | {"margin": None}, row])) == [
+        Preference("q", "a", "b", 1.5), Preference("q", "a", "b"), Preference("q", "a", "b")]
+
+
 def test_rows_of_unlike_messages_do_not_leak_into_each_other(write):
     """Arrow gives all messages the union of their fields."""
     rows = [{"messages": DIALOGUE[:2]}, {"messages": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}]
@@ -191,6 +207,7 @@ def test_bundled(write, tmp_path, monkeypatch):
 # Mistakes
 
 GOOD = {"prompt": "q", "chosen": "a", "rejected": "b"}
+RANKED = {"prompt": "q", "responses": ["a", "b"], "ranking": [1, 2]}
 
 
 @pytest.mark.parametrize(("lines", "where", "mend"), [
@@ -223,6 +240,13 @@ GOOD = {"prompt": "q", "chosen": "a", "rejected": "b"}
     ([{"conversations": "x", "chosen": "a", "rejected": "b"}], "row 1: 'conversations' is a text", "write a list of"),
     ([{"prompt": "q", "chosen": "a"}], ": holds no preferences, its columns are prompt, chosen", "name them prompt + ch"),
     ([{"Prompt": "q", "chosen_text": "a", "rejected": "b"}], "its columns are Prompt, chosen_text, rejected", "name"),
+    ([GOOD, GOOD | {"margin": "much"}], "row 2: 'margin' is a text", "write a number"),
+    ([RANKED, RANKED | {"ranking": [1]}], "row 2: 2 responses and 1 numbers in 'ranking'", "one number for each"),
+    ([RANKED | {"responses": ["a"], "ranking": [1]}], "row 1: 1 responses and 1 numbers", "two or more"),
+    ([RANKED, RANKED | {"ranking": [1, None]}], "row 2: 'ranking' holds something other than numbers", "one number for each"),
+    ([RANKED, RANKED | {"ranking": 1}], "row 2: 'ranking' is a number", "write a list"),
+    ([RANKED, RANKED | {"responses": ["a", ""]}], "row 2: a response is empty", "fill it in"),
+    ([RANKED, RANKED | {"responses": ["a", 2]}], "row 2: a response is a number", "write a text"),
     ([], ": holds no rows", "fill it"),
     ([{}], ": holds no preferences, its columns are (none)", "name them"),
     ([GOOD | {"rejected": "a"}] * 2, ": leaves nothing to use: 2 rows skipped: chosen equals rejected", "choose other"),
@@ -394,6 +418,7 @@ def test_preview():
     assert preview(Words, "q") == "q" and preview(Words, [USER]) == "\n\nHuman: q\n\nAssistant:"
     assert preview(Words, Demonstration("q", " a")) == "q a"
     assert preview(Words, Preference([USER], "a", "b")) == "\n\nHuman: q\n\nAssistant:\n[chosen]  a\n[rejected]  b"
+    assert preview(Words, Ranking("q", (" a", " b", " c"), (3, 1, 2))) == "q\n[1]  b\n[2]  c\n[3]  a"
 
 
 # The Hub, as a server of our own plays it

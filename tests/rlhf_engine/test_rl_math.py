@@ -16,7 +16,6 @@ from rlhf_engine.rl_math import (
     masked_mean,
     masked_var,
     missing_end_scores,
-    pairwise_loss,
     policy_loss,
     shaped_rewards,
     value_loss,
@@ -412,6 +411,17 @@ def test_clipping_stops_the_gradient_only_where_it_would_go_further(ratio, advan
     assert stats["clipfrac"] == clipped
 
 
+def test_dual_clip_by_hand():
+    """Ratios 10 and 1.1 with advantages -2, -2, +2: only the first costs more than three times its advantage."""
+    mask, advantages = torch.ones(1, 3), torch.tensor([[-2.0, -2.0, 2.0]])
+    logprobs = torch.log(torch.tensor([[10.0, 1.1, 10.0]])).requires_grad_()
+    loss, _ = policy_loss(logprobs, torch.zeros(1, 3), advantages, mask, clip=0.2, tokens=1, dual_clip=3.0)
+    close(loss, 6.0 + 2.2 - 2.4)
+    loss.backward()
+    close(logprobs.grad, [[0.0, 2.2, 0.0]])  # what is bounded pushes no further
+    close(policy_loss(logprobs, torch.zeros(1, 3), advantages, mask, clip=0.2, tokens=1)[0], 20.0 + 2.2 - 2.4)
+
+
 def test_policy_loss_survives_a_huge_ratio():
     logp = torch.tensor([[200.0, -200.0]], requires_grad=True)
     zero, advantages = torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]])
@@ -479,35 +489,8 @@ def test_stats_carry_no_graph():
         assert loss.requires_grad and not any(v.requires_grad for v in stats.values())
 
 
-def test_pairwise_loss_sign_and_values():
-    zero, two = torch.zeros(3), torch.full((3,), 2.0)
-    close(pairwise_loss(zero, zero), math.log(2))
-    close(pairwise_loss(two, zero), math.log(1 + math.exp(-2)))
-    close(pairwise_loss(zero, two), math.log(1 + math.exp(2)))
-    assert pairwise_loss(two, zero) < pairwise_loss(zero, zero) < pairwise_loss(zero, two)
-    close(pairwise_loss(two, zero, margin=2.0), math.log(2))
-    close(pairwise_loss(two, zero, torch.tensor([2.0, 2, 0])), (2 * math.log(2) + math.log(1 + math.exp(-2))) / 3)
-    close(pairwise_loss(torch.tensor([-500.0]), torch.tensor([500.0])), 1000.0)  # no overflow
-
-
-def test_pairwise_gradient_lifts_the_chosen():
-    chosen, rejected = torch.tensor([0.3, -1.0], requires_grad=True), torch.tensor([0.5, 2.0], requires_grad=True)
-    pairwise_loss(chosen, rejected).backward()
-    expected = [-1 / (1 + math.exp(c - r)) / 2 for c, r in ((0.3, 0.5), (-1.0, 2.0))]  # -sigmoid(r - c) / n
-    close(chosen.grad, expected)
-    close(rejected.grad, [-e for e in expected])
-
-
-def test_pairwise_loss_casts_and_refuses_broadcasting():
-    assert pairwise_loss(torch.ones(3).bfloat16(), torch.zeros(3).bfloat16()).dtype == torch.float32
-    for other, margin in ((torch.zeros(3, 1), None), (torch.zeros(3), torch.zeros(3, 1))):
-        with pytest.raises(ValueError, match="shapes"):
-            pairwise_loss(torch.zeros(3), other, margin)
-
-
 # -----------------------------------------------------------------------------
 # KL controller
-
 
 @pytest.mark.parametrize("kl, episodes, horizon, expected", [
     (9.0, 64, 10_000, 0.150192),  # error clipped to +0.2
