@@ -67,6 +67,7 @@ EVENT = {
     "data": "Data: {text}",
     "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
     "warning": "Warning at step {step}: {text}",
+    "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "

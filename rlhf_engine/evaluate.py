@@ -68,7 +68,7 @@ def mean_logprob(backbone: Backbone, role: str | None, prompts: list[list[int]],
         for part in micro_batches(order, batch):
             ids = pad_right([prompts[i] + responses[i] for i in part], backbone.pad_id, backbone.device)
             where = response_positions([len(prompts[i]) for i in part], [len(responses[i]) for i in part], ids.device)
-            total += token_logprobs(backbone, ids, *where, temperature)[0].double().sum().item()
+            total += token_logprobs(backbone, ids, *where, temperature).double().sum().item()
             breathe()
     return total / sum(map(len, responses))
 

@@ -14,7 +14,7 @@ from rlhf_engine.models import first_line
 if TYPE_CHECKING:
     import torch
 
-    from rlhf_engine.ppo import Rollout
+    from rlhf_engine.rollout import Rollout
 
 
 def is_function(spec: str) -> bool:

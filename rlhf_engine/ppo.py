@@ -4,10 +4,10 @@ The recipe is that of Ziegler et al. 2019 and Ouyang et al. 2022. Padding never 
 every forward pass, and all per-token tensors are [B, R] grids of response tokens with a mask made from lengths.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 
@@ -15,40 +15,12 @@ from rlhf_engine import rl_math
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import KL_PER_TOKEN, PPOConfig, UserError
 from rlhf_engine.encoding import Prompt, encode_prompts
-from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
-from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
-from rlhf_engine.training import Trainer, adam, batch_of, micro_batches
+from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
+from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
+from rlhf_engine.training import Trainer, adam, batch_of
 
 PATIENCE = 10
 """Steps in a row above the hard stop after which a run ends."""
-
-
-@dataclass
-class Rollout:
-    """Prompts, sampled responses and everything measured on them. B rows, R the longest response.
-
-    `logprobs`, `ref_logprobs`, `values` and `mask` are [B, R] fp32 on the CPU, in nats per token, zero where masked.
-    """
-
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
-    response_ids: list[list[int]]
-    """With the stop token, where the response ended."""
-    responses: list[str]
-    ended: torch.Tensor
-    """[B] bool: the response ends with a stop token."""
-    mask: torch.Tensor = field(repr=False)
-    logprobs: torch.Tensor | None = field(default=None, repr=False)
-    ref_logprobs: torch.Tensor | None = field(default=None, repr=False)
-    values: torch.Tensor | None = field(default=None, repr=False)
-    entropy: float = 0.0
-    """Mean entropy of the policy, in nats per token."""
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids)
-
-
-RewardFunction = Callable[[Rollout], torch.Tensor]
 
 
 class Diverged(RuntimeError):
@@ -59,8 +31,9 @@ class PPO(Trainer):
     """Trains `policy` and `value` on `prompts` against `reward(rollout) -> scores [B]`.
 
     Roles: `policy` starts as it is in the backbone (or fresh), `reference` becomes a frozen copy of it (the bare base, if
-    the policy starts fresh), `value` a copy of the reward model, head included, where there is one (Ouyang et al. 2022),
-    else of the policy with a head that starts at 0. Metrics carry the names of the run folder's contract.
+    the policy starts fresh). With `value: adapter`, `value` is a copy of the reward model, head included, where there is one
+    (Ouyang et al. 2022), else of the policy with a head that starts at 0. With `value: head` it is a head that starts at 0 on the
+    policy's own adapter, read from the same forward pass. Metrics carry the names of the run folder's contract.
     """
 
     roles = ("policy", "reference", "reward", "value")
@@ -76,7 +49,7 @@ class PPO(Trainer):
         room = prompt_room(backbone, config.max_new_tokens, config.max_tokens)
         self.encoded, self.notes = encode_prompts(backbone, self.prompts, room)
         self._make_roles()
-        self.optimizer = adam(backbone.parameters("policy"), backbone.parameters("value"))
+        self.optimizer = adam(*self._parameter_groups())
         self.generator = torch.Generator().manual_seed(config.seed)
         episodes = config.batch_size * config.steps
         self.kl_target = min(config.kl_target, KL_PER_TOKEN * config.max_new_tokens)
@@ -84,6 +57,8 @@ class PPO(Trainer):
                                                (config.kl_horizon or episodes / 20) if config.kl_target else None)
         self.gain, self.bias = 1.0, 0.0
         self.missing_end, self.steps_above = config.missing_end, 0
+        self.reference_length = math.inf
+        """Mean length of the reference's responses in tokens, where the length penalty begins."""
 
     def prepare(self) -> None:
         """Sample the reference once: how often it ends in time, and the mean and spread of the reward on it."""
@@ -94,8 +69,9 @@ class PPO(Trainer):
             asked = [self.encoded[i].ids for i in chosen]
             answers = sample(self.backbone, asked, Sampling(config.max_new_tokens, config.temperature),
                              torch.Generator().manual_seed(config.seed + 1), batch=config.batch_size, breathe=self.breathe)
-        rollout = self._rollout([self.prompts[i] for i in chosen], asked, answers)
+        rollout = make_rollout(self.backbone, [self.prompts[i] for i in chosen], asked, answers)
         ended = rollout.ended.float().mean().item()
+        self.reference_length = rollout.mask.sum(1).mean().item()
         if self.missing_end == "auto":
             self.missing_end = "replace" if ended > 0.5 else "none"
         scores = self.reward(rollout).float().cpu()
@@ -103,7 +79,8 @@ class PPO(Trainer):
             self.gain, self.bias = rl_math.gain_and_bias(scores)
         self.events.append({"event": "reference", "step": self.step, "samples": count, "ended": ended,
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
-                            "score_std": scores.std(correction=0).item(), "gain": self.gain, "bias": self.bias})
+                            "score_std": scores.std(correction=0).item(), "gain": self.gain, "bias": self.bias,
+                            "length": self.reference_length})
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -115,8 +92,7 @@ class PPO(Trainer):
         sampled = clock()
         self.measure(rollout)
         raw = self.reward(rollout).float().cpu()
-        scores = rl_math.missing_end_scores(self.gain * raw + self.bias, rollout.ended, mode=self.missing_end,
-                                            penalty=config.missing_end_score)
+        scores = self.shaped(raw, rollout)
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
         advantages, returns, metrics = self.advantages(rollout, scores, kl)
         scored = clock()
@@ -125,35 +101,29 @@ class PPO(Trainer):
         self._remember(rollout, raw)
         return metrics | {"time/rollout": sampled - started, "time/score": scored - sampled, "time/update": clock() - scored}
 
+    def shaped(self, raw: torch.Tensor, rollout: Rollout) -> torch.Tensor:
+        """What PPO is told of raw scores [B]: normalised, clipped, scaled, less the penalties for length and for a missing end."""
+        config = self.config
+        scores = self.gain * raw + self.bias
+        if config.reward_clip:
+            scores = scores.clamp(-config.reward_clip, config.reward_clip)
+        scores = config.reward_scale * scores
+        if config.length_penalty:
+            scores = scores - config.length_penalty * (rollout.mask.sum(1) - self.reference_length).clamp(min=0)
+        return rl_math.missing_end_scores(scores, rollout.ended, mode=self.missing_end, penalty=config.missing_end_score)
+
     def rollout(self, chosen: list[int], generator: torch.Generator) -> Rollout:
         """Sample one response of the policy to each chosen prompt."""
         asked = [self.encoded[i].ids for i in chosen]
         with self.backbone.use("policy"):
             answers = sample(self.backbone, asked, Sampling(self.config.max_new_tokens, self.config.temperature),
                              generator, breathe=self.breathe)
-        return self._rollout([self.prompts[i] for i in chosen], asked, answers)
+        return make_rollout(self.backbone, [self.prompts[i] for i in chosen], asked, answers)
 
-    @torch.no_grad()
     def measure(self, rollout: Rollout) -> None:
-        """Fill in log-probabilities under policy and reference, values and entropy, from training's own forward pass.
-
-        Log-probabilities are recomputed rather than kept from sampling, so that the first ratio is 1.
-        """
-        rollout.logprobs, rollout.ref_logprobs, rollout.values = (torch.zeros_like(rollout.mask) for _ in range(3))
-        entropy = 0.0
-        for part in micro_batches(self._by_length(rollout, range(len(rollout))), self.config.micro_batch):
-            batch = _Batch(self.backbone, rollout, part)
-            with self.backbone.use("policy"):
-                logprobs, part_entropy = batch.logprobs(self.config.temperature)
-            with self.backbone.use("reference"):
-                ref_logprobs, _ = batch.logprobs(self.config.temperature)
-            with self.backbone.use("value"):
-                values = batch.values()
-            for grid, tokens in ((rollout.logprobs, logprobs), (rollout.ref_logprobs, ref_logprobs), (rollout.values, values)):
-                grid[part, :max(batch.lengths)] = batch.grid(tokens).cpu()
-            entropy += part_entropy.sum().item()
-            self.breathe()
-        rollout.entropy = entropy / rollout.mask.sum().item()
+        """Fill in what the update needs, from training's own forward pass."""
+        measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
+                breathe=self.breathe)
 
     def advantages(self, rollout: Rollout, scores: torch.Tensor, kl: float) -> tuple[torch.Tensor, torch.Tensor, dict]:
         """Whitened advantages and returns [B, R], and the metrics of the rollout."""
@@ -168,10 +138,11 @@ class PPO(Trainer):
         if config.whiten_rewards:
             rewards = rl_math.whiten(rewards, mask, shift_mean=False)
         advantages, returns = rl_math.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
-        k3 = rl_math.kl_estimates(rollout.logprobs, rollout.ref_logprobs)[2]
+        _, k2, k3 = rl_math.kl_estimates(rollout.logprobs, rollout.ref_logprobs)
         metrics = {
             "objective/kl": kl,
             "objective/kl_per_token": kl * len(rollout) / mask.sum().item(),
+            "objective/kl_k2": (k2 * mask).sum(1).mean().item(),
             "objective/kl_k3": (k3 * mask).sum(1).mean().item(),
             "objective/kl_coef": self.controller.coef,
             "objective/scores_normalised": scores.mean().item(),
@@ -184,50 +155,74 @@ class PPO(Trainer):
         return rl_math.whiten(advantages, mask), returns, metrics
 
     def update(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor) -> dict:
-        """`ppo_epochs` passes of `minibatches` optimiser steps over the rollout; returns their mean statistics."""
+        """`ppo_epochs` passes of `minibatches` optimiser steps over the rollout; returns their mean statistics.
+
+        With `update_stop`, a minibatch on which the policy has moved further than that ends the passes, before it is learnt from.
+        """
         config = self.config
         rate = self.set_learning_rates(self.rate, config.value_learning_rate or 2 * self.rate)
         totals: dict[str, float] = {}
-        parts = [part for _ in range(config.ppo_epochs) for part in self._minibatches(rollout)]
-        for part in parts:
-            for name, value in self._optimise(rollout, advantages, returns, part).items():
-                totals[name] = totals.get(name, 0.0) + value / len(parts)
-        return {"lr": rate} | totals
+        done = 0
+        for part in [part for _ in range(config.ppo_epochs) for part in self._minibatches(rollout)]:
+            found = self._optimise(rollout, advantages, returns, part)
+            if found is None:
+                break
+            done += 1
+            for name, value in found.items():
+                totals[name] = totals.get(name, 0.0) + value
+        return {"lr": rate, "policy/updates": done} | {name: value / done for name, value in totals.items()}
 
-    def _optimise(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int]) -> dict:
-        """One optimiser step on `rows`; every loss is divided by the token count of the whole step."""
-        config, backbone = self.config, self.backbone
+    def _optimise(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int]) -> dict | None:
+        """One optimiser step on `rows`; every loss is divided by the token count of the whole step. None if the policy had
+        moved too far for one."""
         tokens = rollout.mask[rows].sum().item()
-        sums: dict[str, float] = {}
-        with backbone.checkpointing(config.gradient_checkpointing):
-            for part in micro_batches(self._by_length(rollout, rows), config.micro_batch):
-                batch = _Batch(backbone, rollout, part)
-                old, adv, ret, values_old, mask = (batch.trim(x) for x in (
-                    rollout.logprobs, advantages, returns, rollout.values, rollout.mask))
-                with backbone.use("policy"):
-                    logprobs, entropy = batch.logprobs(config.temperature)
-                    policy, stats = rl_math.policy_loss(batch.grid(logprobs), old, adv, mask, clip=config.clip, tokens=tokens)
-                    policy.backward()
-                with backbone.use("value"):
-                    value, value_stats = rl_math.value_loss(batch.grid(batch.values()), values_old, ret, mask,
-                                                            clip=config.value_clip, tokens=tokens)
-                    (config.value_coef * value).backward()
-                for name, x in {"loss/policy": policy, "loss/value": value, "policy/approxkl": stats["approxkl"],
-                                "policy/clipfrac": stats["clipfrac"], "val/ratio": stats["ratio"],
-                                "policy/entropy": entropy.sum() / tokens, "value/clipfrac": value_stats["clipfrac"]}.items():
-                    sums[name] = sums.get(name, 0.0) + x.item()
-                self.breathe()
+        with self.backbone.checkpointing(self.config.gradient_checkpointing):
+            sums = self.accumulate(rollout.by_length(rows), lambda part: self._backward(
+                Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens))
+        if self.config.update_stop and sums["policy/approxkl"] > self.config.update_stop:
+            self.optimizer.zero_grad()
+            return None
         sums["grad_norm"] = self.clip_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sums
+
+    def _backward(self, batch: Batch, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, tokens: float) -> dict:
+        """Gradients of policy and value on one micro-batch of a step of `tokens` tokens; its share of the step's statistics."""
+        config, backbone = self.config, self.backbone
+        old, adv, ret, values_old, mask = (batch.trim(x) for x in (rollout.logprobs, advantages, returns, rollout.values, rollout.mask))
+
+        def value_loss(values):
+            loss, stats = rl_math.value_loss(batch.grid(values), values_old, ret, mask, clip=config.value_clip, tokens=tokens)
+            return config.value_coef * loss, {"loss/value": loss.detach(), "value/clipfrac": stats["clipfrac"]}
+
+        with backbone.use("policy"):
+            read = batch.read(config.temperature, entropy=config.entropy_coef > 0)
+            loss, stats = rl_math.policy_loss(batch.grid(read.logprobs), old, adv, mask, clip=config.clip, tokens=tokens,
+                                              dual_clip=config.dual_clip)
+            found = {"loss/policy": loss.detach(), "policy/approxkl": stats["approxkl"], "policy/clipfrac": stats["clipfrac"],
+                     "val/ratio": stats["ratio"]}
+            if config.entropy_coef:
+                found["policy/entropy"] = (entropy := read.entropy.sum() / tokens).detach()
+                loss = loss - config.entropy_coef * entropy
+            if self.value_role == "policy":
+                value, more = value_loss(batch.values(read))
+                loss, found = loss + value, found | more
+            loss.backward()
+        if self.value_role == "value":
+            with backbone.use("value"):
+                value, more = value_loss(batch.values())
+                value.backward()
+            found |= more
+        return {name: value.item() for name, value in found.items()}
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
         return super().state_dict() | {
             "generator": self.generator.get_state(), "controller": self.controller.state_dict(), "gain": self.gain,
-            "bias": self.bias, "missing_end": self.missing_end, "steps_above": self.steps_above}
+            "bias": self.bias, "missing_end": self.missing_end, "steps_above": self.steps_above,
+            "reference_length": self.reference_length}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
@@ -235,6 +230,7 @@ class PPO(Trainer):
         self.controller.load_state_dict(state["controller"])
         self.gain, self.bias = state["gain"], state["bias"]
         self.missing_end, self.steps_above = state["missing_end"], state["steps_above"]
+        self.reference_length = state["reference_length"]
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -244,21 +240,22 @@ class PPO(Trainer):
             backbone.copy_role("reference", "policy")
         else:
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-        if "reward" in backbone.roles:
+        self.value_role = "value" if config.value == "adapter" else "policy"
+        if self.value_role == "value" and "reward" in backbone.roles:
             backbone.copy_role("value", "reward")
         else:
-            backbone.copy_role("value", "policy")
-            backbone.new_head("value", zero=True)
-        backbone.train("policy", "value")
+            if self.value_role == "value":
+                backbone.copy_role("value", "policy")
+            backbone.new_head(self.value_role, zero=True)
+        backbone.train("policy", self.value_role)
 
-    def _rollout(self, prompts: list[Prompt], asked: list[list[int]], answers: list[list[int]]) -> Rollout:
-        lengths = torch.tensor([len(answer) for answer in answers])
-        mask = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).float()
-        return Rollout(prompts, asked, answers, [text_of(self.backbone, ids) for ids in answers],
-                       torch.tensor([ids[-1] in self.backbone.stop_ids for ids in answers]), mask)
-
-    def _by_length(self, rollout: Rollout, rows) -> list[int]:
-        return sorted(rows, key=lambda i: (len(rollout.prompt_ids[i]) + len(rollout.response_ids[i]), i))
+    def _parameter_groups(self) -> tuple[list, list]:
+        """(the policy's adapter, all that belongs to the value alone)."""
+        policy = self.backbone.named_parameters("policy")
+        value = self.backbone.named_parameters(self.value_role)
+        if self.value_role == "policy":
+            policy, value = ({n: p for n, p in policy.items() if n.startswith("head.") == head} for head in (False, True))
+        return list(policy.values()), list(value.values())
 
     def _minibatches(self, rollout: Rollout) -> list[list[int]]:
         """A fresh random split of the rows into `minibatches` parts, as equal as they can be."""
@@ -278,29 +275,3 @@ class PPO(Trainer):
         self.samples = [{"step": self.step, "prompt": rollout.prompts[i], "response": rollout.responses[i],
                          "score": raw[i].item(), "kl": kl[i].item(), "ended": bool(rollout.ended[i])}
                         for i in range(min(4, len(rollout)))]
-
-
-class _Batch:
-    """A micro-batch of a rollout on the device: token rows, and where their response tokens stand."""
-
-    def __init__(self, backbone: Backbone, rollout: Rollout, rows: list[int]):
-        self.backbone, self.rows = backbone, rows
-        self.lengths = [len(rollout.response_ids[i]) for i in rows]
-        self.ids = pad_right([rollout.prompt_ids[i] + rollout.response_ids[i] for i in rows], backbone.pad_id, backbone.device)
-        self.where = response_positions([len(rollout.prompt_ids[i]) for i in rows], self.lengths, self.ids.device)
-        self.mask = self.trim(rollout.mask).bool()
-
-    def logprobs(self, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-        return token_logprobs(self.backbone, self.ids, *self.where, temperature)
-
-    def values(self) -> torch.Tensor:
-        """[N]: the value of the state before each response token."""
-        return self.backbone.heads["value"](self.backbone.hidden(self.ids)[self.where])
-
-    def trim(self, grid: torch.Tensor) -> torch.Tensor:
-        """These rows of a [B, R] tensor, cut to their own longest response, on the device."""
-        return grid[self.rows, :max(self.lengths)].to(self.ids.device)
-
-    def grid(self, tokens: torch.Tensor) -> torch.Tensor:
-        """[N] response tokens -> [b, r], zero where there is none."""
-        return torch.zeros(self.mask.shape, dtype=tokens.dtype, device=tokens.device).masked_scatter(self.mask, tokens)

@@ -41,14 +41,16 @@ class SFT(Trainer):
         start, config = time.perf_counter(), self.config
         batch = batch_of(self.step, [len(r.ids) for r in self.rows], config.batch_size, config.seed)
         tokens = sum(len(self.rows[i].completion_ids) for i in batch)
-        rate, total = self.set_learning_rates(self.rate), 0.0
+        rate = self.set_learning_rates(self.rate)
+
+        def backward(part: list[int]) -> dict:
+            loss = self._nll([self.rows[i] for i in part]) / tokens  # of the whole step: micro-batches add up exactly
+            loss.backward()
+            return {"loss/train": loss.item()}
+
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
-            for micro in micro_batches(batch, config.micro_batch):
-                loss = self._nll([self.rows[i] for i in micro]) / tokens  # of the whole step: micro-batches add up exactly
-                loss.backward()
-                total += loss.item()
-                self.breathe()
-        metrics = {"loss/train": total, "lr": rate, "grad_norm": self.clip_gradients()}
+            sums = self.accumulate(batch, backward)
+        metrics = {**sums, "lr": rate, "grad_norm": self.clip_gradients()}
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
@@ -61,7 +63,7 @@ class SFT(Trainer):
         with self.backbone.use("policy"):
             total = 0.0
             for micro in micro_batches(sorted(range(len(self.held_out)), key=lambda i: len(self.held_out[i].ids)),
-                                       self.config.micro_batch or self.config.batch_size):
+                                       self.micro_batch or self.config.batch_size):
                 total += self._nll([self.held_out[i] for i in micro]).item()
                 self.breathe()
         return total / sum(len(row.completion_ids) for row in self.held_out)
@@ -74,4 +76,4 @@ class SFT(Trainer):
         """Summed negative log-likelihood of the completions, in nats."""
         ids = pad_right([row.ids for row in rows], self.backbone.pad_id, self.backbone.device)
         where = response_positions([len(r.prompt_ids) for r in rows], [len(r.completion_ids) for r in rows], ids.device)
-        return -token_logprobs(self.backbone, ids, *where)[0].sum()
+        return -token_logprobs(self.backbone, ids, *where).sum()

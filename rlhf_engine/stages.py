@@ -23,7 +23,7 @@ from rlhf_engine.ppo import PPO, Diverged
 from rlhf_engine.reward import Reward, RewardModel
 from rlhf_engine.runs import Run
 from rlhf_engine.sft import SFT
-from rlhf_engine.training import Trainer
+from rlhf_engine.training import Trainer, out_of_memory
 
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
@@ -162,7 +162,7 @@ def headline(metrics: dict) -> str:
 
 def advice(error: BaseException) -> str:
     """What a user can do about a failed run, in one sentence."""
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
+    if out_of_memory(error):
         return "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; then resume."
     if isinstance(error, Diverged):
         return "Lower learning_rate or raise kl_coef and start again from the last good checkpoint."

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Trainer:
         self.backbone, self.config, self.breathe = backbone, config, breathe
         self.step, self.total_steps = 0, 0
         self.max_tokens = min(config.max_tokens, backbone.longest)
+        self.micro_batch = config.micro_batch
+        """Rows per forward pass; smaller than asked for once memory has run out."""
         self.rate = config.learning_rate or config.rate_scale * fitted_learning_rate(backbone.hidden_size)
         self.samples: list[dict] = []
         """Texts of the last step, for samples.jsonl."""
@@ -59,10 +62,10 @@ class Trainer:
 
     def state_dict(self) -> dict:
         """Everything the next step depends on, except the adapters and heads."""
-        return {"step": self.step, "optimizer": self.optimizer.state_dict()}
+        return {"step": self.step, "micro_batch": self.micro_batch, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.step = state["step"]
+        self.step, self.micro_batch = state["step"], state["micro_batch"]
         self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self, folder: Path) -> None:
@@ -79,6 +82,31 @@ class Trainer:
                 self.backbone.fill_role(role, folder / role)
         self.load_state_dict(load_state(folder))
 
+    def accumulate(self, rows: list[int], backward: Callable[[list[int]], dict[str, float]]) -> dict[str, float]:
+        """Gradients of one optimiser step: `backward(part)` for each micro-batch of `rows`; returns the sums of what it returns.
+
+        When memory runs out, the gradients are dropped and the step begins again with micro-batches of half the size: losses are
+        divided by counts of the whole step, so its gradients are the same. Raises what came if single rows do not fit.
+        """
+        while True:
+            sums: dict[str, float] = {}
+            try:
+                for part in micro_batches(rows, self.micro_batch):
+                    for name, value in backward(part).items():
+                        sums[name] = sums.get(name, 0.0) + value
+                    self.breathe()
+                return sums
+            except RuntimeError as error:
+                size = min(self.micro_batch or len(rows), len(rows))
+                if size == 1 or not out_of_memory(error):
+                    raise
+            # Outside of `except`, where the error no longer holds on to the tensors of the failed pass.
+            self.optimizer.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.micro_batch = -(-size // 2)
+            self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
+
     def set_learning_rates(self, *rates: float) -> float:
         """Peak rate of each parameter group times the schedule at this step; returns the first."""
         scale = schedule(self.step, self.total_steps, self.config.warmup, self.config.schedule)
@@ -90,6 +118,12 @@ class Trainer:
         """Clip to `max_grad_norm`, unless that is 0; returns the global norm before."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf).item()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, on a GPU or on the CPU (whose allocator raises a plain RuntimeError)."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error).lower() for words in ("out of memory", "not enough memory", "allocate memory"))
 
 
 def fitted_learning_rate(width: int) -> float:
@@ -112,11 +146,21 @@ def adam(*groups: list[torch.nn.Parameter]) -> torch.optim.Adam:
     return torch.optim.Adam([{"params": group} for group in groups], lr=0.0, eps=1e-5)
 
 
-def split_held_out(rows: list, share: float, seed: int) -> tuple[list, list]:
-    """(training rows, held-out rows), a seeded shuffle; at least one of each when both are asked for."""
+def split_held_out(rows: list, share: float, seed: int, key: Callable | None = None) -> tuple[list, list]:
+    """(training rows, held-out rows), a seeded shuffle; at least one of each when both are asked for.
+
+    Rows of equal `key` (the prompt, say) stay on one side, for a row is not held out whose twin is trained on.
+    """
     shuffled = random.Random(f"{seed} held out").sample(rows, len(rows))
+    keys = [key(row) if key else i for i, row in enumerate(shuffled)]
     count = min(max(round(share * len(rows)), 1), len(rows) - 1) if share and len(rows) > 1 else 0
-    return shuffled[count:], shuffled[:count]
+    sizes, held, taken = Counter(keys), set(), 0
+    for k in list(sizes)[:-1]:  # one key at least is left to train on
+        if taken >= count:
+            break
+        held.add(k)
+        taken += sizes[k]
+    return [row for row, k in zip(shuffled, keys) if k not in held], [row for row, k in zip(shuffled, keys) if k in held]
 
 
 def step_count(rows: int, batch: int, epochs: float, steps: int) -> int:

@@ -21,7 +21,7 @@ ROWS, COLUMNS = torch.tensor([0, 0, 0]), torch.tensor([2, 3, 4])
 
 def logprobs(backbone, role):
     with backbone.use(role):
-        return token_logprobs(backbone, IDS, ROWS, COLUMNS)[0]
+        return token_logprobs(backbone, IDS, ROWS, COLUMNS)
 
 
 def four_roles(path, dtype="fp32") -> Backbone:
@@ -71,11 +71,11 @@ def test_everything_trainable_is_fp32_and_the_base_is_frozen(tiny_model, dtype):
 def test_policy_gradient_is_unchanged_by_passes_of_other_roles_in_between(tiny_model):
     backbone = four_roles(tiny_model)
     with backbone.use("policy"):
-        token_logprobs(backbone, IDS, ROWS, COLUMNS)[0].sum().backward()
+        token_logprobs(backbone, IDS, ROWS, COLUMNS).sum().backward()
     alone = gradients(backbone, "policy")
     clear(backbone)
     with backbone.use("policy"):
-        loss = token_logprobs(backbone, IDS, ROWS, COLUMNS)[0].sum()
+        loss = token_logprobs(backbone, IDS, ROWS, COLUMNS).sum()
         with backbone.use("value"):
             backbone.heads["value"](backbone.hidden(IDS)).sum().backward()
         with torch.no_grad():
@@ -98,7 +98,7 @@ def test_reference_is_bit_equal_after_policy_steps(tiny_model):
     optimizer = torch.optim.Adam(backbone.parameters("policy"), lr=1e-2)
     for _ in range(5):
         with backbone.use("policy"):
-            token_logprobs(backbone, IDS, ROWS, COLUMNS)[0].sum().backward()
+            token_logprobs(backbone, IDS, ROWS, COLUMNS).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     assert torch.equal(before, logprobs(backbone, "reference"))
@@ -113,7 +113,7 @@ def test_gradients_after_a_rollout_equal_those_before_it(tiny_model, dtype):
     def gradient():
         clear(backbone)
         with backbone.use("policy"):
-            values = token_logprobs(backbone, IDS, ROWS, COLUMNS)[0]
+            values = token_logprobs(backbone, IDS, ROWS, COLUMNS)
             values.sum().backward()
         return values.detach(), gradients(backbone, "policy")
 
@@ -141,7 +141,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(tiny_model):
     for enabled in (False, True):
         clear(backbone)
         with backbone.checkpointing(enabled), backbone.use("policy"):
-            token_logprobs(backbone, IDS, ROWS, COLUMNS)[0].sum().backward()
+            token_logprobs(backbone, IDS, ROWS, COLUMNS).sum().backward()
         found.append(gradients(backbone, "policy"))
     assert found[0].keys() == found[1].keys()
     for name in found[0]:
@@ -205,7 +205,7 @@ def test_dropping_another_role_keeps_the_one_in_use(tiny_llama):
     before = logprobs(backbone, "policy").detach()
     with backbone.use("policy"):
         backbone.drop_role("value")
-        assert torch.equal(token_logprobs(backbone, IDS, ROWS, COLUMNS)[0].detach(), before)
+        assert torch.equal(token_logprobs(backbone, IDS, ROWS, COLUMNS).detach(), before)
 
 
 def test_an_adapter_of_another_base_is_refused_by_its_fingerprint(tiny_llama, tiny_qwen3, tmp_path):

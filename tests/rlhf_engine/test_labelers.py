@@ -8,7 +8,7 @@ import torch
 
 from rlhf_engine.config import UserError
 from rlhf_engine.labelers import FunctionReward, is_function, load_function, prompt_text, score_text
-from rlhf_engine.ppo import Rollout
+from rlhf_engine.rollout import Rollout
 
 
 @pytest.mark.parametrize(("spec", "expected"), [

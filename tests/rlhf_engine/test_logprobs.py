@@ -5,7 +5,7 @@ import torch
 
 from rlhf_engine import logprobs as module
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
+from rlhf_engine.logprobs import pad_right, read_tokens, response_positions
 
 PROMPTS, RESPONSES = [[5, 6, 7], [8, 9], [10, 11, 12, 13]], [[20, 21], [22, 23, 24, 25], [26]]
 
@@ -14,7 +14,8 @@ def measured(backbone, temperature=1.0, order=(0, 1, 2), pad=None):
     rows = [PROMPTS[i] + RESPONSES[i] for i in order]
     ids = pad_right(rows, backbone.pad_id if pad is None else pad, backbone.device)
     where = response_positions([len(PROMPTS[i]) for i in order], [len(RESPONSES[i]) for i in order], ids.device)
-    return token_logprobs(backbone, ids, *where, temperature)
+    tokens = read_tokens(backbone, ids, *where, temperature, entropy=True)
+    return tokens.logprobs, tokens.entropy
 
 
 def expected(backbone, temperature=1.0):
@@ -63,6 +64,35 @@ def test_chunks_change_neither_values_nor_gradients(tiny_llama, monkeypatch, chu
     for name, gradient in found[0][1].items():
         assert (gradient - found[1][1][name]).norm() <= 1e-3 * found[1][1][name].norm()
     assert any(g.abs().max() > 0 for g in found[0][1].values())
+
+
+def test_the_entropy_has_the_gradient_of_the_full_softmax(tiny_llama, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 3)
+    backbone = Backbone.load(str(tiny_llama))
+    backbone.new_role("policy", rank=2)
+    backbone.train("policy")
+    found = []
+    for entropies in (lambda: measured(backbone)[1], lambda: expected(backbone)[1]):
+        with backbone.use("policy"):
+            entropies().sum().backward()
+        found.append({n: p.grad.clone() for n, p in backbone.named_parameters("policy").items()})
+        for p in backbone.parameters("policy"):
+            p.grad = None
+    for name, gradient in found[0].items():
+        assert (gradient - found[1][name]).norm() <= 1e-3 * found[1][name].norm() + 1e-9, name
+    assert any(g.abs().max() > 0 for g in found[0].values())
+
+
+def test_the_hidden_states_are_those_the_head_reads(tiny_model):
+    backbone = Backbone.load(str(tiny_model))
+    ids = pad_right([p + r for p, r in zip(PROMPTS, RESPONSES)], backbone.pad_id, backbone.device)
+    rows, columns = response_positions(list(map(len, PROMPTS)), list(map(len, RESPONSES)), ids.device)
+    with torch.no_grad():
+        expected_states = backbone.hidden(ids)[rows, columns]
+        for linear in (True, False):  # as for a model whose logits are capped or scaled
+            backbone.head_is_linear = linear
+            assert torch.equal(read_tokens(backbone, ids, rows, columns).hidden, expected_states)
+            assert read_tokens(backbone, ids, rows, columns).entropy is None
 
 
 def test_a_gradient_is_that_of_plain_autograd_on_the_logits(tiny_llama):

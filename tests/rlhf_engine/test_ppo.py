@@ -232,6 +232,26 @@ def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_model, tmp_path)
     assert head + [without_time(m) for m in second] == whole
 
 
+def test_returns_are_taken_before_advantages_are_whitened(tiny_llama):
+    trainer = make(tiny_llama, kl_coef=0.3)
+    trainer.prepare()
+    rollout = trainer.rollout(list(range(4)), torch.Generator().manual_seed(0))
+    trainer.measure(rollout)
+    rollout.values = rollout.mask * torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(1))
+    scores = vowels(rollout)
+    advantages, returns, _ = trainer.advantages(rollout, scores, kl=0.0)
+    raw = torch.zeros_like(returns)
+    for i, ids in enumerate(rollout.response_ids):
+        after = 0.0
+        for t in reversed(range(len(ids))):
+            value, following = rollout.values[i, t].item(), rollout.values[i, t + 1].item() if t + 1 < len(ids) else 0.0
+            reward = -0.3 * (rollout.logprobs[i, t] - rollout.ref_logprobs[i, t]).item() + (scores[i].item() if t + 1 == len(ids) else 0.0)
+            raw[i, t] = after = reward + following - value + 0.95 * after
+    torch.testing.assert_close(returns, raw + rollout.values, rtol=1e-4, atol=1e-5)
+    kept = raw[rollout.mask.bool()]
+    torch.testing.assert_close(advantages[rollout.mask.bool()], (kept - kept.mean()) / kept.std(correction=0), rtol=1e-3, atol=1e-4)
+
+
 def test_advantages_are_white(tiny_llama):
     trainer = make(tiny_llama)
     trainer.prepare()

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from rlhf_engine.training import (
+    Trainer,
     adam,
     batch_of,
     fitted_learning_rate,
     load_state,
     micro_batches,
+    out_of_memory,
     save_state,
     schedule,
     split_held_out,
@@ -188,3 +190,51 @@ def test_the_fitted_learning_rate_falls_with_width():
     assert fitted_learning_rate(2000) == pytest.approx(5e-4)
     assert fitted_learning_rate(256) == pytest.approx(2.49e-3, rel=0.01)
     assert fitted_learning_rate(4096) == pytest.approx(2.86e-4, rel=0.01)
+
+
+# -- when memory runs out -----------------------------------------------------------------------------------------------
+
+class Small(Trainer):
+    """A trainer of one weight, on a machine with room for `room` rows at a time."""
+
+    def __init__(self, room: int, micro_batch: int = 0, error=torch.OutOfMemoryError("CUDA out of memory")):
+        self.weight, self.room, self.error = torch.nn.Parameter(torch.zeros(())), room, error
+        self.optimizer, self.events, self.step, self.micro_batch = torch.optim.SGD([self.weight], lr=1.0), [], 7, micro_batch
+        self.breathe, self.sizes = lambda: None, []
+
+    def backward(self, part: list[int]) -> dict:
+        self.sizes.append(len(part))
+        (self.weight * sum(part)).backward()  # gradients are there already when memory runs out
+        if len(part) > self.room:
+            raise self.error
+        return {"sum": float(sum(part)), "rows": len(part)}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. not enough memory")])
+def test_micro_batches_are_halved_until_they_fit_and_the_gradient_is_the_same(error):
+    whole, small = Small(room=100), Small(room=3, error=error)
+    rows = list(range(1, 11))
+    assert whole.accumulate(rows, whole.backward) == small.accumulate(rows, small.backward) == {"sum": 55.0, "rows": 10}
+    assert whole.weight.grad == small.weight.grad == 55
+    assert small.sizes == [10, 5, 3, 3, 3, 1] and small.micro_batch == 3 and whole.micro_batch == 0
+    assert small.events == [{"event": "memory", "step": 7, "micro_batch": 5, "was": 10}, {"event": "memory", "step": 7, "micro_batch": 3, "was": 5}]
+    small.accumulate(rows, small.backward)
+    assert small.sizes[6:] == [3, 3, 3, 1]  # it has learnt
+
+
+def test_what_does_not_fit_row_by_row_and_other_errors_are_raised():
+    hopeless = Small(room=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        hopeless.accumulate([1, 2, 3], hopeless.backward)
+    assert hopeless.sizes == [3, 2, 1]
+    wrong = Small(room=1, error=RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        wrong.accumulate([1, 2], wrong.backward)
+    assert wrong.sizes == [2] and not wrong.events
+
+
+def test_a_real_cpu_allocator_that_fails_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    assert out_of_memory(caught.value) and not out_of_memory(ValueError("shapes"))

@@ -1,0 +1,107 @@
+"""Prompts, sampled responses, and what policy, reference and value say about every token of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.encoding import Prompt
+from rlhf_engine.generate import nothing, text_of
+from rlhf_engine.logprobs import Tokens, pad_right, read_tokens, response_positions
+from rlhf_engine.training import micro_batches
+
+
+@dataclass
+class Rollout:
+    """Prompts, sampled responses and everything measured on them. B rows, R the longest response.
+
+    `logprobs`, `ref_logprobs`, `values` and `mask` are [B, R] fp32 on the CPU, in nats per token, zero where masked.
+    """
+
+    prompts: list[Prompt]
+    prompt_ids: list[list[int]]
+    response_ids: list[list[int]]
+    """With the stop token, where the response ended."""
+    responses: list[str]
+    ended: torch.Tensor
+    """[B] bool: the response ends with a stop token."""
+    mask: torch.Tensor = field(repr=False)
+    logprobs: torch.Tensor | None = field(default=None, repr=False)
+    ref_logprobs: torch.Tensor | None = field(default=None, repr=False)
+    values: torch.Tensor | None = field(default=None, repr=False)
+    entropy: float = 0.0
+    """Mean entropy of the policy, in nats per token."""
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    def by_length(self, rows) -> list[int]:
+        """`rows` in the order of their lengths, so that little is padded."""
+        return sorted(rows, key=lambda i: (len(self.prompt_ids[i]) + len(self.response_ids[i]), i))
+
+
+RewardFunction = Callable[[Rollout], torch.Tensor]
+
+
+def make_rollout(backbone: Backbone, prompts: list[Prompt], asked: list[list[int]], answers: list[list[int]]) -> Rollout:
+    """Prompts, their token ids and the sampled responses, with nothing measured yet."""
+    lengths = torch.tensor([len(answer) for answer in answers])
+    mask = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).float()
+    return Rollout(prompts, asked, answers, [text_of(backbone, ids) for ids in answers],
+                   torch.tensor([ids[-1] in backbone.stop_ids for ids in answers]), mask)
+
+
+@torch.no_grad()
+def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperature: float = 1.0, micro_batch: int = 0,
+            breathe: Callable[[], None] = nothing) -> None:
+    """Fill in log-probabilities under policy and reference, values and entropy, from training's own forward pass.
+
+    Log-probabilities are recomputed rather than kept from sampling, so that the first ratio is 1. `value_role` is "value", an
+    adapter of its own, or "policy", whose pass its head then shares.
+    """
+    rollout.logprobs, rollout.ref_logprobs, rollout.values = (torch.zeros_like(rollout.mask) for _ in range(3))
+    entropy = 0.0
+    for part in micro_batches(rollout.by_length(range(len(rollout))), micro_batch):
+        batch = Batch(backbone, rollout, part)
+        with backbone.use("policy"):
+            tokens = batch.read(temperature, entropy=True)
+            values = batch.values(tokens) if value_role == "policy" else None
+        with backbone.use("reference"):
+            ref_logprobs = batch.read(temperature).logprobs
+        if values is None:
+            with backbone.use("value"):
+                values = batch.values()
+        for grid, found in ((rollout.logprobs, tokens.logprobs), (rollout.ref_logprobs, ref_logprobs), (rollout.values, values)):
+            grid[part, :max(batch.lengths)] = batch.grid(found).cpu()
+        entropy += tokens.entropy.sum().item()
+        breathe()
+    rollout.entropy = entropy / rollout.mask.sum().item()
+
+
+class Batch:
+    """A micro-batch of a rollout on the device: token rows, and where their response tokens stand."""
+
+    def __init__(self, backbone: Backbone, rollout: Rollout, rows: list[int]):
+        self.backbone, self.rows = backbone, rows
+        self.lengths = [len(rollout.response_ids[i]) for i in rows]
+        self.ids = pad_right([rollout.prompt_ids[i] + rollout.response_ids[i] for i in rows], backbone.pad_id, backbone.device)
+        self.where = response_positions([len(rollout.prompt_ids[i]) for i in rows], self.lengths, self.ids.device)
+        self.mask = self.trim(rollout.mask).bool()
+
+    def read(self, temperature: float, *, entropy: bool = False) -> Tokens:
+        return read_tokens(self.backbone, self.ids, *self.where, temperature, entropy=entropy)
+
+    def values(self, tokens: Tokens | None = None) -> torch.Tensor:
+        """[N]: the value of the state before each response token; from the policy's pass where it has a head of its own."""
+        if tokens is not None:
+            return self.backbone.heads["policy"](tokens.hidden)
+        return self.backbone.heads["value"](self.backbone.hidden(self.ids)[self.where])
+
+    def trim(self, grid: torch.Tensor) -> torch.Tensor:
+        """These rows of a [B, R] tensor, cut to their own longest response, on the device."""
+        return grid[self.rows, :max(self.lengths)].to(self.ids.device)
+
+    def grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[N] response tokens -> [b, r], zero where there is none."""
+        return torch.zeros(self.mask.shape, dtype=tokens.dtype, device=tokens.device).masked_scatter(self.mask, tokens)
