@@ -10,6 +10,10 @@ from transformers import DynamicCache
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt, encode_prompt
+from rlhf_engine.lean import lean_decoder
+
+COMPACT = 0.75
+"""Share of rows still going below which the others leave the batch."""
 
 
 @dataclass(frozen=True)
@@ -59,40 +63,73 @@ def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits.softmax(-1)
 
 
+def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One token [B] from each row of probabilities [B, V], by the inverse of the cumulative distribution.
+
+    One random number a row, drawn on the CPU: cheap, and a row's fate does not hang on the size of the vocabulary.
+    """
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1:]
+    chance = torch.rand(len(probabilities), 1, generator=generator).to(total.device) * total
+    # Rounding must not reach the total itself, beyond which there is no token.
+    chance = torch.minimum(chance, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, chance, right=True)[:, 0]
+
+
+class CachedDecoder:
+    """The model's own forward pass with transformers' cache, under the role in use at each call; the interface of `LeanDecoder`."""
+
+    def __init__(self, base):
+        self.base, self.cache = base, DynamicCache(config=base.config)
+        self.hidden: torch.Tensor | None = None
+
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        new = torch.zeros_like(ids, dtype=torch.bool) if hidden is None else hidden
+        self.hidden = new if self.hidden is None else torch.cat([self.hidden, new], dim=1)
+        mask = (~self.hidden).long() if self.hidden.any() else None
+        return self.base(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
+                         logits_to_keep=1).logits[:, 0]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.hidden = self.hidden[rows]
+
+
 @torch.no_grad()
 def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None
            ) -> Iterator[list[tuple[int, int]]]:
     """Yield after each step the (row, token) pairs drawn, stop tokens included; ends when every row has ended.
 
-    The role in use at each step draws, so a consumer that interleaves other work must choose roles in scopes that
-    close before it asks for the next step. `generator` lives on the CPU: the same seed gives the same text anywhere.
+    The role in use at each step draws (with a `LeanDecoder`, as it was at the first), so a consumer that interleaves other work must
+    choose roles in scopes that close before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
     """
     longest = max(map(len, prompts)) + sampling.max_new_tokens
     if longest > backbone.longest:
         raise ValueError(f"prompt and response may take {longest} tokens, the model knows {backbone.longest} positions")
-    ids, mask = pad_left(prompts, backbone.pad_id, backbone.device)
+    unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache, stops = DynamicCache(config=backbone.base.config), torch.tensor(backbone.stop_ids)
-    rows = torch.arange(len(prompts))
-    padded = bool((mask == 0).any())
+    decoder = lean_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
+    logits = decoder(ids, positions, mask == 0)
+    if len(unique) < len(prompts):
+        which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
+        decoder.keep(which)
+        logits, ids, positions = logits[which], ids[which], positions[which]
+    stops, rows = torch.tensor(backbone.stop_ids, device=backbone.device), torch.arange(len(prompts))
+    live, newest = torch.ones(len(prompts), dtype=torch.bool, device=backbone.device), ids[:, -1].clone()
     for step in range(sampling.max_new_tokens):
-        logits = backbone.base(input_ids=ids, attention_mask=mask if padded else None, position_ids=positions,
-                               past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, 0].cpu()
-        if sampling.temperature == 0:
-            tokens = logits.argmax(-1)
-        else:
-            tokens = torch.multinomial(probabilities(logits, sampling), 1, generator=generator)[:, 0]
-        yield list(zip(rows.tolist(), tokens.tolist()))
-        going = ~torch.isin(tokens, stops)
-        if not going.any() or step + 1 == sampling.max_new_tokens:
+        if step:
+            logits = decoder(newest[:, None], positions)
+        tokens = logits[live].argmax(-1) if sampling.temperature == 0 else draw(probabilities(logits[live], sampling), generator)
+        yield list(zip(rows[live.cpu()].tolist(), tokens.tolist()))
+        newest[live] = tokens
+        live[live.clone()] = ~torch.isin(tokens, stops)
+        if not live.any():
             return
         positions = positions[:, -1:] + 1
-        if not going.all():
-            keep = going.nonzero()[:, 0].to(backbone.device)
-            cache.batch_select_indices(keep)
-            rows, tokens, mask, positions = rows[going], tokens[going], mask[keep], positions[keep]
-        ids = tokens[:, None].to(backbone.device)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        if live.sum() <= COMPACT * len(live):  # until then a row that has ended costs less than moving the cache
+            decoder.keep(live.nonzero()[:, 0])
+            rows, newest, positions, live = rows[live.cpu()], newest[live], positions[live], live[live]
 
 
 def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,

@@ -81,7 +81,7 @@ def test_a_role_against_itself_is_even(backbone, role):
     report, samples = compare(backbone, role, role, PROMPTS, by_length, per_prompt=8, sampling=Sampling(16))
     assert report["samples"] == len(samples) == 8 * len(PROMPTS) and report["prompts"] == len(PROMPTS)
     assert report["win_rate_low"] < 0.5 < report["win_rate_high"] and report["win_rate"] == pytest.approx(0.5, abs=0.1)
-    assert report["perplexity_ratio"] == pytest.approx(1, abs=0.1) and report["distinct_ratio"] == pytest.approx(1, abs=0.1)
+    assert report["perplexity_ratio"] == pytest.approx(1, abs=0.2) and report["distinct_ratio"] == pytest.approx(1, abs=0.1)
     assert report["kl"] == report["kl_per_token"] == 0
     assert sum(s["response"] != s["against"] for s in samples) > 0.9 * len(samples)  # fresh samples, not the same ones twice
     assert {s["prompt"] for s in samples} == set(PROMPTS)
@@ -138,7 +138,7 @@ def test_empty_responses_are_counted(backbone, monkeypatch):
     backbone.stop_ids = list(range(backbone.vocabulary))  # the first token ends it
     eos = backbone.tokenizer.eos_token_id
     with torch.no_grad():
-        monkeypatch.setattr("rlhf_engine.generate.torch.multinomial", lambda p, *_, **__: torch.full((len(p), 1), eos))
+        monkeypatch.setattr("rlhf_engine.generate.draw", lambda p, generator: torch.full((len(p),), eos))
         report, samples = compare(backbone, "policy", "against", PROMPTS, by_length, sampling=Sampling(4))
     assert report["empty"] == 1.0 and report["length"] == 1.0 and report["distinct_ratio"] == 0.0
     assert all(s["response"] == "" for s in samples)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.generate import Sampling, pad_left, probabilities, sample, stream
+from rlhf_engine.generate import CachedDecoder, Sampling, draw, pad_left, probabilities, sample, stream
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
 
@@ -118,3 +118,39 @@ def test_breathe_is_called_and_may_sample_itself(tiny_llama):
 def test_a_prompt_too_long_for_the_model_is_refused(backbone):
     with pytest.raises(ValueError, match="128 positions"):
         sample(backbone, [[5] * 120], Sampling(20))
+
+
+def test_draw_follows_the_probabilities_and_never_takes_what_has_none():
+    probabilities = torch.tensor([[0.0, 0.2, 0.0, 0.5, 0.3, 0.0]])
+    drawn = draw(probabilities.expand(20_000, -1), torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=6) / 20_000
+    assert (counts - probabilities[0]).abs().max() < 0.015 and counts[[0, 2, 5]].sum() == 0
+
+
+@pytest.mark.parametrize("chance", [0.0, 1 - 2**-24])
+def test_draw_at_the_ends_of_the_interval(monkeypatch, chance):
+    uneven = torch.rand(64, 50_000, generator=torch.Generator().manual_seed(0)).square() + 1e-9
+    rows = torch.cat([uneven / uneven.sum(-1, keepdim=True), torch.tensor([[0.0, 1.0] + [0.0] * 49_998])])
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator=None: torch.full(shape, chance))
+    drawn = draw(rows)
+    assert ((drawn >= 0) & (drawn < 50_000)).all() and (rows[torch.arange(65), drawn] > 0).all() and drawn[-1] == 1
+
+
+def test_equal_prompts_are_read_once(backbone, monkeypatch):
+    widths = []
+    monkeypatch.setattr("rlhf_engine.generate.lean_decoder", lambda base, rows, length: Spy(base, widths))
+    many = sample(backbone, [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], Sampling(6), torch.Generator().manual_seed(0))
+    assert widths[0] == (2, 5) and all(width == (4, 1) for width in widths[1:4])
+    assert many[0] != many[2]  # each draws its own
+    greedy = sample(backbone, [PROMPTS[0], PROMPTS[1], PROMPTS[0]], Sampling(6, temperature=0))
+    assert greedy == [sample(backbone, [p], Sampling(6, temperature=0))[0] for p in (PROMPTS[0], PROMPTS[1], PROMPTS[0])]
+
+
+class Spy(CachedDecoder):
+    def __init__(self, base, widths):
+        super().__init__(base)
+        self.widths = widths
+
+    def __call__(self, ids, positions, hidden=None):
+        self.widths.append(tuple(ids.shape))
+        return super().__call__(ids, positions, hidden)
