@@ -97,10 +97,9 @@ class Reward(Trainer):
         config = self.config
         if not preferences:
             raise UserError("there are no preferences to train on")
-        kept, held_out = split_held_out(preferences, config.held_out, config.seed, key=lambda p: str(p.prompt))
-        self.notes: list[str] = []
-        self.groups = self._groups(kept)
-        self.held_out = self._groups(held_out)
+        groups, self.notes = self._groups(preferences)
+        kept, held_out = split_held_out(list(zip(preferences, groups)), config.held_out, config.seed, key=lambda row: str(row[0].prompt))
+        self.groups, self.held_out = ([group for _, group in rows] for rows in (kept, held_out))
         self.total_steps = step_count(len(self.groups), config.batch_size, config.epochs, config.steps)
         if "policy" in backbone.roles:
             backbone.copy_role("reward", "policy")
@@ -193,16 +192,16 @@ class Reward(Trainer):
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _groups(self, preferences: list[Preference | Ranking]) -> list[Group]:
+    def _groups(self, preferences: list[Preference | Ranking]) -> tuple[list[Group], list[str]]:
+        """A batch element for each row of the data, and remarks on what was cut."""
         ranked = [compared(p) for p in preferences]
         encoded, notes = encode_examples(self.backbone, [(p.prompt, text) for p, (texts, _) in zip(preferences, ranked) for text in texts],
                                          self.max_tokens)
-        self.notes += [note for note in notes if note not in self.notes]
         rng, rows, groups = random.Random(f"{self.config.seed} bootstrap"), iter(encoded), []
         for preference, (texts, pairs) in zip(preferences, ranked):
             weights = [rng.expovariate(1.0) if self.config.ensemble > 1 else 1.0 for _ in range(self.config.ensemble)]
             groups.append(Group([next(rows).ids for _ in texts], [self._with_margin(preference, *pair) for pair in pairs], weights))
-        return groups
+        return groups, notes
 
     def _with_margin(self, preference: Preference | Ranking, better: int, worse: int, tied: bool) -> tuple[int, int, bool, float]:
         if isinstance(preference, Preference):
