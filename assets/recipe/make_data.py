@@ -99,7 +99,7 @@ def mean_logprob(backbone: Backbone, texts: list[str]) -> list[float]:
     rows = [backbone.tokenizer(text)["input_ids"] for text in texts]
     ids = pad_right(rows, backbone.pad_id, backbone.device)
     lengths = [len(row) - 1 for row in rows]
-    values, _ = token_logprobs(backbone, ids, *response_positions([1] * len(rows), lengths, ids.device))
+    values = token_logprobs(backbone, ids, *response_positions([1] * len(rows), lengths, ids.device))
     return [part.mean().item() for part in values.split(lengths)]
 
 
