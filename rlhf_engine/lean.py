@@ -40,6 +40,7 @@ class LeanDecoder:
     Made by `lean_decoder`, in the scope of a role; later changes to the role do not reach it.
     """
 
+    @torch.autocast("cpu", enabled=False)
     def __init__(self, base, rows: int, length: int):
         decoder, config = base.get_decoder(), base.config.get_text_config()
         attention = decoder.layers[0].self_attn
@@ -57,6 +58,7 @@ class LeanDecoder:
         """[B, length]: positions that nobody may look at, the padding on the left."""
         self.done = 0
 
+    @torch.autocast("cpu", enabled=False)
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Logits [B, V] after the next tokens `ids` [B, T] at `positions` [B, T]; `hidden` [B, T] marks padding."""
         rows, width = ids.shape
