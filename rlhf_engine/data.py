@@ -61,14 +61,13 @@ def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> st
     if isinstance(row, Demonstration):
         return render(tokenizer, row.prompt, row.completion)
     if isinstance(row, Preference):
-        prompt = render(tokenizer, row.prompt)
-        chosen, rejected = (render(tokenizer, row.prompt, text)[len(prompt):] for text in (row.chosen, row.rejected))
-        return f"{prompt}\n[chosen] {chosen}\n[rejected] {rejected}"
-    if isinstance(row, Ranking):
-        prompt = render(tokenizer, row.prompt)
-        answers = sorted(zip(row.ranks, row.responses))
-        return "\n".join([prompt, *(f"[{rank:g}] {render(tokenizer, row.prompt, text)[len(prompt):]}" for rank, text in answers)])
-    return render(tokenizer, row)
+        answers = [("chosen", row.chosen), ("rejected", row.rejected)]
+    elif isinstance(row, Ranking):
+        answers = [(f"{rank:g}", text) for rank, text in sorted(zip(row.ranks, row.responses))]
+    else:
+        return render(tokenizer, row)
+    prompt = render(tokenizer, row.prompt)
+    return "\n".join([prompt, *(f"[{name}] {render(tokenizer, row.prompt, text)[len(prompt):]}" for name, text in answers)])
 
 
 def _read(source: str, kind: str, subset: str | None, split: str | None, limit: int | None) -> Rows:

@@ -124,7 +124,7 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
         yield list(zip(rows[live.cpu()].tolist(), tokens.tolist()))
         newest[live] = tokens
         live[live.clone()] = ~torch.isin(tokens, stops)
-        if not live.any():
+        if not live.any() or step + 1 == sampling.max_new_tokens:
             return
         positions = positions[:, -1:] + 1
         if live.sum() <= COMPACT * len(live):  # until then a row that has ended costs less than moving the cache

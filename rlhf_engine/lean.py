@@ -61,12 +61,11 @@ class LeanDecoder:
     @torch.autocast("cpu", enabled=False)
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Logits [B, V] after the next tokens `ids` [B, T] at `positions` [B, T]; `hidden` [B, T] marks padding."""
-        rows, width = ids.shape
-        start, end = self.done, self.done + width
+        start, end = self.done, self.done + ids.shape[1]
         if hidden is not None:
-            self.hidden[:rows, start:end] = hidden
+            self.hidden[:, start:end] = hidden
         cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, d]
-        mask = self._mask(rows, start, end)
+        mask = self._mask(start, end)
         x = F.embedding(ids, self.embedding)
         for layer, (keys, values) in zip(self.layers, self.cache):
             x = x + F.linear(self._attend(layer, F.rms_norm(x, x.shape[-1:], layer.attention_norm, self.epsilon), keys, values,
@@ -81,7 +80,7 @@ class LeanDecoder:
         self.cache = self.cache[:, :, rows]
         self.hidden = self.hidden[rows]
 
-    def _mask(self, rows: int, start: int, end: int) -> torch.Tensor | None:
+    def _mask(self, start: int, end: int) -> torch.Tensor | None:
         """[B or 1, 1, T, end], true where a token may look; None if everywhere."""
         width, padded = end - start, self.hidden[:, :end].any()
         if width == 1 and not padded:
@@ -89,7 +88,7 @@ class LeanDecoder:
         mask = torch.ones(width, end, dtype=torch.bool).tril(start)[None, None]
         if padded:
             # A padding token looks at itself, for a softmax over nothing is NaN, which would spread to real rows' caches.
-            mask = mask & ~self.hidden[:rows, None, None, :end] | torch.eye(end, dtype=torch.bool)[start:][None, None]
+            mask = mask & ~self.hidden[:, None, None, :end] | torch.eye(end, dtype=torch.bool)[start:][None, None]
         return mask
 
     def _attend(self, layer: Layer, x: torch.Tensor, keys, values, cos, sin, mask, start: int, end: int) -> torch.Tensor:
@@ -100,9 +99,9 @@ class LeanDecoder:
             query = F.rms_norm(query, (self.head,), layer.query_norm, self.epsilon)
             key = F.rms_norm(key, (self.head,), layer.key_norm, self.epsilon)
         query = torch.addcmul(query * cos, query.roll(self.head // 2, -1), sin)
-        keys[:rows, :, start:end] = torch.addcmul(key * cos, key.roll(self.head // 2, -1), sin).transpose(1, 2)
-        values[:rows, :, start:end] = value.transpose(1, 2)
-        seen = F.scaled_dot_product_attention(query.transpose(1, 2), keys[:rows, :, :end], values[:rows, :, :end], attn_mask=mask,
+        keys[:, :, start:end] = torch.addcmul(key * cos, key.roll(self.head // 2, -1), sin).transpose(1, 2)
+        values[:, :, start:end] = value.transpose(1, 2)
+        seen = F.scaled_dot_product_attention(query.transpose(1, 2), keys[:, :, :end], values[:, :, :end], attn_mask=mask,
                                               scale=self.scale, enable_gqa=self.groups < self.heads)
         return seen.transpose(1, 2).reshape(rows, width, -1)
 

@@ -65,11 +65,7 @@ class PPO(Trainer):
         config = self.config
         count = config.reference_samples
         chosen = random.Random(f"{config.seed} reference").choices(range(len(self.encoded)), k=count)
-        with self.backbone.use("reference"):
-            asked = [self.encoded[i].ids for i in chosen]
-            answers = sample(self.backbone, asked, Sampling(config.max_new_tokens, config.temperature),
-                             torch.Generator().manual_seed(config.seed + 1), batch=config.batch_size, breathe=self.breathe)
-        rollout = make_rollout(self.backbone, [self.prompts[i] for i in chosen], asked, answers)
+        rollout = self.rollout(chosen, torch.Generator().manual_seed(config.seed + 1), role="reference", batch=config.batch_size)
         ended = rollout.ended.float().mean().item()
         self.reference_length = rollout.mask.sum(1).mean().item()
         if self.missing_end == "auto":
@@ -112,12 +108,12 @@ class PPO(Trainer):
             scores = scores - config.length_penalty * (rollout.mask.sum(1) - self.reference_length).clamp(min=0)
         return rl_math.missing_end_scores(scores, rollout.ended, mode=self.missing_end, penalty=config.missing_end_score)
 
-    def rollout(self, chosen: list[int], generator: torch.Generator) -> Rollout:
-        """Sample one response of the policy to each chosen prompt."""
+    def rollout(self, chosen: list[int], generator: torch.Generator, *, role: str = "policy", batch: int = 0) -> Rollout:
+        """Sample one response of `role` to each chosen prompt, `batch` at a time (0: all)."""
         asked = [self.encoded[i].ids for i in chosen]
-        with self.backbone.use("policy"):
+        with self.backbone.use(role):
             answers = sample(self.backbone, asked, Sampling(self.config.max_new_tokens, self.config.temperature),
-                             generator, breathe=self.breathe)
+                             generator, batch=batch, breathe=self.breathe)
         return make_rollout(self.backbone, [self.prompts[i] for i in chosen], asked, answers)
 
     def measure(self, rollout: Rollout) -> None:

@@ -224,9 +224,9 @@ class Reward(Trainer):
         margin, share, weights = (torch.tensor(x, device=scores.device, dtype=torch.float32) for x in (margin, share, weights))
         loss = sum(comparison_loss(scores[better, i], scores[worse, i], tied, margin, share * weights[:, i])
                    for i in range(scores.shape[1])) / scores.shape[1]
-        if self.config.centring:
-            loss = loss + self.config.centring * centring_loss(scores[better].mean(-1), scores[worse].mean(-1)) * len(groups) / of
         mean = scores.mean(-1)
+        if self.config.centring:
+            loss = loss + self.config.centring * centring_loss(mean[better], mean[worse]) * len(groups) / of
         return loss, (mean[better] - mean[worse])[~tied], scores
 
 

@@ -7,7 +7,7 @@ Whole stories, never windows: every row starts at `<|story|>` with position 0, a
 Matrices are trained by Muon, embeddings and norms by AdamW; the rate is constant, then falls linearly to zero
 at the end. The exponential average of the weights is what is written.
 
-Eight million characters are read some fifteen times, and memorising them is what costs quality. Against it: other names each
+Eight million characters are read a dozen times, and memorising them is what costs quality. Against it: other names each
 time (`NameSwap`), whole channels dropped for a whole story, some wrong tokens in the input, weight decay.
 """
 
