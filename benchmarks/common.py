@@ -16,15 +16,17 @@ VOCABULARY = 4096
 
 
 def make_model(folder: Path, **shape) -> Path:
-    """A random-weight Llama (P1's shape unless told otherwise) with a word-level tokenizer `t0 t1 ...`, saved to `folder`."""
+    """A random-weight Llama (P1's shape unless told otherwise) with a word-level tokenizer `t3 t4 ...`, saved to `folder`."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     vocabulary = shape.pop("vocab_size", VOCABULARY)
-    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(vocabulary)}, unk_token="t0"))
+    special = ["<unk>", "<pad>", "</s>"]  # not "t0", which a tokenizer would find at the start of "t01", too
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + [f"t{i}" for i in range(3, vocabulary)])},
+                                       unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0", pad_token="t1", eos_token="t2")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", eos_token="</s>")
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, eos_token_id=2, pad_token_id=1, bos_token_id=None, **P1 | shape))
     model.save_pretrained(folder)

@@ -28,6 +28,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf_engine.bases import load_base, stop_ids
 from rlhf_engine.config import UserError
+from rlhf_engine.layers import is_small, speed_up, unpack, use_frozen_norms, use_short_rows
 from rlhf_engine.models import check_adapter, fingerprint, first_line
 
 
@@ -49,8 +50,7 @@ class ScalarHead(nn.Module):
 
     def members(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., d] in any dtype -> [..., members] in fp32."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.gain * (hidden.float() @ self.weight.T + self.bias) + self.shift
+        return self.gain * (hidden.float() @ self.weight.T + self.bias) + self.shift
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., d] in any dtype -> [...] in fp32, the mean of the members."""
@@ -71,6 +71,10 @@ class Backbone:
         """Parameters of each role, kept because finding them walks the whole model."""
         self._layers: list[BaseTunerLayer] = []
         base.requires_grad_(False)
+        use_short_rows(base)
+        use_frozen_norms(base)
+        if is_small(base):
+            unpack(base)
         self._settle()
         self.stop_ids = stop_ids(base, tokenizer)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
@@ -249,9 +253,7 @@ class Backbone:
         before = self._active
         self._choose(role if role in self.roles else self._bare(role))
         try:
-            # Adapters are kept in fp32 and multiplied in the base's bf16: fp32 products are four times slower on these CPUs.
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype != "fp32"):
-                yield self
+            yield self
         finally:
             self._choose(before)
 
@@ -304,7 +306,7 @@ class Backbone:
         self._settle()
         self._layers = [layer for layer in self.base.modules() if isinstance(layer, BaseTunerLayer)]
         for layer in self._layers:
-            layer.cast_input_dtype_enabled = False  # autocast does it, and only once
+            speed_up(layer)
         self._choose(self._active)
         self._apply_flags()
 

@@ -52,7 +52,9 @@ def pad_left(rows: list[list[int]], pad: int, device) -> tuple[torch.Tensor, tor
 
 def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """[B, V] logits -> [B, V] fp32 probabilities after temperature, top-k and top-p."""
-    logits = logits.float() / max(sampling.temperature, 1e-6)
+    logits = logits.float()
+    if sampling.temperature != 1:
+        logits = logits / max(sampling.temperature, 1e-6)
     if sampling.top_k:
         floor = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < floor, -torch.inf)
@@ -120,7 +122,8 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
     for step in range(sampling.max_new_tokens):
         if step:
             logits = decoder(newest[:, None], positions)
-        tokens = logits[live].argmax(-1) if sampling.temperature == 0 else draw(probabilities(logits[live], sampling), generator)
+        logits = logits if live.all() else logits[live]
+        tokens = logits.argmax(-1) if sampling.temperature == 0 else draw(probabilities(logits, sampling), generator)
         yield list(zip(rows[live.cpu()].tolist(), tokens.tolist()))
         newest[live] = tokens
         live[live.clone()] = ~torch.isin(tokens, stops)

@@ -13,34 +13,47 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
-LARGEST = 100_000_000
-"""Parameters of the largest model worth a copy in fp32; beyond it arithmetic outweighs Python."""
+from rlhf_engine.layers import is_small
+
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 TOLERANCE = 0.02
 """Relative error of the logits that bf16 and 4-bit arithmetic explain (in fp32 it is below 1e-4)."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Weights of one block. Linear layers are (weight, bias or None); `query_norm` and `key_norm` are Qwen3's."""
+class Linear:
+    """`x @ weight + bias`: the weight lies as [in, out], which thin batches multiply faster."""
 
-    attention_norm: torch.Tensor
-    qkv: tuple
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """[N, in] -> [N, out], added to `onto` [N, out] where there is one."""
+        if self.bias is not None:
+            onto = self.bias if onto is None else onto + self.bias
+        return x @ self.weight if onto is None else torch.addmm(onto, x, self.weight)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one block. The norms before `qkv` and `gate_up` are inside those; `query_norm` and `key_norm` are Qwen3's."""
+
+    qkv: Linear
     query_norm: torch.Tensor | None
     key_norm: torch.Tensor | None
-    out: tuple
-    mlp_norm: torch.Tensor
-    gate_up: tuple
-    down: tuple
+    out: Linear
+    gate_up: Linear
+    down: Linear
 
 
 class LeanDecoder:
     """The forward pass of a model under one role, token by token, with a KV cache for `rows` rows of `length` positions.
 
-    Made by `lean_decoder`, in the scope of a role; later changes to the role do not reach it.
+    Made by `lean_decoder`, in the scope of a role; later changes to the role do not reach it. Queries and keys hold the two
+    parts of each rotated pair side by side, so that rotating is one complex product; their scalar products stay the same.
     """
 
-    @torch.autocast("cpu", enabled=False)
+    @torch.no_grad()
     def __init__(self, base, rows: int, length: int):
         decoder, config = base.get_decoder(), base.config.get_text_config()
         attention = decoder.layers[0].self_attn
@@ -48,69 +61,74 @@ class LeanDecoder:
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.layers = [read_layer(layer) for layer in decoder.layers]
         self.embedding = base.get_input_embeddings().weight.float()
-        self.norm = decoder.norm.weight.float()
-        self.output = linear(base.get_output_embeddings())
+        self.output = linear(base.get_output_embeddings(), norm=decoder.norm)
         cos, sin = decoder.rotary_emb(torch.zeros(1), torch.arange(length)[None])
-        sin[..., :self.head // 2] *= -1  # so that rotating is x * cos + swapped halves of x * sin
-        self.cos, self.sin = cos[0], sin[0]
-        self.cache = torch.zeros(len(self.layers), 2, rows, self.groups, length, self.head)
+        self.turn = torch.complex(cos, sin)[0, :, None, :self.head // 2]  # [length, 1, d / 2]
+        dtype = torch.float32 if base.dtype == torch.float32 else torch.bfloat16
+        self.cache = torch.zeros(len(self.layers), rows, 2, self.groups, length, self.head, dtype=dtype)
         self.hidden = torch.zeros(rows, length, dtype=torch.bool)
         """[B, length]: positions that nobody may look at, the padding on the left."""
-        self.done = 0
+        self.padded, self.done = False, 0
 
-    @torch.autocast("cpu", enabled=False)
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Logits [B, V] after the next tokens `ids` [B, T] at `positions` [B, T]; `hidden` [B, T] marks padding."""
         start, end = self.done, self.done + ids.shape[1]
         if hidden is not None:
             self.hidden[:, start:end] = hidden
-        cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, d]
-        mask = self._mask(start, end)
-        x = F.embedding(ids, self.embedding)
-        for layer, (keys, values) in zip(self.layers, self.cache):
-            x = x + F.linear(self._attend(layer, F.rms_norm(x, x.shape[-1:], layer.attention_norm, self.epsilon), keys, values,
-                                          cos, sin, mask, start, end), *layer.out)
-            gate, up = F.linear(F.rms_norm(x, x.shape[-1:], layer.mlp_norm, self.epsilon), *layer.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate).mul_(up), *layer.down)
+            self.padded = bool(self.hidden.any())
+        turn, mask = self.turn[positions], self._mask(start, end)
+        x = F.embedding(ids.flatten(), self.embedding)  # [B * T, d] from here on
+        for layer, cache in zip(self.layers, self.cache):
+            x = layer.out(self._attend(layer, self._normed(x), cache, turn, mask, start, end), onto=x)
+            gate, up = layer.gate_up(self._normed(x)).chunk(2, dim=-1)
+            x = layer.down(F.silu(gate).mul_(up), onto=x)
         self.done = end
-        return F.linear(F.rms_norm(x[:, -1], x.shape[-1:], self.norm, self.epsilon), *self.output)
+        return self.output(self._normed(x.view(*ids.shape, -1)[:, -1]))
 
     def keep(self, rows: torch.Tensor) -> None:
         """Let go of all rows but these."""
-        self.cache = self.cache[:, :, rows]
+        self.cache = self.cache[:, rows]
         self.hidden = self.hidden[rows]
+        self.padded = bool(self.hidden.any())
+
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        """RMS norm without its weight over the last dimension; PyTorch's own takes seven passes on a CPU."""
+        size = x.shape[-1]
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * torch.addcmul(length.new_tensor(self.epsilon), length, length, value=1 / size).rsqrt_()
 
     def _mask(self, start: int, end: int) -> torch.Tensor | None:
         """[B or 1, 1, T, end], true where a token may look; None if everywhere."""
-        width, padded = end - start, self.hidden[:, :end].any()
-        if width == 1 and not padded:
-            return None
-        mask = torch.ones(width, end, dtype=torch.bool).tril(start)[None, None]
-        if padded:
-            # A padding token looks at itself, for a softmax over nothing is NaN, which would spread to real rows' caches.
-            mask = mask & ~self.hidden[:, None, None, :end] | torch.eye(end, dtype=torch.bool)[start:][None, None]
-        return mask
+        width = end - start
+        if not self.padded:
+            return None if width == 1 else torch.ones(width, end, dtype=torch.bool).tril(start)[None, None]
+        if width == 1:  # the newest token is never padding
+            return ~self.hidden[:, None, None, :end]
+        # A padding token looks at itself, for a softmax over nothing is NaN, which would spread to real rows' caches.
+        seen = torch.ones(width, end, dtype=torch.bool).tril(start) & ~self.hidden[:, None, None, :end]
+        return seen | torch.eye(end, dtype=torch.bool)[start:]
 
-    def _attend(self, layer: Layer, x: torch.Tensor, keys, values, cos, sin, mask, start: int, end: int) -> torch.Tensor:
-        rows, width, _ = x.shape
-        qkv = F.linear(x, *layer.qkv).view(rows, width, self.heads + 2 * self.groups, self.head)
-        query, key, value = qkv.split((self.heads, self.groups, self.groups), dim=2)
+    def _attend(self, layer: Layer, x: torch.Tensor, cache, turn, mask, start: int, end: int) -> torch.Tensor:
+        """[B * T, d] -> [B * T, heads * d of a head]; writes keys and values into `cache` [B, 2, G, length, d of a head]."""
+        rows, width = turn.shape[:2]
+        qkv = layer.qkv(x).view(rows, width, -1, self.head)
         if layer.query_norm is not None:
-            query = F.rms_norm(query, (self.head,), layer.query_norm, self.epsilon)
-            key = F.rms_norm(key, (self.head,), layer.key_norm, self.epsilon)
-        query = torch.addcmul(query * cos, query.roll(self.head // 2, -1), sin)
-        keys[:, :, start:end] = torch.addcmul(key * cos, key.roll(self.head // 2, -1), sin).transpose(1, 2)
-        values[:, :, start:end] = value.transpose(1, 2)
-        seen = F.scaled_dot_product_attention(query.transpose(1, 2), keys[:, :, :end], values[:, :, :end], attn_mask=mask,
-                                              scale=self.scale, enable_gqa=self.groups < self.heads)
-        return seen.transpose(1, 2).reshape(rows, width, -1)
+            query, key = qkv[:, :, :self.heads], qkv[:, :, self.heads:self.heads + self.groups]
+            query.copy_(self._normed(query) * layer.query_norm)
+            key.copy_(self._normed(key) * layer.key_norm)
+        torch.view_as_complex(qkv.view(rows, width, -1, self.head // 2, 2))[:, :, :self.heads + self.groups].mul_(turn)
+        cache[:, :, :, start:end] = qkv[:, :, self.heads:].view(rows, width, 2, self.groups, self.head).permute(0, 2, 3, 1, 4)
+        keys, values = cache[:, :, :, :end].unbind(1)
+        query = qkv[:, :, :self.heads].transpose(1, 2).to(cache.dtype)
+        seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scale, enable_gqa=self.groups < self.heads)
+        return seen.transpose(1, 2).reshape(rows * width, -1).to(x.dtype)
 
 
 def fits(base) -> bool:
     """Whether a model is small, on the CPU, and built as the lean decoder expects."""
     config, decoder = base.config.get_text_config(), base.get_decoder()
     layers = getattr(decoder, "layers", None)
-    if not layers or base.device.type != "cpu" or sum(p.numel() for p in base.parameters()) > LARGEST:
+    if not layers or not is_small(base):  # beyond it arithmetic outweighs Python
         return False
     blocks = all(type(layer).__name__ in ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
                  and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers)
@@ -141,24 +159,43 @@ def agrees(base) -> bool:
 
 def read_layer(layer) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
-    return Layer(layer.input_layernorm.weight.float(), linear(attention.q_proj, attention.k_proj, attention.v_proj),
-                 query_norm.weight.float() if query_norm else None, key_norm.weight.float() if key_norm else None,
-                 linear(attention.o_proj), layer.post_attention_layernorm.weight.float(),
-                 linear(mlp.gate_proj, mlp.up_proj), linear(mlp.down_proj))
+    head = attention.head_dim
+    query_norm, key_norm = (pairs(norm.weight.float(), head) if (norm := getattr(attention, name, None)) else None
+                            for name in ("q_norm", "k_norm"))
+    return Layer(linear(attention.q_proj, attention.k_proj, attention.v_proj, norm=layer.input_layernorm, turned=(head, 2)),
+                 query_norm, key_norm, linear(attention.o_proj),
+                 linear(mlp.gate_proj, mlp.up_proj, norm=layer.post_attention_layernorm), linear(mlp.down_proj))
 
 
-@torch.no_grad()
-def linear(*modules: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(weight, bias) in fp32 of linear layers that read the same input, one below the other, with the adapter in use added."""
-    weights, biases, has_bias = [], [], False
-    for module in modules:
-        base = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        weight = dequantize_module_weight(base).float()
-        if isinstance(module, LoraLayer) and not module.disable_adapters:
-            for adapter in module.active_adapters:
-                weight = weight + module.get_delta_weight(adapter)
-        weights.append(weight)
-        biases.append(torch.zeros(len(weight)) if base.bias is None else base.bias.float())
-        has_bias |= base.bias is not None
-    return torch.cat(weights), torch.cat(biases) if has_bias else None
+def pairs(x: torch.Tensor, head: int) -> torch.Tensor:
+    """[..., heads * d] with a rotated pair half a head apart -> the same with its two parts side by side."""
+    return x.unflatten(-1, (-1, 2, head // 2)).transpose(-1, -2).flatten(-3)
+
+
+def linear(*modules: nn.Module, norm: nn.Module | None = None, turned: tuple[int, int] = (0, 0)) -> Linear:
+    """Linear layers that read the same input as one in fp32, with the adapter in use added and the norm before them multiplied in.
+
+    `turned` is (d of a head, how many of the modules are rotated): the outputs of those are put in `pairs`.
+    """
+    head, count = turned
+    joined = torch.empty(modules[0].in_features, sum(module.out_features for module in modules))
+    for i, (module, part) in enumerate(zip(modules, joined.split([module.out_features for module in modules], dim=1))):
+        weight = added(module)
+        part.copy_(pairs(weight, head) if i < count else weight)
+    if norm is not None:
+        joined *= norm.weight[:, None]
+    biases = [getattr(module, "base_layer", module).bias for module in modules]
+    if all(bias is None for bias in biases):
+        return Linear(joined, None)
+    biases = [torch.zeros(module.out_features) if bias is None else bias.float() for bias, module in zip(biases, modules)]
+    return Linear(joined, torch.cat([pairs(bias, head) if i < count else bias for i, bias in enumerate(biases)]))
+
+
+def added(module: nn.Module) -> torch.Tensor:
+    """The weight of a linear layer with the adapter in use added, in fp32, as [in, out]."""
+    if not isinstance(module, LoraLayer):
+        return dequantize_module_weight(module).float().T
+    weight = dequantize_module_weight(module.get_base_layer()).float()
+    for adapter in [] if module.disable_adapters else module.active_adapters:
+        weight = weight + module.get_delta_weight(adapter)
+    return weight.T

@@ -1,13 +1,24 @@
-"""Log-probabilities of tokens without ever holding [batch, time, vocabulary] at once."""
+"""Log-probabilities of tokens without ever holding [batch, time, vocabulary], forward or backward.
 
+The output layer is frozen and each position stands alone, so all that a backward pass needs of the logits is a vector per position:
+the gradient of its log-probability with respect to its hidden state. It is made in the forward pass, chunk by chunk, where the
+logits were.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rlhf_engine.backbone import Backbone
 
-CHUNK = 1024  # positions whose logits exist at a time: 1024 x 152k x 4 bytes = 0.6 GB for the largest vocabularies
+
+def chunk_size(device: torch.device, vocabulary: int) -> int:
+    """Positions whose logits exist at a time: 16 MB in fp32 on a CPU, elsewhere half a gigabyte."""
+    return max(64, (1 << 22 if device.type == "cpu" else 1 << 27) // vocabulary)
 
 
 def pad_right(rows: list[list[int]], pad: int, device) -> torch.Tensor:
@@ -42,17 +53,20 @@ def read_tokens(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, colum
                 *, entropy: bool = False) -> Tokens:
     """Log-probabilities (and entropies) of the tokens that follow (rows, columns) in `ids` [B, T], under the role in use.
 
-    Logits are divided by `temperature`, as in sampling. Chunks are recomputed in the backward pass, so memory is one
-    chunk's logits, forward and backward.
+    Logits are divided by `temperature`, as in sampling.
     """
     targets = ids[rows, columns + 1]
     if not backbone.head_is_linear:
         out = backbone.base(input_ids=ids, use_cache=False, output_hidden_states=True)
         return Tokens(*_read(out.logits[rows, columns], targets, temperature, entropy), out.hidden_states[-1][rows, columns])
-    hidden = backbone.hidden(ids)[rows, columns]
-    pieces = [checkpoint(_chunk, backbone, h, t, temperature, entropy, use_reentrant=False)
-              if torch.is_grad_enabled() and len(hidden) > CHUNK else _chunk(backbone, h, t, temperature, entropy)
-              for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK))]
+    hidden, head = backbone.hidden(ids)[rows, columns], backbone.base.get_output_embeddings()
+    size = chunk_size(hidden.device, backbone.vocabulary)
+    if type(head) is nn.Linear:
+        logprobs, entropies = FrozenHead.apply(hidden, head.weight, head.bias, targets, temperature, size, entropy)
+        return Tokens(logprobs, entropies if entropy else None, hidden)
+    # An output layer with an adapter of its own has gradients, too.
+    pieces = [checkpoint(lambda h, t: _read(backbone.head(h), t, temperature, entropy), h, t, use_reentrant=False)
+              for h, t in zip(hidden.split(size), targets.split(size))]
     return Tokens(torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces]) if entropy else None, hidden)
 
 
@@ -62,8 +76,52 @@ def token_logprobs(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, co
     return read_tokens(backbone, ids, rows, columns, temperature).logprobs
 
 
-def _chunk(backbone: Backbone, hidden: torch.Tensor, targets: torch.Tensor, temperature: float, entropy: bool):
-    return _read(backbone.head(hidden), targets, temperature, entropy)
+CACHED = 1 << 18
+"""Numbers of the softmax worked on at a time: 1 MB in fp32, which a core's own cache holds."""
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """0..count in slices of `size`."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+class FrozenHead(torch.autograd.Function):
+    """hidden [N, d] -> log-probabilities [N] of `targets` [N] and entropies [N] (zeros unless asked for), in fp32.
+
+    With z = (W h + b) / T and p = softmax(z): d log p_t / dh = (W_t - p W) / T and dH / dh = -(p * (log p + H)) W / T.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, temperature, size, entropy):
+        logprobs, entropies = (torch.zeros(len(hidden), device=hidden.device) for _ in range(2))
+        grads = [torch.empty_like(hidden) if ctx.needs_input_grad[0] and wanted else None for wanted in (True, entropy)]
+        for part in slices(len(hidden), size):
+            logits = F.linear(hidden[part], weight, bias)
+            for rows in slices(len(logits), max(1, CACHED // logits.shape[1])):
+                logp = logits[rows].float()
+                logp = (logp if temperature == 1 else logp.div_(temperature)).log_softmax(-1)
+                at = slice(part.start + rows.start, part.start + rows.stop)
+                logprobs[at] = logp.gather(-1, targets[at, None])[:, 0]
+                p = logp.exp()
+                if entropy:
+                    entropies[at] = -torch.linalg.vecdot(p, logp)
+                if grads[0] is not None:
+                    logits[rows] = p  # their room is used again
+                if grads[1] is not None:
+                    grads[1][at] = -(logp.add_(entropies[at, None]).mul_(p).to(weight.dtype) @ weight) / temperature
+            if grads[0] is not None:
+                grads[0][part] = (weight[targets[part]] - logits @ weight) / temperature
+        ctx.save_for_backward(*grads)
+        return logprobs, entropies
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, of_logprobs, of_entropies):
+        to_logprobs, to_entropies = ctx.saved_tensors
+        grad = of_logprobs[:, None] * to_logprobs
+        if to_entropies is not None:
+            grad = grad + of_entropies[:, None] * to_entropies
+        return grad.to(to_logprobs.dtype), None, None, None, None, None, None
 
 
 def _read(logits: torch.Tensor, targets: torch.Tensor, temperature: float, entropy: bool):

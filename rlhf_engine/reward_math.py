@@ -12,19 +12,6 @@ import torch.nn.functional as F
 from rlhf_engine.rl_math import _check_shapes
 
 
-def pairwise_loss(chosen, rejected, margin=None):
-    """Mean of -logsigmoid(chosen - rejected - margin), a scalar: the chosen response shall score higher.
-
-    chosen, rejected: [N]; margin: None, a number or [N]. Ouyang et al. 2022, eq. 1; margin: Touvron et al. 2023, eq. 2.
-    """
-    _check_shapes(chosen, rejected)
-    difference = chosen.float() - rejected.float()
-    if margin is not None:
-        difference = difference - margin
-        _check_shapes(difference, chosen)
-    return -F.logsigmoid(difference).mean()
-
-
 def ranked_pairs(ranks) -> list[tuple[int, int, bool]]:
     """All pairs (better, worse, tied) of places in `ranks`, where 1 is best and equal ranks are a tie."""
     pairs = []
@@ -37,9 +24,9 @@ def ranked_pairs(ranks) -> list[tuple[int, int, bool]]:
 def comparison_loss(better, worse, tied, margin, weight):
     """Weighted sum of the losses of pairs, a scalar. better, worse (scores), margin, weight: [P] float; tied: [P] bool.
 
-    A pair costs -logsigmoid(better - worse - margin). A tie costs half of it each way round, without a margin: least where both
-    score the same, which is what a tie says; log 2 there, as for a coin. For the mean over prompts let the weights of one prompt
-    sum to 1 / prompts.
+    A pair costs -logsigmoid(better - worse - margin) (Ouyang et al. 2022, eq. 1; margin: Touvron et al. 2023, eq. 2). A tie costs half
+    of it each way round, without a margin: least where both score the same, which is what a tie says; log 2 there, as for a coin.
+    For the mean over prompts let the weights of one prompt sum to 1 / prompts.
     """
     _check_shapes(better, worse, tied, margin, weight)
     difference = better.float() - worse.float()

@@ -8,6 +8,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from rlhf_engine import layers
 from rlhf_engine.backbone import Backbone, ScalarHead
 from rlhf_engine.config import UserError
 from rlhf_engine.generate import Sampling, sample
@@ -105,8 +106,11 @@ def test_reference_is_bit_equal_after_policy_steps(tiny_model):
     assert not torch.allclose(logprobs(backbone, "policy"), before)
 
 
+@pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("dtype", ["fp32", "nf4"])
-def test_gradients_after_a_rollout_equal_those_before_it(tiny_model, dtype):
+def test_gradients_after_a_rollout_equal_those_before_it(tiny_model, dtype, small, monkeypatch):
+    if not small:
+        monkeypatch.setattr(layers, "SMALL", 0)  # a model that is not unpacked and not decoded from a copy
     backbone = four_roles(tiny_model, dtype)
     perturb(backbone, "policy")
 
@@ -123,6 +127,21 @@ def test_gradients_after_a_rollout_equal_those_before_it(tiny_model, dtype):
     value_after, after = gradient()
     assert torch.equal(value_before, value_after)
     assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_unpacked_four_bit_layers_give_what_bitsandbytes_gives(tiny_model, monkeypatch):
+    found = []
+    for small in (True, False):
+        if not small:
+            monkeypatch.setattr(layers, "SMALL", 0)
+        backbone = four_roles(tiny_model, "nf4")
+        perturb(backbone, "policy")
+        values = logprobs(backbone, "policy")
+        values.sum().backward()
+        found.append((values.detach(), gradients(backbone, "policy")))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    assert torch.allclose(ours, theirs, atol=0.02)
+    assert all((our_gradients[n] - g).norm() <= 0.02 * g.norm() for n, g in their_gradients.items())
 
 
 def test_nf4_is_four_bit_and_close_to_fp32(tiny_llama):

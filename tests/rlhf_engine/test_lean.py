@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlhf_engine import lean
+from rlhf_engine import layers
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.generate import CachedDecoder, Sampling, sample
 from rlhf_engine.lean import LeanDecoder, lean_decoder
@@ -89,7 +89,7 @@ def test_roles_draw_as_they_were_when_decoding_began(tiny_llama):
 
 def test_other_architectures_and_larger_models_go_through_transformers(tiny_gpt2, tiny_llama, monkeypatch):
     assert lean_decoder(Backbone.load(str(tiny_gpt2)).base, 1, 8) is None
-    monkeypatch.setattr(lean, "LARGEST", 10)
+    monkeypatch.setattr(layers, "SMALL", 10)
     assert lean_decoder(Backbone.load(str(tiny_llama)).base, 1, 8) is None
 
 

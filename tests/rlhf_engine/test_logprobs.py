@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from rlhf_engine import logprobs as module
 from rlhf_engine.backbone import Backbone
@@ -53,7 +55,7 @@ def test_chunks_change_neither_values_nor_gradients(tiny_llama, monkeypatch, chu
     backbone.train("policy")
     found = []
     for size in (chunk, 1 << 30):
-        monkeypatch.setattr(module, "CHUNK", size)
+        monkeypatch.setattr(module, "chunk_size", lambda device, vocabulary, size=size: size)
         with backbone.use("policy"):
             values, _ = measured(backbone)
             (values * torch.arange(1.0, 1 + len(values))).sum().backward()
@@ -67,7 +69,7 @@ def test_chunks_change_neither_values_nor_gradients(tiny_llama, monkeypatch, chu
 
 
 def test_the_entropy_has_the_gradient_of_the_full_softmax(tiny_llama, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(module, "chunk_size", lambda device, vocabulary: 3)
     backbone = Backbone.load(str(tiny_llama))
     backbone.new_role("policy", rank=2)
     backbone.train("policy")
@@ -95,18 +97,33 @@ def test_the_hidden_states_are_those_the_head_reads(tiny_model):
             assert read_tokens(backbone, ids, rows, columns).entropy is None
 
 
-def test_a_gradient_is_that_of_plain_autograd_on_the_logits(tiny_llama):
-    backbone = Backbone.load(str(tiny_llama))
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_gradient_is_that_of_plain_autograd_on_the_logits(tiny_model, temperature):
+    backbone = Backbone.load(str(tiny_model))
     backbone.new_role("policy", rank=2)
     backbone.train("policy")
     with backbone.use("policy"):
-        measured(backbone)[0].sum().backward()
+        measured(backbone, temperature)[0].sum().backward()
         ours = {n: p.grad.clone() for n, p in backbone.named_parameters("policy").items()}
         for p in backbone.parameters("policy"):
             p.grad = None
-        expected(backbone)[0].sum().backward()
+        expected(backbone, temperature)[0].sum().backward()
     for name, p in backbone.named_parameters("policy").items():
-        torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_layer_with_an_adapter_learns(tiny_llama, tmp_path):
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_llama), LoraConfig(r=2, target_modules=["lm_head", "q_proj"]))
+    model.save_pretrained(tmp_path, save_embedding_layers=False)
+    backbone = Backbone.load(str(tiny_llama))
+    backbone.load_role("policy", tmp_path)
+    backbone.train("policy")
+    with backbone.use("policy"):
+        ours, theirs = measured(backbone), expected(backbone)
+        torch.testing.assert_close(ours[0].double(), theirs[0], rtol=0, atol=2e-6)
+        ours[0].sum().backward()
+    gradients = {name: p.grad for name, p in backbone.named_parameters("policy").items()}
+    assert gradients["lm_head.lora_B.weight"].abs().max() > 0
 
 
 def test_positions_are_those_before_each_response_token():

@@ -7,11 +7,17 @@ import random
 import pytest
 import torch
 
-from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, pairwise_loss, ranked_pairs
+from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, ranked_pairs
 
 
 def close(a, b, atol=1e-5, rtol=1e-5):
     torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), atol=atol, rtol=rtol, check_dtype=False)
+
+
+def pairwise_loss(chosen, rejected, margin=0.0):
+    """The mean loss of pairs without a tie."""
+    margin = margin if torch.is_tensor(margin) else torch.full_like(chosen, margin)
+    return comparison_loss(chosen, rejected, torch.zeros(len(chosen), dtype=torch.bool), margin, torch.full_like(chosen, 1 / len(chosen)))
 
 
 def test_pairwise_loss_sign_and_values():
@@ -35,7 +41,7 @@ def test_pairwise_gradient_lifts_the_chosen():
 
 def test_pairwise_loss_casts_and_refuses_broadcasting():
     assert pairwise_loss(torch.ones(3).bfloat16(), torch.zeros(3).bfloat16()).dtype == torch.float32
-    for other, margin in ((torch.zeros(3, 1), None), (torch.zeros(3), torch.zeros(3, 1))):
+    for other, margin in ((torch.zeros(3, 1), 0.0), (torch.zeros(3), torch.zeros(3, 1))):
         with pytest.raises(ValueError, match="shapes"):
             pairwise_loss(torch.zeros(3), other, margin)
 

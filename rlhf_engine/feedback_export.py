@@ -1,0 +1,252 @@
+"""What goes out of a store of feedback and comes in: training rows, agreement, files, the Hub.
+
+Rows are in the columns of the contract, which are TRL's, and are derived from a list of events whenever they are wanted.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import combinations, permutations
+from pathlib import Path
+from statistics import fmean
+from uuid import uuid4
+
+from rlhf_engine.config import UserError
+from rlhf_engine.data import Preference, read_preferences
+from rlhf_engine.feedback import Event, Store
+from rlhf_engine.models import first_line
+from rlhf_engine.sources import read_table
+
+# -- rows and figures ---------------------------------------------------------------------------------------------------------
+
+
+def live(events: Iterable[Event]) -> list[Event]:
+    """Without retracts and what they take back. A store's lists are so already, those of a file may not be."""
+    events = list(events)
+    gone = {event.value for event in events if event.kind == "retract"}
+    return [event for event in events if event.kind != "retract" and event.id not in gone]
+
+
+def pairs(events: Iterable[Event]) -> list[dict]:
+    """{"prompt", "chosen", "rejected"}: every two responses of which one was put above the other, and each edit above what it edits."""
+    rows = []
+    for event in live(events):
+        edited = event.kind == "edit"
+        texts, ranks = ((event.value, *event.responses), (1, 2)) if edited else (event.responses, event.ranks)
+        rows += [{"prompt": event.prompt, "chosen": better, "rejected": worse}
+                 for (better, high), (worse, low) in permutations(zip(texts, ranks), 2) if high < low and better != worse]
+    return rows
+
+
+def groups(events: Iterable[Event]) -> list[dict]:
+    """{"prompt", "responses", "ranking"} from comparisons (tie and both_bad: equal ranks) and rankings."""
+    return [{"prompt": event.prompt, "responses": list(event.responses), "ranking": list(event.ranks)}
+            for event in live(events) if event.ranks]
+
+
+def thumbs(events: Iterable[Event]) -> list[dict]:
+    """{"prompt", "completion", "label"} from thumbs; of responses that are both bad, each is one down."""
+    return [{"prompt": event.prompt, "completion": text, "label": event.value == "up"} for event in live(events)
+            if event.kind == "thumb" or (event.kind, event.value) == ("comparison", "both_bad") for text in event.responses]
+
+
+def demonstrations(events: Iterable[Event]) -> list[dict]:
+    """{"prompt", "completion"} from edits."""
+    return [{"prompt": event.prompt, "completion": event.value} for event in live(events) if event.kind == "edit"]
+
+
+def ratings(events: Iterable[Event]) -> list[dict]:
+    """{"prompt", "completion", "score"} from scores, 1 to 7."""
+    return [{"prompt": event.prompt, "completion": event.responses[0], "score": event.value}
+            for event in live(events) if event.kind == "score"]
+
+
+def agreement(events: Iterable[Event]) -> dict:
+    """How far voters agree: {"pairs": pairs of responses judged by two voters or more, "agree": mean share of their answers, two at a
+    time, that are the same; None without such pairs}.
+
+    An answer is: the one, the other, or (in a comparison) a tie. Equal ranks in a ranking are no answer: where only the best was asked
+    for, nothing was said about the rest. Of several answers of one voter the last counts.
+    """
+    answers: dict[tuple, dict[str, int]] = {}
+    for event in live(events):
+        for one, other in combinations(zip(event.responses, event.ranks), 2):
+            (text, rank), (second, below) = sorted((one, other))  # the same two texts, in whichever order they came
+            if text != second and (rank != below or event.kind == "comparison"):
+                pair = (json.dumps(event.prompt, sort_keys=True), text, second)
+                answers.setdefault(pair, {})[event.voter] = (rank > below) - (rank < below)
+    shares = [fmean(a == b for a, b in combinations(given.values(), 2)) for given in answers.values() if len(given) > 1]
+    return {"pairs": len(shares), "agree": fmean(shares) if shares else None}
+
+
+# -- files --------------------------------------------------------------------------------------------------------------------
+
+LOOSE = ("prompt", "value", "sampling")
+"""Fields whose type differs from event to event: in Arrow's typed columns they stand as JSON."""
+
+
+def export(events: Iterable[Event], path: str | Path) -> None:
+    """Write whole events into a .jsonl or .parquet file, in one motion; `read_events` reads either back. Raises UserError.
+
+    `Store.events(retracted=True)` gives all there is to export.
+    """
+    path, events = Path(path), list(events)
+    with _aside(path) as temporary:
+        if path.suffix == ".jsonl":
+            temporary.write_text("".join(map(_line, events)), encoding="utf-8")
+        else:
+            import pyarrow
+            from pyarrow.parquet import write_table
+            write_table(pyarrow.Table.from_pylist([_flat(event) for event in events], schema=_schema()), temporary)
+
+
+def read_events(path: str | Path) -> list[Event]:
+    """The events of an exported file, in its order. Raises UserError with the row that is wrong."""
+    suffix = _checked(Path(path))
+    (_, rows), _, _ = read_table(str(path), None, None, [field.name for field in dataclasses.fields(Event)])
+    events = []
+    for number, row in enumerate(rows, 1):
+        try:
+            if suffix == ".parquet":
+                row = row | {name: json.loads(row[name]) for name in LOOSE if name in row}
+            events.append(Event.from_dict(row).validate())
+        except (UserError, TypeError, ValueError) as error:  # a UserError says more, and is a ValueError
+            raise UserError(f"{path}, row {number}: {first_line(error)}") from None
+    return events
+
+
+def import_events(store: Store, path: str | Path) -> int:
+    """Add the events of an exported file that the store has not, in their order: all of them, or on an error none. Returns how many.
+
+    They keep their times, and get new places (`seq`). Raises UserError.
+    """
+    return store.add_all(read_events(path))
+
+
+def import_preferences(store: Store, source: str, *, voter: str = "import", run: str = "", subset: str | None = None,
+                       split: str | None = None, limit: int | None = None) -> int:
+    """Add preferences in any format that `read_preferences` reads, pairs as comparisons and the rest as rankings; returns how many are new.
+
+    Ids are made from the content: what is imported twice, or stands twice in the source, is one event. Margins and the scores behind a
+    ranking are not kept. Raises UserError, and adds nothing then.
+    """
+    events = []
+    for number, row in enumerate(read_preferences(source, subset=subset, split=split, limit=limit), 1):
+        if isinstance(row, Preference):
+            vote = {"kind": "comparison", "responses": [row.chosen, row.rejected], "value": "left"}
+        else:  # ranks of any scale, with gaps or without, become 1, 2, 2, 4
+            ranks = [1 + sum(other < rank for other in row.ranks) for rank in row.ranks]
+            vote = {"kind": "ranking", "responses": list(row.responses), "value": ranks}
+        vote |= {"prompt": row.prompt, "run": run, "voter": voter}
+        name = hashlib.sha256(json.dumps(vote, sort_keys=True).encode()).hexdigest()
+        try:
+            events.append(Event(id=f"import-{name}", **vote).validate())
+        except UserError as error:
+            raise UserError(f"{source}, preference {number}: {error}") from None
+    return store.add_all(events)
+
+
+def _line(event: Event) -> str:
+    return json.dumps(dataclasses.asdict(event), ensure_ascii=False) + "\n"
+
+
+def _flat(event: Event) -> dict:
+    row = dataclasses.asdict(event)
+    return row | {name: json.dumps(row[name], ensure_ascii=False) for name in LOOSE}
+
+
+def _schema():
+    import pyarrow as pa
+    arrow = {str: pa.string(), float: pa.float64(), int: pa.int64(), tuple[str, ...]: pa.list_(pa.string()),
+             tuple[int, ...]: pa.list_(pa.int64()), tuple[float, ...]: pa.list_(pa.float64())}
+    return pa.schema([(field.name, pa.string() if field.name in LOOSE else arrow[field.type]) for field in dataclasses.fields(Event)])
+
+
+def _checked(path: Path) -> str:
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise UserError(f"{path}: events are kept in .jsonl or .parquet files; name one of these")
+    return path.suffix
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` when all is written. Raises UserError."""
+    _checked(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or first_line(error)}); choose another place, or make room") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# -- the Hub ------------------------------------------------------------------------------------------------------------------
+
+def push_to_hub(events: Iterable[Event], repo_id: str, *, private: bool = True) -> None:
+    """Push the events to a data set on the Hub, as the subset `events`, and what follows from them, each as a subset of its own (those
+    that are not empty): `pairs`, `groups`, `thumbs`, `demonstrations`, `ratings`. Raises UserError.
+
+    `private` counts when the data set is made; one that is there stays as it is.
+    """
+    events = list(events)
+    if not events:
+        raise UserError(f"{repo_id}: there are no events to push; vote first")
+    import datasets
+    features = datasets.Features.from_arrow_schema(_schema())
+    tables = {"events": datasets.Dataset.from_list([_flat(event) for event in events], features=features)}
+    for convert in (pairs, groups, thumbs, demonstrations, ratings):
+        if rows := convert(events):
+            tables[convert.__name__] = datasets.Dataset.from_list(_alike(rows))
+    try:
+        for name, table in tables.items():
+            table.push_to_hub(repo_id, config_name=name, private=private)
+    except Exception as error:  # of the HTTP client and of huggingface_hub, which change with the version
+        raise _hub_error(repo_id, error) from None
+
+
+def _alike(rows: list[dict]) -> list[dict]:
+    """Arrow wants one type a column: where some prompts are conversations, a text is one user turn, as chat templates have it."""
+    if all(isinstance(row["prompt"], str) for row in rows):
+        return rows
+    return [row | {"prompt": [{"role": "user", "content": row["prompt"]}]} if isinstance(row["prompt"], str) else row for row in rows]
+
+
+def _hub_error(repo_id: str, error: Exception) -> UserError:
+    return UserError(f"{repo_id}: cannot be pushed to ({first_line(error)}); check name and network, and log in with `hf auth login`")
+
+
+class Sync:
+    """Appends events to a .jsonl file of this process in a folder which a thread pushes to a data set on the Hub, every few minutes
+    and at exit: for a hosted Space, whose disk is lost at a restart. `import_events` reads such a file back.
+
+    Only .jsonl files of the folder are pushed, so never a store. Raises UserError if the data set cannot be reached or made.
+    """
+
+    def __init__(self, folder: str | Path, repo_id: str, every_minutes: float = 5.0, *, private: bool = True):
+        from huggingface_hub import CommitScheduler
+        self.path = Path(folder) / f"events-{uuid4().hex}.jsonl"
+        try:
+            self.scheduler = CommitScheduler(repo_id=repo_id, repo_type="dataset", folder_path=folder, every=every_minutes,
+                                             private=private, allow_patterns=["*.jsonl"])
+        except Exception as error:  # as in push_to_hub
+            raise _hub_error(repo_id, error) from None
+
+    def append(self, events: Iterable[Event]) -> None:
+        """One line each, all or none. Raises UserError if they cannot be written."""
+        stamped = [event if event.time else dataclasses.replace(event, time=time.time()) for event in events]
+        data = "".join(map(_line, stamped)).encode()
+        try:
+            with self.scheduler.lock, open(self.path, "ab", buffering=0) as file:  # one write: a kill tears no line
+                end = file.tell()
+                if file.write(data) < len(data):
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room, or choose another folder") from None
