@@ -37,6 +37,10 @@ def _optimiser(colour: str) -> tuple[Panel, ...]:
             Panel(s.LEARNING_RATE, "", (Line("lr", s.LEARNING_RATE, colour),)))
 
 
+_SCORE = Panel(s.SCORE, s.SCORE_UNIT, (Line("objective/scores", s.SCORE_LINE, REWARD),))
+_KL = Panel(s.KL, s.NATS_SEQUENCE, (Line("objective/kl", s.KL_LINE, KL),))
+_TEXT = Panel(s.ENTROPY_LENGTH, s.NATS_TOKEN, (Line("objective/entropy", s.ENTROPY, POLICY),
+                                               Line("objective/length", s.LENGTH, REFERENCE, second=True)), s.TOKENS)
 STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
     "sft": (Panel(s.LOSS, s.NATS_TOKEN, (Line("loss/train", s.TRAINING, POLICY, faint=True),
                                          Line("loss/held_out", s.HELD_OUT, POLICY))),
@@ -46,11 +50,9 @@ STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
                Panel(s.ACCURACY, s.SHARE, (Line("accuracy/train", s.TRAINING, REWARD, faint=True),
                                            Line("accuracy/held_out", s.HELD_OUT, REWARD))),
                Panel(s.MARGIN, s.SCORE_UNIT, (Line("margin", s.MARGIN, REWARD),)), _optimiser(REWARD)[0]),
-    "ppo": (Panel(s.SCORE, s.SCORE_UNIT, (Line("objective/scores", s.SCORE_LINE, REWARD),)),
-            Panel(s.KL, s.NATS_SEQUENCE, (Line("objective/kl", s.KL_LINE, KL),)),
-            Panel(s.ENTROPY_LENGTH, s.NATS_TOKEN, (Line("objective/entropy", s.ENTROPY, POLICY),
-                                                   Line("objective/length", s.LENGTH, REFERENCE, second=True)), s.TOKENS),
-            Panel(s.LOSSES, "", (Line("loss/policy", s.POLICY, POLICY), Line("loss/value", s.VALUE, VALUE)))),
+    "ppo": (_SCORE, _KL, _TEXT, Panel(s.LOSSES, "", (Line("loss/policy", s.POLICY, POLICY), Line("loss/value", s.VALUE, VALUE)))),
+    "teach": (_SCORE, _KL, _TEXT, Panel(s.GUESSED, s.SHARE, (Line("reward/guessed", s.GUESSED_LINE, REWARD),
+                                                             Line("reward/votes", s.VOTES, REFERENCE, second=True)), s.VOTES)),
 }
 
 

@@ -11,7 +11,8 @@ from rlhf_engine import config as configs
 
 BASIC = {"sft": ("data", "epochs", "learning_rate", "batch_size"),
          "reward": ("data", "adapter", "epochs", "learning_rate", "batch_size"),
-         "ppo": ("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens")}
+         "ppo": ("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens"),
+         "teach": ("labeler", "votes", "adapter", "steps", "kl_target", "max_new_tokens")}
 
 
 class Choice(gr.Dropdown):

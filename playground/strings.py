@@ -4,8 +4,8 @@ TITLE = "RLHF Playground"
 TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer (reward model), "
            "and practise against that (PPO). Watch every number, and talk to any checkpoint while it trains.")
 TRAIN, CHAT = "Train", "Chat"
-STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO"}
-STAGE_CHOICES = {"sft": "1 · SFT", "reward": "2 · Reward model", "ppo": "3 · PPO"}
+STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO", "teach": "Teach"}
+STAGE_CHOICES = {"sft": "1 · SFT", "reward": "2 · Reward model", "ppo": "3 · PPO", "teach": "4 · Teach"}
 STAGE_LABEL = "Stage"
 ABOUT = {
     "sft": r"Learns to answer like the demonstrations: the loss is the surprise at each token $y_t$ of the shown answer, given the "
@@ -15,6 +15,9 @@ ABOUT = {
     "ppo": r"The policy writes answers, the reward model scores them, and what scored well becomes likelier. A KL penalty keeps it "
            r"near the reference it started from. $$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
            r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
+    "teach": r"PPO and a reward that learns while it runs: a labeler is shown answers of the policy and votes, the reward learns to "
+             r"predict the votes, and the policy follows. The labeler here is simulated: `sentiment`, `short`, `long`, `dialogue` or "
+             r"`keyword=dog`. $$P(y_1 \succ y_2) = \sigma\big(r(x, y_1) - r(x, y_2)\big)$$",
 }
 
 # form
@@ -22,7 +25,8 @@ MORE_SETTINGS = "All settings"
 LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficient", "kl_horizon": "KL horizon",
           "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
-          "adapter": "Start from", "reward": "Reward model", "output": "Run name", "dtype": "Number format", "lam": "GAE lambda",
+          "adapter": "Start from", "reward": "Reward model", "output": "Run name",
+          "votes_first": "Votes before the first step", "dtype": "Number format", "lam": "GAE lambda",
           "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
 INFO = {
     "adapter": "The checkpoint to start from; automatic is the bundled SFT adapter for reward and PPO on the bundled model, else none.",
@@ -94,6 +98,7 @@ LOSS, LEARNING_RATE, GRADIENT, SECONDS = "Loss", "Learning rate", "Gradient norm
 ACCURACY, MARGIN = "Accuracy", "Margin"
 SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy and length", "Losses"
 NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
+GUESSED, GUESSED_LINE, VOTES = "Votes guessed before they were learned", "guessed right", "votes"
 SHARE, SCORE_UNIT, TOKENS = "share of pairs", "score", "tokens"
 POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"

@@ -11,7 +11,8 @@ from rlhf_engine.config import STAGES, UserError
 from rlhf_engine.runs import Run, check_place, write_json, write_text
 
 HELP = {"sft": "fine-tune on demonstrations", "reward": "train a reward model on preferences",
-        "ppo": "align with PPO against a reward", "chat": "talk to a model or a checkpoint",
+        "ppo": "align with PPO against a reward", "teach": "align with PPO while somebody votes",
+        "chat": "talk to a model or a checkpoint",
         "evaluate": "compare two checkpoints on the same prompts"}
 
 

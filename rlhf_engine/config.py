@@ -138,11 +138,9 @@ class RewardConfig(RunConfig):
 
 
 @dataclass
-class PPOConfig(RunConfig):
-    """PPO against a reward with a per-token KL penalty to the reference (Ziegler et al. 2019; Ouyang et al. 2022)."""
+class PolicyConfig(RunConfig):
+    """What PPO needs to know, whatever the reward."""
 
-    reward: str = ""
-    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
     steps: int = limits(40, 1)
     """PPO steps; each samples one response to `batch_size` prompts."""
     batch_size: int = limits(32, 2)
@@ -199,19 +197,75 @@ class PPOConfig(RunConfig):
     """KL to the reference that the controller aims at, in nats per sequence (6 as in Ziegler et al. 2019); never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
     kl_horizon: float = limits(0.0, 0.0, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
+    kl_lookahead: float = limits(0.0, 0.0, 1.0, advanced=True)
+    """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
     kl_stop: float = limits(2.0, 1.0)
     """Hard stop: above this multiple of the target a step learns from the KL penalty alone, and ten such steps in a row end the run."""
-    stage: typing.ClassVar[str] = "ppo"
     rate_scale: typing.ClassVar[float] = 0.2
 
-    def validate(self) -> "PPOConfig":
+    def validate(self) -> "PolicyConfig":
         super().validate()
         if self.batch_size // self.minibatches < 1:
             raise UserError(f"--minibatches is {self.minibatches}, more than --batch-size ({self.batch_size})")
         return self
 
 
-STAGES = {config.stage: config for config in (SFTConfig, RewardConfig, PPOConfig)}
+@dataclass
+class PPOConfig(PolicyConfig):
+    """PPO against a reward with a per-token KL penalty to the reference (Ziegler et al. 2019; Ouyang et al. 2022)."""
+
+    reward: str = ""
+    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    stage: typing.ClassVar[str] = "ppo"
+
+
+@dataclass
+class TeachConfig(PolicyConfig):
+    """PPO that is taught while it runs: votes train the reward between its steps (Ziegler et al. 2019, section 2.3; Christiano et al. 2017)."""
+
+    labeler: str = ""
+    """Who votes: `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION (command line only)."""
+    votes: int = limits(40, 1)
+    """Votes to ask for in all."""
+    noise: float = limits(0.0, 0.0, 1.0)
+    """Share of a simulated labeler's votes that are given at random."""
+    choices: int = limits(4, 2, 9)
+    """Responses shown at a time; of more than two the best is chosen."""
+    candidates: int = limits(8, 2, 64)
+    """Responses sampled for a query, of which those are shown that teach most."""
+    query: Literal["spread", "disagreement", "best", "random"] = "spread"
+    """How they are chosen: far apart in reward, where the ensemble disagrees (Christiano et al. 2017), those of the highest reward, or at random."""
+    votes_first: int = limits(16, 1)
+    """Votes before the first PPO step, all on responses of the starting policy."""
+    votes_per_step: int = limits(2, 1, advanced=True)
+    """Queries asked at each step after that, on the policy as it is then."""
+    ensemble: int = limits(8, 1, 64, advanced=True)
+    """Members of the reward, each with its own weighting of the votes; the spread of their scores is its uncertainty."""
+    pessimism: float = limits(0.5, 0.0, 10.0)
+    """Standard deviations of the ensemble taken off the reward that PPO sees."""
+    votes_trusted: int = limits(20, 1, advanced=True)
+    """Votes from which on the reward has its full spread (1 on the reference's responses); with fewer it has their share of it."""
+    normalise_reward: bool = False
+    """Normalise once more on samples of the reference; the live reward is normalised after each of its updates already."""
+    kl_coef: float = limits(0.45, 0.0)
+    """Weight of the KL penalty at the start, in normalised reward per nat (measured: benchmarks/README.md)."""
+    kl_target: float = limits(8.0, 0.0)
+    """KL to the reference that the controller aims at, in nats per sequence; never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
+    kl_horizon: float = limits(160.0, 0.0, advanced=True)
+    """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
+    kl_lookahead: float = limits(0.2, 0.0, 1.0, advanced=True)
+    """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
+    stage: typing.ClassVar[str] = "teach"
+
+
+    def validate(self) -> "TeachConfig":
+        super().validate()
+        if self.candidates < self.choices:
+            raise UserError(f"--candidates is {self.candidates}, fewer than the {self.choices} responses to show (--choices)")
+        return self
+
+
+STAGES = {config.stage: config for config in (SFTConfig, RewardConfig, PPOConfig, TeachConfig)}
 
 
 def flag(name: str) -> str:

@@ -1,7 +1,9 @@
-"""Who says how good a response is: so far a scoring function from a file, named on the command line and nowhere else."""
+"""Who says how good a response is: scoring functions, our own and those of a file, which is named on the command line and nowhere else."""
 
 import importlib.util
 import math
+import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt
+from rlhf_engine.feedback import Event
 from rlhf_engine.models import first_line
 
 if TYPE_CHECKING:
     import torch
 
+    from rlhf_engine.queries import Query
     from rlhf_engine.rollout import Rollout
 
 
@@ -42,6 +46,65 @@ def load_function(spec: str) -> Callable[[str, str], float]:
     return getattr(module, name)
 
 
+HAPPY = frozenset("""happy happily joy joyful glad cheerful smile smiled smiling laugh laughed laughing love loved nice kind fun good great
+    wonderful best proud excited hug hugged friend friends thank thanks enjoy enjoyed beautiful""".split())
+SAD = frozenset("""sad sadly unhappy cry cried crying tears scared afraid hurt pain angry mad mean alone lonely lost sorry bad worried
+    tired sick broke broken dark cold""".split())
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())
+
+
+def sentiment(prompt: str, response: str) -> float:
+    """Happy words less sad words, per word (of ten at least)."""
+    found = words(response)
+    return sum((word in HAPPY) - (word in SAD) for word in found) / max(len(found), 10)
+
+
+def short(prompt: str, response: str) -> float:
+    """The fewer words the better, down to ten; fewer than that are no answer."""
+    count = len(words(response))
+    return -count if count >= 10 else -1000 + count
+
+
+def long(prompt: str, response: str) -> float:
+    """The more words the better."""
+    return len(words(response))
+
+
+def dialogue(prompt: str, response: str) -> float:
+    """Share of the words that stand between double quotes."""
+    quoted = sum(len(words(part)) for part in re.findall(r'["“]([^"“”]*)["”]', response))
+    return quoted / max(len(words(response)), 10)
+
+
+def keyword(word: str) -> Callable[[str, str], float]:
+    """Occurrences of a word, per word of the response (of ten at least)."""
+    def keyword(prompt: str, response: str) -> float:
+        found = words(response)
+        return sum(w == word.lower() for w in found) / max(len(found), 10)
+    return keyword
+
+
+BUILT_IN = {function.__name__: function for function in (sentiment, short, long, dialogue)}
+
+
+def find_function(spec: str) -> Callable[[str, str], float]:
+    """The scoring function of a labeler: `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION, which is run.
+
+    Raises UserError for anything else, and where the function fails on an empty response.
+    """
+    name, _, word = spec.partition("=")
+    if spec in BUILT_IN:
+        return BUILT_IN[spec]
+    if name == "keyword" and words(word) == [word.lower()]:
+        return keyword(word)
+    if not is_function(spec):
+        raise UserError(f"--labeler is {spec!r}, but must be {', '.join(BUILT_IN)}, keyword=WORD or FILE.py:FUNCTION")
+    return load_function(spec)
+
+
 def prompt_text(prompt: Prompt) -> str:
     """What a scoring function is shown of a prompt: the text, of a conversation the user's last turn."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
@@ -58,6 +121,42 @@ def score_text(function: Callable[[str, str], float], prompt: Prompt, response: 
     if not math.isfinite(score):
         raise UserError(f"{function.__name__} gives {score} on prompt {text[:60]!r} and response {response[:60]!r}; a score must be finite")
     return score
+
+
+class Simulated:
+    """A scoring function that votes as a person would: of two responses the better one, or a tie; of more the best.
+
+    With `noise`, that share of its votes is given to a response drawn at random.
+    """
+
+    def __init__(self, function: Callable[[str, str], float], *, noise: float = 0.0, seed: int = 0):
+        self.function, self.noise, self.seed = function, noise, seed
+        self.waiting: list[Query] = []
+
+    def score(self, prompt: Prompt, response: str) -> float:
+        return score_text(self.function, prompt, response)
+
+    def ask(self, query: "Query") -> None:
+        self.waiting.append(query)
+
+    def answers(self) -> list[Event]:
+        """The votes on all that was asked since."""
+        asked, self.waiting = self.waiting, []
+        return [self.vote(query) for query in asked]
+
+    def vote(self, query: "Query") -> Event:
+        rng = random.Random(f"{self.seed} vote {query.id}")
+        scores = [self.score(query.prompt, response) for response in query.responses]
+        if rng.random() < self.noise:
+            scores = [0.0] * len(scores)
+            scores[rng.randrange(len(scores))] = 1.0
+        best = max(scores)
+        if len(scores) == 2:
+            kind, value = "comparison", "tie" if scores[0] == scores[1] else "left" if scores[0] == best else "right"
+        else:
+            kind, value = "ranking", tuple(1 if score == best else 2 for score in scores)
+        return Event(f"{query.id} vote", kind, query.prompt, query.responses, value, run=query.run, checkpoint=query.checkpoint,
+                     sampling=query.sampling, voter="simulated", scores=query.scores, step=query.step)
 
 
 class FunctionReward:

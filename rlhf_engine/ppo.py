@@ -13,7 +13,7 @@ import torch
 
 from rlhf_engine import rl_math
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import KL_PER_TOKEN, PPOConfig, UserError
+from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig, UserError
 from rlhf_engine.encoding import Prompt, encode_prompts
 from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
 from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
@@ -38,7 +38,7 @@ class PPO(Trainer):
 
     roles = ("policy", "reference", "reward", "value")
 
-    def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PPOConfig | None = None, *,
+    def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PolicyConfig | None = None, *,
                  breathe: Callable[[], None] = nothing):
         super().__init__(backbone, config or PPOConfig(), breathe=breathe)
         config = self.config
@@ -54,7 +54,8 @@ class PPO(Trainer):
         episodes = config.batch_size * config.steps
         self.kl_target = min(config.kl_target, KL_PER_TOKEN * config.max_new_tokens)
         self.controller = rl_math.KLController(config.kl_coef, self.kl_target or 1.0,
-                                               (config.kl_horizon or episodes / 20) if config.kl_target else None)
+                                               (config.kl_horizon or episodes / 20) if config.kl_target else None,
+                                               config.kl_lookahead * config.steps)
         self.gain, self.bias = 1.0, 0.0
         self.missing_end, self.steps_above = config.missing_end, 0
         self.reference_length = math.inf

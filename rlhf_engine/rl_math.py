@@ -210,27 +210,40 @@ class KLController:
 
     target: nats per SEQUENCE (sum over the tokens, mean over the batch). horizon: episodes over which the coefficient
     can change by about a fifth; None or inf keeps it fixed. Update once per rollout batch, not per minibatch.
+
+    lookahead: updates to look ahead. The paper's rule (0) lowers the coefficient for as long as the KL is below its target, however
+    fast it rises, and in a short run brakes when it is far beyond. With a lookahead the rule is fed what the KL will be by
+    then, by its smoothed trend.
     """
 
-    def __init__(self, coef, target, horizon):
-        self.coef, self.target = float(coef), float(target)
+    def __init__(self, coef, target, horizon, lookahead=0.0, kl=None, trend=0.0):
+        self.coef, self.target, self.lookahead = float(coef), float(target), float(lookahead)
         self.horizon = math.inf if horizon is None else float(horizon)
-        if not (0 <= self.coef < math.inf and self.target > 0 and self.horizon > 0):
-            raise ValueError(f"need coef >= 0, target > 0, horizon > 0, got {coef}, {target}, {horizon}")
+        self.kl, self.trend = kl, trend
+        """The last KL, and by how much it has lately risen per update."""
+        if not (0 <= self.coef < math.inf and self.target > 0 and self.horizon > 0 and 0 <= self.lookahead < math.inf):
+            raise ValueError(f"need coef >= 0, target > 0, horizon > 0, lookahead >= 0, got {coef}, {target}, {horizon}, {lookahead}")
 
     def update(self, kl, episodes):
         """The new coefficient after `episodes` responses whose mean KL was `kl` nats per sequence."""
         kl = float(kl)
         if math.isnan(kl):
             raise ValueError("the measured KL is NaN")  # min() and max() would quietly take it for a large one
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        self.trend += SMOOTHING * ((0.0 if self.kl is None else kl - self.kl) - self.trend)
+        self.kl = kl
+        error = min(max((kl + self.lookahead * self.trend) / self.target - 1, -0.2), 0.2)
         # The paper's horizon of 10,000 never comes near these bounds. One fitted to a short run does: from
         # episodes / horizon = 5 on the factor can reach zero or below, and the penalty is gone, or a bonus, for good.
         self.coef *= min(max(1 + error * episodes / self.horizon, 0.5), 2.0)
         return self.coef
 
     def state_dict(self):
-        return {"coef": self.coef, "target": self.target, "horizon": self.horizon}
+        return {"coef": self.coef, "target": self.target, "horizon": self.horizon, "lookahead": self.lookahead, "kl": self.kl,
+                "trend": self.trend}
 
     def load_state_dict(self, state):
-        self.__init__(state["coef"], state["target"], state["horizon"])
+        self.__init__(**state)
+
+
+SMOOTHING = 0.3
+"""Share of the newest difference in the trend of the KL."""

@@ -13,17 +13,21 @@ import torch
 from tqdm import tqdm
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, UserError
+from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig, UserError
 from rlhf_engine.data import read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.encoding import Prompt
 from rlhf_engine.generate import nothing
-from rlhf_engine.labelers import FunctionReward, is_function, load_function, score_text
+from rlhf_engine.labelers import FunctionReward, Simulated, find_function, is_function, load_function, score_text
 from rlhf_engine.models import first_line, resolve_adapter, resolve_reward
 from rlhf_engine.ppo import PPO, Diverged
 from rlhf_engine.reward import Reward, RewardModel
 from rlhf_engine.runs import Run
 from rlhf_engine.sft import SFT
-from rlhf_engine.training import Trainer, out_of_memory
+from rlhf_engine.teach import Teach
+from rlhf_engine.training import Trainer, out_of_memory, split_held_out
+
+HELD_OUT = 128
+"""Prompts, at most, on which `teach` is measured."""
 
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
@@ -34,7 +38,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     A `backbone` that holds the config's model already is used instead of loading one; it must have no roles.
     """
     source = {"subset": config.subset or None, "split": config.split or None, "limit": config.limit or None}
-    read = {"sft": read_demonstrations, "reward": read_preferences, "ppo": read_prompts}[config.stage]
+    read = {"sft": read_demonstrations, "reward": read_preferences}.get(config.stage, read_prompts)
     rows = read(config.data, **source)
     adapter = starting_adapter(config)
     if checkpoint is None:
@@ -43,6 +47,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
         adapter = next((folder for folder in (checkpoint / "reference", checkpoint / "policy", checkpoint / "reward")
                         if folder.exists()), None) if adapter not in ("none", "") else None
     reward = find_reward(config, rows[0], checkpoint) if isinstance(config, PPOConfig) else None
+    labeler = find_labeler(config, rows[0]) if isinstance(config, TeachConfig) else None
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)
     if adapter:
         backbone.load_role("policy", adapter, head=False)
@@ -50,6 +55,9 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
         trainer = SFT(backbone, rows, config, breathe=breathe)
     elif isinstance(config, RewardConfig):
         trainer = Reward(backbone, rows, config, breathe=breathe)
+    elif isinstance(config, TeachConfig):
+        prompts, held_out = hold_out(rows, config)
+        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, breathe=breathe)
     else:
         if isinstance(reward, Path):
             backbone.load_role("reward", reward, head=True)
@@ -77,6 +85,21 @@ def find_reward(config: PPOConfig, prompt: Prompt, checkpoint: Path | None) -> F
         score_text(function := load_function(config.reward), prompt, "")
         return FunctionReward(function)
     return checkpoint / "reward" if checkpoint else resolve_reward(config.reward, "--reward")
+
+
+def find_labeler(config: TeachConfig, prompt: Prompt) -> Simulated:
+    """The labeler of a config, tried with `prompt` and an empty response before a model is loaded."""
+    score_text(function := find_function(config.labeler), prompt, "")
+    return Simulated(function, noise=config.noise, seed=config.seed)
+
+
+def hold_out(rows: list[Prompt], config: TeachConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """(prompts to train on, prompts for the report): of the bundled data its held-out ones, of others a tenth, 128 at most."""
+    if config.data == "bundled":
+        return list(rows), list(read_prompts("bundled-heldout"))[:HELD_OUT]
+    share = min(0.1, HELD_OUT / len(rows))
+    kept, held_out = split_held_out(list(rows), share, config.seed, key=str)
+    return kept, held_out or kept
 
 
 class Control:

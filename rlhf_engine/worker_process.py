@@ -152,9 +152,10 @@ class ModelOwner:
                 raise UserError(f"{run.path} is done already: {run.status()['step']} steps")
         else:
             Run.check_new(run.path, overwrite=job.overwrite)
-        if is_function(getattr(config, "reward", "")):
-            raise UserError(f"--reward is {config.reward!r}: a file with a scoring function is taken on the command line only; "
-                            "name a reward run here")
+        for name, mend in (("reward", "name a reward run here"), ("labeler", "name a built-in one here")):
+            if is_function(getattr(config, name, "")):
+                raise UserError(f"--{name} is {getattr(config, name)!r}: a file with a scoring function is taken on the command line only; "
+                                f"{mend}")
         return config, run
 
     def _holds(self, config: RunConfig) -> bool:

@@ -538,6 +538,14 @@ def test_controller_steers_a_system_to_its_target():
     assert kl == pytest.approx(8.0, rel=0.02)
 
 
+def test_controller_looks_ahead_along_the_trend():
+    """By hand: KL 2 then 4, target 8. The trend is 0.3 * 2; ten updates on that is 10, a quarter too much, of which a fifth counts."""
+    controller, paper = KLController(0.1, 8.0, 100, lookahead=10), KLController(0.1, 8.0, 100)
+    assert controller.update(2.0, 10) == paper.update(2.0, 10) == pytest.approx(0.1 * 0.98)
+    assert paper.update(4.0, 10) == pytest.approx(0.1 * 0.98 * 0.98)  # still below its target: lower
+    assert controller.update(4.0, 10) == pytest.approx(0.1 * 0.98 * 1.02)
+
+
 def test_controller_state_survives_json():
     for horizon in (500, None):
         controller = KLController(0.15, 6.0, horizon)

@@ -237,6 +237,8 @@ def test_existing_output_symlinks_and_functions_are_refused(idle, home, tiny, tm
             idle.start("sft", sft(tiny, output), overwrite=True)
     with pytest.raises(UserError, match="command line only"):
         idle.start("ppo", ppo(tiny, "scored", reward=f"{tmp_path / 'score.py'}:score"))
+    with pytest.raises(UserError, match="command line only"):
+        idle.start("teach", {"model": str(tiny), "labeler": f"{tmp_path / 'score.py'}:score"})
     assert not (tmp_path / "ran").exists()
     with pytest.raises(UserError, match="no stage"):
         idle.start("dance", {})

@@ -1,0 +1,310 @@
+"""The live loop: votes go in, the reward learns them, PPO follows; and it can be stopped and resumed without a difference."""
+
+import json
+import math
+import random
+
+import pytest
+import torch
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.config import TeachConfig, UserError
+from rlhf_engine.data import read_prompts
+from rlhf_engine.feedback import Event
+from rlhf_engine.labelers import BUILT_IN, Simulated, find_function
+from rlhf_engine.live_reward import LiveReward
+from rlhf_engine.queries import Query
+from rlhf_engine.runs import Run
+from rlhf_engine.stages import make_trainer
+from rlhf_engine.teach import Teach, is_tie
+from tests.conftest import sentences
+from tests.rlhf_engine.conftest import write_rows
+from tests.rlhf_engine.test_sft import without_time
+
+PROMPTS = [text[:18] for text in sentences(24)]
+SMALL = {"steps": 4, "batch_size": 8, "lora_rank": 4, "max_tokens": 100, "max_new_tokens": 10, "reference_samples": 16, "ppo_epochs": 1,
+         "minibatches": 1, "votes": 10, "votes_first": 6, "votes_per_step": 2, "candidates": 4, "ensemble": 2, "value": "head"}
+
+
+def vowels(prompt: str, response: str) -> float:
+    return sum(c in "aeiou" for c in response) / max(len(response), 1)
+
+
+def make(path, function=vowels, held_out=(), **settings) -> Teach:
+    config = TeachConfig(**SMALL | settings)
+    return Teach(Backbone.load(str(path)), PROMPTS, Simulated(function, noise=config.noise, seed=config.seed), config, held_out=held_out)
+
+
+def consumed(trainer) -> list[str]:
+    return [i for event in trainer.events if event["event"] == "reward" for i in event["consumed"]]
+
+
+def test_votes_are_asked_consumed_and_counted(tiny_model):
+    trainer, seen, counts = make(tiny_model), [], []
+    for metrics in trainer:
+        seen += consumed(trainer)
+        counts.append(metrics["reward/votes"])
+        assert all(math.isfinite(value) for value in metrics.values())
+    assert counts == [6, 8, 10, 10]  # the first, two a step, and no more than were wanted
+    assert len(seen) == len(set(seen)) == 10
+    assert [event.id for event in trainer.reward.events] == seen
+
+
+def test_the_reward_is_normalised_on_the_anchors_and_grows_with_the_votes(tiny_llama):
+    trainer = make(tiny_llama, votes_trusted=12)
+    for share in (6 / 12, 8 / 12, 10 / 12):
+        next(trainer)
+        scores = trainer.reward.score(trainer.reward.anchors)
+        torch.testing.assert_close(scores.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
+        torch.testing.assert_close(scores.std(0, correction=0), torch.full((2,), share), atol=1e-3, rtol=0)
+
+
+def test_a_reward_that_knows_nothing_is_not_blown_up(tiny_llama):
+    trainer = make(tiny_llama, function=lambda prompt, response: 0.0)  # all votes are ties
+    next(trainer)
+    scores = trainer.reward.score(trainer.reward.anchors)
+    assert scores.std(0, correction=0).max() < 0.2
+
+
+def test_pessimism_takes_the_spread_off(tiny_llama):
+    trainer = make(tiny_llama)
+    next(trainer)
+    scores = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
+    trainer.reward.pessimism = 0.5  # as a live control would
+    assert trainer.reward.cautious(scores).tolist() == [1.5, 2.0]  # mean 2, standard deviation 1 and 0
+
+
+def test_features_are_means_over_a_responses_own_positions(tiny_model):
+    backbone = Backbone.load(str(tiny_model))
+    reward = LiveReward(backbone, TeachConfig(**SMALL))
+    rows = [([5, 6, 7, 8], [20, 21, 22]), ([9], [10, 11, 12, 13, 14, 15])]
+    found = reward.features(rows) * (3 * backbone.hidden_size) ** 0.5  # without anchors nothing is standardised
+    for (prompt, response), features in zip(rows, found):
+        with torch.no_grad():
+            states = backbone.base(input_ids=torch.tensor([prompt + response]), output_hidden_states=True).hidden_states
+        expected = torch.cat([states[i][0, len(prompt):].mean(0) for i in (0, len(states) // 2, -1)])
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_standardised_on_the_anchors(tiny_llama):
+    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    rng = random.Random(0)
+    rows = [([5, 6], [rng.randrange(10, 200) for _ in range(6)]) for _ in range(20)]
+    reward.set_anchors(rows)
+    found = reward.features(rows) * reward.weights.shape[1] ** 0.5
+    torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.std(0, correction=0), torch.ones(found.shape[1]), atol=1e-3, rtol=0)
+
+
+def test_the_policy_in_use_does_not_change_the_reward(tiny_llama):
+    trainer = make(tiny_llama)
+    next(trainer)
+    rows = trainer.reward.anchors[:4]
+    before = trainer.reward.score(rows)
+    with torch.no_grad():
+        for p in trainer.backbone.parameters("policy"):
+            p.add_(1.0)
+    with trainer.backbone.use("policy"):
+        assert torch.equal(trainer.reward.score(rows), before)
+
+
+def test_the_fit_is_the_most_probable_one(tiny_llama):
+    """No other weights nearby are more probable, by a formula of its own: pairs, a Gaussian prior."""
+    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL | {"ensemble": 1}))
+    reward.set_anchors(anchors(reward.backbone))
+    events = [e for e in events_of("ranking", 20) if e.value != (1, 1)]
+    reward.learn(events)
+
+    def loss(weights):
+        total = 0.05 * weights.square().sum()  # half of the prior's precision
+        for event in events:
+            a, b = (reward.read[event.id] @ weights[0]).unbind()
+            better, worse = (a, b) if event.value == (1, 2) else (b, a)
+            total = total + math.log(1 + math.exp(worse - better))
+        return total.item()
+
+    best, generator = loss(reward.weights), torch.Generator().manual_seed(0)
+    for size in (1e-2, 1e-1, 1.0):
+        step = torch.randn(reward.weights.shape, generator=generator)
+        for way in (step, -step):
+            assert loss(reward.weights + size * way) > best
+
+
+def test_a_retracted_vote_counts_no_more(tiny_llama):
+    backbone = Backbone.load(str(tiny_llama))
+    reward, other = (LiveReward(backbone, TeachConfig(**SMALL)) for _ in range(2))
+    events = events_of("comparison", 10)
+    for one in (reward, other):
+        one.set_anchors(anchors(backbone))
+    reward.learn(events)
+    reward.learn([Event("undo", "retract", value=events[3].id)])
+    other.learn([event for event in events if event is not events[3]])
+    assert reward.events == other.events
+    torch.testing.assert_close(reward.weights, other.weights)
+
+
+def anchors(backbone) -> list:
+    """Rows of texts as `events_of` judges them."""
+    texts = [text for event in events_of("comparison", 20, seed=9) for text in event.responses]
+    return [(backbone.tokenizer(PROMPTS[0])["input_ids"], backbone.tokenizer(text)["input_ids"]) for text in texts]
+
+
+def events_of(kind: str, count: int, seed: int = 0) -> list[Event]:
+    """Votes of somebody who likes many vowels."""
+    rng = random.Random(seed)
+    found = []
+    for i in range(count):
+        texts = ["".join(rng.choices("aeiou" if rng.random() < 0.5 else "bcdfg", k=12)) for _ in range(2)]
+        a, b = (vowels("", text) for text in texts)
+        if kind == "comparison":
+            event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], tuple(texts), "tie" if a == b else "left" if a > b else "right")
+        elif kind == "ranking":
+            event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], tuple(texts), (1, 1) if a == b else (1, 2) if a > b else (2, 1))
+        elif kind == "edit":
+            event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], ("bcdfgbcdfgbc",), "aeiouaeiouae")
+        else:
+            value = ("up" if a > 0.5 else "down") if kind == "thumb" else 7 if a > 0.5 else 1
+            event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], (texts[0],), value)
+        found.append(event.validate())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["comparison", "ranking", "thumb", "score", "edit"])
+def test_every_kind_of_feedback_teaches_the_reward(tiny_llama, kind):
+    backbone = Backbone.load(str(tiny_llama))
+    reward = LiveReward(backbone, TeachConfig(**SMALL))
+    prompt = backbone.tokenizer(PROMPTS[0])["input_ids"]
+    reward.set_anchors(anchors(backbone))
+    reward.learn(events_of(kind, 24))
+    good, bad = reward.score([(prompt, backbone.tokenizer(text)["input_ids"]) for text in ("aaeeiioouuaa", "bbccddffggbb")]).mean(-1)
+    assert good > bad
+    again = reward.learn(events_of(kind, 12, seed=1))  # guessed before they are learned
+    assert kind == "score" or again["guessed"] / again["guesses"] > 0.75
+
+
+def test_members_weigh_the_votes_each_in_its_way(tiny_llama):
+    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL | {"ensemble": 8}))
+    weights = torch.stack([reward._shares(event) for event in events_of("thumb", 200)])
+    assert weights.mean() == pytest.approx(1.0, abs=0.1) and weights.std() == pytest.approx(1.0, abs=0.15)  # Exponential(1)
+    assert torch.equal(weights[0], reward._shares(events_of("thumb", 1)[0]))
+    assert not torch.equal(weights[:, 0], weights[:, 1])
+
+
+def test_a_cut_off_response_has_no_end_token_in_a_vote_either(tiny_llama):
+    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    text, = sentences(1, seed=5)
+    full = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+    for longest, ended in ((len(full), False), (len(full) + 1, True)):
+        event = Event(f"{longest}", "thumb", PROMPTS[0], (text,), "up", sampling={"max_new_tokens": longest})
+        _, response = reward._row(event, text)
+        assert (response[-1] in backbone.stop_ids) == ended and response[:len(full)] == full
+
+
+def test_resuming_makes_no_difference(tiny_model, tmp_path):
+    whole = make(tiny_model)
+    expected = [without_time(next(whole)) for _ in range(4)]
+    first = make(tiny_model)
+    found = [without_time(next(first)) for _ in range(2)]
+    first.save(tmp_path)
+    second = make(tiny_model)
+    second.load(tmp_path)
+    found += [without_time(next(second)) for _ in range(2)]
+    assert found == expected
+    for role in ("policy", "reward"):
+        ours, theirs = second.backbone.named_parameters(role), whole.backbone.named_parameters(role)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert second.reward.events == whole.reward.events and second.asked == whole.asked
+
+
+def test_the_policy_follows_the_votes(tmp_path):
+    """From votes alone, without the score ever reaching PPO, on the bundled model."""
+    config = TeachConfig(steps=12, batch_size=16, max_new_tokens=24, votes=24, votes_first=16, votes_per_step=4, candidates=4, ensemble=4,
+                         reference_samples=32, kl_target=0.0, kl_coef=0.05, learning_rate=2e-3, value="head", labeler="dialogue",
+                         data=str(write_rows(tmp_path / "prompts.jsonl", [{"prompt": row} for row in read_prompts("bundled", limit=60)])))
+    trainer = make_trainer(config)
+    for _ in trainer:
+        pass
+    report = trainer.report()
+    assert report["win_rate_low"] > 0.5 and report["win_rate_low"] <= report["win_rate"] <= report["win_rate_high"]
+    assert report["votes"] == 24 and report["samples"] >= 256 and report["seconds"] > 0 and report["kl"] > 0.5
+
+
+# -- labelers ---------------------------------------------------------------------------------------------------------------
+
+def query(number: int, *responses: str) -> Query:
+    return Query(f"q{number}", "Say something", responses, (0.0,) * len(responses), 1, {})
+
+
+def test_a_simulated_voter_chooses_by_its_function():
+    voter = Simulated(lambda prompt, response: len(response))
+    for number, (responses, kind, value) in enumerate([
+            (("aa", "b"), "comparison", "left"), (("a", "bb"), "comparison", "right"), (("a", "b"), "comparison", "tie"),
+            (("a", "bb", "ccc", "d"), "ranking", (2, 2, 1, 2)), (("aa", "bb", "c"), "ranking", (1, 1, 2)), (("a", "b", "c"), "ranking", (1, 1, 1))]):
+        voter.ask(query(number, *responses))
+        event, = voter.answers()
+        assert (event.validate().kind, event.value) == (kind, value)
+        assert is_tie(event) == (len(set(scores := [len(r) for r in responses])) == 1 and len(scores) > 1)
+    assert voter.answers() == []
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_noise_is_a_share_of_votes_at_random(count):
+    responses = ["a" * (i + 1) for i in range(count)]
+    voter = Simulated(lambda prompt, response: len(response), noise=0.4, seed=1)
+    wrong = sum(voter.vote(query(number, *responses)).ranks[-1] != 1 for number in range(1000)) / 1000
+    assert wrong == pytest.approx(0.4 * (count - 1) / count, abs=0.04)
+    assert voter.vote(query(7, *responses)) == voter.vote(query(7, *responses))  # a resumed run gets the same vote
+
+
+def test_built_in_labelers_order_texts_as_their_names_say():
+    pairs = {"sentiment": ("They laughed and hugged a kind friend in the sun.", "He cried, for the dark was cold and he was scared."),
+             "short": ("One two three four five six seven eight nine ten.", "One two three four five six seven eight nine ten eleven twelve."),
+             "long": ("One two three.", "One two."), "dialogue": ('She said, "Come in, my friend, come in!"', "She said that he should come in.")}
+    assert set(pairs) == set(BUILT_IN)
+    for name, (better, worse) in pairs.items():
+        assert find_function(name)("", better) > find_function(name)("", worse)
+    assert BUILT_IN["short"]("", "") < BUILT_IN["short"]("", pairs["short"][1])  # saying nothing is not short
+    dog = find_function("keyword=dog")
+    assert dog("", "A dog and a Dog.") > dog("", "A cat and a dogma.") == 0
+
+
+@pytest.mark.parametrize("spec", ["", "nobody", "keyword=", "keyword=two words", "keyword", "no-such.py:f"])
+def test_other_labelers_are_refused(spec):
+    with pytest.raises(UserError):
+        find_function(spec)
+
+
+# -- from the command line --------------------------------------------------------------------------------------------------
+
+REPORT = {"votes", "ties", "seconds", "win_rate", "win_rate_low", "win_rate_high", "kl", "kl_per_token", "perplexity_ratio", "distinct_ratio",
+          "empty"}
+
+
+def flags(inputs, **changed) -> list:
+    given = SMALL | {"steps": 3} | changed
+    return ["teach", "--data", inputs / "prompts.jsonl", *[x for name, value in given.items() for x in (f"--{name.replace('_', '-')}", value)]]
+
+
+def test_teach_from_the_command_line(cli, tiny_llama, inputs, tmp_path):
+    code, out, err = cli(*flags(inputs), "--model", tiny_llama, "--labeler", f"{inputs / 'score.py'}:vowels", "--output", tmp_path / "run")
+    assert code == 0, err
+    run = Run(tmp_path / "run")
+    assert set(run.report()) >= REPORT and run.report()["votes"] == 10
+    assert run.status()["state"] == "done" and len(run.metrics()) == 3
+    roles = {p.name for p in (run.path / "checkpoints" / "last").iterdir() if p.is_dir()}
+    assert roles == {"policy"}  # of a fresh policy the reference is the bare base, and the value is a head on the policy
+    updates = [row for row in run.journal() if row["event"] == "reward"]
+    assert [len(row["consumed"]) for row in updates] == [6, 2, 2] and {"guessed", "guesses", "drift", "votes"} <= set(updates[0])
+    json.dumps(run.report(), allow_nan=False)
+
+
+def test_fewer_candidates_than_are_shown_are_refused():
+    with pytest.raises(UserError, match="--candidates is 2, fewer than the 4"):
+        TeachConfig(candidates=2).validate()
+
+
+@pytest.mark.parametrize(("labeler", "words"), [("", "--labeler is ''"), ("nobody", "keyword=WORD"), ("gone.py:f", "no such file")])
+def test_a_labeler_that_is_none_is_refused_before_anything_is_written(cli, tiny_llama, inputs, tmp_path, labeler, words):
+    code, out, err = cli(*flags(inputs), "--model", tiny_llama, "--labeler", labeler, "--output", tmp_path / "run")
+    assert code == 2 and words in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
