@@ -7,6 +7,7 @@ import platform
 import random
 import resource
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def make_model(folder: Path, **shape) -> Path:
 def prompts(count: int, tokens: int = 24) -> list[str]:
     rng = random.Random(0)
     return [" ".join(f"t{rng.randrange(3, VOCABULARY)}" for _ in range(tokens)) for _ in range(count)]
+
+
+def time_steps(trainer) -> tuple[list[float], list[dict]]:
+    """Seconds of each step of a PPO trainer, and of its parts; the first step warms up and is left out."""
+    seconds, parts, clock = [], [], time.perf_counter()
+    for metrics in trainer:
+        seconds.append(time.perf_counter() - clock)
+        parts.append({name: metrics[f"time/{name}"] for name in ("rollout", "score", "update")})
+        clock = time.perf_counter()
+    return seconds[1:], parts[1:]
 
 
 def peak_mb() -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, peak_mb, prompts, say
+from benchmarks.common import machine, make_model, peak_mb, prompts, say, time_steps
 
 ROWS, TOKENS, EPOCHS = 16, 64, 4
 CONTESTANTS = ("trl", "fp32/adapter", "bf16/adapter", "nf4/adapter", "fp32/head", "bf16/head", "nf4/head")
@@ -38,12 +38,8 @@ def run_ours(folder: str, steps: int, dtype: str, value: str) -> dict:
     config = PPOConfig(steps=steps + 1, batch_size=ROWS, ppo_epochs=EPOCHS, minibatches=1, max_new_tokens=TOKENS, max_tokens=256,
                        lora_rank=8, learning_rate=1e-4, reference_samples=ROWS, missing_end="none", value=value)
     trainer = PPO(backbone, prompts(ROWS), lambda rollout: torch.tensor([float(len(set(ids))) for ids in rollout.response_ids]), config)
-    seconds, parts, clock = [], [], time.perf_counter()
-    for metrics in trainer:
-        seconds.append(time.perf_counter() - clock)
-        parts.append({name: metrics[f"time/{name}"] for name in ("rollout", "score", "update")})
-        clock = time.perf_counter()
-    return {"seconds": seconds[1:], "parts": parts[1:], "imports_mb": imports, "peak_mb": peak_mb()}
+    seconds, parts = time_steps(trainer)
+    return {"seconds": seconds, "parts": parts, "imports_mb": imports, "peak_mb": peak_mb()}
 
 
 def run_trl(folder: str, steps: int) -> dict:

@@ -11,12 +11,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, peak_mb, prompts, say
+from benchmarks.common import machine, make_model, peak_mb, prompts, say, time_steps
 
 SIZES = {"1M": dict(hidden_size=128, intermediate_size=352, num_hidden_layers=4), "6M": {},
          "25M": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=7, num_attention_heads=8, num_key_value_heads=8),
@@ -39,14 +38,10 @@ def run(size: str, batch: int, tokens: int, dtype: str, value: str, steps: int) 
                        reference_samples=2, missing_end="none", normalise_reward=False, value=value)
     backbone.stop_ids = [-1]  # every response has its full length
     trainer = PPO(backbone, prompts(batch), lambda rollout: torch.tensor([float(len(set(ids))) for ids in rollout.response_ids]), config)
-    seconds, parts, clock = [], [], time.perf_counter()
-    for metrics in trainer:
-        seconds.append(time.perf_counter() - clock)
-        parts.append({name: metrics[f"time/{name}"] for name in ("rollout", "score", "update")})
-        clock = time.perf_counter()
-    found = statistics.median(seconds[1:])
+    seconds, parts = time_steps(trainer)
+    found = statistics.median(seconds)
     return {"size": size, "batch": batch, "tokens": tokens, "seconds": round(found, 2),
-            **{name: round(statistics.median(part[name] for part in parts[1:]), 2) for name in parts[0]},
+            **{name: round(statistics.median(part[name] for part in parts), 2) for name in parts[0]},
             "per_thousand_tokens": round(1000 * found / batch / tokens, 2), "memory_mb": peak_mb() - imports}
 
 
