@@ -51,7 +51,7 @@ STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
                                            Line("accuracy/held_out", s.HELD_OUT, REWARD))),
                Panel(s.MARGIN, s.SCORE_UNIT, (Line("margin", s.MARGIN, REWARD),)), _optimiser(REWARD)[0]),
     "ppo": (_SCORE, _KL, _TEXT, Panel(s.LOSSES, "", (Line("loss/policy", s.POLICY, POLICY), Line("loss/value", s.VALUE, VALUE)))),
-    "teach": (_SCORE, _KL, _TEXT, Panel(s.GUESSED, s.SHARE, (Line("reward/guessed", s.GUESSED_LINE, REWARD),
+    "teach": (_SCORE, _KL, _TEXT, Panel(s.GUESSED, s.VOTE_SHARE, (Line("reward/guessed", s.GUESSED_LINE, REWARD),
                                                              Line("reward/votes", s.VOTES, REFERENCE, second=True)), s.VOTES)),
 }
 

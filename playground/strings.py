@@ -99,7 +99,7 @@ ACCURACY, MARGIN = "Accuracy", "Margin"
 SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy and length", "Losses"
 NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
 GUESSED, GUESSED_LINE, VOTES = "Votes guessed before they were learned", "guessed right", "votes"
-SHARE, SCORE_UNIT, TOKENS = "share of pairs", "score", "tokens"
+SHARE, VOTE_SHARE, SCORE_UNIT, TOKENS = "share of pairs", "share of votes", "score", "tokens"
 POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
 

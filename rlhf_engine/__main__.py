@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from rlhf_engine import config as configs
@@ -208,11 +209,12 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def load_judge(spec: str):
     """A function(backbone) -> Judge; the file or folder is checked now, before a model is loaded."""
+    from rlhf_engine.evaluate import text_judge
     from rlhf_engine.labelers import is_function, load_function, score_text
     from rlhf_engine.models import resolve_reward
     if is_function(spec):
         function = load_function(spec)
-        return lambda backbone: lambda prompts, ids, responses, texts: [score_text(function, p, t) for p, t in zip(prompts, texts)]
+        return lambda backbone: text_judge(partial(score_text, function))
     folder = resolve_reward(spec, "--judge")
 
     def with_model(backbone):

@@ -16,6 +16,11 @@ Judge = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], li
 """Scores of responses, from prompts, prompt ids, response ids and response texts; equal scores are a tie."""
 
 
+def text_judge(score: Callable[[Prompt, str], float]) -> Judge:
+    """A judge that reads prompt and text alone."""
+    return lambda prompts, ids, responses, texts: [score(prompt, text) for prompt, text in zip(prompts, texts)]
+
+
 def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt], judge: Judge, *, per_prompt: int = 2,
             sampling: Sampling = Sampling(), batch: int = 32, max_tokens: int = 512, seed: int = 0,
             breathe: Callable[[], None] = nothing) -> tuple[dict, list[dict]]:

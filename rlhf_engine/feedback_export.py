@@ -18,7 +18,8 @@ from uuid import uuid4
 
 from rlhf_engine.config import UserError
 from rlhf_engine.data import Preference, read_preferences
-from rlhf_engine.feedback import Event, Store
+from rlhf_engine.events import Event
+from rlhf_engine.feedback import Store
 from rlhf_engine.models import first_line
 from rlhf_engine.sources import read_table
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt
-from rlhf_engine.feedback import Event
+from rlhf_engine.events import Event
 from rlhf_engine.models import first_line
 
 if TYPE_CHECKING:

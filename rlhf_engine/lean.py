@@ -57,7 +57,7 @@ class LeanDecoder:
     def __init__(self, base, rows: int, length: int):
         decoder, config = base.get_decoder(), base.config.get_text_config()
         attention = decoder.layers[0].self_attn
-        self.head, self.epsilon, self.scale = attention.head_dim, config.rms_norm_eps, attention.scaling
+        self.head, self.epsilon, self.scale = attention.head_dim, torch.tensor(config.rms_norm_eps), attention.scaling
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.layers = [read_layer(layer) for layer in decoder.layers]
         self.embedding = base.get_input_embeddings().weight.float()
@@ -93,9 +93,8 @@ class LeanDecoder:
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         """RMS norm without its weight over the last dimension; PyTorch's own takes seven passes on a CPU."""
-        size = x.shape[-1]
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * torch.addcmul(length.new_tensor(self.epsilon), length, length, value=1 / size).rsqrt_()
+        return x * torch.addcmul(self.epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
 
     def _mask(self, start: int, end: int) -> torch.Tensor | None:
         """[B or 1, 1, T, end], true where a token may look; None if everywhere."""

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-POINTS = 7
+from rlhf_engine.events import SCORES
+
+POINTS = SCORES[-1]
 """Scores go from 1 to this."""
 
 
@@ -33,7 +35,7 @@ class Scale(nn.Module):
 
 
 def log_likelihood(kind: str, value, scores: torch.Tensor, scale: Scale) -> torch.Tensor:
-    """[M]: log-probability of the answer `value` of an event `kind` (see `feedback.Event`) to responses that score `scores` [K, M].
+    """[M]: log-probability of the answer `value` of an event `kind` (see `events.Event`) to responses that score `scores` [K, M].
 
     "both_bad" is a tie and a thumb down for each. An edit counts as the person's own text, the last row of `scores`, winning over
     what was shown.

@@ -15,7 +15,8 @@ import torch
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.encoding import encode_example
-from rlhf_engine.feedback import Event
+from rlhf_engine.events import Event
+from rlhf_engine.feedback_export import live
 from rlhf_engine.generate import nothing
 from rlhf_engine.likelihood import Scale, guess, log_likelihood
 from rlhf_engine.logprobs import pad_right
@@ -89,17 +90,13 @@ class LiveReward:
         """
         guesses = [g for event in events if event.kind != "retract" and (g := self._guess(event)) is not None]
         before = self._scores(self._anchored).mean(-1)
-        self._take_in(events)
+        self.events = live([*self.events, *events])
         loss = self._fit()
         self._normalise()
         after = self._scores(self._anchored)
         return {"votes": len(self.events), "new": len(events), "guessed": sum(guesses), "guesses": len(guesses), "loss": loss,
                 "drift": (after.mean(-1) - before).square().mean().sqrt().item(), "spread": after.std(-1, correction=0).mean().item(),
                 "gain": self.gain.mean().item()}
-
-    def _take_in(self, events: list[Event]) -> None:
-        back = {event.value for event in events if event.kind == "retract"}
-        self.events = [event for event in [*self.events, *events] if event.kind != "retract" and event.id not in back]
 
     def _guess(self, event: Event) -> float | None:
         raw = self._event_features(event) @ self.weights.T

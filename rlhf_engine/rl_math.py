@@ -205,6 +205,10 @@ def value_loss(values, old_values, returns, mask, *, clip, tokens):
 # KL controller
 
 
+SMOOTHING = 0.3
+"""Share of the newest difference in the trend of the KL."""
+
+
 class KLController:
     """Moves the KL coefficient so that the measured KL stays near a target (Ziegler et al. 2019, section 2.2).
 
@@ -243,7 +247,3 @@ class KLController:
 
     def load_state_dict(self, state):
         self.__init__(**state)
-
-
-SMOOTHING = 0.3
-"""Share of the newest difference in the trend of the KL."""

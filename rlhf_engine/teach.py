@@ -10,9 +10,9 @@ import torch
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.encoding import Prompt
-from rlhf_engine.evaluate import compare
-from rlhf_engine.feedback import Event
-from rlhf_engine.generate import Sampling, nothing, sample, text_of
+from rlhf_engine.evaluate import compare, text_judge
+from rlhf_engine.events import Event
+from rlhf_engine.generate import Sampling, nothing
 from rlhf_engine.live_reward import LiveReward
 from rlhf_engine.ppo import PPO
 from rlhf_engine.queries import Query, choose
@@ -94,15 +94,12 @@ class Teach(Trainer):
         chosen = rng.sample(range(len(ppo.encoded)), min(count, len(ppo.encoded)))
         if not chosen:
             return
-        rows = [ppo.encoded[i].ids for i in chosen for _ in range(config.candidates)]
-        sampling = Sampling(config.max_new_tokens, config.temperature)
-        with self.backbone.use("policy"):
-            answers = sample(self.backbone, rows, sampling, torch.Generator().manual_seed(rng.getrandbits(62)),
-                             batch=4 * config.candidates, breathe=self.breathe)
-        scores = self.reward.score(list(zip(rows, answers)))
+        rollout = ppo.rollout([i for i in chosen for _ in range(config.candidates)], torch.Generator().manual_seed(rng.getrandbits(62)),
+                              batch=4 * config.candidates)
+        scores = self.reward.score(list(zip(rollout.prompt_ids, rollout.response_ids)))
         for place, i in enumerate(chosen):
             here = slice(place * config.candidates, (place + 1) * config.candidates)
-            texts = [text_of(self.backbone, ids) for ids in answers[here]]
+            texts = rollout.responses[here]
             shown = choose(scores[here], texts, config.choices, config.query, rng)
             self.labeler.ask(Query(f"{config.seed}-{self.asked}", ppo.prompts[i], tuple(texts[j] for j in shown),
                                    tuple(scores[here][j].mean().item() for j in shown), self.step,
@@ -115,14 +112,9 @@ class Teach(Trainer):
         found = {"stage": "teach", "votes": len(votes), "ties": sum(is_tie(event) for event in votes), "seconds": self.seconds}
         if self.labeler.score is None or not self.held_out:
             return found
-        per_prompt = -(-SAMPLES // len(self.held_out))
-
-        def judge(prompts, ids, responses, texts):
-            return [self.labeler.score(prompt, text) for prompt, text in zip(prompts, texts)]
-
-        compared, _ = compare(self.backbone, "policy", "reference", self.held_out, judge, per_prompt=per_prompt, seed=self.config.seed,
-                              sampling=Sampling(self.config.max_new_tokens, self.config.temperature), max_tokens=self.max_tokens,
-                              breathe=self.breathe)
+        compared, _ = compare(self.backbone, "policy", "reference", self.held_out, text_judge(self.labeler.score),
+                              per_prompt=-(-SAMPLES // len(self.held_out)), seed=self.config.seed, max_tokens=self.max_tokens,
+                              sampling=Sampling(self.config.max_new_tokens, self.config.temperature), breathe=self.breathe)
         return compared | {"sample_ties": compared["ties"]} | found
 
     # -- state -------------------------------------------------------------------------------------------------------

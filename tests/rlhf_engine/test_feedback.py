@@ -16,7 +16,8 @@ import pytest
 
 from rlhf_engine import feedback
 from rlhf_engine.config import UserError
-from rlhf_engine.feedback import MAX_NAME, MAX_TEXT, Event, Store
+from rlhf_engine.events import MAX_NAME, MAX_TEXT, Event
+from rlhf_engine.feedback import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
@@ -44,7 +45,7 @@ def refused(function, *args, **options) -> str:
 
 def start(code: str, *args) -> subprocess.Popen:
     """Another Python process with the engine's store at hand."""
-    head = "import os, sys, threading\nfrom rlhf_engine.feedback import Event, Store\n"
+    head = "import os, sys, threading\nfrom rlhf_engine.events import Event\nfrom rlhf_engine.feedback import Store\n"
     return subprocess.Popen([sys.executable, "-c", head + code, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

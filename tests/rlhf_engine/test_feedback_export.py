@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from rlhf_engine.data import Demonstration, Preference, Ranking, read_demonstrations, read_preferences, read_prompts
-from rlhf_engine.feedback import Event, Store
+from rlhf_engine.events import Event
+from rlhf_engine.feedback import Store
 from rlhf_engine.feedback_export import (
     Sync,
     agreement,

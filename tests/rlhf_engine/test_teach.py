@@ -10,7 +10,7 @@ import torch
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig, UserError
 from rlhf_engine.data import read_prompts
-from rlhf_engine.feedback import Event
+from rlhf_engine.events import Event
 from rlhf_engine.labelers import BUILT_IN, Simulated, find_function
 from rlhf_engine.live_reward import LiveReward
 from rlhf_engine.queries import Query
