@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import gradio as gr
 
 from playground import strings as s
+from playground.ballot import Ballot, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 
@@ -16,9 +17,9 @@ COMMANDS = ("pause", "resume", "step", "stop", "discard")
 class Api:
     """Names in, JSON out. A run is named by its folder's name in the workspace; nothing outside of that can be named."""
 
-    def __init__(self, workspace: Workspace, worker):
-        self.workspace, self.worker = workspace, worker
-        for endpoint in (self.status, self.start, self.control, self.checkpoints):
+    def __init__(self, workspace: Workspace, worker, ballot: Ballot):
+        self.workspace, self.worker, self.ballot = workspace, worker, ballot
+        for endpoint in (self.status, self.start, self.control, self.checkpoints, self.next_query, self.vote):
             gr.api(plain_errors(endpoint), api_name=endpoint.__name__, concurrency_limit=8)
         gr.api(plain_errors_of_stream(self.chat), api_name="chat", concurrency_id="chat", concurrency_limit=4)
 
@@ -59,6 +60,37 @@ class Api:
         """The complete checkpoints of a run, oldest first, by the names under which a chat can ask them."""
         name = self.workspace.chosen(run)
         return {"run": name, "checkpoints": self.workspace.checkpoints(name) if name else []}
+
+    def next_query(self, run: str = "", request: gr.Request = None) -> dict:
+        """A question of a run (an empty name is the one that asks): a prompt, and responses of which one is to be chosen.
+
+        Nobody gets one that they have answered or skipped; an empty `query_id` comes with a `message` that says why there is none.
+        """
+        name = self.ballot.chosen(run)
+        folder = self.workspace.run(name) if name else None
+        query = self.ballot.next(folder, voter_of(request and request.session_hash)) if folder else None
+        found = {"query_id": "", "run": name, "prompt": "", "responses": [], "step": 0, "votes": 0, "votes_wanted": 0, "message": ""}
+        if folder:
+            found |= {"run": folder.path.name, "votes": self.ballot.votes(folder),
+                      "votes_wanted": self.workspace.config(name).get("votes", 0)}
+        if query is None:
+            return found | {"message": self.ballot.why_silent(name)}
+        return found | {"query_id": query.id, "prompt": query.prompt, "responses": list(query.responses), "step": query.step}
+
+    def vote(self, run: str, query_id: str, choice: str, event_id: str, request: gr.Request = None) -> dict:
+        """Answer a query: "1" to "9" (the best response), "tie", "both_bad", "skip" (stores nothing), or "undo" (your newest vote here).
+
+        `event_id` is yours and new for each vote: sent again it changes nothing, and `stored` is false.
+        """
+        choice, event_id = str(choice), str(event_id or "").strip()
+        if not event_id:
+            raise UserError(s.NO_EVENT_ID)
+        folder, voter = self.workspace.run(self.ballot.chosen(run)), voter_of(request and request.session_hash)
+        if choice == "undo":
+            stored = self.ballot.undo(folder, event_id, voter) is not None
+        else:
+            stored = self.ballot.vote(folder, str(query_id), choice, event_id, voter)
+        return {"stored": stored, "votes": self.ballot.votes(folder)}
 
 
 def ask(worker, run, command: str) -> None:

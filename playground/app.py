@@ -11,9 +11,11 @@ import gradio as gr
 from playground import strings as s
 from playground import views
 from playground.api import Api
+from playground.ballot import Ballot
 from playground.chat import ChatPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage, changed
+from playground.vote import VotePage
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.worker import Worker
@@ -24,16 +26,20 @@ APPEARANCE = {"css_paths": CSS, "run_history": False, "ssr_mode": False, "footer
 def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
     """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace). The run is the worker's; the page only looks."""
     workspace = Workspace(home or default_home())
-    worker = worker or Worker(workspace.home)
+    worker, ballot = worker or Worker(workspace.home), Ballot(workspace)
     with gr.Blocks(title=s.TITLE, analytics_enabled=False) as demo:
         header = gr.HTML(views.header(s.NO_RUN_LIVE), elem_id="header")
         notice = gr.HTML("", elem_id="notice")
+        voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
         with gr.Tabs():
             with gr.Tab(s.TRAIN, id="train"):
                 train = TrainPage(workspace, worker, notice)
+            with gr.Tab(s.VOTE, id="vote"):
+                vote = VotePage(workspace, ballot, voter, notice)
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, notice)
-        Api(workspace, worker)
+        Api(workspace, worker, ballot)
+        pages = (train, vote, chat)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()
@@ -44,12 +50,14 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
             known, entries = dict(values[seen]), workspace.entries()
             line = views.live_line(next((e for e in entries if e.alive), None))
             changes = {header: views.header(line)} if changed(known, "header", line) else {}
-            changes |= train.refresh(values, entries, known) | chat.refresh(values, entries, known)
-            return changes | {seen: known} if changes else gr.skip()
+            for page in pages:
+                changes |= page.refresh(values, entries, known)
+            return changes | {seen: known} if known != values[seen] else gr.skip()
 
-        gr.on([demo.load, timer.tick, train.picker.change, chat.model.change], look, {seen, *train.watched, *chat.watched},
-              [seen, header, *train.outputs, *chat.outputs], queue=False, show_progress="hidden", trigger_mode="once",
-              api_visibility="private")
+        gr.on([demo.load, timer.tick, train.picker.change, vote.picker.change, chat.model.change], look,
+              {seen, *(part for page in pages for part in page.watched)},
+              [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
+              trigger_mode="once", api_visibility="private")
     return demo
 
 

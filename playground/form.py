@@ -6,13 +6,16 @@ from pathlib import Path
 import gradio as gr
 
 from playground import strings as s
+from playground.ballot import PERSON
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
+from rlhf_engine.labelers import BUILT_IN
 
 BASIC = {"sft": ("data", "epochs", "learning_rate", "batch_size"),
          "reward": ("data", "adapter", "epochs", "learning_rate", "batch_size"),
          "ppo": ("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens"),
          "teach": ("labeler", "votes", "adapter", "steps", "kl_target", "max_new_tokens")}
+LABELERS = (PERSON, *BUILT_IN, "keyword=dog")
 
 
 class Choice(gr.Dropdown):
@@ -74,6 +77,8 @@ class Form:
         offered = self._offered()
         if name in offered:
             return Choice(offered[name], value=value or None, allow_custom_value=name in ("model", "data"), **about)
+        if name == "labeler":
+            return gr.Dropdown(list(LABELERS), value=PERSON, allow_custom_value=True, **about)
         if options := configs.choices(kind):
             return gr.Dropdown(list(options), value=value, **about)
         if kind is bool:

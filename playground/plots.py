@@ -20,7 +20,7 @@ class LivePlot(gr.HTML):
         return {"type": "object"}
 
 
-TEMPLATE = "<div class='live-plot' role='img' style='height:${height}px'></div>"
+TEMPLATE = "<div class='live-plot' role='img'></div>"
 DRAW = """
 const box = element.querySelector('.live-plot');
 const axis = (given, lines) => Object.assign({gridcolor: lines, linecolor: lines}, given);
@@ -34,6 +34,7 @@ const draw = () => {
     font: {color: ink, family: css.getPropertyValue('--font'), size: 12},
     hoverlabel: {bgcolor: css.getPropertyValue('--background-fill-primary').trim(), font: {color: ink}},
     xaxis: axis(figure.layout.xaxis, lines), yaxis: axis(figure.layout.yaxis, lines)});
+  box.style.height = `${props.height}px`;
   box.setAttribute('aria-label', figure.alt || '');
   Plotly.react(box, figure.data, layout, {responsive: true, displaylogo: false, displayModeBar: false});
 };

@@ -3,7 +3,7 @@
 TITLE = "RLHF Playground"
 TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer (reward model), "
            "and practise against that (PPO). Watch every number, and talk to any checkpoint while it trains.")
-TRAIN, CHAT = "Train", "Chat"
+TRAIN, VOTE, CHAT = "Train", "Vote", "Chat"
 STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO", "teach": "Teach"}
 STAGE_CHOICES = {"sft": "1 · SFT", "reward": "2 · Reward model", "ppo": "3 · PPO", "teach": "4 · Teach"}
 STAGE_LABEL = "Stage"
@@ -16,8 +16,8 @@ ABOUT = {
            r"near the reference it started from. $$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
            r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
     "teach": r"PPO and a reward that learns while it runs: a labeler is shown answers of the policy and votes, the reward learns to "
-             r"predict the votes, and the policy follows. The labeler here is simulated: `sentiment`, `short`, `long`, `dialogue` or "
-             r"`keyword=dog`. $$P(y_1 \succ y_2) = \sigma\big(r(x, y_1) - r(x, y_2)\big)$$",
+             r"predict the votes, and the policy follows. The labeler is you, on the Vote tab, or a simulated one. "
+             r"$$P(y_1 \succ y_2) = \sigma\big(r(x, y_1) - r(x, y_2)\big)$$",
 }
 
 # form
@@ -34,6 +34,7 @@ INFO = {
     "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
     "reward": "A finished reward run scores the responses.",
     "output": "Name of the new run; empty finds one.",
+    "labeler": "Who votes: `person` is you, on the Vote tab; the others are simulated (`keyword=` takes any word).",
 }
 UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"
 START = "Start"
@@ -44,6 +45,7 @@ RUN_ADAPTER = "{name}, newest checkpoint"
 ON_MODEL = "{name} (on {model})"
 NO_REWARD = "PPO needs a reward model: train one first (stage 2), then choose it here."
 STARTED = "{name} is starting."
+STARTED_ASKING = "{name} is starting. Its questions come on the Vote tab."
 UPLOADED = "{name} is in the workspace and chosen as data."
 
 # run
@@ -53,7 +55,7 @@ RUN_CHOICE = "{name} · {stage} · {state}"
 PAUSE, RESUME, STEP, STOP, DISCARD = "Pause", "Resume", "One step", "Stop and save", "Discard"
 RESUME_RUN = "Resume this run"
 DISCARD_SURE, DISCARD_YES, DISCARD_NO = "Stop {name} and delete its folder with all checkpoints?", "Yes, delete it", "Keep it"
-STATES = {"waiting": "preparing", "running": "running", "paused": "paused", "done": "done", "stopped": "stopped",
+STATES = {"waiting": "waiting", "running": "running", "paused": "paused", "done": "done", "stopped": "stopped",
           "failed": "failed"}
 NO_RUNS = "No run yet. Press Start: the defaults train on the bundled model and data."
 NO_RUN_LIVE = "No run is going on."
@@ -74,6 +76,7 @@ EVENT = {
     "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
+    "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
 }
@@ -102,6 +105,40 @@ GUESSED, GUESSED_LINE, VOTES = "Votes guessed before they were learned", "guesse
 SHARE, VOTE_SHARE, SCORE_UNIT, TOKENS = "share of pairs", "share of votes", "score", "tokens"
 POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
+
+# vote
+VOTE_ABOUT = ("You are shown answers of the policy as it is. Choose the best: the reward learns your taste while PPO runs, and the policy "
+              "follows it.")
+WHICH = ("Which answer is better?", "Which answer is best?")
+"""Sentences in pairs are about two responses, and about more."""
+BEST = ("is better", "is best")
+TIE, BOTH_BAD = ("Equally good", "All equally good"), ("Both bad", "All bad")
+SKIP, UNDO = "Skip", "Undo"
+EMPTY_RESPONSE = "(an empty answer)"
+ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
+SAID_BEST = "answer {place}"
+SAID_TIE, SAID_BOTH_BAD = ("equally good", "all equally good"), ("both bad", "all bad")
+UNDONE = "Taken back: your vote \u201c{choice}\u201d on \u201c{prompt}\u201d. Here is the question again."
+UNDONE_GONE = "Taken back: your vote \u201c{choice}\u201d on \u201c{prompt}\u201d."
+HOW_TO_ASK = "On the Train tab, choose stage 4, Teach, with the labeler `person`, and press Start."
+NOBODY_ASKS = f"No run asks for votes. {HOW_TO_ASK}"
+ASKS_NOBODY = f"{{name}} asks nobody for votes. {HOW_TO_ASK}"
+ASKS_NO_MORE = f"{{name}} is {{state}} and has no more questions for you. To start another run: {HOW_TO_ASK[0].lower()}{HOW_TO_ASK[1:]}"
+ALL_VOTES_IN = "All {wanted} votes are in. The policy goes on learning from them."
+QUESTION_COMES = "The next question is being drawn."
+NOTHING_TO_UNDO = "there is no vote of yours in run {name} to take back"
+NO_EVENT_ID = "event_id is empty: make a new one (a UUID, say) for each vote, so that one that is sent twice counts once"
+VOTES_SO_FAR = "{votes} of {wanted} votes"
+VOTES_KEPT = "your votes are kept; resume it on the Train tab"
+EFFECT_GUESSED = "The reward guessed {guessed:g} of the last {guesses} votes before it learned them; it has learned {votes} now."
+EFFECT_NO_GUESS = "The reward has learned {votes} votes; among the last {new} there was no order to guess."
+EFFECT_MOVED = ("They moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
+                "its members differ by {spread:.2f}.")
+NO_EFFECT = "What the votes do is measured here: how many of them the reward guessed before it learned them."
+FIXED = "The same prompts, answered at the start and now"
+FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"
+NOT_MOVED = "still the policy of the start"
+NO_FIXED = "A run that learns from votes answers the same few prompts again and again; here you see what has changed."
 
 # chat
 CHAT_ABOUT = ("One prompt, two checkpoints, answered at the same time. It works while a run is training; "

@@ -7,6 +7,7 @@ import gradio as gr
 from playground import figures, views
 from playground import strings as s
 from playground.api import ask
+from playground.ballot import PERSON
 from playground.form import Choice, Form, command_line
 from playground.plots import LivePlot
 from playground.workspace import Entry, Workspace
@@ -120,10 +121,12 @@ class TrainPage:
     def _start(self, values: dict) -> dict:
         stage = values[self.stage]
         try:
-            run = self.worker.start(stage, self.workspace.settings(stage, self.forms[stage].read(values)))
+            settings = self.workspace.settings(stage, self.forms[stage].read(values))
+            run = self.worker.start(stage, settings)
         except UserError as error:
             return {self.notice: complain(error)}
-        return {self.notice: told(s.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
+        started = s.STARTED_ASKING if settings.get("labeler") == PERSON else s.STARTED
+        return {self.notice: told(started.format(name=self.workspace.name_of(run))), self.picker: ""}
 
     def _asker(self, command: str):
         def tell(picked: str) -> str:

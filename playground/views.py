@@ -35,6 +35,7 @@ def card(name: str, config: dict, status: dict, metrics: list[dict]) -> str:
     state, step, total = status["state"], status["step"], status["total_steps"]
     share = 100 * step / total if total else 0
     facts = [s.PROGRESS.format(step=step, total=total)] if total else [s.PREPARING] if state == "waiting" else []
+    facts += [status["advice"]] if state == "waiting" and status.get("advice") else []
     left = seconds_left(metrics, total) if state == "running" else None
     if left is not None:
         facts.append(s.ETA.format(time=duration(left)))
@@ -81,7 +82,8 @@ def sentence(row: dict) -> str:
 
 
 def samples(rows: list[dict], latest: int = 8) -> str:
-    """The newest samples as a table."""
+    """The newest samples as a table, without the answers to the fixed prompts."""
+    rows = [row for row in rows if not row.get("fixed")]
     if not rows:
         return f'<p class="empty">{s.NO_SAMPLES}</p>'
     heads = "".join(f'<th scope="col">{title}</th>' for title in s.SAMPLE_HEADS.values())
@@ -91,6 +93,97 @@ def samples(rows: list[dict], latest: int = 8) -> str:
         f'<td class="n score">{number(row.get("score"))}</td><td class="n kl">{number(row.get("kl"))}</td></tr>'
         for row in reversed(rows[-latest:]))
     return (f'<div class="samples" tabindex="0" role="region" aria-label="{s.SAMPLES}"><table><thead><tr>{heads}</tr></thead>'
+            f'<tbody>{body}</tbody></table></div>')
+
+
+# -- votes -----------------------------------------------------------------------------------------------------------
+
+def question(prompt, responses: tuple[str, ...], said: str = "") -> str:
+    """A prompt and its responses, a button under each; `said` is a line about what was done last."""
+    many = len(responses) > 2
+    answers = "".join(f'<article class="answer" aria-label="{s.SAID_BEST.format(place=place)}">'
+                      f'<p>{text(response) or f"<em>{s.EMPTY_RESPONSE}</em>"}</p>'
+                      f'{vote_button(f"vote-{place}", str(place), str(place), f"<kbd>{place}</kbd> {s.BEST[many]}")}</article>'
+                      for place, response in enumerate(responses, 1))
+    verdicts = "".join((vote_button("vote-tie", "tie", "t", with_key(s.TIE[many], "t")),
+                        vote_button("vote-both-bad", "both_bad", "b", with_key(s.BOTH_BAD[many], "b")),
+                        vote_button("skip", "skip", "s", with_key(s.SKIP, "s")), undo_button()))
+    return (f'<section class="question" aria-label="{s.WHICH[many]}">{what_was_done(said)}<p class="which">{s.WHICH[many]}</p>'
+            f'<p class="prompt">{text(conversation(prompt))}</p><div class="answers">{answers}</div>'
+            f'<div class="verdicts">{verdicts}</div></section>')
+
+
+def no_question(reason: str, said: str = "", *, undo: bool = True) -> str:
+    """In place of a question, why there is none."""
+    button = f'<div class="verdicts">{undo_button()}</div>' if undo else ""
+    return f'<section class="question">{what_was_done(said)}<p class="silent" role="status">{text(reason)}</p>{button}</section>'
+
+
+def undo_button() -> str:
+    return vote_button("undo", "undo", "u", with_key(s.UNDO, "u"))
+
+
+def vote_button(elem_id: str, choice: str, key: str, label: str) -> str:
+    return (f'<button type="button" id="{elem_id}" data-choice="{choice}" data-key="{key}" aria-keyshortcuts="{key.upper()}">'
+            f'{label}</button>')
+
+
+def with_key(label: str, key: str) -> str:
+    return f'{label} <kbd aria-hidden="true">{key.upper()}</kbd>'
+
+
+def what_was_done(said: str) -> str:
+    return f'<p class="done" role="status">{text(said)}</p>' if said else ""
+
+
+def conversation(prompt) -> str:
+    """A prompt as one text: as it is, or who says what where there are several turns."""
+    if isinstance(prompt, str) or len(prompt) < 2:
+        return said(prompt)
+    return "\n\n".join(f"{s.ROLES.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
+
+
+def vote_status(name: str, status: dict, votes: int, wanted: int) -> str:
+    """How many votes there are, and what the trainer is doing."""
+    state, total = status["state"], status["total_steps"]
+    doing = [s.PROGRESS.format(step=status["step"], total=total)] if total else [s.PREPARING] if state == "waiting" else []
+    if state == "waiting" and status.get("advice"):
+        doing.append(status["advice"])
+    elif state in ("stopped", "failed"):
+        doing.append(s.VOTES_KEPT)
+    return (f'<section class="run-card"><div class="run-title"><strong>{s.VOTES_SO_FAR.format(votes=votes, wanted=wanted)}</strong>'
+            f'<span class="badge {text(state)}">{text(s.STATES.get(state, state))}</span>'
+            f'<span class="facts">{text(" · ".join([name, *doing]))}</span></div>'
+            f'<div class="bar votes" role="progressbar" aria-label="{s.VOTES}" aria-valuemin="0" aria-valuemax="{int(wanted)}" '
+            f'aria-valuenow="{min(int(votes), int(wanted))}"><i style="width:{100 * min(votes / wanted, 1):.1f}%"></i></div></section>')
+
+
+def effect(journal: list[dict]) -> str:
+    """What the last votes did to the reward, as it was measured when it learned them."""
+    row = next((row for row in reversed(journal) if row.get("event") == "reward"), None)
+    if row is None:
+        return f'<p class="effect empty">{s.NO_EFFECT}</p>'
+    guessed = (s.EFFECT_GUESSED if row["guesses"] else s.EFFECT_NO_GUESS).format(**row)
+    return f'<p class="effect">{text(guessed)} {text(s.EFFECT_MOVED.format(**row))}</p>'
+
+
+def fixed(rows: list[dict]) -> str:
+    """The answers to the fixed prompts: of the policy that a run started from, and of the newest."""
+    rows = [row for row in rows if row.get("fixed")]
+    if not rows:
+        return f'<p class="empty">{s.NO_FIXED}</p>'
+    start, now = min(row["step"] for row in rows), max(row["step"] for row in rows)
+    answers = {(conversation(row["prompt"]), row["step"]): row["response"] for row in rows}
+    titles = (s.FIXED_START, s.FIXED_NOW.format(step=int(now)) if now > start else s.FIXED_NOT_YET)
+
+    def cells(prompt: str) -> str:
+        """The titles are repeated in each cell, for narrow screens, where cells stand below each other."""
+        texts = (text(answers.get((prompt, start), "")), text(answers.get((prompt, now), "")) if now > start else f"<em>{s.NOT_MOVED}</em>")
+        return "".join(f'<td data-title="{title}">{said}</td>' for title, said in zip(titles, texts))
+
+    heads = "".join(f'<th scope="col">{title}</th>' for title in (s.FIXED_PROMPT, *titles))
+    body = "".join(f'<tr><td class="prompt">{text(prompt)}</td>{cells(prompt)}</tr>' for prompt in dict.fromkeys(p for p, _ in answers))
+    return (f'<div class="samples fixed" tabindex="0" role="region" aria-label="{s.FIXED}"><table><thead><tr>{heads}</tr></thead>'
             f'<tbody>{body}</tbody></table></div>')
 
 

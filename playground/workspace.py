@@ -34,6 +34,8 @@ class Entry:
     total: int
     time: float
     checkpoints: tuple[str, ...]
+    labeler: str = ""
+    """Who votes in it, of a `teach` run."""
 
     @property
     def alive(self) -> bool:
@@ -56,7 +58,8 @@ class Workspace:
             try:
                 config, status = config_of(folder), Run(folder).status()
                 found.append(Entry(folder.name, config["stage"], config["model"], status["state"], status["step"],
-                                   status["total_steps"], status["time"], tuple(p.name for p in Run(folder).checkpoints())))
+                                   status["total_steps"], status["time"], tuple(p.name for p in Run(folder).checkpoints()),
+                                   config.get("labeler", "")))
             except (UserError, OSError, KeyError, ValueError):
                 continue  # no run folder, or one that is being removed
         return sorted(found, key=lambda e: (not e.alive, -e.time))

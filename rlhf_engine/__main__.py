@@ -106,7 +106,7 @@ def resume(stage: str, output: str, given: dict) -> int:
 def go(trainer, run: Run) -> int:
     import torch
 
-    from rlhf_engine.stages import Control, Diverged, drive, stop_on_signals
+    from rlhf_engine.drive import Control, Diverged, drive, stop_on_signals
     for note in trainer.notes:
         print(note)
     stop_on_signals(control := Control())

@@ -201,6 +201,8 @@ class PolicyConfig(RunConfig):
     """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
     kl_stop: float = limits(2.0, 1.0)
     """Hard stop: above this multiple of the target a step learns from the KL penalty alone, and ten such steps in a row end the run."""
+    guard: bool = True
+    """Halve the learning rate while the text falls apart (repetitive, empty, or unlike the reference's); it is warned of in any case."""
     rate_scale: typing.ClassVar[float] = 0.2
 
     def validate(self) -> "PolicyConfig":
@@ -224,7 +226,9 @@ class TeachConfig(PolicyConfig):
     """PPO that is taught while it runs: votes train the reward between its steps (Ziegler et al. 2019, section 2.3; Christiano et al. 2017)."""
 
     labeler: str = ""
-    """Who votes: `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION (command line only)."""
+    """Who votes: `person` (on the page, or through its API), `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`; on the command line also FILE.py:FUNCTION, and a chat model as judge: `judge=MODEL` or `judge=MODEL@URL` (OpenAI-compatible, key in OPENAI_API_KEY)."""
+    instruction: str = ""
+    """What a judge is told to prefer, such as "the happier story"; empty: the more helpful, honest and harmless answer."""
     votes: int = limits(40, 1)
     """Votes to ask for in all."""
     noise: float = limits(0.0, 0.0, 1.0)
@@ -243,6 +247,8 @@ class TeachConfig(PolicyConfig):
     """Members of the reward, each with its own weighting of the votes; the spread of their scores is its uncertainty."""
     pessimism: float = limits(0.5, 0.0, 10.0)
     """Standard deviations of the ensemble taken off the reward that PPO sees."""
+    patience: int = limits(8, 1)
+    """Steps without a new vote after which PPO waits for one, while people have given fewer than `votes`."""
     votes_trusted: int = limits(20, 1, advanced=True)
     """Votes from which on the reward has its full spread (1 on the reference's responses); with fewer it has their share of it."""
     normalise_reward: bool = False
@@ -255,8 +261,9 @@ class TeachConfig(PolicyConfig):
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = limits(0.2, 0.0, 1.0, advanced=True)
     """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
+    checkpoint_every: int = limits(10, 1)
+    """Steps between checkpoints; the last step always has one."""
     stage: typing.ClassVar[str] = "teach"
-
 
     def validate(self) -> "TeachConfig":
         super().validate()

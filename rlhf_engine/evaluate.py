@@ -21,7 +21,7 @@ def text_judge(score: Callable[[Prompt, str], float]) -> Judge:
     return lambda prompts, ids, responses, texts: [score(prompt, text) for prompt, text in zip(prompts, texts)]
 
 
-def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt], judge: Judge, *, per_prompt: int = 2,
+def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt], judge: Judge | None, *, per_prompt: int = 2,
             sampling: Sampling = Sampling(), batch: int = 32, max_tokens: int = 512, seed: int = 0,
             breathe: Callable[[], None] = nothing) -> tuple[dict, list[dict]]:
     """(report, samples): `role` against `against` (role names; None is the bare base) on fresh samples.
@@ -29,7 +29,8 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     `win_rate` counts ties as half, with a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, of `role`'s
     own samples, both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare base given the prompt,
     token-weighted; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share of responses without a
-    visible character; `notes` says what was cut. Raises UserError if `sampling` leaves no room for a prompt.
+    visible character; `notes` says what was cut. Without a judge there are no scores and no wins. Raises UserError if `sampling`
+    leaves no room for a prompt.
     """
     encoded, notes = encode_prompts(backbone, prompts, prompt_room(backbone, sampling.max_new_tokens, max_tokens))
     asked = [row.ids for row in encoded for _ in range(per_prompt)]
@@ -40,19 +41,15 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
             drawn = sample(backbone, asked, sampling, torch.Generator().manual_seed(2 * seed + place), batch=batch, breathe=breathe)
         answers.append(drawn)
         texts.append([text_of(backbone, ids) for ids in drawn])
-        scores.append(judge(owners, asked, drawn, texts[-1]))
+        scores.append(judge(owners, asked, drawn, texts[-1]) if judge else [0.0] * len(asked))
         perplexities.append(math.exp(-mean_logprob(backbone, None, asked, drawn, batch, breathe)))
-    rates = win_rates(*scores, per_prompt)
-    low, high = bootstrap(rates, seed)
     tokens = sum(map(len, answers[0]))
     temperature = sampling.temperature or 1.0  # greedy answers have no KL; that of the model as it is stands in
     per_token = (mean_logprob(backbone, role, asked, answers[0], batch, breathe, temperature)
                  - mean_logprob(backbone, against, asked, answers[0], batch, breathe, temperature))
     report = {
         "prompts": len(prompts), "samples": len(asked), "notes": notes,
-        "win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
-        "ties": sum(a == b for a, b in zip(*scores)) / len(asked),
-        "score": sum(scores[0]) / len(asked), "score_against": sum(scores[1]) / len(asked),
+        **(outcome(*scores, per_prompt, seed) if judge else {}),
         "kl": per_token * tokens / len(asked), "kl_per_token": per_token,
         "perplexity": perplexities[0], "perplexity_ratio": perplexities[0] / perplexities[1],
         "distinct_2": distinct(answers[0]), "distinct_ratio": distinct_ratio(*answers),
@@ -61,6 +58,15 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     samples = [{"prompt": p, "response": a, "against": b, "score": x, "score_against": y}
                for p, a, b, x, y in zip(owners, *texts, *scores)]
     return report, samples
+
+
+def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) -> dict:
+    """What the scores of two policies say, as part of a report."""
+    rates = win_rates(ours, theirs, per_prompt)
+    low, high = bootstrap(rates, seed)
+    return {"win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
+            "ties": sum(a == b for a, b in zip(ours, theirs)) / len(ours), "score": sum(ours) / len(ours),
+            "score_against": sum(theirs) / len(ours)}
 
 
 @torch.no_grad()

@@ -1,10 +1,14 @@
-"""Who says how good a response is: scoring functions, our own and those of a file, which is named on the command line and nowhere else."""
+"""Who votes: people, through the store; and scoring functions, our own and those of a file, which is named on the command line and
+nowhere else."""
 
+import dataclasses
 import importlib.util
 import math
 import random
 import re
+import secrets
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +16,16 @@ from typing import TYPE_CHECKING
 from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt
 from rlhf_engine.events import Event
+from rlhf_engine.feedback import Store
 from rlhf_engine.models import first_line
 
 if TYPE_CHECKING:
     import torch
 
+    from rlhf_engine.config import TeachConfig
     from rlhf_engine.queries import Query
     from rlhf_engine.rollout import Rollout
+    from rlhf_engine.runs import Run
 
 
 def is_function(spec: str) -> bool:
@@ -101,7 +108,8 @@ def find_function(spec: str) -> Callable[[str, str], float]:
     if name == "keyword" and words(word) == [word.lower()]:
         return keyword(word)
     if not is_function(spec):
-        raise UserError(f"--labeler is {spec!r}, but must be {', '.join(BUILT_IN)}, keyword=WORD or FILE.py:FUNCTION")
+        raise UserError(f"--labeler is {spec!r}, but must be person, {', '.join(BUILT_IN)}, keyword=WORD, judge=MODEL, judge=MODEL@URL or "
+                        "FILE.py:FUNCTION")
     return load_function(spec)
 
 
@@ -136,13 +144,25 @@ class Simulated:
     def score(self, prompt: Prompt, response: str) -> float:
         return score_text(self.function, prompt, response)
 
+    def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
+        return min(config.votes_per_step if asked else config.votes_first, config.votes - asked)
+
     def ask(self, query: "Query") -> None:
         self.waiting.append(query)
 
-    def answers(self) -> list[Event]:
-        """The votes on all that was asked since."""
+    def unread(self) -> None:
+        return None
+
+    def answers(self, only: list[str] | None = None) -> list[Event]:
+        """The votes on all that was asked since: what was asked before a resumed step is asked, and answered, again."""
         asked, self.waiting = self.waiting, []
         return [self.vote(query) for query in asked]
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.waiting = []
 
     def vote(self, query: "Query") -> Event:
         rng = random.Random(f"{self.seed} vote {query.id}")
@@ -157,6 +177,70 @@ class Simulated:
             kind, value = "ranking", tuple(1 if score == best else 2 for score in scores)
         return Event(f"{query.id} vote", kind, query.prompt, query.responses, value, run=query.run, checkpoint=query.checkpoint,
                      sampling=query.sampling, voter="simulated", scores=query.scores, step=query.step)
+
+
+class Person:
+    """People, through the queries of a run folder and the store: a page shows the ones and fills the other, whether this process lives
+    or not.
+
+    Four queries at most are open at a time, drawn from the policy as it is; those nobody has answered for a while make way for new ones.
+    """
+
+    OPEN, FRESH, LOOK = 4, 4, 0.5
+    """Queries to have ready, the steps after which one is stale, and the seconds between two looks into the store."""
+    score = None
+
+    def __init__(self, run: "Run", store: Store):
+        self.run, self.store = run, store
+        self.seen = 0
+        """Place in the store up to which events have been read."""
+        self.open: dict[str, int] = {}
+        """Queries that nobody has answered, and the steps at which they were asked."""
+        self._news, self._looked = [], 0.0
+
+    def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
+        self._look()
+        return self.OPEN - sum(step - asked_at < self.FRESH for asked_at in self.open.values())
+
+    def ask(self, query: "Query") -> None:
+        """Ids are new even if a run that was wound back asks the same again: what people saw, they saw."""
+        query = dataclasses.replace(query, id=f"{query.id}-{secrets.token_hex(3)}", run=self.run.id,
+                                    checkpoint=f"{self.run.path.name} at step {query.step}")
+        self.run.add_queries([dataclasses.asdict(query)])
+        self.open[query.id] = query.step
+
+    def unread(self) -> int:
+        self._look()
+        return sum(event.kind != "retract" for event in self._news)
+
+    def answers(self, only: list[str] | None = None) -> list[Event]:
+        self._look(now=True)
+        if only is None:
+            found = self._news
+        else:
+            known = {event.id: event for event in self._news}
+            if missing := [name for name in only if name not in known]:
+                raise UserError(f"{self.store.path} does not hold the event {missing[0]!r}, from which this run has learned; "
+                                "resume it with the store that it was taught with")
+            found = [known[name] for name in only]
+        self.seen = max((event.seq for event in found), default=self.seen)
+        self._news = [event for event in self._news if event.seq > self.seen]
+        return found
+
+    def _look(self, now: bool = False) -> None:
+        """Read what has come into the store since."""
+        if not now and time.monotonic() - self._looked < self.LOOK:
+            return
+        self._looked = time.monotonic()
+        self._news = self.store.events(run=self.run.id, after=self.seen, retracted=True)
+        for event in self._news:
+            self.open.pop(event.sampling.get("query", ""), None)
+
+    def state_dict(self) -> dict:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.seen, self.open, self._looked = state["seen"], {}, 0.0
 
 
 class FunctionReward:

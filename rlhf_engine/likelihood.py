@@ -2,7 +2,8 @@
 
 Comparisons follow Bradley & Terry 1952 with Davidson's ties (1970), rankings Plackett 1975 and Luce 1959, thumbs are Bernoulli with a
 threshold, scores from 1 to 7 are ordinal (McCullagh 1980). Rewards are in logits: a response that scores one more than another wins
-with probability sigmoid(1). All functions take scores [K, M], K responses by M members of an ensemble, and give [M], in nats.
+with probability sigmoid(1). All functions take scores [K, ...], K responses by whatever is scored side by side (members of an
+ensemble, other queries with the same answer), and give [...], in nats.
 """
 
 import torch
@@ -35,7 +36,7 @@ class Scale(nn.Module):
 
 
 def log_likelihood(kind: str, value, scores: torch.Tensor, scale: Scale) -> torch.Tensor:
-    """[M]: log-probability of the answer `value` of an event `kind` (see `events.Event`) to responses that score `scores` [K, M].
+    """[...]: log-probability of the answer `value` of an event `kind` (see `events.Event`) to responses that score `scores` [K, ...].
 
     "both_bad" is a tie and a thumb down for each. An edit counts as the person's own text, the last row of `scores`, winning over
     what was shown.

@@ -43,7 +43,6 @@ class LiveReward:
 
     def __init__(self, backbone: Backbone, config: TeachConfig, *, breathe: Callable[[], None] = nothing):
         self.backbone, self.config, self.breathe = backbone, config, breathe
-        self.pessimism = config.pessimism
         self.scale = Scale()
         size = 3 * backbone.hidden_size
         self.weights = torch.zeros(config.ensemble, size)
@@ -74,8 +73,8 @@ class LiveReward:
         return self._scores(self.features(rows))
 
     def cautious(self, scores: torch.Tensor) -> torch.Tensor:
-        """[N, members] -> [N]: the mean less `pessimism` standard deviations."""
-        return scores.mean(-1) - self.pessimism * scores.std(-1, correction=0)
+        """[N, members] -> [N]: the mean less `config.pessimism` standard deviations."""
+        return scores.mean(-1) - self.config.pessimism * scores.std(-1, correction=0)
 
     def features(self, rows: list[Row]) -> torch.Tensor:
         """[N, 3 d] on the CPU, standardised, divided by the root of their number."""
@@ -104,8 +103,7 @@ class LiveReward:
 
     def _fit(self) -> float:
         """The most probable weights and answer scale given all events and the prior; returns the loss per event, in nats."""
-        features = [self._event_features(event) for event in self.events]
-        shares = torch.stack([self._shares(event) for event in self.events]) if self.events else torch.zeros(0, len(self.weights))
+        groups = self._groups()
         start = [p.detach().clone() for p in Scale().parameters()]
         weights, scale = torch.zeros_like(self.weights, requires_grad=True), Scale()
         optimizer = torch.optim.LBFGS([weights, *scale.parameters()], max_iter=100, line_search_fn="strong_wolfe")
@@ -113,8 +111,9 @@ class LiveReward:
 
         def closure():
             optimizer.zero_grad()
-            likelihoods = [log_likelihood(event.kind, event.value, x @ weights.T, scale) for event, x in zip(self.events, features)]
-            loss = -(shares * torch.stack(likelihoods)).sum() / len(self.weights) if likelihoods else weights.sum() * 0
+            loss = weights.sum() * 0
+            for kind, value, features, shares in groups:
+                loss = loss - (shares * log_likelihood(kind, value, features @ weights.T, scale)).sum() / len(self.weights)
             found[0] = loss.item()
             prior = PRIOR * weights.square().sum() / len(self.weights)
             prior = prior + SCALE_PRIOR * sum((p - q).square().sum() for p, q in zip(scale.parameters(), start))
@@ -125,6 +124,20 @@ class LiveReward:
             optimizer.step(closure)
         self.weights, self.scale = weights.detach(), scale.requires_grad_(False)
         return found[0] / max(len(self.events), 1)
+
+    def _groups(self) -> list[tuple]:
+        """(kind, value, features [K, N, D], shares [N, members]) of events that say the same, their responses in the order of their ranks:
+        a thousand votes are a few products."""
+        alike: dict[tuple, list[tuple]] = {}
+        for event in self.events:
+            ranks, value, features = event.ranks, event.value, self._event_features(event)
+            if len(set(ranks)) > 1:
+                features = features[sorted(range(len(ranks)), key=lambda i: ranks[i])]
+                value = tuple(sorted(ranks)) if event.kind == "ranking" else "left"
+            key = (event.kind, "" if event.kind == "edit" else value, len(features))
+            alike.setdefault(key, []).append((features, self._shares(event)))
+        return [(kind, value, torch.stack([f for f, _ in rows], dim=1), torch.stack([s for _, s in rows]))
+                for (kind, value, _), rows in alike.items()]
 
     def _shares(self, event: Event) -> torch.Tensor:
         """[members]: Exponential(1) draws that hang on the event alone."""
@@ -180,11 +193,11 @@ class LiveReward:
 
     def state_dict(self) -> dict:
         return {"weights": self.weights, "gain": self.gain, "shift": self.shift, "centre": self.centre, "spread": self.spread,
-                "anchored": self._anchored, "anchors": self.anchors, "scale": self.scale.state_dict(), "pessimism": self.pessimism,
+                "anchored": self._anchored, "anchors": self.anchors, "scale": self.scale.state_dict(),
                 "events": [dataclasses.asdict(event) for event in self.events]}
 
     def load_state_dict(self, state: dict) -> None:
-        for name in ("weights", "gain", "shift", "centre", "spread", "pessimism"):
+        for name in ("weights", "gain", "shift", "centre", "spread"):
             setattr(self, name, state[name])
         self._anchored, self.anchors = state["anchored"], [tuple(row) for row in state["anchors"]]
         self.scale.load_state_dict(state["scale"])

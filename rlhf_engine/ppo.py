@@ -4,6 +4,7 @@ The recipe is that of Ziegler et al. 2019 and Ouyang et al. 2022. Padding never 
 every forward pass, and all per-token tensors are [B, R] grids of response tokens with a mask made from lengths.
 """
 
+import dataclasses
 import math
 import random
 import time
@@ -15,7 +16,8 @@ from rlhf_engine import rl_math
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig, UserError
 from rlhf_engine.encoding import Prompt, encode_prompts
-from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
+from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
+from rlhf_engine.guards import Guard
 from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
 from rlhf_engine.training import Trainer, adam, batch_of
 
@@ -37,6 +39,7 @@ class PPO(Trainer):
     """
 
     roles = ("policy", "reference", "reward", "value")
+    live = ("learning_rate", "kl_target", "temperature", "max_new_tokens")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PolicyConfig | None = None, *,
                  breathe: Callable[[], None] = nothing):
@@ -46,20 +49,28 @@ class PPO(Trainer):
             raise UserError("there are no prompts to train on")
         self.reward, self.total_steps = reward, config.steps
         self.prompts = prompts * -(-config.batch_size // len(prompts))  # few prompts are asked several times a step
-        room = prompt_room(backbone, config.max_new_tokens, config.max_tokens)
-        self.encoded, self.notes = encode_prompts(backbone, self.prompts, room)
+        self.controller = rl_math.KLController(config.kl_coef, 1.0, None, config.kl_lookahead * config.steps)
+        self.settle()
         self._make_roles()
         self.optimizer = adam(*self._parameter_groups())
         self.generator = torch.Generator().manual_seed(config.seed)
-        episodes = config.batch_size * config.steps
-        self.kl_target = min(config.kl_target, KL_PER_TOKEN * config.max_new_tokens)
-        self.controller = rl_math.KLController(config.kl_coef, self.kl_target or 1.0,
-                                               (config.kl_horizon or episodes / 20) if config.kl_target else None,
-                                               config.kl_lookahead * config.steps)
         self.gain, self.bias = 1.0, 0.0
         self.missing_end, self.steps_above = config.missing_end, 0
         self.reference_length = math.inf
         """Mean length of the reference's responses in tokens, where the length penalty begins."""
+        self.guard = Guard()
+
+    @property
+    def kl_target(self) -> float:
+        """In nats per sequence; 0 without one."""
+        return min(self.config.kl_target, KL_PER_TOKEN * self.config.max_new_tokens)
+
+    def settle(self) -> None:
+        config = self.config
+        room = prompt_room(self.backbone, config.max_new_tokens, config.max_tokens)
+        self.encoded, self.notes = encode_prompts(self.backbone, self.prompts, room)
+        episodes = config.batch_size * config.steps
+        self.controller.aim(self.kl_target or 1.0, (config.kl_horizon or episodes / 20) if config.kl_target else None)
 
     def prepare(self) -> None:
         """Sample the reference once: how often it ends in time, and the mean and spread of the reward on it."""
@@ -69,6 +80,7 @@ class PPO(Trainer):
         rollout = self.rollout(chosen, torch.Generator().manual_seed(config.seed + 1), role="reference", batch=config.batch_size)
         ended = rollout.ended.float().mean().item()
         self.reference_length = rollout.mask.sum(1).mean().item()
+        self.guard.reference = rollout.response_ids
         if self.missing_end == "auto":
             self.missing_end = "replace" if ended > 0.5 else "none"
         scores = self.reward(rollout).float().cpu()
@@ -88,12 +100,14 @@ class PPO(Trainer):
                                self.generator)
         sampled = clock()
         self.measure(rollout)
+        text = self.guard.check(rollout, config.temperature)
+        self.events += [{"event": "warning", "step": self.step, "text": warning} for warning in self.guard.judge()]
         raw = self.reward(rollout).float().cpu()
         scores = self.shaped(raw, rollout)
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
         advantages, returns, metrics = self.advantages(rollout, scores, kl)
         scored = clock()
-        metrics |= {"objective/scores": raw.mean().item()} | self.update(rollout, advantages, returns)
+        metrics |= {"objective/scores": raw.mean().item()} | text | self.update(rollout, advantages, returns)
         self.controller.update(kl, len(rollout))
         self._remember(rollout, raw)
         return metrics | {"time/rollout": sampled - started, "time/score": scored - sampled, "time/update": clock() - scored}
@@ -116,6 +130,15 @@ class PPO(Trainer):
             answers = sample(self.backbone, asked, Sampling(self.config.max_new_tokens, self.config.temperature),
                              generator, batch=batch, breathe=self.breathe)
         return make_rollout(self.backbone, [self.prompts[i] for i in chosen], asked, answers)
+
+    def answer(self, prompts: list[Prompt], generator: torch.Generator, *, role: str = "policy") -> list[str]:
+        """The texts with which `role` answers any prompts, sampled as in a rollout."""
+        config = self.config
+        encoded, _ = encode_prompts(self.backbone, prompts, prompt_room(self.backbone, config.max_new_tokens, config.max_tokens))
+        with self.backbone.use(role):
+            answers = sample(self.backbone, [row.ids for row in encoded], Sampling(config.max_new_tokens, config.temperature), generator,
+                             breathe=self.breathe)
+        return [text_of(self.backbone, ids) for ids in answers]
 
     def measure(self, rollout: Rollout) -> None:
         """Fill in what the update needs, from training's own forward pass."""
@@ -157,7 +180,7 @@ class PPO(Trainer):
         With `update_stop`, a minibatch on which the policy has moved further than that ends the passes, before it is learnt from.
         """
         config = self.config
-        rate = self.set_learning_rates(self.rate, config.value_learning_rate or 2 * self.rate)
+        rate = self.set_learning_rates(self.rate * (self.guard.pace if config.guard else 1.0), config.value_learning_rate or 2 * self.rate)
         totals: dict[str, float] = {}
         done = 0
         for part in [part for _ in range(config.ppo_epochs) for part in self._minibatches(rollout)]:
@@ -219,7 +242,7 @@ class PPO(Trainer):
         return super().state_dict() | {
             "generator": self.generator.get_state(), "controller": self.controller.state_dict(), "gain": self.gain,
             "bias": self.bias, "missing_end": self.missing_end, "steps_above": self.steps_above,
-            "reference_length": self.reference_length}
+            "reference_length": self.reference_length, "guard": dataclasses.asdict(self.guard)}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
@@ -228,6 +251,7 @@ class PPO(Trainer):
         self.gain, self.bias = state["gain"], state["bias"]
         self.missing_end, self.steps_above = state["missing_end"], state["steps_above"]
         self.reference_length = state["reference_length"]
+        self.guard = Guard(**state["guard"])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,24 @@
-"""What to ask next: of the responses sampled to a prompt, those whose comparison would teach the reward most."""
+"""What to ask next, of whom: queries, which of the sampled responses one shows, and how a voter's choice becomes an event.
 
+Imports no torch: a page reads the queries of a run and writes the votes, whether the trainer lives or not.
+"""
+
+import dataclasses
 import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
+from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt
+from rlhf_engine.events import Event
+from rlhf_engine.feedback import Store
+from rlhf_engine.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+
+OFFERED = 32
+"""Newest queries of a run that may still be shown; the policy has moved on from older ones."""
 
 
 @dataclass(frozen=True)
@@ -15,15 +28,61 @@ class Query:
     id: str
     prompt: Prompt
     responses: tuple[str, ...]
+    """In the order in which they are shown, which is random."""
     scores: tuple[float, ...]
     """The reward's opinion at that time, one number a response."""
     step: int
     sampling: dict
     run: str = ""
+    """The id of the run that asks (`Run.id`)."""
     checkpoint: str = ""
 
+    @classmethod
+    def from_dict(cls, row: dict) -> "Query":
+        names = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: tuple(row[name]) if isinstance(row[name], list) and name != "prompt" else row[name] for name in names})
 
-def choose(scores: torch.Tensor, texts: list[str], count: int, strategy: str, rng: random.Random) -> list[int]:
+    def event(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
+        """The event that a choice means: "1" to "9" (the place of the best response), "tie" or "both_bad". Raises UserError."""
+        count = len(self.responses)
+        if choice in ("tie", "both_bad"):
+            kind, value = "comparison", choice
+        elif choice not in map(str, range(1, count + 1)):
+            raise UserError(f"the choice is {choice[:60]!r}, but must be 1 to {count}, tie or both_bad")
+        elif count == 2:
+            kind, value = "comparison", "left" if choice == "1" else "right"
+        else:
+            kind, value = "ranking", tuple(1 if place == int(choice) else 2 for place in range(1, count + 1))
+        return Event(event_id, kind, self.prompt, self.responses, value, run=self.run, shown=tuple(range(count)),
+                     checkpoint=self.checkpoint, sampling=self.sampling | {"query": self.id}, voter=voter, seconds=seconds,
+                     scores=self.scores, step=self.step)
+
+
+def next_query(run: Run, store: Store, voter: str, skipped: frozenset[str] = frozenset()) -> Query | None:
+    """What to show a voter: of the newest queries one that they have neither answered nor skipped, and others as seldom as can be.
+
+    None while there is no such query: the trainer draws new ones, or the run is over. Raises UserError as the store does.
+    """
+    queries = [Query.from_dict(row) for row in run.queries()[-OFFERED:]]
+    votes = [event for event in store.events(run=run.id) if "query" in event.sampling]
+    own = {event.sampling["query"] for event in votes if event.voter == voter}
+    times = {query.id: 0 for query in queries}
+    for event in votes:
+        if event.sampling["query"] in times:
+            times[event.sampling["query"]] += 1
+    left = [query for query in queries if query.id not in own | skipped]
+    return min(reversed(left), key=lambda query: times[query.id], default=None)
+
+
+def find_query(run: Run, query_id: str) -> Query:
+    """A query by its id. Raises UserError if the run has not asked it."""
+    for row in reversed(run.queries()):
+        if row["id"] == query_id:
+            return Query.from_dict(row)
+    raise UserError(f"the run {run.path.name} has asked no query {query_id[:60]!r}: ask for the next one")
+
+
+def choose(scores: "torch.Tensor", texts: list[str], count: int, strategy: str, rng: random.Random) -> list[int]:
     """Places of `count` of the candidates (all, if there are fewer), in random order. scores: [C, members] of the candidates, normalised.
 
     Equal texts are shown once, where there are enough others. `best`: the highest mean. `disagreement`: the two about whose difference

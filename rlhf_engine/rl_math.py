@@ -221,11 +221,16 @@ class KLController:
     """
 
     def __init__(self, coef, target, horizon, lookahead=0.0, kl=None, trend=0.0):
-        self.coef, self.target, self.lookahead = float(coef), float(target), float(lookahead)
-        self.horizon = math.inf if horizon is None else float(horizon)
+        self.coef, self.lookahead = float(coef), float(lookahead)
         self.kl, self.trend = kl, trend
         """The last KL, and by how much it has lately risen per update."""
-        if not (0 <= self.coef < math.inf and self.target > 0 and self.horizon > 0 and 0 <= self.lookahead < math.inf):
+        self.aim(target, horizon)
+
+    def aim(self, target, horizon):
+        """Another target or horizon from now on."""
+        self.target, self.horizon = float(target), math.inf if horizon is None else float(horizon)
+        coef, lookahead = self.coef, self.lookahead
+        if not (0 <= coef < math.inf and self.target > 0 and self.horizon > 0 and 0 <= lookahead < math.inf):
             raise ValueError(f"need coef >= 0, target > 0, horizon > 0, lookahead >= 0, got {coef}, {target}, {horizon}, {lookahead}")
 
     def update(self, kl, episodes):

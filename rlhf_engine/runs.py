@@ -1,12 +1,14 @@
 """The run folder: the one place where a trainer writes and everybody else reads.
 
-    config.yaml status.json metrics.jsonl samples.jsonl journal.jsonl report.json checkpoints/step-000100/ checkpoints/last
+    config.yaml status.json metrics.jsonl samples.jsonl queries.jsonl journal.jsonl report.json
+    checkpoints/step-000100/ checkpoints/last
 
 Whole files are replaced atomically; lists grow by whole lines, and a reader skips a line that is still being written.
 """
 
 import json
 import os
+import secrets
 import shutil
 import time
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from rlhf_engine.config import RunConfig, UserError
 
 ALIVE = ("waiting", "running", "paused")
 LISTS = ("metrics.jsonl", "samples.jsonl")
-OWN = ("checkpoints", *LISTS, "journal.jsonl", "report.json", "config.yaml", "status.json")
+OWN = ("checkpoints", *LISTS, "queries.jsonl", "journal.jsonl", "report.json", "config.yaml", "status.json")
 """What a run folder consists of, in the order in which it is removed; it is begun with the last, then the last but one."""
 FIRST = (".status.json", "status.json", ".config.yaml")
 """How the names of files begin that are left of a run which was killed while it was being made."""
@@ -90,7 +92,7 @@ class Run:
         run = cls.check_new(path, overwrite=overwrite)
         run.path.mkdir(parents=True, exist_ok=True)
         run._clear()
-        run.set_status(state="waiting", step=0, total_steps=0, error="", advice="")
+        run.set_status(state="waiting", step=0, total_steps=0, error="", advice="", id=f"{run.path.name}-{secrets.token_hex(4)}")
         write_text(run.path / "config.yaml", configs.yaml_text({"stage": config.stage, **configs.to_dict(config)}))
         return run
 
@@ -121,11 +123,23 @@ class Run:
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         if step:
             self._point_last(self.checkpoints()[-1])
+        self._forget_after(step)
+        self.set_status(state="waiting", step=step, error="", advice="")
+        self.note("resumed", step=step)
+
+    def rewind(self, step: int, was: int) -> None:
+        """Forget, at step `was`, what came after the checkpoint of `step`; the journal keeps it, and says so."""
+        for later in [folder for folder in self.checkpoints() if step_of(folder) > step]:
+            self._drop(later)
+        self._point_last(self.checkpoint_at(step))
+        self._forget_after(step)
+        self.note("rewound", step=step, was=was)
+        self.set_status(step=step)
+
+    def _forget_after(self, step: int) -> None:
         for name in LISTS:
             self._replace_lines(name, [row for row in read_lines(self.path / name) if row["step"] <= step])
         self._replace_lines("journal.jsonl", self.journal())
-        self.set_status(state="waiting", step=step, error="", advice="")
-        self.note("resumed", step=step)
 
     def exists(self) -> bool:
         return (self.path / "config.yaml").exists() and (self.path / "status.json").exists()
@@ -148,14 +162,35 @@ class Run:
                        "advice": "Resume it; if it dies again, lower the batch size or the response length."}
         return status
 
+    @property
+    def id(self) -> str:
+        """Under which the store keeps the votes for this run: its name and a random word, so that a later run of the same name
+        does not inherit them."""
+        return self.status().get("id", self.path.name)
+
     def metrics(self) -> list[dict]:
         return read_lines(self.path / "metrics.jsonl")
 
     def samples(self) -> list[dict]:
         return read_lines(self.path / "samples.jsonl")
 
+    def queries(self) -> list[dict]:
+        """What was asked of people, the oldest first."""
+        return read_lines(self.path / "queries.jsonl")
+
     def journal(self) -> list[dict]:
         return read_lines(self.path / "journal.jsonl")
+
+    def unsaved(self, step: int) -> list[dict]:
+        """The journal's lines about what came after the checkpoint of `step`, and was not undone by a rewind."""
+        found = []
+        for row in self.journal():
+            if row["event"] == "rewound":
+                found = [old for old in found if old["step"] <= row["step"] and (old["event"] != "changed" or old["step"] < row["step"])]
+            elif row["event"] not in ("data", "fitted", "resumed") and "step" in row:
+                found.append(row)
+        # A setting is changed between two steps, after a checkpoint of the first.
+        return [row for row in found if row["step"] > step or (row["event"] == "changed" and row["step"] == step)]
 
     def report(self) -> dict | None:
         return read_json(self.path / "report.json")
@@ -170,7 +205,14 @@ class Run:
     def last_step(self) -> int:
         """Step of the last complete checkpoint; 0 when there is none."""
         found = self.last_checkpoint()
-        return int(found.name.removeprefix("step-")) if found else 0
+        return step_of(found) if found else 0
+
+    def checkpoint_at(self, step: int) -> Path:
+        """The checkpoint of a step. Raises UserError if there is none."""
+        for folder in (found := self.checkpoints()):
+            if step_of(folder) == step:
+                return folder
+        raise UserError(f"{self.path.name} has no checkpoint of step {step}; it has {', '.join(str(step_of(f)) for f in found) or 'none'}")
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -184,9 +226,16 @@ class Run:
     def add_samples(self, rows: list[dict]) -> None:
         self._append("samples.jsonl", rows)
 
+    def add_queries(self, rows: list[dict]) -> None:
+        self._append("queries.jsonl", rows)
+
     def note(self, event: str, **details) -> None:
         """One line in the journal: what happened, and when."""
-        self._append("journal.jsonl", [{"event": event, **details, "time": time.time()}])
+        self.note_all([{"event": event, **details}])
+
+    def note_all(self, events: list[dict]) -> None:
+        """Several, in one write: a kill leaves all of them or none."""
+        self._append("journal.jsonl", [{**event, "time": time.time()} for event in events])
 
     def write_report(self, report: dict) -> None:
         write_json(self.path / "report.json", report)
@@ -240,6 +289,10 @@ class Run:
 
     def _replace_lines(self, name: str, rows: list[dict]) -> None:
         write_text(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def born(pid: int) -> float:

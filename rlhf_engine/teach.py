@@ -20,17 +20,30 @@ from rlhf_engine.training import Trainer
 
 SAMPLES = 256
 """Fresh samples, at least, on which the outcome is measured."""
+FIXED, FIXED_EVERY = 3, 5
+"""Prompts that are answered again every so many steps, with the same random numbers, to be read side by side."""
 
 
 class Labeler(Protocol):
-    """Who votes. `ask` offers a query and does not wait; `answers` gives the events that have come in since; `score`, where there is
-    one, says how good a response is, by which the outcome is measured."""
+    """Who votes. Nobody is waited for: `ask` offers a query, `answers` gives the events that have come in since."""
 
     score: Callable[[Prompt, str], float] | None
+    """How good a response is, by which the outcome is measured; None where nobody can say."""
+
+    def wants(self, config: TeachConfig, asked: int, step: int) -> int:
+        """Queries to draw now, `asked` so far."""
 
     def ask(self, query: Query) -> None: ...
 
-    def answers(self) -> list[Event]: ...
+    def answers(self, only: list[str] | None = None) -> list[Event]:
+        """New events, or exactly those of these ids, which a resumed run learns at the step at which it did before."""
+
+    def unread(self) -> int | None:
+        """Votes that the next step would find; None of a labeler that answers at once."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
 
 
 class Teach(Trainer):
@@ -39,9 +52,13 @@ class Teach(Trainer):
     Roles and metrics are those of PPO (the reward is no role: it reads the bare base), and at each step `reward/votes`, and where votes
     came in `reward/guessed` (share of them that the reward had right before it learned them), `reward/loss` (nats per vote),
     `reward/drift` (how far the anchors' scores moved) and `reward/spread` (standard deviation between members on the anchors).
+
+    A step never waits for a person; whoever drives the trainer asks `waits` before. Between micro-batches, as `breathe` is called, a
+    query is drawn where a person has none left, with random numbers of its own: it does not change the training by a bit.
     """
 
     roles = ("policy", "reference", "value")
+    live = (*PPO.live, "pessimism")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], labeler: Labeler, config: TeachConfig | None = None, *,
                  held_out: list[Prompt] = (), breathe: Callable[[], None] = nothing):
@@ -50,18 +67,23 @@ class Teach(Trainer):
         self.labeler = labeler
         self.held_out = list(held_out)
         """Prompts that are never trained on, for the report."""
-        self.reward = LiveReward(backbone, config, breathe=breathe)
-        self.ppo = PPO(backbone, prompts, self.reward, config, breathe=breathe)
+        self.reward = LiveReward(backbone, config, breathe=self._breathe)
+        self.ppo = PPO(backbone, prompts, self.reward, config, breathe=self._breathe)
         self.notes, self.total_steps = self.ppo.notes, config.steps
         self.asked, self.seconds = 0, 0.0
+        self.last_vote, self.asking = 0, False
+        """Step that last learned from a vote; whether a query is being drawn at this moment."""
+        self.past: dict[int, list[str]] = {}
+        """What the steps that a resumed run repeats have learned from: ids of events."""
 
     def prepare(self) -> None:
-        """Sample the anchors, on which the reward is normalised."""
+        """Sample the anchors, on which the reward is normalised, and what the start says to the fixed prompts."""
         config, ppo = self.config, self.ppo
         rng = random.Random(f"{config.seed} anchors")
         chosen = rng.choices(range(len(ppo.encoded)), k=config.reference_samples)
         rollout = ppo.rollout(chosen, torch.Generator().manual_seed(config.seed + 2), role="reference", batch=config.batch_size)
         self.reward.set_anchors(list(zip(rollout.prompt_ids, rollout.response_ids)))
+        self.samples = self.answer_fixed("reference")
 
     def __next__(self) -> dict:
         start = time.perf_counter()
@@ -69,13 +91,27 @@ class Teach(Trainer):
         self.seconds += time.perf_counter() - start
         return metrics
 
+    def waits(self) -> str:
+        """For whom, if for anybody: before the first step for `votes_first` votes, later when `patience` steps have learned nothing new."""
+        unread = None if self.step < max(self.past, default=0) else self.labeler.unread()
+        if unread is None:
+            return ""
+        self.begin()
+        self.ask()
+        config, votes = self.config, len(self.reward.events) + unread
+        if self.step == 0 and votes < config.votes_first:
+            return f"waiting for {config.votes_first - votes} more votes, then PPO starts"
+        if votes < config.votes and not unread and self.step - self.last_vote >= config.patience:
+            return f"waiting for a vote: {config.patience} steps have gone by without one ({votes} of {config.votes} so far)"
+        return ""
+
     def advance(self) -> dict:
         start = time.perf_counter()
-        wanted = self.config.votes_first if self.asked == 0 else self.config.votes_per_step
-        self.ask(min(wanted, self.config.votes - self.asked))
-        events = self.labeler.answers()
+        self.ask()
+        events = self.labeler.answers(self.past.get(self.step, []) if self.step <= max(self.past, default=0) else None)
         metrics = {}
         if events:
+            self.last_vote = self.step
             found = self.reward.learn(events)
             self.events.append({"event": "reward", "step": self.step, "consumed": [event.id for event in events], **found})
             metrics = {f"reward/{name}": found[name] for name in ("loss", "drift", "spread")}
@@ -84,19 +120,23 @@ class Teach(Trainer):
         metrics |= {"reward/votes": len(self.reward.events), "time/teach": time.perf_counter() - start}
         metrics |= next(self.ppo)
         self.events += self.ppo.events
-        self.samples = self.ppo.samples
+        self.samples += self.ppo.samples
+        if self.step % FIXED_EVERY == 0 or self.step == self.total_steps:
+            self.samples += self.answer_fixed("policy")
         return metrics
 
-    def ask(self, count: int) -> None:
-        """Sample candidates to `count` prompts from the policy as it is, and ask about the most telling of each."""
+    def ask(self) -> None:
+        """Sample candidates from the policy as it is, and ask about the most telling of them, as many times as the labeler wants."""
         config, ppo = self.config, self.ppo
         rng = random.Random(f"{config.seed} queries {self.asked}")
-        chosen = rng.sample(range(len(ppo.encoded)), min(count, len(ppo.encoded)))
+        chosen = rng.sample(range(len(ppo.encoded)), min(self.labeler.wants(config, self.asked, self.step), len(ppo.encoded)))
         if not chosen:
             return
+        self.asking = True
         rollout = ppo.rollout([i for i in chosen for _ in range(config.candidates)], torch.Generator().manual_seed(rng.getrandbits(62)),
                               batch=4 * config.candidates)
         scores = self.reward.score(list(zip(rollout.prompt_ids, rollout.response_ids)))
+        self.asking = False
         for place, i in enumerate(chosen):
             here = slice(place * config.candidates, (place + 1) * config.candidates)
             texts = rollout.responses[here]
@@ -106,27 +146,55 @@ class Teach(Trainer):
                                    {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}))
             self.asked += 1
 
+    def answer_fixed(self, role: str) -> list[dict]:
+        """Rows for samples.jsonl, marked `fixed`: the same prompts and random numbers at every step."""
+        prompts = (self.held_out or self.ppo.prompts)[:FIXED]
+        answers = self.ppo.answer(prompts, torch.Generator().manual_seed(self.config.seed + 3), role=role)
+        return [{"step": self.step, "prompt": prompt, "response": text, "fixed": True} for prompt, text in zip(prompts, answers)]
+
+    def settle(self) -> None:
+        self.ppo.settle()
+
+    def repeat(self, journal: list[dict]) -> None:
+        self.past = {row["step"]: row["consumed"] for row in journal if row["event"] == "reward"}
+
     def report(self) -> dict:
-        """The contract's numbers: how the policy compares with the one it started from, by the labeler's own score, on held-out prompts."""
-        votes = self.reward.events
+        """The contract's numbers: how the policy compares with the one it started from, by the labeler's own score (if it has one), on
+        held-out prompts."""
+        votes, score = self.reward.events, self.labeler.score
         found = {"stage": "teach", "votes": len(votes), "ties": sum(is_tie(event) for event in votes), "seconds": self.seconds}
-        if self.labeler.score is None or not self.held_out:
+        if bias := getattr(self.labeler, "bias", None):
+            found["judge"] = bias()
+        if not self.held_out:
             return found
-        compared, _ = compare(self.backbone, "policy", "reference", self.held_out, text_judge(self.labeler.score),
+        compared, _ = compare(self.backbone, "policy", "reference", self.held_out, text_judge(score) if score else None,
                               per_prompt=-(-SAMPLES // len(self.held_out)), seed=self.config.seed, max_tokens=self.max_tokens,
                               sampling=Sampling(self.config.max_new_tokens, self.config.temperature), breathe=self.breathe)
-        return compared | {"sample_ties": compared["ties"]} | found
+        if "ties" in compared:
+            compared["sample_ties"] = compared["ties"]
+        return compared | found
+
+    def _breathe(self) -> None:
+        """What is to be done between micro-batches; and a person who has nothing left to judge gets a query."""
+        self.breathe()
+        if not self.asking and self.labeler.unread() is not None:
+            self.ask()
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "micro_batch": self.micro_batch, "asked": self.asked, "seconds": self.seconds,
-                "ppo": self.ppo.state_dict(), "reward": self.reward.state_dict()}
+        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.changed, "asked": self.asked, "seconds": self.seconds,
+                "last_vote": self.last_vote, "labeler": self.labeler.state_dict(), "ppo": self.ppo.state_dict(),
+                "reward": self.reward.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.step, self.micro_batch, self.asked, self.seconds = (state[k] for k in ("step", "micro_batch", "asked", "seconds"))
+        for name in ("step", "micro_batch", "asked", "seconds", "last_vote"):
+            setattr(self, name, state[name])
+        self.past = {}
+        self.labeler.load_state_dict(state["labeler"])
         self.ppo.load_state_dict(state["ppo"])
         self.reward.load_state_dict(state["reward"])
+        self.change_back(state["changed"])
 
 
 def is_tie(event: Event) -> bool:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import RunConfig
+from rlhf_engine.config import RunConfig, UserError
 from rlhf_engine.generate import nothing
 
 
@@ -24,6 +24,8 @@ class Trainer:
     """
 
     roles: tuple[str, ...] = ()
+    live: tuple[str, ...] = ("learning_rate",)
+    """Settings that can be changed between two steps."""
 
     def __init__(self, backbone: Backbone, config: RunConfig, *, breathe: Callable[[], None] = nothing):
         self.backbone, self.config, self.breathe = backbone, config, breathe
@@ -31,7 +33,10 @@ class Trainer:
         self.max_tokens = min(config.max_tokens, backbone.longest)
         self.micro_batch = config.micro_batch
         """Rows per forward pass; smaller than asked for once memory has run out."""
-        self.rate = config.learning_rate or config.rate_scale * fitted_learning_rate(backbone.hidden_size)
+        self.prepared = False
+        self.changed: dict[str, float] = {}
+        """Live settings that are no longer what the run began with, and what that was."""
+        self.begun: dict[str, float] = {}
         self.samples: list[dict] = []
         """Texts of the last step, for samples.jsonl."""
         self.events: list[dict] = []
@@ -43,11 +48,17 @@ class Trainer:
     def __next__(self) -> dict:
         if self.step >= self.total_steps:
             raise StopIteration
-        self.samples, self.events = [], []
-        if self.step == 0:
-            self.prepare()
+        if self.step:
+            self.samples, self.events = [], []
+        self.begin()
         self.step += 1
         return {"step": self.step} | self.advance()
+
+    def begin(self) -> None:
+        """`prepare`, once; what it has to say is told with the first step."""
+        if self.step == 0 and not self.prepared:
+            self.prepare()
+        self.prepared = True
 
     def prepare(self) -> None:
         """What happens once before the first step; its results are in `state_dict`, so a resumed run does not repeat it."""
@@ -56,16 +67,55 @@ class Trainer:
         """One step, after `step` has been counted up; returns its metrics."""
         raise NotImplementedError(f"{type(self).__name__} does not say what a step is")
 
+    def waits(self) -> str:
+        """What the next step has to wait for, in words; empty if it need not. Asked again and again meanwhile."""
+        return ""
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate."""
+        return self.config.learning_rate or self.config.rate_scale * fitted_learning_rate(self.backbone.hidden_size)
+
+    def change(self, name: str, value: float) -> float:
+        """Change a live setting from the next step on; returns the old value. Raises UserError, and changes nothing, if it cannot be."""
+        if name not in self.live:
+            raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.live)}")
+        old = getattr(self.config, name)
+        try:
+            setattr(self.config, name, value)
+            self.config.validate()
+            self.settle()
+        except UserError:
+            setattr(self.config, name, old)
+            self.settle()
+            raise
+        self.begun.setdefault(name, old)
+        self.changed[name] = getattr(self.config, name)
+        return old
+
+    def change_back(self, changed: dict[str, float]) -> None:
+        """The live settings of a checkpoint."""
+        for name, value in (self.begun | changed).items():
+            self.change(name, value)
+        self.changed = dict(changed)
+
+    def settle(self) -> None:
+        """Fit what is made from settings to their new values."""
+
+    def repeat(self, journal: list[dict]) -> None:
+        """What a resumed run is about to do once more, from the journal, in order."""
+
     def report(self) -> dict:
         """What to write into report.json when the run is over."""
         return {}
 
     def state_dict(self) -> dict:
         """Everything the next step depends on, except the adapters and heads."""
-        return {"step": self.step, "micro_batch": self.micro_batch, "optimizer": self.optimizer.state_dict()}
+        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.changed, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         self.step, self.micro_batch = state["step"], state["micro_batch"]
+        self.change_back(state["changed"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self, folder: Path) -> None:
@@ -203,8 +253,9 @@ def save_state(folder: Path, state: dict) -> None:
 
 
 def load_state(folder: Path) -> dict:
-    return _unpack(json.loads((folder / "trainer.json").read_text(encoding="utf-8")),
-                   load_file(folder / "trainer.safetensors"))
+    # Copies: tensors of a mapped file begin anywhere, and with where they begin products round differently on some processors.
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / "trainer.safetensors").items()}
+    return _unpack(json.loads((folder / "trainer.json").read_text(encoding="utf-8")), tensors)
 
 
 def _pack(value, path: str, tensors: dict):

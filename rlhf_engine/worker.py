@@ -71,12 +71,15 @@ class Worker:
         self.ensure()
         return self._ask("start", stage=stage, config=config, resume=resume, overwrite=overwrite)
 
-    def control(self, run: str, command: str) -> None:
-        """`pause`, `resume`, `step` (one step, then paused), `stop` (save, then end) or `discard` (end, remove the folder).
+    def control(self, run: str, command: str, value: float | None = None) -> None:
+        """`pause`, `resume`, `step` (one step, then paused), `stop` (save, then end) or `discard` (end, remove the folder); with a
+        `value`, `kl_target`, `learning_rate`, `temperature`, `max_new_tokens`, `pessimism` (new settings) or `rewind` (the step of a
+        checkpoint).
 
-        Takes effect between two steps; the run's status says when. Raises UserError if `run` is not the live run.
+        Takes effect between two steps; the run's status says when, the journal what was changed from what to what. Raises UserError
+        if `run` is not the live run, or the value is none that the setting may have.
         """
-        self._ask("control", run=str(run), command=command)
+        self._ask("control", run=str(run), command=command, value=value)
 
     def status(self) -> dict:
         """`run` (path of the live run, or None), `state` (`idle`, `loading` or the run's), `model` (loaded, or None) and `error`:

@@ -19,12 +19,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlhf_engine import config as configs
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RunConfig, UserError
+from rlhf_engine.drive import advice, drive
 from rlhf_engine.encoding import encode_prompt
 from rlhf_engine.generate import Sampling, decode, text_of
+from rlhf_engine.judges import is_judge
 from rlhf_engine.labelers import is_function
 from rlhf_engine.models import fingerprint, first_line, resolve_adapter, resolve_model
 from rlhf_engine.runs import Run
-from rlhf_engine.stages import advice, drive, make_trainer
+from rlhf_engine.stages import make_trainer
 from rlhf_engine.training import Trainer
 from rlhf_engine.worker import WorkerError
 from rlhf_engine.worker_requests import Chat, Live, Orders, Start, locate, place_run
@@ -126,7 +128,8 @@ class ModelOwner:
         if self.backbone and not self._holds(config):
             self._unload()
         checkpoint = run.last_checkpoint() if job.resume else None
-        self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=checkpoint, breathe=self.breathe)
+        self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=checkpoint, home=self.server.home,
+                                    breathe=self.breathe)
         self.backbone, self.loaded_as = self.trainer.backbone, (config.dtype, config.device)
         self.server.model = config.model
         if job.resume:
@@ -152,10 +155,11 @@ class ModelOwner:
                 raise UserError(f"{run.path} is done already: {run.status()['step']} steps")
         else:
             Run.check_new(run.path, overwrite=job.overwrite)
-        for name, mend in (("reward", "name a reward run here"), ("labeler", "name a built-in one here")):
-            if is_function(getattr(config, name, "")):
-                raise UserError(f"--{name} is {getattr(config, name)!r}: a file with a scoring function is taken on the command line only; "
-                                f"{mend}")
+        for name, mend in (("reward", "name a reward run here"), ("labeler", "name a person or a built-in one here")):
+            value = getattr(config, name, "")
+            if is_function(value) or is_judge(value):  # one runs code, the other sends a key to wherever it is told
+                what = "a judge" if is_judge(value) else "a file with a scoring function"
+                raise UserError(f"--{name} is {value!r}: {what} is taken on the command line only; {mend}")
         return config, run
 
     def _holds(self, config: RunConfig) -> bool:

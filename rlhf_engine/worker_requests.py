@@ -11,9 +11,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlhf_engine import config as configs
 from rlhf_engine.config import UserError
 from rlhf_engine.models import ASSETS
 from rlhf_engine.runs import Run
+
+CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism", "rewind")
+"""Commands with a value: the settings that can be changed while a run goes on, and the step of a checkpoint to go back to."""
 
 # -- names -----------------------------------------------------------------------------------------------------------
 
@@ -117,7 +121,7 @@ class Chat:
 
 
 class Orders:
-    """What is asked of the live run, as `stages.drive` asks for it between two steps."""
+    """What is asked of the live run, as `drive` asks for it between two steps."""
 
     WISHES = {"pause": "pause", "resume": "run", "step": "step", "stop": "stop", "discard": "discard"}
 
@@ -125,14 +129,27 @@ class Orders:
         self.closing, self.wish, self.lock = closing, "run", threading.Lock()
         self.paused = False
         """The trainer waits; a chat need not leave it any time."""
+        self.waiting: list[tuple[str, float]] = []
+        """Changes that the trainer has not made yet."""
 
-    def give(self, command: str) -> None:
-        if command not in self.WISHES:
-            raise UserError(f"there is no command {command!r}; it is one of {', '.join(self.WISHES)}")
+    def give(self, command: str, value: float | None = None, run: Run | None = None) -> None:
+        """An order to `run`. Raises UserError for what can be refused at once."""
+        if command not in (*self.WISHES, *CHANGES):
+            raise UserError(f"there is no command {command!r}; it is one of {', '.join((*self.WISHES, *CHANGES))}")
+        if command in CHANGES:
+            check_change(run, command, value)
+            with self.lock:
+                self.waiting.append((command, value))
+            return
         with self.lock:
             if self.wish == "discard" or (self.wish == "stop" and command not in ("stop", "discard")):
                 raise UserError("the run is ending already: wait for it")
             self.wish = self.WISHES[command]
+
+    def changes(self) -> list[tuple[str, float]]:
+        with self.lock:
+            waiting, self.waiting = self.waiting, []
+        return waiting
 
     def __call__(self) -> str:
         with self.lock:
@@ -143,6 +160,20 @@ class Orders:
             wish = "stop"
         self.paused = wish == "pause"
         return wish
+
+
+def check_change(run: Run, name: str, value: float | None) -> None:
+    """Whether the live setting `name` of `run` may become `value`. Raises UserError."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UserError(f"{name} needs a value, a number; it got {value!r}")
+    if name == "rewind":
+        run.checkpoint_at(value)
+        return
+    held = run.config()
+    stage = held.pop("stage")
+    if name not in configs.hints(configs.STAGES[stage]):
+        raise UserError(f"{stage} has no setting {name!r} that could be changed")
+    configs.from_dict(stage, held | {name: value})
 
 
 @dataclass

@@ -83,12 +83,12 @@ class Server:
         self.wake.set()
         yield job.result.result()
 
-    def control(self, connection: Connection, run: str, command: str) -> Iterator[None]:
+    def control(self, connection: Connection, run: str, command: str, value: float | None = None) -> Iterator[None]:
         live = self.live
         path = (self.home / "runs" / run if len(Path(run).parts) == 1 else Path(run)).resolve()
         if not live or live.run.path != path or live.state() not in ("loading", *ALIVE):
             raise UserError(f"{run} is not the live run, so it cannot be told to {command}; start it with resume to go on")
-        live.orders.give(command)
+        live.orders.give(command, value, live.run)
         yield None
 
     def chat(self, connection: Connection, **details) -> Iterator[list[str]]:

@@ -21,13 +21,22 @@ def test_every_setting_has_a_labelled_field_with_help(form):
         assert field.label and field.info and field.elem_id
 
 
-def test_an_untouched_form_is_the_default(form):
-    assert form.read({field: field.value for field in form.components}) == {}
+def test_an_untouched_form_is_the_default_but_that_people_are_asked(form):
+    asked = {"labeler": "person"} if form.stage == "teach" else {}
+    assert form.read({field: field.value for field in form.components}) == asked
 
 
 def test_a_form_gives_what_was_changed(form):
     values = {field: field.value for field in form.components} | {form.fields["seed"]: 7}
-    assert form.read(values) == {"seed": 7}
+    assert form.read(values) == {"seed": 7} | ({"labeler": "person"} if form.stage == "teach" else {})
+
+
+def test_labelers_are_offered_and_any_word_may_be_the_keyword(workspace):
+    with gr.Blocks():
+        labeler = Form("teach", workspace).fields["labeler"]
+    offered = [value for _, value in labeler.choices]
+    assert labeler.value == offered[0] == "person" and {"sentiment", "short", "long", "dialogue"} < set(offered)
+    assert labeler.preprocess("keyword=cat") == "keyword=cat"
 
 
 def test_fields_fit_their_types(form):

@@ -61,7 +61,7 @@ def client(workspace, worker):
 
 def test_the_endpoints(client, workspace, worker):
     listed = client.view_api(return_format="dict", print_info=False)
-    assert set(listed["named_endpoints"]) == {"/status", "/start", "/control", "/chat", "/checkpoints"} and not listed["unnamed_endpoints"]
+    assert set(listed["named_endpoints"]) == {"/status", "/start", "/control", "/chat", "/checkpoints", "/next_query", "/vote"} and not listed["unnamed_endpoints"]
     status = client.predict(run="", api_name="/status")
     assert (status["run"], status["state"], status["step"], status["metrics"]["objective/kl"]) == ("broken", "failed", 3, 3.0)
     assert client.predict(run="first", api_name="/checkpoints")["checkpoints"][0]["name"] == "first@step-000003"

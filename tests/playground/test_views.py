@@ -16,6 +16,10 @@ def test_text_is_inert():
     views.notice(EVIL), views.header(EVIL), views.events([{"event": EVIL, "text": EVIL}, {"event": "warning", "step": 1, "text": EVIL}]),
     views.samples([{"step": 1, "prompt": EVIL, "response": EVIL, "score": 1.0, "kl": 2.0, "ended": False}]),
     views.samples([{"step": 1, "prompt": [{"role": "user", "content": EVIL}], "response": EVIL}]),
+    views.question(EVIL, (EVIL, EVIL), EVIL), views.question([{"role": EVIL, "content": EVIL}, {"role": "user", "content": EVIL}], (EVIL,) * 4),
+    views.no_question(EVIL, EVIL), views.vote_status(EVIL, STATUS | {"state": "waiting", "advice": EVIL}, 1, 4),
+    views.effect([{"event": "reward", "votes": EVIL, "new": 1, "guessed": 1.0, "guesses": 1, "loss": 1.0, "drift": 0.1, "spread": 0.1}]),
+    views.fixed([{"step": 0, "prompt": EVIL, "response": EVIL, "fixed": True}, {"step": 5, "prompt": EVIL, "response": EVIL, "fixed": True}]),
     views.card(EVIL, {"stage": "ppo"}, STATUS | {"state": "failed", "error": EVIL, "advice": EVIL}, [])])
 def test_what_others_wrote_is_shown_as_text(html):
     assert "<img" not in html and "<script" not in html and "<b>" not in html and "${" not in html and "{{" not in html
@@ -49,6 +53,47 @@ def test_events_are_sentences_and_unknown_ones_show_what_they_have():
 def test_the_newest_sample_comes_first():
     html = views.samples([{"step": i, "prompt": "p", "response": f"answer {i}", "score": 0.5, "kl": 0.1} for i in range(20)])
     assert html.index("answer 19") < html.index("answer 18") and "answer 2<" not in html
+
+
+def test_samples_leave_out_the_answers_to_the_fixed_prompts():
+    html = views.samples([{"step": 1, "prompt": "p", "response": "drawn"}, {"step": 1, "prompt": "p", "response": "always", "fixed": True}])
+    assert "drawn" in html and "always" not in html
+    assert "always" not in views.samples([{"step": 1, "prompt": "p", "response": "always", "fixed": True}])
+
+
+def test_the_fixed_prompts_stand_beside_each_other_at_the_start_and_now():
+    rows = [{"step": step, "prompt": prompt, "response": f"{prompt} at {step}", "fixed": True} for step in (0, 5, 10) for prompt in ("one", "two")]
+    html = views.fixed([*rows, {"step": 12, "prompt": "one", "response": "drawn"}])
+    assert "one at 0" in html and "two at 10" in html and "at 5" not in html and "drawn" not in html and "Now (step 10)" in html
+    assert html.index("one at 0") < html.index("one at 10") < html.index("two at 0")
+    assert "still the policy of the start" in views.fixed(rows[:2]) and "<table" not in views.fixed([])
+
+
+def test_the_effect_of_votes_is_what_the_journal_measured_last():
+    first = {"event": "reward", "votes": 16, "new": 16, "guessed": 0, "guesses": 0, "loss": 1.0, "drift": 0.5, "spread": 0.25}
+    assert "there was no order to guess" in views.effect([first])
+    html = views.effect([first, first | {"votes": 24, "new": 8, "guessed": 5.0, "guesses": 8}, {"event": "warning", "step": 1, "text": "x"}])
+    assert "guessed 5 of the last 8 votes before it learned them" in html and "24" in html and "0.50" in html
+    assert "measured here" in views.effect([])
+
+
+def test_the_status_of_a_vote_says_what_the_trainer_waits_for():
+    html = views.vote_status("run", STATUS | {"state": "waiting", "advice": "waiting for 7 more votes"}, 9, 16)
+    assert "9 of 16 votes" in html and "waiting for 7 more votes" in html and 'aria-valuenow="9"' in html
+    assert "votes are kept" in views.vote_status("run", STATUS | {"state": "failed", "advice": "x"}, 20, 16)
+    assert "waiting for 7 more votes" in views.card("run", {"stage": "teach"}, STATUS | {"state": "waiting", "advice": "waiting for 7 more votes"}, [])
+
+
+def test_a_question_about_two_is_worded_for_two():
+    two, four = views.question("p", ("a", "b")), views.question("p", ("a", "", "c", "d"))
+    assert "is better" in two and ">Both bad" in two and "vote-3" not in two
+    assert "is best" in four and ">All bad" in four and 'id="vote-4"' in four and "an empty answer" in four
+
+
+def test_a_conversation_shows_who_said_what():
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "a story"}]
+    assert views.conversation(turns) == "User: hi\n\nAssistant: hello\n\nUser: a story"
+    assert views.conversation(turns[-1:]) == "a story"
 
 
 def test_before_anybody_chooses_the_newest_trained_answers_beside_the_bare_model():

@@ -13,7 +13,8 @@ from tests.conftest import sentences
 from tests.rlhf_engine.test_reward import make as make_reward
 from tests.rlhf_engine.test_sft import without_time
 
-LEARN = {"batch_size": 32, "ppo_epochs": 2, "minibatches": 2, "learning_rate": 2e-2, "value_learning_rate": 1e-3, "kl_coef": 0.01, "kl_target": 0.0}
+LEARN = {"batch_size": 32, "ppo_epochs": 2, "minibatches": 2, "learning_rate": 2e-2, "value_learning_rate": 1e-3, "kl_coef": 0.01, "kl_target": 0.0,
+         "guard": False}
 PROMPTS = [text[:18] for text in sentences(24)]
 
 
@@ -180,7 +181,7 @@ def test_above_the_hard_stop_a_step_learns_from_the_penalty_alone_and_a_run_that
                 p.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     for _ in range(9):
         next(trainer)
-        assert [e["event"] for e in trainer.events if e["event"] == "warning"] == ["warning"]
+        assert ["hard stop" in e["text"] for e in trainer.events if e["event"] == "warning"].count(True) == 1
     with pytest.raises(Diverged, match="nats a sequence"):
         next(trainer)
 

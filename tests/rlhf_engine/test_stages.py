@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_engine import drive as driving
 from rlhf_engine import stages
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import PPOConfig, SFTConfig, UserError
+from rlhf_engine.drive import Control, advice, drive
 from rlhf_engine.ppo import Diverged
 from rlhf_engine.runs import Run
-from rlhf_engine.stages import Control, advice, drive, make_trainer
+from rlhf_engine.stages import make_trainer
 from tests.commands import Command, run_process
 
 COMMON = ["--lora-rank", 2, "--max-tokens", 64, "--checkpoint-every", 4, "--keep-checkpoints", 2, "--learning-rate", "5e-3"]
@@ -231,14 +233,14 @@ def test_a_failure_is_told_with_an_advice(sft, tmp_path, error, says):
 
 def test_a_checkpoint_that_cannot_be_written_is_none(sft, tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", sft.config)
-    save = stages.save
+    save = driving.save
 
     def fail(trainer, run):
         if trainer.step == 4:
             monkeypatch.setattr(trainer, "state_dict", lambda: {"step": object()})
         return save(trainer, run)
 
-    monkeypatch.setattr(stages, "save", fail)
+    monkeypatch.setattr(driving, "save", fail)
     with pytest.raises(TypeError):
         drive(sft, run, progress=False)
     assert run.last_step() == 2 and len(run.checkpoints()) == 1

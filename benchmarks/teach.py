@@ -1,0 +1,81 @@
+"""How well, how fast and how safely `teach` follows people it has never met, from 40 votes.
+
+    python benchmarks/teach.py [--labelers animals ...] [--seeds 0 1 2] [--model M --data PROMPTS] [--set noise=0.2 query=random ...]
+
+Each run is a process of its own, `--jobs` at a time with `--threads` threads each (seconds mean something with one job and two threads).
+One line of JSON a run: the contract's report, and how the KL went. `--at 5 10 20 40` also measures within the run, whenever so
+many votes were in.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import machine, say
+
+COMMON = ("animals", "family", "negations", "exclamations", "commas", "short_sentences", "long_sentences", "colours")
+RARE = ("weather", "numbers")
+
+
+def measure(given: dict, at: list[int]) -> dict:
+    """One run, in this process."""
+    from rlhf_engine.config import from_dict
+    from rlhf_engine.stages import make_trainer
+
+    config = from_dict("teach", given)
+    trainer, rows, along = make_trainer(config), [], {}
+    for metrics in trainer:
+        rows.append(metrics)
+        if at and metrics["reward/votes"] >= at[0]:
+            votes = at.pop(0)
+            found = trainer.report()
+            along[votes] = {name: round(found[name], 3) for name in ("win_rate", "kl", "seconds")}
+    found = trainer.report()
+    kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items() if name != "notes"}
+    guesses = [row["reward/guessed"] for row in rows if "reward/guessed" in row]
+    return kept | {"steps": len(rows), "kls": [round(row["objective/kl"], 1) for row in rows],
+                   "coefs": [round(row["objective/kl_coef"], 2) for row in rows], "guessed": round(sum(guesses) / max(len(guesses), 1), 3),
+                   "along": along}
+
+
+def run(given: dict, at: list[int], threads: int) -> dict:
+    """The same in a process of its own."""
+    task = [sys.executable, __file__, "--one", json.dumps({"given": given, "at": at})]
+    done = subprocess.run(task, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.returncode}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--labelers", nargs="+", default=[*COMMON, *RARE])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--data", default="bundled")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--at", nargs="+", type=int, default=[])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        say(measure(**json.loads(args.one)))
+        return
+    say({"machine": machine(), "set": args.set, "jobs": args.jobs, "threads": args.threads})
+    settings = dict(field.split("=", 1) for field in args.set) | {"model": args.model, "data": args.data}
+
+    def work(labeler: str, seed: int) -> None:
+        given = settings | {"labeler": f"{Path(__file__).resolve().parent}/preferences.py:{labeler}", "seed": seed}
+        say({"labeler": labeler, "seed": seed} | run(given, list(args.at), args.threads))
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda pair: work(*pair), [(labeler, seed) for seed in args.seeds for labeler in args.labelers]))
+
+
+if __name__ == "__main__":
+    main()

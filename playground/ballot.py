@@ -1,0 +1,138 @@
+"""Questions out, votes in: what the Vote page and the API share. No worker is needed: queries lie in the run folder, votes go into
+the store."""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from playground import strings as s
+from playground.workspace import Entry, Workspace
+from rlhf_engine.config import UserError
+from rlhf_engine.events import Event
+from rlhf_engine.feedback import Store
+from rlhf_engine.queries import Query, find_query, next_query
+from rlhf_engine.runs import ALIVE, Run
+
+PERSON = "person"
+"""The labeler of a run that asks people."""
+REMEMBERED = 10_000
+"""Voters, of a run each, whose skips are kept in memory; the one who was heard of longest ago is forgotten first."""
+
+
+@dataclass
+class Memory:
+    """What a voter was shown in a run, with the time at which they first were, and what they passed over."""
+
+    shown: dict[str, float] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+
+
+class Ballot:
+    """Safe to use from any thread. Every method raises UserError as the store does."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self._memories: OrderedDict[tuple[str, str], Memory] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def store(self) -> Store:
+        """Opened anew each time, so that a full disk or a moved file can be mended while the page is up."""
+        return Store(self.workspace.home / "feedback.sqlite")
+
+    # -- who asks ----------------------------------------------------------------------------------------------------
+
+    def asking(self, entries: list[Entry]) -> list[Entry]:
+        """The runs that ask people, live ones first, then the newest."""
+        return [entry for entry in entries if entry.labeler == PERSON]
+
+    def chosen(self, name: str) -> str:
+        """`name`, or for an empty one the run that asks; where none does, the live run, or the newest."""
+        return name or next((e.name for e in self.asking(self.workspace.entries())), "") or self.workspace.chosen("")
+
+    def why_silent(self, name: str) -> str:
+        """Why there is no question, and what to do about it."""
+        if not name:
+            return s.NOBODY_ASKS
+        run, config = self.workspace.run(name), self.workspace.config(name)
+        if config.get("labeler") != PERSON:
+            return s.ASKS_NOBODY.format(name=name)
+        if (state := run.status()["state"]) not in ALIVE:
+            return s.ASKS_NO_MORE.format(name=name, state=s.STATES[state])
+        return s.ALL_VOTES_IN.format(wanted=config["votes"]) if self.votes(run) >= config["votes"] else s.QUESTION_COMES
+
+    # -- questions and votes -----------------------------------------------------------------------------------------
+
+    def next(self, run: Run, voter: str) -> Query | None:
+        """What to show this voter next; None if there is nothing."""
+        memory = self._memory(run, voter)
+        query = next_query(run, self.store, voter, frozenset(memory.skipped))
+        if query:
+            memory.shown.setdefault(query.id, time.monotonic())
+        return query
+
+    def votes(self, run: Run) -> int:
+        return self.store.count(run.id)
+
+    def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str, seconds: float | None = None) -> bool:
+        """Store a vote; False, and no change, for "skip" and for an event id that is there already.
+
+        Without `seconds`, the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice
+        that there is not.
+        """
+        query, store, memory = find_query(run, query_id), self.store, self._memory(run, voter)
+        if choice == "skip":
+            memory.skipped.add(query.id)
+            return False
+        if seconds is None:
+            now = time.monotonic()
+            seconds = now - memory.shown.get(query.id, now)
+        event = query.event(choice, event_id, voter=voter, seconds=seconds)
+        return not is_known(store, run, event_id) and store.add(event)
+
+    def undo(self, run: Run, event_id: str, voter: str) -> Event | None:
+        """Take back the voter's newest vote and return it; None, and no change, if the event id is there already."""
+        store = self.store
+        if is_known(store, run, event_id):
+            return None
+        last = store.last(voter, run.id)
+        if last is None:
+            raise UserError(s.NOTHING_TO_UNDO.format(name=run.path.name))
+        store.add(Event(event_id, "retract", value=last.id, run=run.id, voter=voter))
+        self._memory(run, voter).shown.pop(last.sampling.get("query"), None)
+        return last
+
+    def asked(self, run: Run, vote: Event) -> Query | None:
+        """The query that a vote answered, if the run still has it."""
+        try:
+            return find_query(run, vote.sampling.get("query", ""))
+        except UserError:
+            return None
+
+    def _memory(self, run: Run, voter: str) -> Memory:
+        with self._lock:
+            key = (run.id, voter)
+            memory = self._memories.setdefault(key, Memory())
+            self._memories.move_to_end(key)
+            if len(self._memories) > REMEMBERED:
+                self._memories.popitem(last=False)
+            return memory
+
+
+def is_known(store: Store, run: Run, event_id: str) -> bool:
+    return any(event.id == event_id for event in store.events(run=run.id, retracted=True))
+
+
+def voter_of(session: str | None) -> str:
+    """An anonymous id from a random one that a browser or a client keeps; somebody new each time for those that keep none."""
+    return hashlib.sha256((session or secrets.token_hex(16)).encode()).hexdigest()[:16]
+
+
+def choice_of(vote: Event) -> str:
+    """In words, what a vote from here chose: the inverse of `Query.event`."""
+    if vote.value in ("tie", "both_bad"):
+        return (s.SAID_TIE if vote.value == "tie" else s.SAID_BOTH_BAD)[len(vote.responses) > 2]
+    return s.SAID_BEST.format(place=vote.ranks.index(1) + 1) if vote.ranks else vote.kind

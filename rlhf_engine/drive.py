@@ -1,0 +1,185 @@
+"""From a trainer to a run folder: steps, what is ordered between them, what is written, and how it ends."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from rlhf_engine.config import UserError
+from rlhf_engine.models import first_line
+from rlhf_engine.ppo import Diverged
+from rlhf_engine.runs import Run
+from rlhf_engine.training import Trainer, out_of_memory
+
+
+class Control:
+    """What is asked of a running trainer between two steps: go on, pause, stop (and save), or discard; and settings to change."""
+
+    def __init__(self):
+        self.wish = "run"
+
+    def __call__(self) -> str:
+        return self.wish
+
+    def changes(self) -> list[tuple[str, float]]:
+        """Settings and their new values, each told once, in the order in which they were ordered; "rewind" with a step is one, too."""
+        return []
+
+
+def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progress: bool = True) -> str:
+    """Run a trainer to its end, writing the run folder; returns the final state: done, stopped, or discarded.
+
+    A resumed run repeats, step by step, what the journal says about the steps since its checkpoint: votes consumed, settings changed.
+    An exception leaves the state `failed` with the reason and an advice, and goes on to the caller.
+    """
+    control = control or Control()
+    begin(trainer, run)
+    past = Past(trainer, run)
+    bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress, file=sys.stderr)
+    state, saved = "done", trainer.step
+    try:
+        while trainer.step < trainer.total_steps:
+            past.change(trainer)
+            wish = hold(trainer, run, control)
+            if wish in ("stop", "discard"):
+                state = "stopped" if wish == "stop" else "discarded"
+                break
+            metrics = next(trainer)
+            write_step(trainer, run, metrics, noted=trainer.step <= past.until)
+            bar.set_postfix_str(headline(metrics), refresh=False)
+            bar.update(trainer.step - bar.n)
+            if trainer.step % trainer.config.checkpoint_every == 0:
+                saved = save(trainer, run)
+        if state == "discarded":
+            run.discard()
+            return state
+        if saved != trainer.step:
+            save(trainer, run)
+        run.write_report(trainer.report() | {"steps": trainer.step, "peak_memory_mb": peak_memory_mb()})
+        run.set_status(state=state, step=trainer.step, advice="")
+        return state
+    except BaseException as error:
+        run.set_status(state="failed", error=f"{type(error).__name__}: {first_line(error)}", advice=advice(error))
+        raise
+    finally:
+        bar.close()
+
+
+def begin(trainer: Trainer, run: Run) -> None:
+    if trainer.step == 0 and not run.journal():
+        for note in trainer.notes:
+            run.note("data", text=note)
+        if not trainer.config.learning_rate:
+            run.note("fitted", learning_rate=trainer.rate, width=trainer.backbone.hidden_size)
+    run.set_status(state="running", total_steps=trainer.total_steps, step=trainer.step, error="", advice="")
+
+
+class Past:
+    """What the journal of a resumed run says about steps that its checkpoint does not hold yet."""
+
+    def __init__(self, trainer: Trainer, run: Run):
+        entries = run.unsaved(trainer.step)
+        self.changes = [row for row in entries if row["event"] == "changed"]
+        self.until = max((row["step"] for row in entries if row["event"] != "changed"), default=0)
+        """The last step whose events stand in the journal already."""
+        trainer.repeat(entries)
+
+    def change(self, trainer: Trainer) -> None:
+        """The settings that were changed at this point."""
+        while self.changes and self.changes[0]["step"] <= trainer.step:
+            row = self.changes.pop(0)
+            trainer.change(row["name"], row["new"])
+
+
+def hold(trainer: Trainer, run: Run, control: Control) -> str:
+    """Do what was ordered, and wait while the run is paused or has to wait for people; returns the wish to act on: run, stop or discard."""
+    said = ("running", "")
+    while True:
+        wish = control()
+        for name, value in control.changes():
+            change(trainer, run, name, value)
+        reason = trainer.waits() if wish == "run" else ""
+        now = ("paused" if wish == "pause" else "waiting" if reason else "running", reason)
+        if now != said:
+            run.set_status(state=now[0], advice=reason, step=trainer.step)
+            said = now
+        if now[0] == "running" or wish in ("stop", "discard"):
+            return wish
+        trainer.breathe()
+        time.sleep(0.05)
+
+
+def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
+    """One live control, and its line in the journal. What cannot be done is a warning there, and changes nothing."""
+    try:
+        if name == "rewind":
+            was, step = trainer.step, int(value)
+            trainer.load(run.checkpoint_at(step))
+            run.rewind(step, was)
+        else:
+            run.note("changed", step=trainer.step, name=name, old=trainer.change(name, value), new=getattr(trainer.config, name))
+    except UserError as error:
+        run.note("warning", step=trainer.step, text=str(error))
+
+
+def write_step(trainer: Trainer, run: Run, metrics: dict, *, noted: bool = False) -> None:
+    """The lines of a step; `noted`: its events are in the journal already."""
+    if not noted:
+        run.note_all(trainer.events)
+    run.add_samples(trainer.samples)
+    run.log(metrics)
+    run.set_status(state="running", step=trainer.step)
+
+
+def save(trainer: Trainer, run: Run) -> int:
+    with run.checkpoint(trainer.step, keep=trainer.config.keep_checkpoints) as folder:
+        trainer.save(folder)
+    return trainer.step
+
+
+HEADLINES = {"loss/train": "loss", "accuracy/held_out": "held-out accuracy", "reward/votes": "votes", "objective/scores": "score",
+             "objective/kl": "kl"}
+
+
+def headline(metrics: dict) -> str:
+    return "  ".join(f"{short} {metrics[name]:.3g}" for name, short in HEADLINES.items() if name in metrics)
+
+
+def advice(error: BaseException) -> str:
+    """What a user can do about a failed run, in one sentence."""
+    if out_of_memory(error):
+        return "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; then resume."
+    if isinstance(error, Diverged):
+        return "Lower learning_rate or raise kl_coef and start again from the last good checkpoint."
+    if isinstance(error, UserError):
+        return "Mend the input, then resume."
+    if isinstance(error, KeyboardInterrupt):
+        return "Resume it to go on from the last checkpoint."
+    return "Resume from the last checkpoint; if it fails again, report the error with the run's config.yaml."
+
+
+def peak_memory_mb() -> int:
+    """Most memory this process held: of the GPU where one is used, else of the whole process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() >> 20
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset >> 20
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
+
+
+def stop_on_signals(control: Control) -> None:
+    """First Ctrl-C or SIGTERM: finish the step, save, stop. A second one ends at once."""
+    def ask(number, frame):
+        if control.wish == "stop":
+            raise KeyboardInterrupt
+        control.wish = "stop"
+        os.write(2, b"\nstopping after this step; again to end at once\n")  # print could come in the middle of another print
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, ask)
+        signal.signal(signal.SIGTERM, ask)
