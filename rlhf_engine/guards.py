@@ -26,14 +26,14 @@ class Limit:
 
 
 LIMITS = {
-    "text/distinct_ratio": Limit(0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of word "
-                                 "pairs. Lower the KL target, raise pessimism, or vote for the response that is not like the others."),
+    "text/distinct_ratio": Limit(0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
+                                 "word pairs. Lower the KL target, raise pessimism, or vote for the response that is not like the others."),
     "text/empty": Limit(0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
                         "a reward that likes short answers invites this."),
     "text/entropy_ratio": Limit(0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
                                 "no longer sure of any. Lower the KL target or the learning rate."),
-    "text/perplexity_ratio": Limit(0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they stop "
-                                   "being its kind of text. Lower the KL target, or rewind to an earlier checkpoint."),
+    "text/perplexity_ratio": Limit(0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
+                                   "stop being its kind of text. Lower the KL target, or rewind to an earlier checkpoint."),
 }
 
 

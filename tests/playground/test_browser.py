@@ -219,7 +219,7 @@ def test_pause_step_resume_stop_and_resume_again(training, home):
     wait_until(training, lambda: state(home) == "running" and live_run(home).status()["step"] > step)
 
 
-@pytest.mark.parametrize("tab", ["Train", "Chat"])
+@pytest.mark.parametrize("tab", ["Train", "Vote", "Chat"])
 def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
     page = open_page(width=390)
     page.get_by_role("tab", name=tab).click()
