@@ -9,9 +9,10 @@ from playground import strings as s
 from playground.ballot import Ballot, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
+from rlhf_engine.worker_requests import CHANGES
 
 IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "", "metrics": {}}
-COMMANDS = ("pause", "resume", "step", "stop", "discard")
+COMMANDS = ("pause", "resume", "step", "stop", "discard", *CHANGES)
 
 
 class Api:
@@ -40,12 +41,13 @@ class Api:
     def control(self, run: str, command: str, value: float | None = None) -> dict:
         """pause, resume (a stopped or failed run goes on from its last checkpoint), step, stop (and save), or discard.
 
-        No command takes a `value` yet.
+        With a `value`: kl_target, learning_rate, temperature, max_new_tokens or pessimism (a new setting from the next step on), or
+        rewind (the step of a checkpoint).
         """
         if command not in COMMANDS:
             raise UserError(s.COMMAND_UNKNOWN.format(command=command, known=", ".join(COMMANDS)))
         folder = self.workspace.run(self.workspace.chosen(run))
-        ask(self.worker, folder, command)
+        ask(self.worker, folder, command, value)
         return {"run": folder.path.name, "command": command}
 
     def chat(self, adapters: list, messages: list, model: str = "bundled", max_new_tokens: int = 128,
@@ -93,13 +95,13 @@ class Api:
         return {"stored": stored, "votes": self.ballot.votes(folder)}
 
 
-def ask(worker, run, command: str) -> None:
+def ask(worker, run, command: str, value: float | None = None) -> None:
     """One command to a run; `resume` also starts a stopped or failed one from its last checkpoint. Raises UserError."""
     if command == "resume" and run.status()["state"] in ("stopped", "failed"):
         config = run.config()
         worker.start(config.pop("stage"), config | {"output": str(run.path)}, resume=True)
     else:
-        worker.control(str(run.path), command)
+        worker.control(str(run.path), command, value)
 
 
 def plain_errors(endpoint: Callable) -> Callable:

@@ -76,6 +76,8 @@ EVENT = {
     "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
+    "changed": "Step {step}: {name} is {new:.4g} from now on; it was {old:.4g}.",
+    "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
@@ -118,9 +120,9 @@ EMPTY_RESPONSE = "(an empty answer)"
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 SAID_BEST = "answer {place}"
 SAID_TIE, SAID_BOTH_BAD = ("equally good", "all equally good"), ("both bad", "all bad")
-UNDONE = "Taken back: your vote “{choice}” on “{prompt}” Here is the question again."
-UNDONE_GONE = "Taken back: your vote “{choice}” on “{prompt}”"
-HOW_TO_ASK = "On the Train tab, choose stage 4, Teach, with the labeler `person`, and press Start."
+UNDONE = "Your vote “{choice}” on “{prompt}” is taken back. Here is the question again."
+UNDONE_GONE = "Your vote “{choice}” on “{prompt}” is taken back."
+HOW_TO_ASK = "On the Train tab, choose stage 4, Teach, with the labeler “person”, and press Start."
 NOBODY_ASKS = f"No run asks for votes. {HOW_TO_ASK}"
 ASKS_NOBODY = f"{{name}} asks nobody for votes. {HOW_TO_ASK}"
 ASKS_NO_MORE = f"{{name}} is {{state}} and has no more questions for you. To start another run: {HOW_TO_ASK[0].lower()}{HOW_TO_ASK[1:]}"

@@ -48,8 +48,8 @@ class FakeWorker:
         self.log.append(("start", stage, config, resume))
         return config.get("output") or "/home/runs/fresh"
 
-    def control(self, run: str, command: str) -> None:
-        self.log.append(("control", run, command))
+    def control(self, run: str, command: str, value: float | None = None) -> None:
+        self.log.append(("control", run, command) if value is None else ("control", run, command, value))
 
     def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
         self.log.append(("chat", adapters, messages, options))

@@ -95,7 +95,7 @@ def fill(page: Page, field: str, value) -> None:
 
 def drawn(page: Page) -> int:
     """Points of the first plot's first line."""
-    return page.evaluate("(document.querySelector('#plot-1 .live-plot').data || [{x: []}])[0].x.length")
+    return page.evaluate("document.querySelector('#plot-1 .live-plot').data?.[0]?.x.length || 0")
 
 
 def wait_until(page: Page, truth: Callable[[], bool], seconds: float = PATIENCE / 1000) -> None:

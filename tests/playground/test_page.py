@@ -105,3 +105,8 @@ def test_two_streams_advance_as_one():
 def test_a_paced_stream_keeps_its_end():
     assert list(paced(iter([["a"], ["ab"], ["abc"]])))[-1] == ["abc"]
     assert list(paced(iter([]))) == []
+
+
+def test_live_controls_pass_their_value_through_the_api(client, worker):
+    assert client.predict(run="first", command="kl_target", value=4.5, api_name="/control") == {"run": "first", "command": "kl_target"}
+    assert worker.log[-1][0] == "control" and worker.log[-1][2:] == ("kl_target", 4.5)

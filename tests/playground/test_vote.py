@@ -146,7 +146,7 @@ def test_what_is_no_vote_is_refused_and_nothing_is_stored(ballot, run):
 def test_why_there_is_no_question(home):
     workspace = Workspace(home)
     ballot = Ballot(workspace)
-    assert "labeler `person`" in ballot.why_silent(ballot.chosen(""))
+    assert "labeler “person”" in ballot.why_silent(ballot.chosen(""))
     write_run(home, "sft", SFTConfig())
     assert ballot.chosen("") == "sft" and "sft asks nobody" in ballot.why_silent("sft")
     run = write_teach(home, queries=1, votes=1)
