@@ -282,6 +282,9 @@ class Backbone:
         if folder.name != role:
             (folder.parent / role).rename(folder)
         (folder.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config["target_modules"] = sorted(config["target_modules"])  # a set, whose order is another one in every process
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
         if role in self.heads:
             save_file({k: v.detach().cpu().contiguous() for k, v in self.heads[role].state_dict().items()},
                       str(folder / "head.safetensors"))

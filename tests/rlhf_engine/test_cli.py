@@ -66,7 +66,7 @@ def check_run(run: Run, stage: str) -> None:
         assert set(run.metrics()[0]) >= PPO_METRICS
         assert run.metrics()[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
         assert len(run.samples()) == 3 * 4 and set(run.samples()[0]) >= {"step", "prompt", "response", "score", "kl"}
-        assert [row["event"] for row in run.journal() if row["event"] != "fitted"] == ["reference"]
+        assert [row["event"] for row in run.journal() if row["event"] not in ("fitted", "warning")] == ["reference"]
     if stage == "reward":
         assert [row["event"] for row in run.journal() if row["event"] not in ("data", "fitted")] == ["normalised", "normalised"]
     assert {p.suffix for p in run.path.rglob("*") if p.is_file()} <= {".json", ".jsonl", ".safetensors", ".yaml"}
@@ -120,7 +120,7 @@ def test_peft_reads_the_policy_of_a_run(runs, tiny_llama):
     ours = Backbone.load(str(tiny_llama))
     ours.load_role("policy", runs / "ppo" / "checkpoints" / "last" / "policy")
     with torch.no_grad(), ours.use("policy"):
-        torch.testing.assert_close(ours.base(input_ids=ids).logits, peft.eval()(input_ids=ids).logits, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.base(input_ids=ids).logits, peft.eval()(input_ids=ids).logits, rtol=0, atol=1e-5)
 
 
 def test_chat_streams_an_answer(cli, runs, tiny_llama, monkeypatch):
