@@ -72,7 +72,7 @@ def launch(home: str | Path | None = None, **options) -> None:
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     demo = build(home, worker=worker)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, stop)  # not by way of SIGINT, which a shell ignores for what it starts in the background
     _, url, _ = demo.launch(theme=Playground(), server_name=host, quiet=True, prevent_thread_lock=True, **APPEARANCE, **options)
     print(s.READY.format(url=url.rstrip("/")), flush=True)
     threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
@@ -83,6 +83,10 @@ def launch(home: str | Path | None = None, **options) -> None:
         pass
     leave(worker, Workspace(home))
     demo.close(verbose=False)
+
+
+def stop(number, frame) -> None:
+    raise KeyboardInterrupt
 
 
 def warm_up(worker, seen: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Live plots in a notebook: `for step in live(trainer): ...` draws the trainer's metrics in the cell while it trains."""
+"""In a notebook: `for step in live(trainer): ...` draws the trainer's metrics in the cell while it trains, and `You` asks you."""
 
 import time
 from collections.abc import Iterator
@@ -8,8 +8,11 @@ from IPython.display import display
 from plotly.subplots import make_subplots
 
 from playground.figures import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
+from rlhf_engine.events import Event
+from rlhf_engine.labelers import AtOnce, prompt_text
+from rlhf_engine.queries import Query
 
-__all__ = ["KL", "POLICY", "REFERENCE", "REWARD", "VALUE", "live"]
+__all__ = ["KL", "POLICY", "REFERENCE", "REWARD", "VALUE", "You", "live"]
 
 
 def live(trainer, *, every: float = 1.0) -> Iterator[dict]:
@@ -52,3 +55,30 @@ def figure(trainer, history: list[dict]) -> go.Figure:
     title = {"text": f"step {trainer.step} of {trainer.total_steps}", "x": 1.0, "xanchor": "right", "font": {"size": 12}}
     drawing.update_layout(height=320, template="plotly_white", margin={"l": 50, "r": 20, "t": 40, "b": 40}, title=title)
     return drawing
+
+
+class You(AtOnce):
+    """A labeler that asks whoever sits before the notebook: type the number of the best answer, t for a tie, b if all are bad."""
+
+    score = None
+    CHOICES = {"t": "tie", "b": "both_bad"}
+
+    def answers(self, only: list[str] | None = None) -> list[Event]:
+        asked, self.waiting = self.waiting, []
+        return [query.event(self.choose(query), f"{query.id} you", voter="you") for query in asked]
+
+    def choose(self, query: Query) -> str:
+        print(f"\n> {prompt_text(query.prompt)}")
+        for place, text in enumerate(query.responses, 1):
+            print(f"{place}  {text}")
+        numbers = [str(place) for place in range(1, len(query.responses) + 1)]
+        while True:
+            said = input(f"Which is best? {', '.join(numbers)}, t (tie) or b (all bad): ").strip().lower()
+            if said in numbers or said in self.CHOICES:
+                return self.CHOICES.get(said, said)
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.waiting = []

@@ -199,6 +199,8 @@ class PolicyConfig(RunConfig):
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = limits(0.0, 0.0, 1.0, advanced=True)
     """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
+    kl_floor: float = limits(0.0, 0.0, advanced=True)
+    """The controller does not lower the coefficient beneath this: a policy that gets its reward below the target is not driven on towards it."""
     kl_stop: float = limits(2.0, 1.0)
     """Hard stop: above this multiple of the target a step learns from the KL penalty alone, and ten such steps in a row end the run."""
     guard: bool = True
@@ -235,35 +237,58 @@ class TeachConfig(PolicyConfig):
     """Share of a simulated labeler's votes that are given at random."""
     choices: int = limits(4, 2, 9)
     """Responses shown at a time; of more than two the best is chosen."""
-    candidates: int = limits(8, 2, 64)
+    candidates: int = limits(32, 2, 64)
     """Responses sampled for a query, of which those are shown that teach most."""
-    query: Literal["spread", "disagreement", "best", "random"] = "spread"
-    """How they are chosen: far apart in reward, where the ensemble disagrees (Christiano et al. 2017), those of the highest reward, or at random."""
-    votes_first: int = limits(16, 1)
+    query: Literal["best", "spread", "disagreement", "random"] = "best"
+    """How they are chosen: those of the highest reward, far apart in reward, where the ensemble disagrees (Christiano et al. 2017), or at random."""
+    votes_first: int = limits(24, 1)
     """Votes before the first PPO step, all on responses of the starting policy."""
     votes_per_step: int = limits(2, 1, advanced=True)
     """Queries asked at each step after that, on the policy as it is then."""
+    direct: bool = limits(False, advanced=True)
+    """Learn from the votes themselves, without a reward in between (Knox & Stone 2009): a step is PPO on the responses that were voted on. For comparison."""
     ensemble: int = limits(8, 1, 64, advanced=True)
     """Members of the reward, each with its own weighting of the votes; the spread of their scores is its uncertainty."""
     pessimism: float = limits(0.5, 0.0, 10.0)
     """Standard deviations of the ensemble taken off the reward that PPO sees."""
+    enough: float = limits(0.97, 0.0, 1.0)
+    """A response that beats this share of the starting policy's is good enough: the reward hardly grows above that, so that all become good instead of some extreme. 0 sets no such end."""
     patience: int = limits(8, 1)
     """Steps without a new vote after which PPO waits for one, while people have given fewer than `votes`."""
     votes_trusted: int = limits(20, 1, advanced=True)
     """Votes from which on the reward has its full spread (1 on the reference's responses); with fewer it has their share of it."""
+    steps: int = limits(25, 1)
+    """PPO steps; each samples one response to `batch_size` prompts."""
+    batch_size: int = limits(64, 2)
+    """Prompts (episodes) per step."""
+    ppo_epochs: int = limits(1, 1)
+    """Passes over each rollout; fresh responses teach more than old ones seen again."""
+    minibatches: int = limits(4, 1)
+    """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
+    value: Literal["adapter", "head"] = "head"
+    """The value function: a head on the policy's adapter, or an adapter of its own, which takes twice the time; the live reward tells PPO about every token, and leaves little to guess."""
+    lam: float = limits(0.8, 0.0, 1.0, advanced=True)
+    """Lambda of generalised advantage estimation; less than PPO's 0.95, because the live reward is told token by token."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """Learning rate after the warm-up: falling linearly to zero, or constant."""
+    reference_samples: int = limits(256, 2)
+    """Responses of the starting policy on which the reward is normalised, and from which it knows the words there are."""
     normalise_reward: bool = False
     """Normalise once more on samples of the reference; the live reward is normalised after each of its updates already."""
-    kl_coef: float = limits(0.45, 0.0)
+    kl_coef: float = limits(0.25, 0.0)
     """Weight of the KL penalty at the start, in normalised reward per nat (measured: benchmarks/README.md)."""
     kl_target: float = limits(8.0, 0.0)
     """KL to the reference that the controller aims at, in nats per sequence; never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
-    kl_horizon: float = limits(160.0, 0.0, advanced=True)
+    kl_horizon: float = limits(128.0, 0.0, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = limits(0.2, 0.0, 1.0, advanced=True)
     """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
+    kl_floor: float = limits(0.1, 0.0, advanced=True)
+    """The controller does not lower the coefficient beneath this: a policy that gets its reward below the target is not driven on towards it."""
     checkpoint_every: int = limits(10, 1)
     """Steps between checkpoints; the last step always has one."""
     stage: typing.ClassVar[str] = "teach"
+    rate_scale: typing.ClassVar[float] = 0.4
 
     def validate(self) -> "TeachConfig":
         super().validate()

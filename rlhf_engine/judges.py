@@ -11,17 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import httpx
 
 from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt, encode_prompt
 from rlhf_engine.events import Event
-
-if TYPE_CHECKING:
-    from rlhf_engine.config import TeachConfig
-    from rlhf_engine.queries import Query
+from rlhf_engine.labelers import AtOnce
 
 Complete = Callable[[list[list[dict]]], list[str]]
 """A chat model: a batch of conversations -> the texts it answers."""
@@ -75,7 +71,7 @@ def read_answer(text: str, order: list[int]) -> str | None:
     return choices.get(found[1].upper()) if found else None
 
 
-class Judge:
+class Judge(AtOnce):
     """A labeler for `teach`, and a referee between two policies, by a chat model that is told what the person prefers.
 
     `instruction` ends the sentence "say which response is ...": "the happier story".
@@ -85,17 +81,8 @@ class Judge:
 
     def __init__(self, complete: Complete, instruction: str = "", *, seed: int = 0):
         self.complete, self.instruction, self.seed = complete, instruction.strip() or INSTRUCTION, seed
-        self.waiting: list[Query] = []
+        super().__init__()
         self.counts = Counter()
-
-    def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
-        return min(config.votes_per_step if asked else config.votes_first, config.votes - asked)
-
-    def ask(self, query: "Query") -> None:
-        self.waiting.append(query)
-
-    def unread(self) -> None:
-        return None
 
     def answers(self, only: list[str] | None = None) -> list[Event]:
         """The votes on all that was asked since, but for those of which no answer could be read. Raises UserError as `complete` does.

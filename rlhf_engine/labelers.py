@@ -18,6 +18,7 @@ from rlhf_engine.encoding import Prompt
 from rlhf_engine.events import Event
 from rlhf_engine.feedback import Store
 from rlhf_engine.models import first_line
+from rlhf_engine.queries import BLIND
 
 if TYPE_CHECKING:
     import torch
@@ -131,27 +132,36 @@ def score_text(function: Callable[[str, str], float], prompt: Prompt, response: 
     return score
 
 
-class Simulated:
-    """A scoring function that votes as a person would: of two responses the better one, or a tie; of more the best.
+class AtOnce:
+    """What labelers have in common that answer as soon as they are asked."""
 
-    With `noise`, that share of its votes is given to a response drawn at random.
-    """
-
-    def __init__(self, function: Callable[[str, str], float], *, noise: float = 0.0, seed: int = 0):
-        self.function, self.noise, self.seed = function, noise, seed
+    def __init__(self):
         self.waiting: list[Query] = []
 
-    def score(self, prompt: Prompt, response: str) -> float:
-        return score_text(self.function, prompt, response)
-
     def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
-        return min(config.votes_per_step if asked else config.votes_first, config.votes - asked)
+        if config.direct:
+            return -(-(config.votes - asked) // (config.steps - step + 1))
+        return min(config.votes_per_step if asked else min(BLIND, config.votes_first), config.votes - asked)
 
     def ask(self, query: "Query") -> None:
         self.waiting.append(query)
 
     def unread(self) -> None:
         return None
+
+
+class Simulated(AtOnce):
+    """A scoring function that votes as a person would: of two responses the better one, or a tie; of more the best.
+
+    With `noise`, that share of its votes is given to a response drawn at random.
+    """
+
+    def __init__(self, function: Callable[[str, str], float], *, noise: float = 0.0, seed: int = 0):
+        super().__init__()
+        self.function, self.noise, self.seed = function, noise, seed
+
+    def score(self, prompt: Prompt, response: str) -> float:
+        return score_text(self.function, prompt, response)
 
     def answers(self, only: list[str] | None = None) -> list[Event]:
         """The votes on all that was asked since: what was asked before a resumed step is asked, and answered, again."""

@@ -1,9 +1,9 @@
-"""The reward while people are teaching it: linear read-outs of the frozen base, fitted to every kind of feedback at once.
+"""The reward while people are teaching it: weights on a few of the base's words, fitted to every kind of feedback at once.
 
-A few dozen votes do not move an adapter to where it generalises. They do fit a linear read-out of what the base knows already: the mean
-over a response's positions of its hidden states at three depths (the embedding says which words there are, the middle and the end what
-they are about). Fitting is a convex problem of milliseconds, from scratch after every vote, so there is no optimiser whose past could
-matter, and old votes weigh as much as new ones. benchmarks/README.md has the comparison.
+A few dozen votes do not move an adapter to where it generalises. They do fit a linear function of what the base knows already about
+the words of a response (`soft_words`), if few of its weights are believed to matter. Fitting is four convex problems of milliseconds,
+from scratch after every vote, so there is no optimiser whose past could matter, and old votes weigh as much as new ones.
+benchmarks/README.md has the comparison.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig
@@ -19,16 +20,17 @@ from rlhf_engine.events import Event
 from rlhf_engine.feedback_export import live
 from rlhf_engine.generate import nothing
 from rlhf_engine.likelihood import Scale, guess, log_likelihood
-from rlhf_engine.logprobs import pad_right
 from rlhf_engine.rollout import Rollout
-from rlhf_engine.training import micro_batches
+from rlhf_engine.soft_words import Row, SoftWords
 
-Row = tuple[list[int], list[int]]
-"""Token ids of a prompt and of a response."""
 PRIOR = 0.1
-"""Precision of the Gaussian prior on a member's weights, for standardised features divided by the root of their number."""
+"""Precision of the Gaussian prior on a member's weights, for features of size 1 on the anchors."""
+REFITS, FADED = 3, 0.2
+"""How often the prior follows the weights, and the spread it leaves to a weight of zero, beside 1 of a weight of mean size."""
 SCALE_PRIOR = 4.0
 """Precision of the prior on how people answer (`Scale`), around where it starts: ties alone must not carry it away."""
+SOFT = 0.5
+"""Width of the bend of the reward at `enough`, in standard deviations of the anchors' scores."""
 SMALLEST = 0.05
 """Spread of raw scores on the anchors, in logits, below which a reward has learned nothing that is worth blowing up."""
 
@@ -44,11 +46,9 @@ class LiveReward:
     def __init__(self, backbone: Backbone, config: TeachConfig, *, breathe: Callable[[], None] = nothing):
         self.backbone, self.config, self.breathe = backbone, config, breathe
         self.scale = Scale()
-        size = 3 * backbone.hidden_size
-        self.weights = torch.zeros(config.ensemble, size)
+        self.words = SoftWords(backbone, batch=config.batch_size, breathe=breathe)
+        self.weights = torch.zeros(config.ensemble, 0)
         self.gain, self.shift = torch.ones(config.ensemble), torch.zeros(config.ensemble)
-        self.centre, self.spread = torch.zeros(size), torch.ones(size)
-        """Mean and standard deviation of the features of the anchors."""
         self.anchors: list[Row] = []
         self.events: list[Event] = []
         """All feedback so far that says something, the oldest first."""
@@ -56,29 +56,44 @@ class LiveReward:
         """Features [K, D] of the responses of an event. The base is frozen, so they are read once."""
 
     def set_anchors(self, rows: list[Row]) -> None:
-        """Standardise the features on these responses, and normalise scores on them from now on."""
-        self.anchors = rows
-        features = self._pooled(rows)
-        self.centre, self.spread = features.mean(0), features.std(0, correction=0).clamp(min=1e-4)
-        self._anchored = self._standard(features)
+        """Fit the features to these responses, and normalise scores on them from now on."""
+        self.anchors, self._anchored = rows, self.words.fit(rows)
+        self.weights = torch.zeros(self.config.ensemble, self._anchored.shape[1])
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
     def __call__(self, rollout: Rollout) -> torch.Tensor:
-        """[B] on the CPU: what PPO maximises."""
-        return self.cautious(self.score(list(zip(rollout.prompt_ids, rollout.response_ids))))
+        """[B, R] on the CPU: what each token of a response adds to what PPO maximises, which the tokens of a row sum up to.
+
+        The score is a mean over positions, so what a response is worth is known at every one of them: PPO need not find out which of
+        a hundred tokens a score at the end was for.
+        """
+        found = torch.zeros(rollout.mask.shape)
+        added = self.words.along(list(zip(rollout.prompt_ids, rollout.response_ids)), self.weights)
+        enough = self.cautious(self._scores(self._anchored)).quantile(self.config.enough) if self.config.enough else torch.inf
+        for row, adds in zip(found, added):
+            path = torch.cat([torch.zeros(1, adds.shape[1]), adds]).cumsum(0)
+            worth = bent(self.cautious(self.gain * path + self.shift), enough)
+            row[:len(adds)] = worth.diff()
+            row[len(adds) - 1] += worth[0]
+        return found
 
     def score(self, rows: list[Row]) -> torch.Tensor:
         """Normalised scores [N, members] on the CPU."""
-        return self._scores(self.features(rows))
+        return self._scores(self.words.read(rows))
 
     def cautious(self, scores: torch.Tensor) -> torch.Tensor:
         """[N, members] -> [N]: the mean less `config.pessimism` standard deviations."""
         return scores.mean(-1) - self.config.pessimism * scores.std(-1, correction=0)
 
-    def features(self, rows: list[Row]) -> torch.Tensor:
-        """[N, 3 d] on the CPU, standardised, divided by the root of their number."""
-        return self._standard(self._pooled(rows))
+    def favourites(self, count: int = 5) -> tuple[list[str], list[str]]:
+        """The tokens, of those that the anchors hold, that the reward likes most and least: most first, least first."""
+        if not len(self.words.chosen) or not self.weights.any():
+            return [], []
+        worth = self.words.worth(self.weights).mean(1)
+        names = [self.backbone.tokenizer.decode([i]).strip() for i in self.words.chosen.tolist()]
+        order = [i for i in worth.argsort(descending=True, stable=True).tolist() if names[i]]
+        return ([names[i] for i in order[:count] if worth[i] > 0], [names[i] for i in order[::-1][:count] if worth[i] < 0])
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -104,26 +119,11 @@ class LiveReward:
     def _fit(self) -> float:
         """The most probable weights and answer scale given all events and the prior; returns the loss per event, in nats."""
         groups = self._groups()
-        start = [p.detach().clone() for p in Scale().parameters()]
-        weights, scale = torch.zeros_like(self.weights, requires_grad=True), Scale()
-        optimizer = torch.optim.LBFGS([weights, *scale.parameters()], max_iter=100, line_search_fn="strong_wolfe")
-        found = [0.0]
-
-        def closure():
-            optimizer.zero_grad()
-            loss = weights.sum() * 0
-            for kind, value, features, shares in groups:
-                loss = loss - (shares * log_likelihood(kind, value, features @ weights.T, scale)).sum() / len(self.weights)
-            found[0] = loss.item()
-            prior = PRIOR * weights.square().sum() / len(self.weights)
-            prior = prior + SCALE_PRIOR * sum((p - q).square().sum() for p, q in zip(scale.parameters(), start))
-            (loss + prior / 2).backward()
-            return loss + prior / 2
-
-        with torch.enable_grad():
-            optimizer.step(closure)
-        self.weights, self.scale = weights.detach(), scale.requires_grad_(False)
-        return found[0] / max(len(self.events), 1)
+        if not groups:
+            self.weights, self.scale = torch.zeros_like(self.weights), Scale().requires_grad_(False)
+            return 0.0
+        self.weights, self.scale, loss = fit_sparse(groups, len(self.weights))
+        return loss / len(self.events)
 
     def _groups(self) -> list[tuple]:
         """(kind, value, features [K, N, D], shares [N, members]) of events that say the same, their responses in the order of their ranks:
@@ -157,30 +157,11 @@ class LiveReward:
     def _scores(self, features: torch.Tensor) -> torch.Tensor:
         return self.gain * (features @ self.weights.T) + self.shift
 
-    def _standard(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.centre) / self.spread / features.shape[1] ** 0.5
-
-    @torch.no_grad()
-    def _pooled(self, rows: list[Row]) -> torch.Tensor:
-        """[N, 3 d]: hidden states of the bare base at its embedding, middle and end, each averaged over the response's positions."""
-        found = torch.zeros(len(rows), len(self.centre))
-        with self.backbone.use(None):
-            for part in micro_batches(sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i]))), self.config.batch_size):
-                ids = pad_right([rows[i][0] + rows[i][1] for i in part], self.backbone.pad_id, self.backbone.device)
-                ends = torch.tensor([[len(rows[i][0]), sum(map(len, rows[i]))] for i in part], device=ids.device)
-                places = torch.arange(ids.shape[1], device=ids.device)
-                share = ((places >= ends[:, :1]) & (places < ends[:, 1:])).float()
-                share = share / share.sum(1, keepdim=True).clamp(min=1)
-                states = self.backbone.depths(ids)
-                found[part] = torch.cat([torch.einsum("bt,btd->bd", share, h.float()) for h in states], dim=1).cpu()
-                self.breathe()
-        return found
-
     def _event_features(self, event: Event) -> torch.Tensor:
         """[K, D] of an event's responses, the person's own text of an edit as the last."""
         if event.id not in self.read:
             texts = [*event.responses, event.value] if event.kind == "edit" else event.responses
-            self.read[event.id] = self.features([self._row(event, text) for text in texts])
+            self.read[event.id] = self.words.read([self._row(event, text) for text in texts])
         return self.read[event.id]
 
     def _row(self, event: Event, text: str) -> Row:
@@ -192,14 +173,68 @@ class LiveReward:
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        return {"weights": self.weights, "gain": self.gain, "shift": self.shift, "centre": self.centre, "spread": self.spread,
+        return {"weights": self.weights, "gain": self.gain, "shift": self.shift, "words": self.words.state_dict(),
                 "anchored": self._anchored, "anchors": self.anchors, "scale": self.scale.state_dict(),
                 "events": [dataclasses.asdict(event) for event in self.events]}
 
     def load_state_dict(self, state: dict) -> None:
-        for name in ("weights", "gain", "shift", "centre", "spread"):
+        for name in ("weights", "gain", "shift"):
             setattr(self, name, state[name])
+        self.words.load_state_dict(state["words"])
         self._anchored, self.anchors = state["anchored"], [tuple(row) for row in state["anchors"]]
         self.scale.load_state_dict(state["scale"])
         self.events = [Event.from_dict(row) for row in state["events"]]
         self.read.clear()
+
+
+def bent(scores: torch.Tensor, enough: float) -> torch.Tensor:
+    """Scores as they are far below `enough`, and hardly growing above it."""
+    return enough - SOFT * F.softplus((enough - scores) / SOFT) if enough < torch.inf else scores
+
+
+def fit_sparse(groups: list[tuple], members: int) -> tuple[torch.Tensor, Scale, float]:
+    """(weights [members, D], answer scale, loss in nats) for groups of votes (`LiveReward._groups`), on the assumption that few
+    of the features matter.
+
+    The first fit has the same prior for all weights. In each further one a weight's prior standard deviation is what the fit before
+    made of it (its mean over the members, beside that of the others), so that what the votes do not need is left to fade: iteratively
+    reweighted, as in Chartrand & Yin 2008 and, with a posterior in the place of the mode, in Tipping's (2001) relevance vectors.
+    """
+    size = groups[0][2].shape[-1]
+    shown = torch.cat([features.flatten(0, 1) for _, _, features, _ in groups])
+    spread, weights = torch.ones(size), None
+    for _ in range(1 + REFITS):
+        if weights is not None:
+            found = weights.abs().mean(0)
+            spread = found / found.square().mean().sqrt().clamp(min=1e-12) + FADED
+            spread = spread / spread.square().mean().sqrt()
+        # The most probable weights lie in the span of what was shown; while that is small, there is less to fit.
+        basis = torch.linalg.qr((shown * spread).T).Q if len(shown) < size else torch.eye(size)
+        turned = spread[:, None] * basis
+        inner, scale, loss = fit([(kind, value, features @ turned, shares) for kind, value, features, shares in groups], members)
+        weights = inner @ turned.T
+    return weights, scale, loss
+
+
+def fit(groups: list[tuple], members: int) -> tuple[torch.Tensor, Scale, float]:
+    """(weights [members, size], answer scale, loss in nats) that are the most probable, given groups of votes (`LiveReward._groups`)
+    and the priors."""
+    start = [p.detach().clone() for p in Scale().parameters()]
+    weights, scale = torch.zeros(members, groups[0][2].shape[-1], requires_grad=True), Scale()
+    optimizer = torch.optim.LBFGS([weights, *scale.parameters()], max_iter=100, line_search_fn="strong_wolfe")
+    found = [0.0]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = weights.sum() * 0
+        for kind, value, features, shares in groups:
+            loss = loss - (shares * log_likelihood(kind, value, features @ weights.T, scale)).sum() / members
+        found[0] = loss.item()
+        prior = PRIOR * weights.square().sum() / members
+        prior = prior + SCALE_PRIOR * sum((p - q).square().sum() for p, q in zip(scale.parameters(), start))
+        (loss + prior / 2).backward()
+        return loss + prior / 2
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weights.detach(), scale.requires_grad_(False), found[0]

@@ -30,7 +30,7 @@ class Diverged(RuntimeError):
 
 
 class PPO(Trainer):
-    """Trains `policy` and `value` on `prompts` against `reward(rollout) -> scores [B]`.
+    """Trains `policy` and `value` on `prompts` against `reward(rollout) -> scores` (`RewardFunction`).
 
     Roles: `policy` starts as it is in the backbone (or fresh), `reference` becomes a frozen copy of it (the bare base, if
     the policy starts fresh). With `value: adapter`, `value` is a copy of the reward model, head included, where there is one
@@ -49,7 +49,7 @@ class PPO(Trainer):
             raise UserError("there are no prompts to train on")
         self.reward, self.total_steps = reward, config.steps
         self.prompts = prompts * -(-config.batch_size // len(prompts))  # few prompts are asked several times a step
-        self.controller = rl_math.KLController(config.kl_coef, 1.0, None, config.kl_lookahead * config.steps)
+        self.controller = rl_math.KLController(config.kl_coef, 1.0, None, config.kl_lookahead * config.steps, floor=config.kl_floor)
         self.settle()
         self._make_roles()
         self.optimizer = adam(*self._parameter_groups())
@@ -73,20 +73,26 @@ class PPO(Trainer):
         self.controller.aim(self.kl_target or 1.0, (config.kl_horizon or episodes / 20) if config.kl_target else None)
 
     def prepare(self) -> None:
-        """Sample the reference once: how often it ends in time, and the mean and spread of the reward on it."""
+        self.study(self.sample_reference())
+
+    def sample_reference(self) -> Rollout:
         config = self.config
-        count = config.reference_samples
-        chosen = random.Random(f"{config.seed} reference").choices(range(len(self.encoded)), k=count)
-        rollout = self.rollout(chosen, torch.Generator().manual_seed(config.seed + 1), role="reference", batch=config.batch_size)
+        chosen = random.Random(f"{config.seed} reference").choices(range(len(self.encoded)), k=config.reference_samples)
+        return self.rollout(chosen, torch.Generator().manual_seed(config.seed + 1), role="reference", batch=config.batch_size)
+
+    def study(self, rollout: Rollout) -> None:
+        """Learn from samples of the reference how often it ends in time, and the mean and spread of the reward on it."""
+        config = self.config
         ended = rollout.ended.float().mean().item()
         self.reference_length = rollout.mask.sum(1).mean().item()
         self.guard.reference = rollout.response_ids
         if self.missing_end == "auto":
             self.missing_end = "replace" if ended > 0.5 else "none"
         scores = self.reward(rollout).float().cpu()
+        scores = scores.sum(1) if scores.dim() == 2 else scores
         if config.normalise_reward:
             self.gain, self.bias = rl_math.gain_and_bias(scores)
-        self.events.append({"event": "reference", "step": self.step, "samples": count, "ended": ended,
+        self.events.append({"event": "reference", "step": self.step, "samples": len(rollout), "ended": ended,
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
                             "score_std": scores.std(correction=0).item(), "gain": self.gain, "bias": self.bias,
                             "length": self.reference_length})
@@ -96,21 +102,26 @@ class PPO(Trainer):
     def advance(self) -> dict:
         config, clock = self.config, time.perf_counter
         started = clock()
-        rollout = self.rollout(batch_of(self.step, [len(e.ids) for e in self.encoded], config.batch_size, config.seed),
-                               self.generator)
+        rollout = self.draw()
         sampled = clock()
         self.measure(rollout)
         text = self.guard.check(rollout, config.temperature)
         self.events += [{"event": "warning", "step": self.step, "text": warning} for warning in self.guard.judge()]
-        raw = self.reward(rollout).float().cpu()
+        found = self.reward(rollout).float().cpu()
+        tokens, raw = (found, found.sum(1)) if found.dim() == 2 else (None, found)
         scores = self.shaped(raw, rollout)
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
-        advantages, returns, metrics = self.advantages(rollout, scores, kl)
+        advantages, returns, metrics = self.advantages(rollout, scores, kl, tokens)
         scored = clock()
         metrics |= {"objective/scores": raw.mean().item()} | text | self.update(rollout, advantages, returns)
         self.controller.update(kl, len(rollout))
         self._remember(rollout, raw)
         return metrics | {"time/rollout": sampled - started, "time/score": scored - sampled, "time/update": clock() - scored}
+
+    def draw(self) -> Rollout:
+        """What this step learns from."""
+        lengths = [len(row.ids) for row in self.encoded]
+        return self.rollout(batch_of(self.step, lengths, self.config.batch_size, self.config.seed), self.generator)
 
     def shaped(self, raw: torch.Tensor, rollout: Rollout) -> torch.Tensor:
         """What PPO is told of raw scores [B]: normalised, clipped, scaled, less the penalties for length and for a missing end."""
@@ -145,16 +156,19 @@ class PPO(Trainer):
         measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
                 breathe=self.breathe)
 
-    def advantages(self, rollout: Rollout, scores: torch.Tensor, kl: float) -> tuple[torch.Tensor, torch.Tensor, dict]:
-        """Whitened advantages and returns [B, R], and the metrics of the rollout."""
+    def advantages(self, rollout: Rollout, scores: torch.Tensor, kl: float,
+                   tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, dict]:
+        """Whitened advantages and returns [B, R], and the metrics of the rollout. tokens [B, R]: what each adds to the raw score."""
         config, mask = self.config, rollout.mask
         stop = self.kl_target * config.kl_stop
         above = bool(stop) and kl > stop
         self.steps_above = self.steps_above + 1 if above else 0
         if above:
             self._brake(kl, stop)
-        rewards = rl_math.shaped_rewards(torch.zeros_like(scores) if above else scores, rollout.logprobs, rollout.ref_logprobs,
-                                         mask, self.controller.coef)
+        told, along = (torch.zeros_like(scores), None) if above else (scores, tokens)
+        if along is not None:
+            along = self.gain * config.reward_scale * along
+        rewards = rl_math.shaped_rewards(told, rollout.logprobs, rollout.ref_logprobs, mask, self.controller.coef, along)
         if config.whiten_rewards:
             rewards = rl_math.whiten(rewards, mask, shift_mean=False)
         advantages, returns = rl_math.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
@@ -279,9 +293,9 @@ class PPO(Trainer):
         return list(policy.values()), list(value.values())
 
     def _minibatches(self, rollout: Rollout) -> list[list[int]]:
-        """A fresh random split of the rows into `minibatches` parts, as equal as they can be."""
+        """A fresh random split of the rows into `minibatches` parts (of one row at least), as equal as they can be."""
         order = torch.randperm(len(rollout), generator=self.generator).tolist()
-        return [order[i::self.config.minibatches] for i in range(self.config.minibatches)]
+        return [order[i::self.config.minibatches] for i in range(min(self.config.minibatches, len(order)))]
 
     def _brake(self, kl: float, stop: float) -> None:
         self.events.append({"event": "warning", "step": self.step, "kl": kl,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OFFERED = 32
 """Newest queries of a run that may still be shown; the policy has moved on from older ones."""
+BLIND = 8
+"""Votes before which the reward knows too little to choose by: candidates are shown as they come."""
 
 
 @dataclass(frozen=True)

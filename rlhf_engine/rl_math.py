@@ -87,10 +87,11 @@ def kl_estimates(logprobs, ref_logprobs):
     return d, 0.5 * d**2, torch.expm1(-bounded) + bounded
 
 
-def shaped_rewards(scores, logprobs, ref_logprobs, mask, kl_coef):
+def shaped_rewards(scores, logprobs, ref_logprobs, mask, kl_coef, token_scores=None):
     """Rewards [B, T]: -kl_coef * (logp - ref) at every token, plus scores[b] at the last token of row b.
 
-    scores [B]; the others [B, T]. Ziegler et al. 2019, eq. 2, spread over the tokens. The penalty is the signed k1:
+    scores [B]; the others [B, T]. Where it is known what each token adds to a score, `token_scores` has it, and the last token gets what
+    is missing to the score. Ziegler et al. 2019, eq. 2, spread over the tokens. The penalty is the signed k1:
     clamped at zero it would be biased and would never pay back a token that the policy made less likely.
     """
     _check_prefixes(mask)
@@ -101,6 +102,8 @@ def shaped_rewards(scores, logprobs, ref_logprobs, mask, kl_coef):
     rewards = -kl_coef * (_kept(logprobs, mask) - _kept(ref_logprobs, mask))
     # From the length, never from the pad id: with pad == eos that search ends one token early.
     last = torch.arange(mask.shape[1], device=mask.device) == lengths[:, None] - 1
+    if token_scores is not None:
+        rewards, scores = rewards + _kept(token_scores, mask), scores - _kept(token_scores, mask).sum(1)
     return rewards + torch.where(last, scores.float()[:, None], 0.0)
 
 
@@ -218,10 +221,13 @@ class KLController:
     lookahead: updates to look ahead. The paper's rule (0) lowers the coefficient for as long as the KL is below its target, however
     fast it rises, and in a short run brakes when it is far beyond. With a lookahead the rule is fed what the KL will be by
     then, by its smoothed trend.
+
+    floor: the coefficient is never lowered beneath it. With one the target is a limit more than an aim: a policy that has found what it
+    was looking for at half of the KL is not driven on.
     """
 
-    def __init__(self, coef, target, horizon, lookahead=0.0, kl=None, trend=0.0):
-        self.coef, self.lookahead = float(coef), float(lookahead)
+    def __init__(self, coef, target, horizon, lookahead=0.0, kl=None, trend=0.0, floor=0.0):
+        self.coef, self.lookahead, self.floor = float(coef), float(lookahead), float(floor)
         self.kl, self.trend = kl, trend
         """The last KL, and by how much it has lately risen per update."""
         self.aim(target, horizon)
@@ -243,12 +249,13 @@ class KLController:
         error = min(max((kl + self.lookahead * self.trend) / self.target - 1, -0.2), 0.2)
         # The paper's horizon of 10,000 never comes near these bounds. One fitted to a short run does: from
         # episodes / horizon = 5 on the factor can reach zero or below, and the penalty is gone, or a bonus, for good.
-        self.coef *= min(max(1 + error * episodes / self.horizon, 0.5), 2.0)
+        coef = self.coef * min(max(1 + error * episodes / self.horizon, 0.5), 2.0)
+        self.coef = max(coef, min(self.coef, self.floor))
         return self.coef
 
     def state_dict(self):
         return {"coef": self.coef, "target": self.target, "horizon": self.horizon, "lookahead": self.lookahead, "kl": self.kl,
-                "trend": self.trend}
+                "trend": self.trend, "floor": self.floor}
 
     def load_state_dict(self, state):
         self.__init__(**state)

@@ -42,6 +42,7 @@ class Rollout:
 
 
 RewardFunction = Callable[[Rollout], torch.Tensor]
+"""Scores [B] of the responses, or [B, R]: what each of their tokens adds to them."""
 
 
 def make_rollout(backbone: Backbone, prompts: list[Prompt], asked: list[list[int]], answers: list[list[int]]) -> Rollout:

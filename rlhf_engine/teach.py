@@ -15,7 +15,8 @@ from rlhf_engine.events import Event
 from rlhf_engine.generate import Sampling, nothing
 from rlhf_engine.live_reward import LiveReward
 from rlhf_engine.ppo import PPO
-from rlhf_engine.queries import Query, choose
+from rlhf_engine.queries import BLIND, Query, choose
+from rlhf_engine.tamer import Tamer
 from rlhf_engine.training import Trainer
 
 SAMPLES = 256
@@ -68,21 +69,23 @@ class Teach(Trainer):
         self.held_out = list(held_out)
         """Prompts that are never trained on, for the report."""
         self.reward = LiveReward(backbone, config, breathe=self._breathe)
-        self.ppo = PPO(backbone, prompts, self.reward, config, breathe=self._breathe)
+        self.ppo = (Tamer(backbone, prompts, config, breathe=self._breathe) if config.direct else
+                    PPO(backbone, prompts, self.reward, config, breathe=self._breathe))
         self.notes, self.total_steps = self.ppo.notes, config.steps
         self.asked, self.seconds = 0, 0.0
         self.last_vote, self.asking = 0, False
         """Step that last learned from a vote; whether a query is being drawn at this moment."""
-        self.past: dict[int, list[str]] = {}
-        """What the steps that a resumed run repeats have learned from: ids of events."""
+        self.learned: dict[str, float] = {}
+        """Metrics of what has been learned since the last step."""
+        self.past: dict[int, list[list[str]]] = {}
+        """What the steps that a resumed run repeats have learned from: ids of events, those that were learned together in one list."""
 
     def prepare(self) -> None:
         """Sample the anchors, on which the reward is normalised, and what the start says to the fixed prompts."""
-        config, ppo = self.config, self.ppo
-        rng = random.Random(f"{config.seed} anchors")
-        chosen = rng.choices(range(len(ppo.encoded)), k=config.reference_samples)
-        rollout = ppo.rollout(chosen, torch.Generator().manual_seed(config.seed + 2), role="reference", batch=config.batch_size)
+        rollout = self.ppo.sample_reference()
         self.reward.set_anchors(list(zip(rollout.prompt_ids, rollout.response_ids)))
+        self.ppo.study(rollout)
+        self.ppo.prepared = True
         self.samples = self.answer_fixed("reference")
 
     def __next__(self) -> dict:
@@ -97,8 +100,14 @@ class Teach(Trainer):
         if unread is None:
             return ""
         self.begin()
+        if self.step == 0 and unread and not self.config.direct:
+            self.take_votes()  # the next question is the better for it
+            unread = 0
         self.ask()
         config, votes = self.config, len(self.reward.events) + unread
+        if config.direct:
+            wanted = f"waiting for a vote, from which the next step learns ({votes} of {config.votes} so far)"
+            return "" if unread or votes >= config.votes else wanted
         if self.step == 0 and votes < config.votes_first:
             return f"waiting for {config.votes_first - votes} more votes, then PPO starts"
         if votes < config.votes and not unread and self.step - self.last_vote >= config.patience:
@@ -107,16 +116,14 @@ class Teach(Trainer):
 
     def advance(self) -> dict:
         start = time.perf_counter()
-        self.ask()
-        events = self.labeler.answers(self.past.get(self.step, []) if self.step <= max(self.past, default=0) else None)
-        metrics = {}
-        if events:
-            self.last_vote = self.step
-            found = self.reward.learn(events)
-            self.events.append({"event": "reward", "step": self.step, "consumed": [event.id for event in events], **found})
-            metrics = {f"reward/{name}": found[name] for name in ("loss", "drift", "spread")}
-            if found["guesses"]:
-                metrics["reward/guessed"] = found["guessed"] / found["guesses"]
+        first = 0 if self.config.direct else self.config.votes_first
+        more = True
+        while more:
+            asked = self.asked
+            self.take_votes()
+            more = self.again() or (self.step == 1 and self.asked > asked and len(self.reward.events) < first and
+                                    self.labeler.unread() is None)
+        metrics, self.learned = self.learned, {}
         metrics |= {"reward/votes": len(self.reward.events), "time/teach": time.perf_counter() - start}
         metrics |= next(self.ppo)
         self.events += self.ppo.events
@@ -125,26 +132,63 @@ class Teach(Trainer):
             self.samples += self.answer_fixed("policy")
         return metrics
 
+    def again(self) -> list[list[str]]:
+        """What the step that is being repeated has yet to learn, if people gave it."""
+        return self.past.get(self.step, []) if self.labeler.unread() is not None else []
+
+    def take_votes(self) -> None:
+        """Ask, and learn what has been answered since, if anything has."""
+        self.ask()
+        only = None
+        if 0 < self.step <= max(self.past, default=0):
+            past = self.past.get(self.step, [])
+            only = [name for names in past for name in names] if self.labeler.unread() is None else past.pop(0) if past else []
+        events = self.labeler.answers(only)
+        if not events:
+            return
+        if isinstance(self.ppo, Tamer):
+            self.ppo.voted = [*self.ppo.voted, *events]
+        self.last_vote = max(self.step, 1)
+        found = self.reward.learn(events)
+        self.events.append({"event": "reward", "step": max(self.step, 1), "consumed": [event.id for event in events], **found})
+        self.learned |= {f"reward/{name}": found[name] for name in ("loss", "drift", "spread")}
+        if found["guesses"]:
+            self.learned["reward/guessed"] = found["guessed"] / found["guesses"]
+
     def ask(self) -> None:
-        """Sample candidates from the policy as it is, and ask about the most telling of them, as many times as the labeler wants."""
-        config, ppo = self.config, self.ppo
-        rng = random.Random(f"{config.seed} queries {self.asked}")
-        chosen = rng.sample(range(len(ppo.encoded)), min(self.labeler.wants(config, self.asked, self.step), len(ppo.encoded)))
+        """Sample candidates, and ask about the most telling of them, as many times as the labeler wants."""
+        rng, count = random.Random(f"{self.config.seed} queries {self.asked}"), len(self.ppo.encoded)
+        chosen = rng.sample(range(count), min(self.labeler.wants(self.config, self.asked, self.step), count))
         if not chosen:
             return
         self.asking = True
-        rollout = ppo.rollout([i for i in chosen for _ in range(config.candidates)], torch.Generator().manual_seed(rng.getrandbits(62)),
-                              batch=4 * config.candidates)
-        scores = self.reward.score(list(zip(rollout.prompt_ids, rollout.response_ids)))
+        drawn = self.draw_candidates(chosen, rng)
         self.asking = False
-        for place, i in enumerate(chosen):
-            here = slice(place * config.candidates, (place + 1) * config.candidates)
-            texts = rollout.responses[here]
-            shown = choose(scores[here], texts, config.choices, config.query, rng)
-            self.labeler.ask(Query(f"{config.seed}-{self.asked}", ppo.prompts[i], tuple(texts[j] for j in shown),
-                                   tuple(scores[here][j].mean().item() for j in shown), self.step,
-                                   {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}))
+        for i, (texts, scores) in zip(chosen, drawn):
+            shown = choose(scores, texts, self.config.choices, self.config.query, rng)
+            self.labeler.ask(Query(f"{self.config.seed}-{self.asked}", self.ppo.prompts[i], tuple(texts[j] for j in shown),
+                                   tuple(scores[j].mean().item() for j in shown), self.step,
+                                   {"max_new_tokens": self.config.max_new_tokens, "temperature": self.config.temperature}))
             self.asked += 1
+
+    def draw_candidates(self, chosen: list[int], rng: random.Random) -> list[tuple[list[str], torch.Tensor]]:
+        """(texts [C], scores [C, members]) for each of the chosen prompts: half of them by the policy as it is, half by the starting
+        policy, lest it asks about nothing but what it has come to believe in."""
+        config, ppo = self.config, self.ppo
+        count = config.candidates if len(self.reward.events) >= BLIND and not config.direct else config.choices
+        parts = {"reference": count} if self.step <= 1 else {"policy": -(-count // 2), "reference": count // 2}
+        if config.direct:
+            parts = {"policy": count}
+        found: list[tuple[list, list]] = [([], []) for _ in chosen]
+        for role, share in parts.items():
+            rollout = ppo.rollout([i for i in chosen for _ in range(share)], torch.Generator().manual_seed(rng.getrandbits(62)), role=role,
+                                  batch=config.batch_size)
+            for place, (texts, rows) in enumerate(found):
+                here = slice(place * share, (place + 1) * share)
+                texts += rollout.responses[here]
+                rows += zip(rollout.prompt_ids[here], rollout.response_ids[here])
+        scores = self.reward.score([row for _, rows in found for row in rows]).split(count)
+        return [(texts, each) for (texts, _), each in zip(found, scores)]
 
     def answer_fixed(self, role: str) -> list[dict]:
         """Rows for samples.jsonl, marked `fixed`: the same prompts and random numbers at every step."""
@@ -156,7 +200,10 @@ class Teach(Trainer):
         self.ppo.settle()
 
     def repeat(self, journal: list[dict]) -> None:
-        self.past = {row["step"]: row["consumed"] for row in journal if row["event"] == "reward"}
+        self.past = {}
+        for row in journal:
+            if row["event"] == "reward":
+                self.past.setdefault(row["step"], []).append(row["consumed"])
 
     def report(self) -> dict:
         """The contract's numbers: how the policy compares with the one it started from, by the labeler's own score (if it has one), on
@@ -177,7 +224,7 @@ class Teach(Trainer):
     def _breathe(self) -> None:
         """What is to be done between micro-batches; and a person who has nothing left to judge gets a query."""
         self.breathe()
-        if not self.asking and self.labeler.unread() is not None:
+        if self.prepared and not self.asking and self.labeler.unread() is not None:
             self.ask()
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -190,7 +237,7 @@ class Teach(Trainer):
     def load_state_dict(self, state: dict) -> None:
         for name in ("step", "micro_batch", "asked", "seconds", "last_vote"):
             setattr(self, name, state[name])
-        self.past = {}
+        self.past, self.learned = {}, {}
         self.labeler.load_state_dict(state["labeler"])
         self.ppo.load_state_dict(state["ppo"])
         self.reward.load_state_dict(state["reward"])

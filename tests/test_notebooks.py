@@ -6,6 +6,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from playground.notebook import You
+from rlhf_engine.queries import Query
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW = "steps = 3\nreward_steps = 3\n"
@@ -35,3 +38,14 @@ def test_is_committed_clean_and_explained(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
     kinds = [cell.cell_type for cell in notebook.cells]
     assert kinds.count("markdown") * 2 >= kinds.count("code")
+
+
+def test_you_are_asked_until_the_answer_can_be_read(monkeypatch, capsys):
+    said = iter(["5", "yes", " 3 ", "T"])
+    monkeypatch.setattr("builtins.input", lambda question: next(said))
+    you, query = You(), Query("q", "Once", ("a cat", "a dog", "an owl"), (0.0, 0.0, 0.0), 1, {})
+    you.ask(query)
+    you.ask(query)
+    best, tie = you.answers()
+    assert (best.kind, best.value) == ("ranking", (2, 2, 1)) and (tie.kind, tie.value) == ("comparison", "tie")
+    assert you.answers() == [] and "> Once" in capsys.readouterr().out

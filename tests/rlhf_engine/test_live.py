@@ -325,12 +325,12 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
                        "output": "run", "keep_checkpoints": 2}
     try:
         run = Run(worker.start("teach", settings))
-        store, errors, votes = Store(tmp_path / "feedback.sqlite"), [], []
+        store, errors, votes, over = Store(tmp_path / "feedback.sqlite"), [], [], threading.Event()
 
         def client(name: str) -> None:
             try:
                 own = 0
-                while own < 20:
+                while own < 20 and not over.is_set():
                     if (query := next_query(run, store, name)) is None:
                         threading.Event().wait(0.05)
                         continue
@@ -346,6 +346,7 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
             one.start()
         for moment in (5, 12):
             while len(run.metrics()) < moment:
+                assert run.status()["state"] != "failed", run.status()
                 threading.Event().wait(0.02)
             kill(worker)
             assert run.status()["state"] == "failed"
@@ -357,6 +358,7 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
             threading.Event().wait(0.05)
         assert run.status()["state"] == "done", run.status()
     finally:
+        over.set()
         worker.shutdown()
     stored = store.events(run=run.id)
     assert len(stored) == 1000 and sorted(event.id for event in stored) == sorted(votes)

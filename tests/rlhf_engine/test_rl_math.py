@@ -271,6 +271,13 @@ def test_score_sits_on_the_last_kept_token_and_nowhere_else():
         assert rewards[b].tolist() == [scores[b].item() if t == length - 1 else 0 for t in range(7)]
 
 
+def test_token_scores_by_hand():
+    """Each at its token, and the last token gets what they leave of the score; nothing of what stands behind the mask."""
+    mask, zeros = torch.tensor([[1, 1, 1], [1, 1, 0]]), torch.zeros(2, 3)
+    rewards = shaped_rewards(torch.tensor([10.0, 2.0]), zeros, zeros, mask, 0.5, torch.tensor([[1.0, 4.0, 2.0], [-1.0, 3.0, 99.0]]))
+    torch.testing.assert_close(rewards, torch.tensor([[1.0, 4.0, 5.0], [-1.0, 3.0, 0.0]]))
+
+
 def test_the_sum_of_shaped_rewards_is_score_minus_kl():
     mask, logp, ref = ragged(), normal(8, 7), normal(8, 7, seed=1)
     scores = normal(8, seed=2)
@@ -544,6 +551,14 @@ def test_controller_looks_ahead_along_the_trend():
     assert controller.update(2.0, 10) == paper.update(2.0, 10) == pytest.approx(0.1 * 0.98)
     assert paper.update(4.0, 10) == pytest.approx(0.1 * 0.98 * 0.98)  # still below its target: lower
     assert controller.update(4.0, 10) == pytest.approx(0.1 * 0.98 * 1.02)
+
+
+def test_controller_keeps_to_its_floor_from_both_sides():
+    controller = KLController(0.1, 8.0, 100, floor=0.099)
+    assert [controller.update(0.0, 10) for _ in range(2)] == [0.099, 0.099]  # not 0.098
+    assert controller.update(16.0, 10) == pytest.approx(0.099 * 1.02)
+    low = KLController(0.05, 8.0, 100, floor=0.099)  # started below it: it is not lifted, and goes no lower
+    assert low.update(0.0, 10) == 0.05 and low.update(16.0, 10) == pytest.approx(0.05 * 1.02)
 
 
 def test_controller_state_survives_json():

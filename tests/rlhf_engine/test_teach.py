@@ -12,7 +12,7 @@ from rlhf_engine.config import TeachConfig, UserError
 from rlhf_engine.data import read_prompts
 from rlhf_engine.events import Event
 from rlhf_engine.labelers import BUILT_IN, Simulated, find_function
-from rlhf_engine.live_reward import LiveReward
+from rlhf_engine.live_reward import SOFT, LiveReward, fit, fit_sparse
 from rlhf_engine.queries import Query
 from rlhf_engine.runs import Run
 from rlhf_engine.stages import make_trainer
@@ -74,26 +74,18 @@ def test_pessimism_takes_the_spread_off(tiny_llama):
     assert trainer.reward.cautious(scores).tolist() == [1.5, 2.0]  # mean 2, standard deviation 1 and 0
 
 
-def test_features_are_means_over_a_responses_own_positions(tiny_model):
-    backbone = Backbone.load(str(tiny_model))
-    reward = LiveReward(backbone, TeachConfig(**SMALL))
-    rows = [([5, 6, 7, 8], [20, 21, 22]), ([9], [10, 11, 12, 13, 14, 15])]
-    found = reward.features(rows) * (3 * backbone.hidden_size) ** 0.5  # without anchors nothing is standardised
-    for (prompt, response), features in zip(rows, found):
-        with torch.no_grad():
-            states = backbone.base(input_ids=torch.tensor([prompt + response]), output_hidden_states=True).hidden_states
-        expected = torch.cat([states[i][0, len(prompt):].mean(0) for i in (0, len(states) // 2, -1)])
-        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_features_are_standardised_on_the_anchors(tiny_llama):
-    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
-    rng = random.Random(0)
-    rows = [([5, 6], [rng.randrange(10, 200) for _ in range(6)]) for _ in range(20)]
-    reward.set_anchors(rows)
-    found = reward.features(rows) * reward.weights.shape[1] ** 0.5
-    torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.std(0, correction=0), torch.ones(found.shape[1]), atol=1e-3, rtol=0)
+@pytest.mark.parametrize("enough", [0.0, 0.8])
+def test_what_ppo_is_told_of_the_tokens_sums_up_to_the_bent_score(tiny_model, enough):
+    trainer = make(tiny_model, enough=enough)
+    next(trainer)
+    reward, rollout = trainer.reward, trainer.ppo.sample_reference()
+    told, plain = reward(rollout), reward.cautious(reward.score(reward.anchors))  # the anchors are these very samples
+    limit = torch.quantile(plain, enough) if enough else math.inf
+    bend = [limit - SOFT * math.log1p(math.exp((limit - score) / SOFT)) if enough else score for score in plain.tolist()]
+    torch.testing.assert_close(told.sum(1), torch.tensor(bend, dtype=torch.float32), rtol=1e-3, atol=1e-3)
+    assert torch.equal(told * rollout.mask, told) and (told != 0).sum() > len(told)
+    if enough:
+        assert told.sum(1).max() < limit < plain.max()
 
 
 def test_the_policy_in_use_does_not_change_the_reward(tiny_llama):
@@ -108,26 +100,61 @@ def test_the_policy_in_use_does_not_change_the_reward(tiny_llama):
         assert torch.equal(trainer.reward.score(rows), before)
 
 
-def test_the_fit_is_the_most_probable_one(tiny_llama):
-    """No other weights nearby are more probable, by a formula of its own: pairs, a Gaussian prior."""
-    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL | {"ensemble": 1}))
-    reward.set_anchors(anchors(reward.backbone))
-    events = [e for e in events_of("ranking", 20) if e.value != (1, 1)]
-    reward.learn(events)
+def best_of_four(weights: torch.Tensor, count: int, seed: int) -> list[tuple]:
+    """Votes on random features by somebody for whom a response is worth `features @ weights`, as `fit` takes them."""
+    features = torch.randn(4, count, len(weights), generator=torch.Generator().manual_seed(seed)) / len(weights) ** 0.5
+    order = (features @ weights).argsort(0, descending=True)
+    return [("ranking", (1, 2, 2, 2), features.gather(0, order[..., None].expand_as(features)), torch.ones(count, 1))]
 
-    def loss(weights):
-        total = 0.05 * weights.square().sum()  # half of the prior's precision
-        for event in events:
-            a, b = (reward.read[event.id] @ weights[0]).unbind()
-            better, worse = (a, b) if event.value == (1, 2) else (b, a)
-            total = total + math.log(1 + math.exp(worse - better))
-        return total.item()
 
-    best, generator = loss(reward.weights), torch.Generator().manual_seed(0)
+def test_the_fit_is_the_most_probable_one():
+    """No other weights nearby are more probable, by a formula of its own: the choice of one of four, a Gaussian prior."""
+    votes = best_of_four(torch.randn(30, generator=torch.Generator().manual_seed(1)), 20, seed=0)
+    weights, _, loss = fit(votes, 1)
+
+    def cost(weights):
+        logits = votes[0][2] @ weights[0]
+        return (logits.logsumexp(0) - logits[0]).sum().item() + 0.05 * weights.square().sum().item()  # half of the prior's precision
+
+    assert loss == pytest.approx(cost(weights) - 0.05 * weights.square().sum().item(), rel=1e-4)
     for size in (1e-2, 1e-1, 1.0):
-        step = torch.randn(reward.weights.shape, generator=generator)
+        step = torch.randn(weights.shape, generator=torch.Generator().manual_seed(2))
         for way in (step, -step):
-            assert loss(reward.weights + size * way) > best
+            assert cost(weights + size * way) > cost(weights)
+
+
+def test_the_few_features_that_matter_are_found_among_many():
+    """Three of three hundred, from forty choices: what is left of the others is what a prior that is the same for all leaves."""
+    truth = torch.zeros(300)
+    truth[[5, 120, 270]] = torch.tensor([30.0, 30.0, -30.0])
+    votes = best_of_four(truth, 40, seed=0)
+    fresh = torch.randn(500, 300, generator=torch.Generator().manual_seed(9))
+
+    def agreement(weights):
+        return torch.corrcoef(torch.stack([fresh @ weights[0], fresh @ truth]))[0, 1].item()
+
+    plain, sparse = fit(votes, 1)[0], fit_sparse(votes, 1)[0]
+    assert agreement(sparse) > 0.9 > 0.75 > agreement(plain)
+    assert set(sparse[0].abs().topk(3).indices.tolist()) == {5, 120, 270}
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_fitting_in_the_span_of_what_was_shown_changes_nothing(count):
+    """Fewer or more responses than features: with one and the same prior for all, both are `fit`'s own weights."""
+    votes = best_of_four(torch.randn(40, generator=torch.Generator().manual_seed(1)), count, seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlhf_engine.live_reward.REFITS", 0)
+        torch.testing.assert_close(fit_sparse(votes, 1)[0], fit(votes, 1)[0], rtol=1e-2, atol=1e-2)
+
+
+def test_the_reward_says_which_words_it_likes(tiny_llama):
+    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    assert reward.favourites() == ([], [])
+    reward.set_anchors(anchors(reward.backbone))
+    reward.learn(events_of("ranking", 24))
+    liked, disliked = reward.favourites(3)
+    assert sum(set(word) <= set("aeiou") for word in liked) >= 2 and sum(set(word) <= set("bcdfg") for word in disliked) >= 2
+    assert not set(liked) & set(disliked)
 
 
 def test_a_retracted_vote_counts_no_more(tiny_llama):
@@ -218,8 +245,8 @@ def test_resuming_makes_no_difference(tiny_model, tmp_path):
 
 def test_the_policy_follows_the_votes(tmp_path):
     """From votes alone, without the score ever reaching PPO, on the bundled model."""
-    config = TeachConfig(steps=12, batch_size=16, max_new_tokens=24, votes=24, votes_first=16, votes_per_step=4, candidates=4, ensemble=4,
-                         reference_samples=32, kl_target=0.0, kl_coef=0.05, learning_rate=2e-3, value="head", labeler="dialogue",
+    config = TeachConfig(steps=10, batch_size=32, max_new_tokens=24, votes=24, votes_first=16, votes_per_step=4, candidates=8, ensemble=4,
+                         reference_samples=64, labeler="sentiment",
                          data=str(write_rows(tmp_path / "prompts.jsonl", [{"prompt": row} for row in read_prompts("bundled", limit=60)])))
     trainer = make_trainer(config)
     for _ in trainer:

@@ -1,0 +1,54 @@
+"""PPO without a reward model: the responses that people voted on are the rollout, and the votes their scores (Knox & Stone 2009, TAMER).
+
+For comparison with `teach` as it mostly is. A vote teaches the policy about the responses it was given to, once, and is forgotten; a reward
+model says what it would be worth on all that the policy writes from then on.
+"""
+
+import torch
+
+from rlhf_engine.encoding import encode_example
+from rlhf_engine.events import Event
+from rlhf_engine.ppo import PPO
+from rlhf_engine.rollout import Rollout, make_rollout
+
+
+class Tamer(PPO):
+    """A step learns from `voted`, the events since the last one; without any it does nothing."""
+
+    voted: list[Event] = []
+    scores: torch.Tensor | None = None
+
+    def __init__(self, backbone, prompts, config, **options):
+        super().__init__(backbone, prompts, self.told, config, **options)
+
+    def advance(self) -> dict:
+        self.voted = [event for event in self.voted if event.responses]
+        return super().advance() if self.voted else {}
+
+    def draw(self) -> Rollout:
+        prompts, rows = [], []
+        for event in self.voted:
+            for text in event.responses:
+                found = encode_example(self.backbone.tokenizer, event.prompt, text, self.backbone.stop_ids, max_tokens=self.max_tokens)
+                rows.append((found.prompt_ids, found.completion_ids[:self.config.max_new_tokens]))
+                prompts.append(event.prompt)
+        self.scores = torch.tensor([score for event in self.voted for score in verdicts(event)])
+        self.voted = []
+        return make_rollout(self.backbone, prompts, *map(list, zip(*rows)))
+
+    def told(self, rollout: Rollout) -> torch.Tensor:
+        """[B]: the verdicts on what was drawn; nobody has voted on the samples of the reference."""
+        return torch.zeros(len(rollout)) if self.scores is None else self.scores
+
+
+def verdicts(event: Event) -> list[float]:
+    """From -1, bad, to 1, good, for each response of an event. What is tied, with all others, is neither; an answer that somebody wrote a
+    better one for is bad."""
+    if event.kind == "thumb":
+        return [1.0 if event.value == "up" else -1.0]
+    if event.kind == "score":
+        return [(event.value - 4) / 3]
+    if event.kind == "edit" or event.value == "both_bad":
+        return [-1.0] * len(event.responses)
+    best, worst = min(event.ranks), max(event.ranks)
+    return [1 - 2 * (rank - best) / (worst - best) if worst > best else 0.0 for rank in event.ranks]

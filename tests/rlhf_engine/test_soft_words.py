@@ -1,0 +1,114 @@
+"""Soft words against formulas of their own: the kernel with the landmarks, and that padding and batches do not matter."""
+
+import random
+
+import pytest
+import torch
+
+from rlhf_engine.backbone import Backbone
+from rlhf_engine.soft_words import WIDTH, SoftWords
+from rlhf_engine.training import load_state, save_state
+
+TOKENS = list(range(20, 32))
+
+
+def anchors(count: int = 20) -> list:
+    rng = random.Random(0)
+    return [([5, 6], rng.choices(TOKENS, k=rng.randint(3, 9))) for _ in range(count)]
+
+
+def fitted(path, batch: int = 4) -> SoftWords:
+    words = SoftWords(Backbone.load(str(path)), batch=batch)
+    words.fit(anchors())
+    return words
+
+
+def raw(words: SoftWords, rows: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [N, L] of each depth, before they are centred and scaled."""
+    return (words.read(rows) * words.size + words.centre).chunk(2, dim=1)
+
+
+def test_a_feature_is_the_mean_over_positions_of_the_kernel_with_a_landmark(tiny_model):
+    """By a formula of its own, from the model's own states: the landmark of a token is its mean state in the anchors."""
+    words = fitted(tiny_model)
+
+    def states(prompt, response):
+        with torch.no_grad():
+            found = words.backbone.base(input_ids=torch.tensor([prompt + response]), output_hidden_states=True).hidden_states
+        return [found[depth][0, len(prompt):] for depth in (0, len(found) // 2)]
+
+    every = [torch.cat(found) for found in zip(*(states(*row) for row in anchors()))]
+    tokens = torch.tensor([token for _, response in anchors() for token in response])
+    row = ([7, 8], [21, 25, 25, 99])
+    for found, h, own in zip(raw(words, [row]), every, states(*row)):
+        mean, std = h.mean(0), h.std(0, correction=0)
+        for k, token in enumerate(words.chosen.tolist()):
+            landmark = (h[tokens == token].mean(0) - mean) / std
+            alike = torch.cosine_similarity((own - mean) / std, landmark[None], dim=1)
+            assert found[0, k].item() == pytest.approx(torch.exp((alike - 1) / WIDTH).mean().item(), rel=2e-2, abs=1e-4)
+
+
+def test_the_commonest_tokens_are_landmarks(tiny_llama, monkeypatch):
+    monkeypatch.setattr("rlhf_engine.soft_words.LANDMARKS", 2)
+    words = SoftWords(Backbone.load(str(tiny_llama)), batch=4)
+    words.fit([([5], [20, 21, 22, 21]), ([5], [22, 23, 22])])
+    assert words.chosen.tolist() == [21, 22]
+
+
+def test_features_are_centred_and_of_size_one(tiny_model):
+    words = fitted(tiny_model)
+    found = words.read(anchors())
+    torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-4, rtol=0)
+    assert found.square().sum(1).mean().item() == pytest.approx(1, rel=1e-3)
+
+
+def test_what_the_positions_add_sums_up_to_the_whole(tiny_model):
+    words = fitted(tiny_model)
+    weights = torch.randn(3, 2 * len(words.chosen), generator=torch.Generator().manual_seed(0))
+    rows = [([5, 6, 7, 8], [20, 21, 22]), ([9], [23]), ([5], [31, 20, 20, 20, 24])]
+    added = words.along(rows, weights)
+    assert [each.shape for each in added] == [(3, 3), (1, 3), (5, 3)]
+    torch.testing.assert_close(torch.stack([each.sum(0) for each in added]), words.read(rows) @ weights.T, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_position_adds_says_nothing_of_the_average(tiny_llama):
+    """Weights that are the same for all features: on the anchors, positions add up to nothing, wherever they stand."""
+    words = fitted(tiny_llama)
+    added = words.along(anchors(), torch.ones(1, 2 * len(words.chosen)))
+    assert torch.stack([each.sum() for each in added]).mean().abs() < 1e-3
+    assert torch.cat(added).std() > 1e-3 > torch.cat(added).mean().abs()
+
+
+def test_neither_padding_nor_the_batch_nor_the_policy_changes_a_feature(tiny_model):
+    words = fitted(tiny_model)
+    rows = [([5, 6, 7, 8], [20, 21, 22]), ([9], [23, 24, 25, 26, 27, 20, 20]), ([5], [31])]
+    together = words.read(rows)
+    words.backbone.new_role("policy", rank=4, alpha=8)
+    with torch.no_grad():
+        for p in words.backbone.parameters("policy"):
+            p.add_(1.0)
+    with words.backbone.use("policy"):
+        alone = torch.cat([words.read([row]) for row in rows])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_the_prompt_counts_only_at_the_middle(tiny_llama):
+    words = fitted(tiny_llama)
+    (embedding, middle), (other_embedding, other_middle) = (raw(words, [([prompt] * 3, [20, 21, 22])]) for prompt in (5, 90))
+    torch.testing.assert_close(embedding, other_embedding)
+    assert not torch.allclose(middle, other_middle)
+
+
+def test_words_the_anchors_do_not_have_and_empty_responses_have_features(tiny_model):
+    words = fitted(tiny_model)
+    found = words.read([([5], [199, 198]), ([5], []), ([5], [20])])
+    assert found.isfinite().all() and not torch.equal(found[0], found[2])
+    assert words.read([([5], [])]).isfinite().all()
+
+
+def test_a_saved_state_reads_the_same(tiny_llama, tmp_path):
+    words = fitted(tiny_llama)
+    save_state(tmp_path, {"words": words.state_dict()})
+    other = SoftWords(words.backbone, batch=4)
+    other.load_state_dict(load_state(tmp_path)["words"])
+    assert torch.equal(other.read(anchors()), words.read(anchors()))
