@@ -136,6 +136,7 @@ EFFECT_GUESSED = "The reward guessed {guessed:g} of the last {guesses} votes bef
 EFFECT_NO_GUESS = "The reward has learned {votes} votes; among the last {new} there was no order to guess."
 EFFECT_MOVED = ("They moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
                 "its members differ by {spread:.2f}.")
+EFFECT_WORDS = "By now it likes {likes}, and dislikes {dislikes}."
 NO_EFFECT = "What the votes do is measured here: how many of them the reward guessed before it learned them."
 FIXED = "The same prompts, answered at the start and now"
 FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"

@@ -164,7 +164,9 @@ def effect(journal: list[dict]) -> str:
     if row is None:
         return f'<p class="effect empty">{s.NO_EFFECT}</p>'
     guessed = (s.EFFECT_GUESSED if row["guesses"] else s.EFFECT_NO_GUESS).format(**row)
-    return f'<p class="effect">{text(guessed)} {text(s.EFFECT_MOVED.format(**row))}</p>'
+    words = {name: ", ".join(f"“{word}”" for word in row.get(name, ())[:3]) for name in ("likes", "dislikes")}
+    said = s.EFFECT_WORDS.format(**words) if all(words.values()) else ""
+    return f'<p class="effect">{text(guessed)} {text(s.EFFECT_MOVED.format(**row))} {text(said)}</p>'
 
 
 def fixed(rows: list[dict]) -> str:

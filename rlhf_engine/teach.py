@@ -150,7 +150,9 @@ class Teach(Trainer):
             self.ppo.voted = [*self.ppo.voted, *events]
         self.last_vote = max(self.step, 1)
         found = self.reward.learn(events)
-        self.events.append({"event": "reward", "step": max(self.step, 1), "consumed": [event.id for event in events], **found})
+        likes, dislikes = self.reward.favourites()
+        self.events.append({"event": "reward", "step": max(self.step, 1), "consumed": [event.id for event in events], **found,
+                            "likes": likes, "dislikes": dislikes})
         self.learned |= {f"reward/{name}": found[name] for name in ("loss", "drift", "spread")}
         if found["guesses"]:
             self.learned["reward/guessed"] = found["guessed"] / found["guesses"]
@@ -164,16 +166,17 @@ class Teach(Trainer):
         self.asking = True
         drawn = self.draw_candidates(chosen, rng)
         self.asking = False
-        for i, (texts, scores) in zip(chosen, drawn):
+        for i, (texts, roles, scores) in zip(chosen, drawn):
             shown = choose(scores, texts, self.config.choices, self.config.query, rng)
             self.labeler.ask(Query(f"{self.config.seed}-{self.asked}", self.ppo.prompts[i], tuple(texts[j] for j in shown),
                                    tuple(scores[j].mean().item() for j in shown), self.step,
-                                   {"max_new_tokens": self.config.max_new_tokens, "temperature": self.config.temperature}))
+                                   {"max_new_tokens": self.config.max_new_tokens, "temperature": self.config.temperature,
+                                    "roles": [roles[j] for j in shown]}))
             self.asked += 1
 
-    def draw_candidates(self, chosen: list[int], rng: random.Random) -> list[tuple[list[str], torch.Tensor]]:
-        """(texts [C], scores [C, members]) for each of the chosen prompts: half of them by the policy as it is, half by the starting
-        policy, lest it asks about nothing but what it has come to believe in."""
+    def draw_candidates(self, chosen: list[int], rng: random.Random) -> list[tuple[list[str], list[str], torch.Tensor]]:
+        """(texts [C], the roles that wrote them, scores [C, members]) for each of the chosen prompts: half of them by the policy as it is,
+        half by the starting policy, lest it asks about nothing but what it has come to believe in."""
         config, ppo = self.config, self.ppo
         count = config.candidates if len(self.reward.events) >= BLIND and not config.direct else config.choices
         parts = {"reference": count} if self.step <= 1 else {"policy": -(-count // 2), "reference": count // 2}
@@ -188,7 +191,8 @@ class Teach(Trainer):
                 texts += rollout.responses[here]
                 rows += zip(rollout.prompt_ids[here], rollout.response_ids[here])
         scores = self.reward.score([row for _, rows in found for row in rows]).split(count)
-        return [(texts, each) for (texts, _), each in zip(found, scores)]
+        roles = [role for role, share in parts.items() for _ in range(share)]
+        return [(texts, roles, each) for (texts, _), each in zip(found, scores)]
 
     def answer_fixed(self, role: str) -> list[dict]:
         """Rows for samples.jsonl, marked `fixed`: the same prompts and random numbers at every step."""

@@ -18,7 +18,8 @@ def test_text_is_inert():
     views.samples([{"step": 1, "prompt": [{"role": "user", "content": EVIL}], "response": EVIL}]),
     views.question(EVIL, (EVIL, EVIL), EVIL), views.question([{"role": EVIL, "content": EVIL}, {"role": "user", "content": EVIL}], (EVIL,) * 4),
     views.no_question(EVIL, EVIL), views.vote_status(EVIL, STATUS | {"state": "waiting", "advice": EVIL}, 1, 4),
-    views.effect([{"event": "reward", "votes": EVIL, "new": 1, "guessed": 1.0, "guesses": 1, "loss": 1.0, "drift": 0.1, "spread": 0.1}]),
+    views.effect([{"event": "reward", "votes": EVIL, "new": 1, "guessed": 1.0, "guesses": 1, "loss": 1.0, "drift": 0.1, "spread": 0.1,
+                   "likes": [EVIL], "dislikes": [EVIL]}]),
     views.fixed([{"step": 0, "prompt": EVIL, "response": EVIL, "fixed": True}, {"step": 5, "prompt": EVIL, "response": EVIL, "fixed": True}]),
     views.card(EVIL, {"stage": "ppo"}, STATUS | {"state": "failed", "error": EVIL, "advice": EVIL}, [])])
 def test_what_others_wrote_is_shown_as_text(html):
@@ -71,7 +72,8 @@ def test_the_fixed_prompts_stand_beside_each_other_at_the_start_and_now():
 
 def test_the_effect_of_votes_is_what_the_journal_measured_last():
     first = {"event": "reward", "votes": 16, "new": 16, "guessed": 0, "guesses": 0, "loss": 1.0, "drift": 0.5, "spread": 0.25}
-    assert "there was no order to guess" in views.effect([first])
+    assert "there was no order to guess" in views.effect([first]) and "likes" not in views.effect([first])
+    assert "By now it likes “red”, “blue”, and dislikes “the”." in views.effect([first | {"likes": ["red", "blue"], "dislikes": ["the"]}])
     html = views.effect([first, first | {"votes": 24, "new": 8, "guessed": 5.0, "guesses": 8}, {"event": "warning", "step": 1, "text": "x"}])
     assert "guessed 5 of the last 8 votes before it learned them" in html and "24" in html and "0.50" in html
     assert "measured here" in views.effect([])
