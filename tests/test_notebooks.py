@@ -11,7 +11,7 @@ from rlhf_engine.queries import Query
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FEW = "steps = 3\nreward_steps = 3\n"
+FEW = "steps = 3\nreward_steps = 3\nvotes = 10\n"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
