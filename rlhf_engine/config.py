@@ -257,7 +257,7 @@ class TeachConfig(PolicyConfig):
     """Steps without a new vote after which PPO waits for one, while people have given fewer than `votes`."""
     votes_trusted: int = limits(20, 1, advanced=True)
     """Votes from which on the reward has its full spread (1 on the reference's responses); with fewer it has their share of it."""
-    steps: int = limits(25, 1)
+    steps: int = limits(22, 1)
     """PPO steps; each samples one response to `batch_size` prompts."""
     batch_size: int = limits(64, 2)
     """Prompts (episodes) per step."""
@@ -275,11 +275,11 @@ class TeachConfig(PolicyConfig):
     """Responses of the starting policy on which the reward is normalised, and from which it knows the words there are."""
     normalise_reward: bool = False
     """Normalise once more on samples of the reference; the live reward is normalised after each of its updates already."""
-    kl_coef: float = limits(0.25, 0.0)
+    kl_coef: float = limits(0.2, 0.0)
     """Weight of the KL penalty at the start, in normalised reward per nat (measured: benchmarks/README.md)."""
     kl_target: float = limits(8.0, 0.0)
     """KL to the reference that the controller aims at, in nats per sequence; never above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
-    kl_horizon: float = limits(128.0, 0.0, advanced=True)
+    kl_horizon: float = limits(320.0, 0.0, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = limits(0.2, 0.0, 1.0, advanced=True)
     """How far ahead the controller looks along the trend of the KL, as a share of the run's steps; 0 is the paper's rule, which overshoots in short runs."""
