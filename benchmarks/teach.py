@@ -18,9 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, say
-
-COMMON = ("animals", "family", "negations", "exclamations", "commas", "short_sentences", "long_sentences", "colours")
-RARE = ("weather", "numbers")
+from benchmarks.preferences import COMMON, RARE
 
 
 def measure(given: dict, at: list[int]) -> dict:
@@ -54,7 +52,7 @@ def run(given: dict, at: list[int], threads: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--labelers", nargs="+", default=[*COMMON, *RARE])
+    parser.add_argument("--labelers", nargs="+", default=[preference.__name__ for preference in (*COMMON, *RARE)])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--data", default="bundled")

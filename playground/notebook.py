@@ -76,9 +76,3 @@ class You(AtOnce):
             said = input(f"Which is best? {', '.join(numbers)}, t (tie) or b (all bad): ").strip().lower()
             if said in numbers or said in self.CHOICES:
                 return self.CHOICES.get(said, said)
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.waiting = []

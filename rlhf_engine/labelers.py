@@ -149,6 +149,12 @@ class AtOnce:
     def unread(self) -> None:
         return None
 
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.waiting = []
+
 
 class Simulated(AtOnce):
     """A scoring function that votes as a person would: of two responses the better one, or a tie; of more the best.
@@ -167,12 +173,6 @@ class Simulated(AtOnce):
         """The votes on all that was asked since: what was asked before a resumed step is asked, and answered, again."""
         asked, self.waiting = self.waiting, []
         return [self.vote(query) for query in asked]
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.waiting = []
 
     def vote(self, query: "Query") -> Event:
         rng = random.Random(f"{self.seed} vote {query.id}")
