@@ -87,11 +87,11 @@ class LiveReward:
         return scores.mean(-1) - self.config.pessimism * scores.std(-1, correction=0)
 
     def favourites(self, count: int = 5) -> tuple[list[str], list[str]]:
-        """The tokens, of those that the anchors hold, that the reward likes most and least: most first, least first."""
-        if not len(self.words.chosen) or not self.weights.any():
+        """The words, of those that the anchors hold, that the reward likes most and least: most first, least first."""
+        if not self.words.chosen or not self.weights.any():
             return [], []
         worth = self.words.worth(self.weights).mean(1)
-        names = [self.backbone.tokenizer.decode([i]).strip() for i in self.words.chosen.tolist()]
+        names = [self.backbone.tokenizer.decode(word).strip() for word in self.words.chosen]
         order = [i for i in worth.argsort(descending=True, stable=True).tolist() if names[i]]
         return ([names[i] for i in order[:count] if worth[i] > 0], [names[i] for i in order[::-1][:count] if worth[i] < 0])
 

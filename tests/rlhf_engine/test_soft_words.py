@@ -1,12 +1,13 @@
 """Soft words against formulas of their own: the kernel with the landmarks, and that padding and batches do not matter."""
 
+import itertools
 import random
 
 import pytest
 import torch
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.soft_words import WIDTH, SoftWords
+from rlhf_engine.soft_words import WIDTH, SoftWords, Splitter
 from rlhf_engine.training import load_state, save_state
 
 TOKENS = list(range(20, 32))
@@ -28,31 +29,66 @@ def raw(words: SoftWords, rows: list) -> tuple[torch.Tensor, torch.Tensor]:
     return (words.read(rows) * words.size + words.centre).chunk(2, dim=1)
 
 
-def test_a_feature_is_the_mean_over_positions_of_the_kernel_with_a_landmark(tiny_model):
-    """By a formula of its own, from the model's own states: the landmark of a token is its mean state in the anchors."""
+def test_tokens_that_spell_a_word_are_one_and_signs_are_their_own(tiny_model):
+    """Letters and digits go on with a word unless there is a space before them; after a sign a new one begins."""
+    tokenizer = Backbone.load(str(tiny_model)).tokenizer
+    splitter = Splitter(tokenizer)
+
+    def split(text):
+        return [tokenizer.decode(word) for word in splitter.words(tokenizer.encode(text, add_special_tokens=False))]
+
+    assert split(" the zebra's 12 dogs, \"Hi\"!") == [" the", " zebra", "'", "s", " 12", " dogs", ",", " ", '"', "Hi", '"', "!"]
+    assert split("") == []
+
+
+def test_scripts_without_spaces_and_unknown_ids_are_words_token_by_token(tiny_llama):
+    splitter = Splitter(tokenizer := Backbone.load(str(tiny_llama)).tokenizer)
+    ids = tokenizer.encode("\u4f60\u597d", add_special_tokens=False)
+    assert splitter.words(ids) == [(i,) for i in ids]
+    assert splitter.words([10**6, 10**6 + 1]) == [(10**6,), (10**6 + 1,)]
+
+
+def test_a_vocabulary_that_does_not_mark_beginnings_has_words_of_one_token(tmp_path):
+    from benchmarks.common import make_model
+    tokenizer = Backbone.load(str(make_model(tmp_path, hidden_size=32, num_hidden_layers=1, intermediate_size=32))).tokenizer
+    assert Splitter(tokenizer).words(tokenizer.encode("t5 t6 t7")) == [(5,), (6,), (7,)]
+
+
+def test_sentencepiece_words(shared):
+    splitter = Splitter(tokenizer := Backbone.load(str(shared / "stories260k")).tokenizer)
+    ids = tokenizer.encode("Once there was a kitten. She didn't", add_special_tokens=False)
+    assert [tokenizer.decode(word) for word in splitter.words(ids)] == ["Once", "there", "was", "a", "kitten", ".", "She", "didn", "'", "t"]
+
+
+def test_a_feature_is_the_mean_over_words_of_the_kernel_with_a_landmark(tiny_model):
+    """By a formula of its own, from the model's own states: the landmark of a word is its mean state in the anchors."""
     words = fitted(tiny_model)
 
     def states(prompt, response):
         with torch.no_grad():
             found = words.backbone.base(input_ids=torch.tensor([prompt + response]), output_hidden_states=True).hidden_states
-        return [found[depth][0, len(prompt):] for depth in (0, len(found) // 2)]
+        embedding, middle = (found[depth][0, len(prompt):] for depth in (0, len(found) // 2))
+        stops = list(itertools.accumulate(map(len, words.splitter.words(response))))
+        spans = list(zip([0, *stops], stops))
+        return [torch.stack([embedding[start:stop].mean(0) for start, stop in spans]), torch.stack([middle[stop - 1] for _, stop in spans])]
 
     every = [torch.cat(found) for found in zip(*(states(*row) for row in anchors()))]
-    tokens = torch.tensor([token for _, response in anchors() for token in response])
-    row = ([7, 8], [21, 25, 25, 99])
+    said = [word for _, response in anchors() for word in words.splitter.words(response)]
+    assert len({len(word) for word in said}) > 1
+    row = ([7, 8], [21, 30, 25, 25, 99])
     for found, h, own in zip(raw(words, [row]), every, states(*row)):
         mean, std = h.mean(0), h.std(0, correction=0)
-        for k, token in enumerate(words.chosen.tolist()):
-            landmark = (h[tokens == token].mean(0) - mean) / std
+        for k, word in enumerate(words.chosen):
+            landmark = (h[torch.tensor([w == word for w in said])].mean(0) - mean) / std
             alike = torch.cosine_similarity((own - mean) / std, landmark[None], dim=1)
             assert found[0, k].item() == pytest.approx(torch.exp((alike - 1) / WIDTH).mean().item(), rel=2e-2, abs=1e-4)
 
 
-def test_the_commonest_tokens_are_landmarks(tiny_llama, monkeypatch):
+def test_the_commonest_words_are_landmarks(tiny_llama, monkeypatch):
     monkeypatch.setattr("rlhf_engine.soft_words.LANDMARKS", 2)
     words = SoftWords(Backbone.load(str(tiny_llama)), batch=4)
-    words.fit([([5], [20, 21, 22, 21]), ([5], [22, 23, 22])])
-    assert words.chosen.tolist() == [21, 22]
+    words.fit([([5], [20, 10, 21, 22, 10, 21, 22]), ([5], [10, 22])])
+    assert words.chosen == [(10,), (21, 22)]
 
 
 def test_features_are_centred_and_of_size_one(tiny_model):

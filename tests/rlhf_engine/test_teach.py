@@ -181,14 +181,14 @@ def events_of(kind: str, count: int, seed: int = 0) -> list[Event]:
     rng = random.Random(seed)
     found = []
     for i in range(count):
-        texts = ["".join(rng.choices("aeiou" if rng.random() < 0.5 else "bcdfg", k=12)) for _ in range(2)]
+        texts = [" ".join(rng.choices("aeiou" if rng.random() < 0.5 else "bcdfg", k=12)) for _ in range(2)]
         a, b = (vowels("", text) for text in texts)
         if kind == "comparison":
             event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], tuple(texts), "tie" if a == b else "left" if a > b else "right")
         elif kind == "ranking":
             event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], tuple(texts), (1, 1) if a == b else (1, 2) if a > b else (2, 1))
         elif kind == "edit":
-            event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], ("bcdfgbcdfgbc",), "aeiouaeiouae")
+            event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], ("b c d f g b c d f g b c",), "a e i o u a e i o u a e")
         else:
             value = ("up" if a > 0.5 else "down") if kind == "thumb" else 7 if a > 0.5 else 1
             event = Event(f"{kind} {seed} {i}", kind, PROMPTS[i % 24], (texts[0],), value)
@@ -203,7 +203,7 @@ def test_every_kind_of_feedback_teaches_the_reward(tiny_llama, kind):
     prompt = backbone.tokenizer(PROMPTS[0])["input_ids"]
     reward.set_anchors(anchors(backbone))
     reward.learn(events_of(kind, 24))
-    good, bad = reward.score([(prompt, backbone.tokenizer(text)["input_ids"]) for text in ("aaeeiioouuaa", "bbccddffggbb")]).mean(-1)
+    good, bad = reward.score([(prompt, backbone.tokenizer(text)["input_ids"]) for text in ("a a e e i i o o u u a a", "b b c c d d f f g g b b")]).mean(-1)
     assert good > bad
     again = reward.learn(events_of(kind, 12, seed=1))  # guessed before they are learned
     assert kind == "score" or again["guessed"] / again["guesses"] > 0.75
