@@ -8,24 +8,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.runs import Run
 from rlhf_engine.worker import Worker
 from tests.conftest import sentences
+from tests.playground.browser import PATIENCE, browsing, needs_browser
 from tests.playground.conftest import EVIL, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 60_000
-"""Milliseconds: a test machine may have two busy cores."""
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
-expect.set_options(timeout=PATIENCE)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -66,30 +63,16 @@ def app(home) -> str:
 
 
 @pytest.fixture(scope="module")
-def open_page(app) -> Callable[..., Page]:
-    """open_page(width=1280, query="") -> a page; no script may fail on it, and nothing may be fetched from elsewhere."""
-    trouble: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-
-        def open_page(width: int = 1280, query: str = "") -> Page:
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.set_default_timeout(PATIENCE)
-            page.on("pageerror", lambda error: trouble.append(str(error)))
-            page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-            page.on("request", lambda request: trouble.append(request.url) if not request.url.startswith((app, "data:", "blob:")) else None)
-            page.goto(app + query)
-            expect(page.locator("#start")).to_be_enabled()
-            return page
-
+def open_page(app) -> Iterator[Callable[..., Page]]:
+    with browsing(app) as open_page:
         yield open_page
-        browser.close()
-    assert not trouble
 
 
 @pytest.fixture(scope="module")
 def page(open_page) -> Page:
-    return open_page()
+    page = open_page()
+    expect(page.locator("#start")).to_be_enabled()
+    return page
 
 
 def fill(page: Page, field: str, value) -> None:

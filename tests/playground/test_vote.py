@@ -1,6 +1,5 @@
 """Votes: what is asked, what is stored, and that a vote counts once. Runs are made by hand, and no worker is there."""
 
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,19 +7,16 @@ from pathlib import Path
 import gradio as gr
 import pytest
 from gradio_client import Client
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from playground.app import APPEARANCE, build
+from playground.app import build
 from playground.ballot import Ballot, choice_of, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig, UserError
 from rlhf_engine.feedback import Store
 from rlhf_engine.runs import Run
+from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 60_000
-"""Milliseconds: a test machine may have two busy cores."""
 
 
 def ask(run: Run, number: int, count: int = 4, text: str = "") -> None:
@@ -401,31 +397,18 @@ def open_page(home):
     """open_page(width=1280) -> the Vote tab of a page over a run whose every text is an attack; no script may fail on it."""
     run = write_teach(home, text=EVIL)
     run.add_samples([{"step": step, "prompt": EVIL, "response": EVIL, "fixed": True} for step in (0, 2)])
-    demo = build(home, worker=FakeWorker())
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **APPEARANCE)
-    trouble: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-
+    with serving(home, FakeWorker()) as url, browsing(url) as open_tab:
         def open_page(width: int = 1280):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.set_default_timeout(PATIENCE)
-            page.on("pageerror", lambda error: trouble.append(str(error)))
-            page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-            page.goto(url)
+            page = open_tab(width)
             page.get_by_role("tab", name="Vote").click()
             return page
 
         yield open_page
-        browser.close()
-    demo.close(verbose=False)
-    assert not trouble
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
+@needs_browser
 def test_buttons_and_keys_vote_once_each(open_page, home):
     page, store, card = open_page(), Store(home / "feedback.sqlite"), "#vote-card"
-    expect.set_options(timeout=PATIENCE)
 
     def shows(number: int) -> None:
         expect(page.locator(f"{card} .prompt")).to_contain_text(f"prompt {number} ")
@@ -466,7 +449,7 @@ def test_buttons_and_keys_vote_once_each(open_page, home):
     page.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
+@needs_browser
 def test_on_a_phone_each_answer_has_its_button_below_it(open_page):
     page = open_page(width=390)
     page.wait_for_selector("#vote-4")

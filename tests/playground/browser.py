@@ -1,0 +1,51 @@
+"""A real browser for the page's tests."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from playground.app import APPEARANCE, build
+from playground.theme import Playground
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 60_000
+"""Milliseconds: a test machine may have two busy cores."""
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
+
+
+@contextmanager
+def browsing(url: str) -> Iterator[Callable[..., Page]]:
+    """open_page(width=1280, query="", dark=False) -> a page of the app at `url`, fit for `expect`. At the end: no script may have failed
+    on any, and nothing may have been fetched from elsewhere."""
+    trouble: list[str] = []
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+
+        def open_page(width: int = 1280, query: str = "", dark: bool = False) -> Page:
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+            page.set_default_timeout(PATIENCE)
+            page.on("pageerror", lambda error: trouble.append(str(error)))
+            page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+            page.on("request", lambda request: trouble.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None)
+            page.goto(url + query + (("&" if query else "?") + "__theme=dark" if dark else ""))
+            page.wait_for_selector("#header .live")
+            return page
+
+        yield open_page
+        browser.close()
+    assert not trouble
+
+
+@contextmanager
+def serving(home, worker) -> Iterator[str]:
+    """The address of the page over a workspace, served from this process."""
+    demo = build(home, worker=worker)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", theme=Playground(), **APPEARANCE)
+    try:
+        yield url
+    finally:
+        demo.close(verbose=False)
