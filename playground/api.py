@@ -82,6 +82,7 @@ class Api:
     def vote(self, run: str, query_id: str, choice: str, event_id: str, request: gr.Request = None) -> dict:
         """Answer a query: "1" to "9" (the best response), "tie", "both_bad", "skip" (stores nothing), or "undo" (your newest vote here).
 
+        Or say something about one response, which leaves the query open: "up:2", "down:2", "score:2:5" (of 1 to 7), "edit:2:TEXT".
         `event_id` is yours and new for each vote: sent again it changes nothing, and `stored` is false.
         """
         choice, event_id = str(choice), str(event_id or "").strip()

@@ -78,10 +78,10 @@ class Ballot:
         return self.store.count(run.id)
 
     def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str, seconds: float | None = None) -> bool:
-        """Store a vote; False, and no change, for "skip" and for an event id that is there already.
+        """Store a vote, or a remark (`Query.remark`); False, and no change, for "skip" and for an event id that is there already.
 
-        Without `seconds`, the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice
-        that there is not.
+        A remark takes the place of an earlier one of its kind, and one that says the same again only takes that back. Without `seconds`,
+        the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice that there is not.
         """
         query, store, memory = find_query(run, query_id), self.store, self._memory(run, voter)
         if choice == "skip":
@@ -90,8 +90,22 @@ class Ballot:
         if seconds is None:
             now = time.monotonic()
             seconds = now - memory.shown.get(query.id, now)
-        event = query.event(choice, event_id, voter=voter, seconds=seconds)
-        return not is_known(store, run, event_id) and store.add(event)
+        event = (query.remark if ":" in choice else query.event)(choice, event_id, voter=voter, seconds=seconds).validate()
+        if is_known(store, run, event_id):
+            return False
+        old = self.remarks(run, query, voter).get(event.sampling.get("place"), {}).get(event.kind)
+        if old is None:
+            return store.add(event)
+        back = Event(f"{event_id} takes back", "retract", value=old.id, run=run.id, voter=voter)
+        return store.add_all([back] if old.value == event.value else [back, event]) > 0
+
+    def remarks(self, run: Run, query: Query, voter: str) -> dict[int, dict[str, Event]]:
+        """A voter's live remarks on the responses of a query: place to kind (thumb, score, edit) to event."""
+        found: dict[int, dict[str, Event]] = {}
+        for event in self.store.events(run=run.id):
+            if event.voter == voter and event.sampling.get("about") == query.id:
+                found.setdefault(event.sampling["place"], {})[event.kind] = event
+        return found
 
     def undo(self, run: Run, event_id: str, voter: str) -> Event | None:
         """Take back the voter's newest vote and return it; None, and no change, if the event id is there already."""
@@ -106,9 +120,9 @@ class Ballot:
         return last
 
     def asked(self, run: Run, vote: Event) -> Query | None:
-        """The query that a vote answered, if the run still has it."""
+        """The query that a vote answered or was about, if the run still has it."""
         try:
-            return find_query(run, vote.sampling.get("query", ""))
+            return find_query(run, vote.sampling.get("query") or vote.sampling.get("about", ""))
         except UserError:
             return None
 
@@ -123,7 +137,7 @@ class Ballot:
 
 
 def is_known(store: Store, run: Run, event_id: str) -> bool:
-    return any(event.id == event_id for event in store.events(run=run.id, retracted=True))
+    return any(event.id in (event_id, f"{event_id} takes back") for event in store.events(run=run.id, retracted=True))
 
 
 def voter_of(session: str | None) -> str:
@@ -135,4 +149,4 @@ def choice_of(vote: Event) -> str:
     """In words, what a vote from here chose: the inverse of `Query.event`."""
     if vote.value in ("tie", "both_bad"):
         return (s.SAID_TIE if vote.value == "tie" else s.SAID_BOTH_BAD)[len(vote.responses) > 2]
-    return s.SAID_BEST.format(place=vote.ranks.index(1) + 1) if vote.ranks else vote.kind
+    return s.SAID_BEST.format(place=vote.ranks.index(1) + 1) if vote.ranks else s.SAID_REMARK[vote.kind].format(value=vote.value)

@@ -96,13 +96,22 @@ def samples(rows: list[dict], latest: int = 8) -> str:
             f'<tbody>{body}</tbody></table></div>')
 
 
+_HAND = ("M7 11v9H4a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1zm2 0 4-8c1.5 0 2.5 1 2.5 2.5L15 9h4.6c1.3 0 2.2 1.2 1.9 2.4l-1.7 7"
+         "c-.2.9-1 1.6-2 1.6H11l-2-1z")
+THUMB = {way: (f'<svg viewBox="0 0 24 24" width="18" height="18" aria-hidden="true"><path d="{_HAND}" fill="none" stroke="currentColor" '
+               f'stroke-width="1.8" stroke-linejoin="round"{turn}/></svg>')
+         for way, turn in (("up", ""), ("down", ' transform="rotate(180 12 12)"'))}
+
+
 # -- votes -----------------------------------------------------------------------------------------------------------
 
-def question(prompt, responses: tuple[str, ...], said: str = "") -> str:
-    """A prompt and its responses, a button under each; `said` is a line about what was done last."""
+def question(prompt, responses: tuple[str, ...], said: str = "", remarks: dict | None = None) -> str:
+    """A prompt and its responses, a button under each; `said` is a line about what was done last, `remarks` what this voter has said
+    about single responses (`Ballot.remarks`)."""
     many = len(responses) > 2
     answers = "".join(f'<article class="answer" aria-label="{s.SAID_BEST.format(place=place)}">'
                       f'<p>{text(response) or f"<em>{s.EMPTY_RESPONSE}</em>"}</p>'
+                      f'{remark_row(place, response, (remarks or {}).get(place, {}))}'
                       f'{vote_button(f"vote-{place}", str(place), str(place), f"<kbd>{place}</kbd> {s.BEST[many]}")}</article>'
                       for place, response in enumerate(responses, 1))
     verdicts = "".join((vote_button("vote-tie", "tie", "t", with_key(s.TIE[many], "t")),
@@ -111,6 +120,24 @@ def question(prompt, responses: tuple[str, ...], said: str = "") -> str:
     return (f'<section class="question" aria-label="{s.WHICH[many]}">{what_was_done(said)}<p class="which">{s.WHICH[many]}</p>'
             f'<p class="prompt">{text(conversation(prompt))}</p><div class="answers">{answers}</div>'
             f'<div class="verdicts">{verdicts}</div></section>')
+
+
+def remark_row(place: int, response: str, made: dict) -> str:
+    """Thumbs, a score, and an edit of one response; those that are made are marked."""
+    said = {kind: event.value for kind, event in made.items()}
+    thumbs = "".join(f'<button type="button" id="thumb-{way}-{place}" data-choice="{way}:{place}" class="thumb" '
+                     f'aria-pressed="{str(said.get("thumb") == way).lower()}" aria-label="{s.THUMBS[way].format(place=place)}" '
+                     f'title="{s.THUMBS[way].format(place=place)}">{THUMB[way]}</button>' for way in THUMB)
+    options = "".join(f'<option value="{n}"{" selected" if said.get("score") == n else ""}>{s.SCORES.get(n, n)}</option>' for n in range(1, 8))
+    label = s.SCORE_ANSWER.format(place=place)
+    score = (f'<select id="score-{place}" data-score="{place}" aria-label="{label}" title="{label}" class="{"made" if "score" in said else ""}">'
+             f'<option value="">{s.SCORE_NONE}</option>{options}</select>')
+    edit = (f'<button type="button" id="edit-{place}" data-edit="{place}" aria-expanded="false" aria-pressed="{str("edit" in said).lower()}" '
+            f'title="{s.EDIT_ABOUT}">{s.EDIT}</button>')
+    form = (f'<form class="edit" id="edit-form-{place}" data-place="{place}" hidden>'
+            f'<textarea rows="6" maxlength="20000" aria-label="{s.EDIT_LABEL.format(place=place)}">{text(said.get("edit", response))}</textarea>'
+            f'<div><button type="submit">{s.EDIT_SAVE}</button><button type="button" data-edit="{place}">{s.EDIT_CANCEL}</button></div></form>')
+    return f'<div class="remarks">{thumbs}{score}{edit}</div>{form}'
 
 
 def no_question(reason: str, said: str = "", *, undo: bool = True) -> str:

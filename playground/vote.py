@@ -13,6 +13,7 @@ from playground.plots import LivePlot
 from playground.train import changed, complain, size_of
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
+from rlhf_engine.queries import find_query
 from rlhf_engine.runs import Run
 
 
@@ -31,25 +32,48 @@ class Card(gr.HTML):
 
 
 ANSWER = """
-let shown = 0, sent = {turn: '', time: 0}, pressed = {key: '', time: 0};
+let shown = 0, sent = {turn: '', time: 0, focus: ''}, pressed = {key: '', time: 0};
 const turn = () => props.value.event + (props.value.time || '');
 const start = () => { shown = element.checkVisibility() ? performance.now() : 0; };
 new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !shown) start(); }).observe(element);
 
+const answer = (choice, source) => {
+  const now = performance.now();
+  // A click while another is on its way is not meant for the next question.
+  if (sent.turn === turn() && now - sent.time < 5000) return;
+  sent = {turn: turn(), time: now, focus: source.id};
+  source.classList.add('chosen');
+  trigger('vote', {choice, seconds: shown ? (now - shown) / 1000 : 0});
+};
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-choice]'), now = performance.now();
-  // The second half of a double click, and a click while another is on its way, are not meant for the next question.
-  if (!button || event.detail > 1 || (sent.turn === turn() && now - sent.time < 5000)) return;
-  sent = {turn: turn(), time: now};
-  button.classList.add('chosen');
-  trigger('vote', {choice: button.dataset.choice, seconds: shown ? (now - shown) / 1000 : 0});
+  const button = event.target.closest('button');
+  if (!button || event.detail > 1) return;  // the second half of a double click
+  if (button.dataset.choice) return answer(button.dataset.choice, button);
+  if (!button.dataset.edit) return;
+  const form = element.querySelector(`#edit-form-${button.dataset.edit}`), opener = element.querySelector(`#edit-${button.dataset.edit}`);
+  form.hidden = !form.hidden;
+  opener.setAttribute('aria-expanded', String(!form.hidden));
+  (form.hidden ? opener : form.querySelector('textarea')).focus();
+});
+element.addEventListener('change', (event) => {
+  const place = event.target.dataset.score;
+  if (!place) return;
+  const value = event.target.value || event.target.querySelector('[selected]')?.value;  // none: the score that is there is taken back
+  if (value) answer(`score:${place}:${value}`, event.target);
+});
+element.addEventListener('submit', (event) => {
+  event.preventDefault();
+  const place = event.target.dataset.place;
+  answer(`edit:${place}:${event.target.querySelector('textarea').value}`, element.querySelector(`#edit-${place}`));
 });
 
 const press = (event) => {
   if (!element.isConnected) return document.removeEventListener('keydown', press);
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || !element.checkVisibility()) return;
   if (event.target.closest?.('input, textarea, select, [contenteditable]')) return;
-  const key = /^(Digit|Numpad)[1-9]$/.test(event.code) ? event.code.at(-1) : event.key.toLowerCase();
+  const key = /^(Digit|Numpad)[1-9]$/.test(event.code) ? event.code.at(-1)
+    : {ArrowLeft: '1', ArrowRight: '2'}[event.key] || event.key.toLowerCase();
+  if (event.key.startsWith('Arrow') && element.querySelectorAll('.answer').length !== 2) return;  // left and right are of two
   const button = [...element.querySelectorAll('button[data-key]')].find((found) => found.dataset.key === key);
   if (!button) return;
   event.preventDefault();
@@ -59,11 +83,13 @@ const press = (event) => {
 };
 document.addEventListener('keydown', press);
 
-let current = props.value.event;
+let current = props.value.event, query = props.value.query;
 watch('value', () => {
   element.querySelectorAll('.chosen').forEach((button) => button.classList.remove('chosen'));
   if (props.value.event === current) return;
   current = props.value.event;
+  if (props.value.query === query) return sent.focus && element.querySelector(`#${sent.focus}`)?.focus();  // a remark was noted
+  query = props.value.query;
   start();
   if (shown && element.getBoundingClientRect().top < 0) element.scrollIntoView();
 });
@@ -97,7 +123,8 @@ class VotePage:
                 following = self._undo(run, card, voter)
             else:
                 self.ballot.vote(run, card["query"], choice, card["event"], voter, event.seconds)
-                following = self._card(run.path.name, voter)
+                same = find_query(run, card["query"]) if ":" in choice else None  # a remark leaves the question where it is
+                following = self._card(run.path.name, voter, query=same)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
         except UserError as error:  # the card is answered, so that its buttons work again
             return {self.notice: complain(error), self.card: card | {"time": time.time()}}
@@ -114,7 +141,7 @@ class VotePage:
     def _card(self, name: str, voter: str, *, query=None, said: str = "") -> dict:
         """The next question of a run, or why there is none, under a fresh event id."""
         query = query or (self.ballot.next(self.workspace.run(name), voter) if name else None)
-        html = (views.question(query.prompt, query.responses, said) if query
+        html = (views.question(query.prompt, query.responses, said, self.ballot.remarks(self.workspace.run(name), query, voter)) if query
                 else views.no_question(self.ballot.why_silent(name), said, undo=bool(name)))
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_engine.config import UserError
 from rlhf_engine.encoding import Prompt
-from rlhf_engine.events import Event
+from rlhf_engine.events import SCORES, Event
 from rlhf_engine.feedback import Store
 from rlhf_engine.runs import Run
 
@@ -58,6 +58,26 @@ class Query:
         return Event(event_id, kind, self.prompt, self.responses, value, run=self.run, shown=tuple(range(count)),
                      checkpoint=self.checkpoint, sampling=self.sampling | {"query": self.id}, voter=voter, seconds=seconds,
                      scores=self.scores, step=self.step)
+
+
+    def remark(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
+        """The event that a remark on one response means: "up:2", "down:2", "score:2:5" (of 1 to 7) or "edit:2:TEXT", where 2 is its place.
+
+        It does not answer the query. Raises UserError.
+        """
+        kind, place, value = (*choice.split(":", 2), "", "")[:3]
+        if place not in map(str, range(1, len(self.responses) + 1)):
+            raise UserError(f"the remark {choice[:60]!r} is about no response; name its place, 1 to {len(self.responses)}, as in up:1")
+        if kind in ("up", "down") and not value:
+            kind, value = "thumb", kind
+        elif kind == "score" and value in map(str, SCORES):
+            value = int(value)
+        elif kind != "edit":
+            raise UserError(f"the remark is {choice[:60]!r}, but must be up:PLACE, down:PLACE, score:PLACE:1 to 7, or edit:PLACE:TEXT")
+        at = int(place) - 1
+        return Event(event_id, kind, self.prompt, (self.responses[at],), value, run=self.run, checkpoint=self.checkpoint,
+                     sampling=self.sampling | {"about": self.id, "place": int(place)}, voter=voter, seconds=seconds,
+                     scores=self.scores[at:at + 1], step=self.step)
 
 
 def next_query(run: Run, store: Store, voter: str, skipped: frozenset[str] = frozenset()) -> Query | None:

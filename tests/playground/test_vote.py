@@ -75,6 +75,38 @@ def test_an_event_id_counts_once_whatever_comes_with_it(ballot, run):
     assert ballot.votes(run) == 1 and ballot.store.events()[0].value == (1, 2, 2, 2)
 
 
+@pytest.mark.parametrize("remark, kind, value, said", [
+    ("up:2", "thumb", "up", "thumb up"), ("down:2", "thumb", "down", "thumb down"), ("score:2:7", "score", 7, "a 7 of 7"),
+    ("edit:2:mine: better", "edit", "mine: better", "your own answer")])
+def test_a_remark_is_about_one_response_and_leaves_the_question_open(ballot, run, remark, kind, value, said):
+    query = ballot.next(run, "me")
+    assert ballot.vote(run, query.id, remark, "e", "me", 1.5)
+    event, = ballot.store.events()
+    assert (event.kind, event.value, event.responses, event.scores) == (kind, value, query.responses[1:2], query.scores[1:2])
+    assert (event.run, event.step, event.voter, event.seconds, event.prompt) == (run.id, 2, "me", 1.5, query.prompt)
+    assert event.sampling == {"max_new_tokens": 8, "about": query.id, "place": 2} and choice_of(event) == said
+    assert ballot.next(run, "me").id == query.id and ballot.asked(run, event).id == query.id
+    assert ballot.remarks(run, query, "me") == {2: {kind: event}} and ballot.remarks(run, query, "you") == {}
+
+
+def test_a_remark_made_again_is_taken_back_and_another_takes_its_place(ballot, run):
+    assert ballot.vote(run, "q1", "up:1", "a", "me") and not ballot.vote(run, "q1", "up:1", "a", "me")
+    assert ballot.vote(run, "q1", "down:1", "b", "me") and not ballot.vote(run, "q1", "down:1", "b", "me")
+    assert [(event.id, event.value) for event in ballot.store.events()] == [("b", "down")]
+    assert ballot.vote(run, "q1", "score:1:3", "c", "me") and ballot.vote(run, "q1", "down:1", "d", "me")
+    assert [event.id for event in ballot.store.events()] == ["c"]
+    assert not ballot.vote(run, "q1", "down:1", "d", "me"), "the second half of a double click"
+    assert ballot.vote(run, "q1", "up:1", "e", "me") and ballot.vote(run, "q1", "up:2", "f", "me") and ballot.vote(run, "q1", "up:1", "g", "you")
+    assert {event.id for event in ballot.store.events()} == {"c", "e", "f", "g"}
+
+
+@pytest.mark.parametrize("remark", ["up:5", "up:0", "up:", "up:1:1", "score:1:8", "score:1:", "score:1:x", "edit:1:", "edit:1:answer 1.1 ", "love:1"])
+def test_what_is_no_remark_is_refused_and_nothing_is_stored(ballot, run, remark):
+    with pytest.raises(UserError):
+        ballot.vote(run, "q1", remark, "e", "me")
+    assert ballot.store.head() == 0
+
+
 def test_everybody_is_asked_what_they_have_not_answered(ballot, run):
     seen = []
     while query := ballot.next(run, "me"):
@@ -445,6 +477,40 @@ def test_buttons_and_keys_vote_once_each(open_page, home):
     expect(page.locator("#vote-status")).to_contain_text("3 of 40 votes")
     page.click("#undo")
     expect(page.locator(f"{card} .done")).to_contain_text("all bad")
+    assert store.count() == 2
+    page.close()
+
+
+@needs_browser
+def test_thumbs_scores_and_edits_are_remarks_on_the_card(open_page, home):
+    page, store = open_page(), Store(home / "feedback.sqlite")
+
+    def values():
+        return {(event.kind, event.sampling["place"]): event.value for event in store.events()}
+
+    page.click("#thumb-up-2")
+    expect(page.locator("#thumb-up-2")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#thumb-up-2")).to_be_focused()
+    page.select_option("#score-1", "6")
+    expect(page.locator("#score-1.made")).to_have_value("6")
+    page.click("#edit-3")
+    expect(page.locator("#edit-form-3 textarea")).to_be_focused()
+    page.fill("#edit-form-3 textarea", f"1 of mine {EVIL}")
+    page.keyboard.press("b")  # is typed, and no vote
+    page.click("#edit-form-3 [type=submit]")
+    expect(page.locator("#edit-3")).to_have_attribute("aria-pressed", "true")
+    assert values() == {("thumb", 2): "up", ("score", 1): 6, ("edit", 3): f"1 of mine {EVIL}b"}
+    expect(page.locator("#edit-form-3 textarea")).to_have_value(f"1 of mine {EVIL}b")
+    page.click("#thumb-down-2")
+    expect(page.locator("#thumb-down-2")).to_have_attribute("aria-pressed", "true")
+    page.select_option("#score-1", "")
+    expect(page.locator("#score-1")).not_to_have_class("made")
+    page.click("#thumb-down-2")
+    expect(page.locator("#thumb-down-2")).to_have_attribute("aria-pressed", "false")
+    assert values() == {("edit", 3): f"1 of mine {EVIL}b"} and page.evaluate("window.hacked") is None
+    expect(page.locator("#vote-card .prompt")).to_contain_text("prompt 4 ")
+    page.keyboard.press("1")
+    expect(page.locator("#vote-card .prompt")).to_contain_text("prompt 3 ")
     assert store.count() == 2
     page.close()
 
