@@ -16,6 +16,7 @@ from rlhf_engine.generate import Sampling, nothing
 from rlhf_engine.live_reward import LiveReward
 from rlhf_engine.ppo import PPO
 from rlhf_engine.queries import BLIND, Query, choose
+from rlhf_engine.rollout import Rollout
 from rlhf_engine.tamer import Tamer
 from rlhf_engine.training import Trainer
 
@@ -52,7 +53,9 @@ class Teach(Trainer):
 
     Roles and metrics are those of PPO (the reward is no role: it reads the bare base), and at each step `reward/votes`, and where votes
     came in `reward/guessed` (share of them that the reward had right before it learned them), `reward/loss` (nats per vote),
-    `reward/drift` (how far the anchors' scores moved) and `reward/spread` (standard deviation between members on the anchors).
+    `reward/drift` (how far the anchors' scores moved) and `reward/spread` (standard deviation between members on the anchors). Of a labeler
+    that scores, `gold/score` is its mean score of the rollout, and `gold/wins` how often a response of the rollout beats one of the
+    starting policy (any two prompts, ties half): the truth that the reward only guesses at.
 
     A step never waits for a person; whoever drives the trainer asks `waits` before. Between micro-batches, as `breathe` is called, a
     query is drawn where a person has none left, with random numbers of its own: it does not change the training by a bit.
@@ -70,9 +73,11 @@ class Teach(Trainer):
         """Prompts that are never trained on, for the report."""
         self.reward = LiveReward(backbone, config, breathe=self._breathe)
         self.ppo = (Tamer(backbone, prompts, config, breathe=self._breathe) if config.direct else
-                    PPO(backbone, prompts, self.reward, config, breathe=self._breathe))
+                    PPO(backbone, prompts, self.told, config, breathe=self._breathe))
         self.notes, self.total_steps = self.ppo.notes, config.steps
         self.asked, self.seconds = 0, 0.0
+        self.gold: list[torch.Tensor] = []
+        """The labeler's own scores [N] of the anchors, and [B] of the newest rollout."""
         self.last_vote, self.asking = 0, False
         """Step that last learned from a vote; whether a query is being drawn at this moment."""
         self.learned: dict[str, float] = {}
@@ -93,6 +98,13 @@ class Teach(Trainer):
         metrics = super().__next__()
         self.seconds += time.perf_counter() - start
         return metrics
+
+    def told(self, rollout: Rollout) -> torch.Tensor:
+        """The reward as PPO is told it [B, R], and what the labeler itself thinks of the same responses."""
+        if score := self.labeler.score:
+            found = torch.tensor([score(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)], dtype=torch.double)
+            self.gold = [*self.gold[:1], found]
+        return self.reward(rollout)
 
     def waits(self) -> str:
         """For whom, if for anybody: before the first step for `votes_first` votes, later when `patience` steps have learned nothing new."""
@@ -126,6 +138,9 @@ class Teach(Trainer):
         metrics, self.learned = self.learned, {}
         metrics |= {"reward/votes": len(self.reward.events), "time/teach": time.perf_counter() - start}
         metrics |= next(self.ppo)
+        if len(self.gold) == 2:
+            start, now = self.gold
+            metrics |= {"gold/score": now.mean().item(), "gold/wins": wins(now, start)}
         self.events += self.ppo.events
         self.samples += self.ppo.samples
         if self.step % FIXED_EVERY == 0 or self.step == self.total_steps:
@@ -146,6 +161,9 @@ class Teach(Trainer):
         events = self.labeler.answers(only)
         if not events:
             return
+        if self.labeler.unread() is None:  # what people were asked, and said, is in queries.jsonl and in the store
+            self.samples += [{"step": max(self.step, 1), "prompt": event.prompt, "response": event.responses[0], "responses": list(event.responses),
+                              "vote": event.value} for event in events]
         if isinstance(self.ppo, Tamer):
             self.ppo.voted = [*self.ppo.voted, *events]
         self.last_vote = max(self.step, 1)
@@ -235,17 +253,23 @@ class Teach(Trainer):
 
     def state_dict(self) -> dict:
         return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.changed, "asked": self.asked, "seconds": self.seconds,
-                "last_vote": self.last_vote, "labeler": self.labeler.state_dict(), "ppo": self.ppo.state_dict(),
+                "last_vote": self.last_vote, "gold": self.gold[:1], "labeler": self.labeler.state_dict(), "ppo": self.ppo.state_dict(),
                 "reward": self.reward.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("step", "micro_batch", "asked", "seconds", "last_vote"):
             setattr(self, name, state[name])
-        self.past, self.learned = {}, {}
+        self.past, self.learned, self.gold = {}, {}, list(state["gold"])
         self.labeler.load_state_dict(state["labeler"])
         self.ppo.load_state_dict(state["ppo"])
         self.reward.load_state_dict(state["reward"])
         self.change_back(state["changed"])
+
+
+def wins(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """How often a score of `ours` [N] is above one of `theirs` [M], ties half, over all pairs."""
+    apart = ours[:, None] - theirs[None]
+    return ((apart > 0).double() + (apart == 0).double() / 2).mean().item()
 
 
 def is_tie(event: Event) -> bool:

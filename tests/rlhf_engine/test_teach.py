@@ -50,6 +50,30 @@ def test_votes_are_asked_consumed_and_counted(tiny_model):
     assert [event.id for event in trainer.reward.events] == seen
 
 
+def test_a_scoring_labeler_says_how_often_the_policy_beats_its_start(tiny_llama):
+    trainer, rollouts = make(tiny_llama), []
+    told = trainer.ppo.reward
+    trainer.ppo.reward = lambda rollout: rollouts.append(rollout) or told(rollout)
+    for metrics in trainer:
+        start, now = ([vowels("", text) for text in rollout.responses] for rollout in (rollouts[0], rollouts[-1]))
+        assert metrics["gold/score"] == pytest.approx(sum(now) / len(now))
+        pairs = [(a > b) + (a == b) / 2 for a in now for b in start]
+        assert metrics["gold/wins"] == pytest.approx(sum(pairs) / len(pairs))
+    assert len(rollouts) == 1 + SMALL["steps"] and len(rollouts[0]) == 16
+
+
+def test_what_a_simulated_labeler_was_asked_and_said_can_be_read(tiny_llama):
+    trainer, rows = make(tiny_llama, choices=3), []
+    for _ in trainer:
+        rows += [row for row in trainer.samples if "vote" in row]
+        assert all(row["step"] == trainer.step for row in trainer.samples if "vote" in row)
+    assert len(rows) == 10 == len(trainer.reward.events)
+    for row, event in zip(rows, trainer.reward.events):
+        assert (row["prompt"], tuple(row["responses"]), row["vote"]) == (event.prompt, event.responses, event.value)
+        scores = [vowels("", text) for text in row["responses"]]
+        assert [rank == 1 for rank in row["vote"]] == [score == max(scores) for score in scores]
+
+
 def test_the_reward_is_normalised_on_the_anchors_and_grows_with_the_votes(tiny_llama):
     trainer = make(tiny_llama, votes_trusted=12)
     for share in (6 / 12, 8 / 12, 10 / 12):
