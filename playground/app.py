@@ -13,9 +13,9 @@ from playground import views
 from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
+from playground.teach import TeachPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage, changed
-from playground.vote import VotePage
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.worker import Worker
@@ -32,14 +32,14 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
         notice = gr.HTML("", elem_id="notice")
         voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
         with gr.Tabs():
+            with gr.Tab(s.TEACH, id="teach"):
+                teach = TeachPage(workspace, worker, ballot, voter, notice)
             with gr.Tab(s.TRAIN, id="train"):
                 train = TrainPage(workspace, worker, notice)
-            with gr.Tab(s.VOTE, id="vote"):
-                vote = VotePage(workspace, ballot, voter, notice)
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
-        pages = (train, vote, chat)
+        pages = (teach, train, chat)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()
@@ -54,7 +54,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 changes |= page.refresh(values, entries, known)
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
-        gr.on([demo.load, timer.tick, train.picker.change, vote.picker.change, chat.model.change], look,
+        gr.on([demo.load, timer.tick, train.picker.change, teach.picker.change, chat.model.change], look,
               {seen, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="once", api_visibility="private")

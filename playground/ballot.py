@@ -49,6 +49,11 @@ class Ballot:
         """The runs that ask people, live ones first, then the newest."""
         return [entry for entry in entries if entry.labeler == PERSON]
 
+    def taught(self, entries: list[Entry]) -> list[Entry]:
+        """The runs that anybody teaches: live ones first, then those that ask people, then the newest."""
+        found = [entry for entry in entries if entry.stage == "teach"]
+        return sorted(found, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
+
     def chosen(self, name: str) -> str:
         """`name`, or for an empty one the run that asks; where none does, the live run, or the newest."""
         return name or next((e.name for e in self.asking(self.workspace.entries())), "") or self.workspace.chosen("")

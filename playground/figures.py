@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from playground import strings as s
 from rlhf_engine.config import KL_PER_TOKEN
 
-POLICY, REFERENCE, REWARD, KL, VALUE = "#0072B2", "#8A8A8A", "#E69F00", "#D55E00", "#009E73"
+POLICY, REFERENCE, REWARD, KL, VALUE, GOLD = "#0072B2", "#8A8A8A", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
 POINTS = 1000
 PANELS = 4
 
@@ -54,12 +54,27 @@ STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
     "teach": (_SCORE, _KL, _TEXT, Panel(s.GUESSED, s.VOTE_SHARE, (Line("reward/guessed", s.GUESSED_LINE, REWARD),
                                                              Line("reward/votes", s.VOTES, REFERENCE, second=True)), s.VOTES)),
 }
+_WINS = Panel(s.WINS, s.WINS_UNIT, (Line("gold/wins", s.WINS_LINE, GOLD),))
 
 
 def figures(name: str, config: dict, metrics: list[dict]) -> list[dict]:
     """The panels of a run's stage as Plotly JSON, four of them."""
     panels = STAGE_PANELS[config["stage"]]
     return [figure(panel, metrics, key=f"{name}/{panel.title}", level=level_of(panel, config)) for panel in panels]
+
+
+def live(name: str, config: dict, metrics: list[dict], journal: list[dict]) -> list[dict]:
+    """Of a run that is taught: the reward with a mark wherever it has learned, the KL, and the wins over the start (None for a labeler
+    that does not score)."""
+    reward, kl = figures(name, config, metrics)[:2]
+    learned = {row["step"] for row in journal if row.get("event") == "reward"}
+    marks = thin([row for row in metrics if row["step"] in learned and "objective/scores" in row])
+    reward["data"].append({"type": "scatter", "mode": "markers", "x": [row["step"] for row in marks], "name": s.LEARNED_LINE,
+                           "hoverinfo": "skip", "y": [finite(row["objective/scores"]) for row in marks],
+                           "marker": {"symbol": "circle-open", "size": 9, "color": REWARD, "line": {"width": 1.75}}})
+    reward["layout"]["showlegend"] = bool(marks)
+    scored = any("gold/wins" in row for row in metrics)
+    return [reward, kl, figure(_WINS, metrics, key=f"{name}/{_WINS.title}", level=(s.CHANCE, 0.5)) if scored else None]
 
 
 def empty() -> dict:
@@ -96,7 +111,7 @@ def figure(panel: Panel, metrics: list[dict], *, key: str, level: tuple[str, flo
     }
     if not drawn:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
-    elif panel.title == s.ACCURACY:
+    elif panel.title in (s.ACCURACY, s.WINS):
         layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     if panel.unit_right:
         layout["legend"]["entrywidth"] = 38  # one line on a phone, too

@@ -2,8 +2,8 @@
 
 TITLE = "RLHF Playground"
 TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer (reward model), "
-           "and practise against that (PPO). Watch every number, and talk to any checkpoint while it trains.")
-TRAIN, VOTE, CHAT = "Train", "Vote", "Chat"
+           "and practise against that (PPO). Vote while it trains and see it follow, watch every number, and talk to any checkpoint.")
+TRAIN, TEACH, CHAT = "Train", "Teach", "Chat"
 STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO", "teach": "Teach"}
 STAGE_CHOICES = {"sft": "1 · SFT", "reward": "2 · Reward model", "ppo": "3 · PPO", "teach": "4 · Teach"}
 STAGE_LABEL = "Stage"
@@ -16,7 +16,7 @@ ABOUT = {
            r"near the reference it started from. $$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
            r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
     "teach": r"PPO and a reward that learns while it runs: a labeler is shown answers of the policy and votes, the reward learns to "
-             r"predict the votes, and the policy follows. The labeler is you, on the Vote tab, or a simulated one. "
+             r"predict the votes, and the policy follows. The labeler is you, on the Teach tab, or a simulated one. "
              r"$$P(y_1 \succ y_2) = \sigma\big(r(x, y_1) - r(x, y_2)\big)$$",
 }
 
@@ -34,7 +34,7 @@ INFO = {
     "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
     "reward": "A finished reward run scores the responses.",
     "output": "Name of the new run; empty finds one.",
-    "labeler": "Who votes: `person` is you, on the Vote tab; the others are simulated (`keyword=` takes any word).",
+    "labeler": "Who votes: `person` is you, on the Teach tab; the others are simulated (`keyword=` takes any word).",
 }
 UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"
 START = "Start"
@@ -45,12 +45,13 @@ RUN_ADAPTER = "{name}, newest checkpoint"
 ON_MODEL = "{name} (on {model})"
 NO_REWARD = "PPO needs a reward model: train one first (stage 2), then choose it here."
 STARTED = "{name} is starting."
-STARTED_ASKING = "{name} is starting. Its questions come on the Vote tab."
+STARTED_ASKING = "{name} is starting. Its questions come on the Teach tab."
 UPLOADED = "{name} is in the workspace and chosen as data."
 
 # run
 RUN_LABEL = "Run"
 FOLLOW = "Live run, or else the newest"
+FOLLOW_TAUGHT = "Live run, or else one that asks"
 RUN_CHOICE = "{name} · {stage} · {state}"
 PAUSE, RESUME, STEP, STOP, DISCARD = "Pause", "Resume", "One step", "Stop and save", "Discard"
 RESUME_RUN = "Resume this run"
@@ -128,7 +129,7 @@ EDIT_ABOUT, EDIT_LABEL = "Write a better answer: yours is preferred to this one"
 SAID_TIE, SAID_BOTH_BAD = ("equally good", "all equally good"), ("both bad", "all bad")
 UNDONE = "Your vote “{choice}” on “{prompt}” is taken back. Here is the question again."
 UNDONE_GONE = "Your vote “{choice}” on “{prompt}” is taken back."
-HOW_TO_ASK = "On the Train tab, choose stage 4, Teach, with the labeler “person”, and press Start."
+HOW_TO_ASK = "Press “Teach it yourself” above, or choose your own settings on the Train tab (stage 4, with the labeler “person”)."
 NOBODY_ASKS = f"No run asks for votes. {HOW_TO_ASK}"
 ASKS_NOBODY = f"{{name}} asks nobody for votes. {HOW_TO_ASK}"
 ASKS_NO_MORE = f"{{name}} is {{state}} and has no more questions for you. To start another run: {HOW_TO_ASK[0].lower()}{HOW_TO_ASK[1:]}"
@@ -138,7 +139,6 @@ NOTHING_TO_UNDO = "there is no vote of yours in run {name} to take back"
 NO_EVENT_ID = "event_id is empty: make a new one (a UUID, say) for each vote, so that one that is sent twice counts once"
 VOTES_SO_FAR = "{votes} of {wanted} votes"
 VOTES_KEPT = "your votes are kept; resume it on the Train tab"
-EFFECT_GUESSED = "The reward guessed {guessed:g} of the last {guesses} votes before it learned them; it has learned {votes} now."
 EFFECT_NO_GUESS = "The reward has learned {votes} votes; among the last {new} there was no order to guess."
 EFFECT_MOVED = ("They moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
                 "its members differ by {spread:.2f}.")
@@ -148,6 +148,46 @@ FIXED = "The same prompts, answered at the start and now"
 FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"
 NOT_MOVED = "still the policy of the start"
 NO_FIXED = "A run that learns from votes answers the same few prompts again and again; here you see what has changed."
+
+# teach: starting it, and what it has learned
+BEGIN, WATCH, WATCHED = "Teach it yourself", "Watch it being taught", "by someone who likes"
+TASTES = {"sentiment": "happy words", "dialogue": "dialogue", "short": "short answers", "long": "long answers",
+          "keyword=dog": "the word dog"}
+"""What the built-in labelers like."""
+BEGIN_ABOUT = ("You are asked 24 times before the policy moves, then it practises while you go on. Or watch: somebody simulated votes "
+               "40 times, and in a few minutes the bundled model writes what they like.")
+NO_TASTE = "there is no built-in labeler {labeler!r}; choose one of the list"
+TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its last vote, in step {step}."
+TAUGHT_SOON = "{name} is taught by a simulated labeler ({labeler}). Its first votes come in a moment."
+CHOSEN = "chosen"
+TAKEN = "What the reward has learned"
+RECENT_GUESSES = "It would have guessed {guessed:g} of the last {guesses} votes (by chance: 1 in {choices})."
+WON_BY_VOTES = ("Where both stood side by side, answers of the policy as it was then won {won:g} of {count} votes against those of the "
+                "start (by chance: {chance:.1f}).")
+WON_BY_SCORE = "By the labeler's own score, an answer of the policy beats one of the start {wins:.0%} of the time."
+FORMULAS = "The numbers of this step"
+FORMULA_REWARD = "what PPO maximises = reward − β × KL = {scores:.2f} − {coef:.2f} × {kl:.2f} nats = {total:.2f}"
+FORMULA_REWARD_ABOUT = ("KL says how far the policy has moved from its start: by so many nats it is more likely to write its own answers "
+                        "than the start is.")
+FORMULA_ADVANTAGE = "advantage = what came after a token − what the value head expected; it foresaw {variance:.0%} of the differences"
+FORMULA_ADVANTAGE_ABOUT = "Tokens that did better than expected become likelier, the others less likely."
+FORMULA_CLIP = ("ratio = new ÷ old probability of a token, counted only from {low:.2f} to {high:.2f}; {clipped:.1%} of the tokens were "
+                "at that limit")
+FORMULA_CLIP_ABOUT = "The clip keeps one step small, however much a few answers were liked."
+EXTREMES = "Recent answers it likes most and least"
+MOST, LEAST = "likes most", "likes least"
+NO_EXTREMES = "Once PPO steps, the answers that the reward scores highest and lowest stand here."
+PATH = "How this works, in one minute"
+PATH_STEPS = (
+    ("SFT", "A language model is shown good answers until it answers like them. The bundled model has been through this: it tells short "
+            "stories."),
+    ("Reward", "People compare answers. A reward learns one number for an answer, such that what people prefer gets the higher one."),
+    ("Teach", "PPO lets the model practise: it writes, the reward scores, and what scored well becomes likelier. Here the votes are yours, "
+              "they come while it practises, and the reward learns from each of them. A KL penalty keeps the text from falling apart."),
+)
+PATH_NOTEBOOK = "The same in ten lines of a notebook: notebooks/04_teach_it_live.ipynb"
+WINS, WINS_LINE, WINS_UNIT = "Wins over the start", "by the labeler's score", "share of pairs"
+LEARNED_LINE = "reward updated"
 
 # chat
 CHAT_ABOUT = ("One prompt, two checkpoints, answered at the same time. It works while a run is training; "

@@ -70,7 +70,7 @@ def open_page(app) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="module")
 def page(open_page) -> Page:
-    page = open_page()
+    page = train_tab(open_page())
     expect(page.locator("#start")).to_be_enabled()
     return page
 
@@ -80,6 +80,11 @@ def fill(page: Page, field: str, value) -> None:
     box.fill(str(value))
     box.press("Enter")
     box.blur()
+
+
+def train_tab(page: Page) -> Page:
+    page.get_by_role("tab", name="Train").click()
+    return page
 
 
 def drawn(page: Page) -> int:
@@ -116,7 +121,7 @@ def training(page, home) -> Page:
 
 
 def test_text_from_runs_is_inert(open_page):
-    page = open_page()
+    page = train_tab(open_page())
     expect(page.locator("#run-card")).to_contain_text("<img src=x")
     for place in ("#run-card", "#samples", "#events"):
         assert EVIL in page.locator(place).inner_text()
@@ -151,7 +156,7 @@ def test_plots_grow_and_keep_their_zoom(training, home):
 def test_a_reload_and_a_second_browser_show_the_run(training, open_page):
     training.reload()
     other = open_page()
-    for page in (training, other):
+    for page in map(train_tab, (training, other)):
         expect(page.locator("#run-card")).to_contain_text("running")
         expect(page.locator("#run-card")).to_contain_text("live")
         wait_until(page, lambda page=page: drawn(page) > 2)
@@ -208,7 +213,7 @@ def test_pause_step_resume_stop_and_resume_again(training, home):
     wait_until(training, lambda: state(home) == "running" and live_run(home).status()["step"] > step)
 
 
-@pytest.mark.parametrize("tab", ["Train", "Vote", "Chat"])
+@pytest.mark.parametrize("tab", ["Teach", "Train", "Chat"])
 def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
     page = open_page(width=390)
     page.get_by_role("tab", name=tab).click()
@@ -218,7 +223,7 @@ def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
 
 
 def test_dark_theme_reaches_the_plots(training, open_page):
-    page = open_page(query="?__theme=dark")
+    page = train_tab(open_page(query="?__theme=dark"))
     wait_until(page, lambda: drawn(page) > 2)
     ink = page.evaluate("getComputedStyle(document.querySelector('#plot-1 .xtick text')).fill")
     assert sum(int(part) for part in ink.removeprefix("rgb(").removesuffix(")").split(",")) > 500

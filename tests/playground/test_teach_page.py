@@ -214,7 +214,7 @@ class Page:
         demo = build(home, worker=FakeWorker())
         self.look, self.answer = (next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == name) for name in ("look", "_vote"))
         self.parts = {c.elem_id or type(c).__name__: c for f in (self.look, self.answer) for c in (*f.inputs, *f.outputs)}
-        self.values = {part: part.value for part in self.parts.values()}
+        self.values = {part: getattr(part, "value", None) for part in self.parts.values()}
 
     def __getitem__(self, name: str):
         return self.values[self.parts[name]]
@@ -426,13 +426,13 @@ def test_fifty_clients_at_once(address, run, home):
 
 @pytest.fixture
 def open_page(home):
-    """open_page(width=1280) -> the Vote tab of a page over a run whose every text is an attack; no script may fail on it."""
+    """open_page(width=1280) -> the Teach tab of a page over a run whose every text is an attack; no script may fail on it."""
     run = write_teach(home, text=EVIL)
     run.add_samples([{"step": step, "prompt": EVIL, "response": EVIL, "fixed": True} for step in (0, 2)])
     with serving(home, FakeWorker()) as url, browsing(url) as open_tab:
         def open_page(width: int = 1280):
             page = open_tab(width)
-            page.get_by_role("tab", name="Vote").click()
+            page.get_by_role("tab", name="Teach").click()
             return page
 
         yield open_page
@@ -471,7 +471,7 @@ def test_buttons_and_keys_vote_once_each(open_page, home):
     page.fill("#chat-input textarea", "")
     page.locator("#chat-input textarea").press("1")
     page.reload()
-    page.get_by_role("tab", name="Vote").click()
+    page.get_by_role("tab", name="Teach").click()
     expect(page.locator(f"{card} .prompt")).to_contain_text("prompt")
     assert store.count() == 3
     expect(page.locator("#vote-status")).to_contain_text("3 of 40 votes")

@@ -1,0 +1,82 @@
+"""The vote card: what the browser does with a question."""
+
+import gradio as gr
+
+
+class Card(gr.HTML):
+    """A question with its buttons. Its value is what the browser shows: run, query, the id of the event that an answer becomes, and HTML.
+
+    All of it changes in one motion and comes back with the answer, so that no answer is taken for one to another question.
+    """
+
+    def __init__(self, value: dict | None = None, **options):
+        super().__init__(value=value or {"run": "", "query": "", "event": "", "html": ""}, html_template="${value.html}",
+                         js_on_load=ANSWER, apply_default_css=False, **options)
+
+    def api_info(self):
+        return {"type": "object"}
+
+
+ANSWER = """
+let shown = 0, sent = {turn: '', time: 0, focus: ''}, pressed = {key: '', time: 0};
+const turn = () => props.value.event + (props.value.time || '');
+const start = () => { shown = element.checkVisibility() ? performance.now() : 0; };
+new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !shown) start(); }).observe(element);
+
+const answer = (choice, source) => {
+  const now = performance.now();
+  // A click while another is on its way is not meant for the next question.
+  if (sent.turn === turn() && now - sent.time < 5000) return;
+  sent = {turn: turn(), time: now, focus: source.id};
+  source.classList.add('chosen');
+  trigger('vote', {choice, seconds: shown ? (now - shown) / 1000 : 0});
+};
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (!button || event.detail > 1) return;  // the second half of a double click
+  if (button.dataset.choice) return answer(button.dataset.choice, button);
+  if (!button.dataset.edit) return;
+  const form = element.querySelector(`#edit-form-${button.dataset.edit}`), opener = element.querySelector(`#edit-${button.dataset.edit}`);
+  form.hidden = !form.hidden;
+  opener.setAttribute('aria-expanded', String(!form.hidden));
+  (form.hidden ? opener : form.querySelector('textarea')).focus();
+});
+element.addEventListener('change', (event) => {
+  const place = event.target.dataset.score;
+  if (!place) return;
+  const value = event.target.value || event.target.querySelector('[selected]')?.value;  // none: the score that is there is taken back
+  if (value) answer(`score:${place}:${value}`, event.target);
+});
+element.addEventListener('submit', (event) => {
+  event.preventDefault();
+  const place = event.target.dataset.place;
+  answer(`edit:${place}:${event.target.querySelector('textarea').value}`, element.querySelector(`#edit-${place}`));
+});
+
+const press = (event) => {
+  if (!element.isConnected) return document.removeEventListener('keydown', press);
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || !element.checkVisibility()) return;
+  if (event.target.closest?.('input, textarea, select, [contenteditable]')) return;
+  const key = /^(Digit|Numpad)[1-9]$/.test(event.code) ? event.code.at(-1)
+    : {ArrowLeft: '1', ArrowRight: '2'}[event.key] || event.key.toLowerCase();
+  if (event.key.startsWith('Arrow') && element.querySelectorAll('.answer').length !== 2) return;  // left and right are of two
+  const button = [...element.querySelectorAll('button[data-key]')].find((found) => found.dataset.key === key);
+  if (!button) return;
+  event.preventDefault();
+  const twice = key === pressed.key && performance.now() - pressed.time < 200;
+  pressed = {key, time: performance.now()};
+  if (!twice) button.click();
+};
+document.addEventListener('keydown', press);
+
+let current = props.value.event, query = props.value.query;
+watch('value', () => {
+  element.querySelectorAll('.chosen').forEach((button) => button.classList.remove('chosen'));
+  if (props.value.event === current) return;
+  current = props.value.event;
+  if (props.value.query === query) return sent.focus && element.querySelector(`#${sent.focus}`)?.focus();  // a remark was noted
+  query = props.value.query;
+  start();
+  if (shown && element.getBoundingClientRect().top < 0) element.scrollIntoView();
+});
+"""
