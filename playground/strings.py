@@ -158,7 +158,7 @@ BEGIN_ABOUT = ("You are asked 24 times before the policy moves, then it practise
                "40 times, and in a few minutes the bundled model writes what they like.")
 NO_TASTE = "there is no built-in labeler {labeler!r}; choose one of the list"
 TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its last vote, in step {step}."
-TAUGHT_SOON = "{name} is taught by a simulated labeler ({labeler}). Its first votes come in a moment."
+TAUGHT_SOON = "{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first step: about a minute."
 CHOSEN = "chosen"
 TAKEN = "What the reward has learned"
 RECENT_GUESSES = "It would have guessed {guessed:g} of the last {guesses} votes (by chance: 1 in {choices})."

@@ -21,7 +21,7 @@ from rlhf_engine.runs import Run
 class TeachPage:
     def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.worker, self.ballot, self.voter, self.notice = workspace, worker, ballot, voter, notice
-        with gr.Accordion(s.PATH, open=False):
+        with gr.Accordion(s.PATH, open=True) as self.path:
             gr.HTML(vote_views.path(), elem_id="path", apply_default_css=False)
         with gr.Column(elem_id="begin") as self.starting:
             gr.Markdown(s.BEGIN_ABOUT, container=False)
@@ -30,21 +30,22 @@ class TeachPage:
                 self.watch = gr.Button(s.WATCH, elem_id="begin-watch")
                 self.taste = gr.Dropdown([(name, value) for value, name in s.TASTES.items()], value=next(iter(s.TASTES)),
                                          label=s.WATCHED, elem_id="begin-taste", container=False, min_width=160)
-        with gr.Row():
-            with gr.Column(scale=8, min_width=320):
-                self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
-                self.card = Card(self._card("", ""), elem_id="vote-card")
-            with gr.Column(scale=4, min_width=320):
-                self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="vote-run", visible=False)
-                self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
-                with gr.Column(elem_classes="plot-grid single"):
-                    self.plots = [LivePlot(figures.empty(), height=205, elem_id=f"vote-plot-{i + 1}", visible=i < 2) for i in range(3)]
-        with gr.Accordion(s.FIXED, open=True):
-            self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
-        with gr.Accordion(s.EXTREMES, open=True):
-            self.extremes = gr.HTML(vote_views.extremes([]), elem_id="extremes", apply_default_css=False)
-        with gr.Accordion(s.FORMULAS, open=True):
-            self.formulas = gr.HTML(vote_views.formulas({}, []), elem_id="formulas", apply_default_css=False)
+        with gr.Column(visible=False) as self.scene:
+            with gr.Row():
+                with gr.Column(scale=8, min_width=320):
+                    self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
+                    self.card = Card(self._card("", ""), elem_id="vote-card")
+                with gr.Column(scale=4, min_width=320):
+                    self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="vote-run", visible=False)
+                    self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
+                    with gr.Column(elem_classes="plot-grid single"):
+                        self.plots = [LivePlot(figures.empty(), height=205, elem_id=f"vote-plot-{i + 1}", visible=i < 2) for i in range(3)]
+            with gr.Accordion(s.FIXED, open=True):
+                self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
+            with gr.Accordion(s.EXTREMES, open=True):
+                self.extremes = gr.HTML(vote_views.extremes([]), elem_id="extremes", apply_default_css=False)
+            with gr.Accordion(s.FORMULAS, open=True):
+                self.formulas = gr.HTML(vote_views.formulas({}, []), elem_id="formulas", apply_default_css=False)
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False, show_progress="hidden",
                        trigger_mode="multiple", api_visibility="private")
         control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
@@ -95,7 +96,7 @@ class TeachPage:
             html = vote_views.no_question(self.ballot.why_silent(name), said, undo=bool(name))
         else:
             votes = [row for row in self.workspace.run(name).samples() if "vote" in row]
-            html = vote_views.watched(name, self.workspace.config(name)["labeler"], votes[-1] if votes else None)
+            html = vote_views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 
     def _status(self, run: Run) -> dict:
@@ -113,8 +114,8 @@ class TeachPage:
 
     @property
     def outputs(self) -> list:
-        return [self.picker, self.card, self.voter, self.status, self.starting, self.effect, *self.plots, self.fixed, self.extremes,
-                self.formulas]
+        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect, *self.plots, self.fixed,
+                self.extremes, self.formulas]
 
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
         """Updates as on the Train page. A question that somebody may be reading stays, unless it is another run's turn to ask."""
@@ -130,6 +131,8 @@ class TeachPage:
                                              **({"value": ""} if gone else {}))
             picked = "" if gone else picked
         entry = next((e for e in taught if e.name == picked or not picked), None)
+        if changed(seen, "taught", entry is not None):  # before the first run, what this is about; then the run
+            changes |= {self.path: gr.update(open=entry is None), self.scene: gr.update(visible=entry is not None)}
         try:
             mark = self._mark(entry)
             if changed(seen, "vote run", mark):

@@ -111,11 +111,11 @@ def fixed(rows: list[dict]) -> str:
 
 # -- what the votes do -----------------------------------------------------------------------------------------------
 
-def watched(name: str, labeler: str, row: dict | None) -> str:
+def watched(name: str, config: dict, row: dict | None) -> str:
     """In place of a question, the last vote of a simulated labeler (a row of samples.jsonl)."""
-    likes = s.TASTES.get(labeler, labeler)
+    likes = s.TASTES.get(config["labeler"], config["labeler"])
     if row is None:
-        return no_question(s.TAUGHT_SOON.format(name=name, labeler=likes), undo=False)
+        return no_question(s.TAUGHT_SOON.format(name=name, labeler=likes, first=config.get("votes_first", 1)), undo=False)
     vote = row["vote"]
     best = [i for i, rank in enumerate(vote) if rank == 1] if isinstance(vote, list) else {"left": [0], "right": [1]}.get(vote, [])
     if len(best) == len(row["responses"]):

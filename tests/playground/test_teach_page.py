@@ -323,6 +323,23 @@ def test_a_run_that_is_gone_takes_its_question_along(page, run, home):
     assert (page["vote-card"]["run"], page["vote-card"]["query"]) == ("other", "q0")
 
 
+def test_a_run_with_a_simulated_labeler_can_be_watched(home):
+    run = write_run(home, "shown", TeachConfig(labeler="short", votes=10), state="running", checkpoint=False)
+    page = Page(home)
+    page.tick()
+    assert "shown is taught by a simulated labeler (short answers)" in page["vote-card"]["html"] and "0 of 10 votes" in page["vote-status"]
+    run.add_samples([{"step": 3, "prompt": "p", "response": "a", "responses": ["one", "two", EVIL], "vote": [2, 1, 2]}])
+    run.log({"step": 4, "objective/scores": 1.0, "objective/kl": 2.0, "reward/votes": 4, "gold/wins": 0.75})
+    page.tick()
+    assert "its last vote, in step 3" in page["vote-card"]["html"] and "<button" not in page["vote-card"]["html"]
+    assert "4 of 10 votes" in page["vote-status"] and page["vote-plot-3"]["data"][0]["y"] == [0.75]
+    assert not page.tick()
+    run.set_status(state="done")
+    write_teach(home, state="running")
+    page.tick()
+    assert page["vote-card"]["run"] == "teach"
+
+
 def test_another_run_that_is_picked_asks(page, home):
     write_teach(home, "other", queries=1, state="done")
     page.tick()
@@ -527,3 +544,29 @@ def test_on_a_phone_each_answer_has_its_button_below_it(open_page):
     page.wait_for_function("document.querySelector('#vote-card .prompt').innerText.includes('prompt 3')")
     page.wait_for_function("Math.abs(document.querySelector('#vote-card').getBoundingClientRect().top) < 100")
     page.close()
+
+
+@needs_browser
+def test_a_run_is_started_with_one_press(tmp_path):
+    worker = FakeWorker()
+    with serving(tmp_path / "home", worker) as url, browsing(url) as open_tab:
+        page = open_tab()
+        expect(page.locator("#path li")).to_have_count(3)
+        expect(page.locator("#path")).to_be_visible()
+        expect(page.locator("#vote-card")).to_be_hidden()
+        page.click("#begin-watch")
+        wait_for(page, lambda: len(worker.log) == 1)
+        page.click("#begin-person")
+        wait_for(page, lambda: len(worker.log) == 2)
+        write_teach(tmp_path / "home")
+        expect(page.locator("#vote-1")).to_be_visible()
+        expect(page.locator("#begin-person")).to_be_hidden()
+        expect(page.locator("#path")).to_be_hidden()
+    assert [(call[1], call[2]["labeler"]) for call in worker.log] == [("teach", "sentiment"), ("teach", "person")]
+
+
+def wait_for(page, truth) -> None:
+    deadline = time.monotonic() + 60
+    while not truth():
+        assert time.monotonic() < deadline, "waited in vain"
+        page.wait_for_timeout(50)

@@ -22,7 +22,7 @@ def test_text_is_inert():
     vote_views.effect([{"event": "reward", "votes": EVIL, "new": 1, "guessed": 1.0, "guesses": 1, "loss": 1.0, "drift": 0.1, "spread": 0.1,
                    "likes": [EVIL], "dislikes": [EVIL]}], 4, EVIL),
     vote_views.fixed([{"step": 0, "prompt": EVIL, "response": EVIL, "fixed": True}, {"step": 5, "prompt": EVIL, "response": EVIL, "fixed": True}]),
-    vote_views.watched(EVIL, EVIL, {"step": EVIL, "prompt": EVIL, "responses": [EVIL, EVIL], "vote": "left"}),
+    vote_views.watched(EVIL, {"labeler": EVIL}, {"step": EVIL, "prompt": EVIL, "responses": [EVIL, EVIL], "vote": "left"}),
     vote_views.extremes([{"step": i, "score": float(i), "response": EVIL} for i in range(4)]),
     views.card(EVIL, {"stage": "ppo"}, STATUS | {"state": "failed", "error": EVIL, "advice": EVIL}, [])])
 def test_what_others_wrote_is_shown_as_text(html):
@@ -113,10 +113,10 @@ def test_the_extremes_are_of_the_newest_samples():
 
 @pytest.mark.parametrize("value, best", [([1, 2, 2], [0]), ([2, 1, 1], [1, 2]), ([1, 1, 1], []), ("tie", []), ("both_bad", [])])
 def test_a_simulated_vote_marks_what_was_chosen(value, best):
-    html = vote_views.watched("run", "short", {"step": 3, "prompt": "p", "responses": ["a", "b", "c"], "vote": value})
+    html = vote_views.watched("run", {"labeler": "short"}, {"step": 3, "prompt": "p", "responses": ["a", "b", "c"], "vote": value})
     assert [part.startswith(" best") for part in html.split('<article class="answer')[1:]] == [i in best for i in range(3)]
     assert "short answers" in html and "step 3" in html and "<button" not in html
-    assert "in a moment" in vote_views.watched("run", "x.py:f", None)
+    assert "first 24 votes" in vote_views.watched("run", {"labeler": "x.py:f", "votes_first": 24}, None)
 
 
 def test_the_status_of_a_vote_says_what_the_trainer_waits_for():
