@@ -15,12 +15,11 @@ import torch.nn.functional as F
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig
-from rlhf_engine.encoding import encode_example
 from rlhf_engine.events import Event
 from rlhf_engine.feedback_export import live
 from rlhf_engine.generate import nothing
 from rlhf_engine.likelihood import Scale, guess, log_likelihood
-from rlhf_engine.rollout import Rollout
+from rlhf_engine.rollout import Rollout, as_sampled
 from rlhf_engine.soft_words import Row, SoftWords
 
 PRIOR = 0.1
@@ -161,14 +160,9 @@ class LiveReward:
         """[K, D] of an event's responses, the person's own text of an edit as the last."""
         if event.id not in self.read:
             texts = [*event.responses, event.value] if event.kind == "edit" else event.responses
-            self.read[event.id] = self.words.read([self._row(event, text) for text in texts])
+            self.read[event.id] = self.words.read([as_sampled(self.backbone, event.prompt, text, event.sampling, self.config.max_tokens)
+                                                   for text in texts])
         return self.read[event.id]
-
-    def _row(self, event: Event, text: str) -> Row:
-        found = encode_example(self.backbone.tokenizer, event.prompt, text, self.backbone.stop_ids, max_tokens=self.config.max_tokens)
-        # A response that was cut off at its longest has no end token, here as in a rollout.
-        cut = len(found.completion_ids) > event.sampling.get("max_new_tokens", len(found.completion_ids))
-        return found.prompt_ids, found.completion_ids[:-1] if cut else found.completion_ids
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.encoding import Prompt
+from rlhf_engine.encoding import Prompt, encode_example
 from rlhf_engine.generate import nothing, text_of
 from rlhf_engine.logprobs import Tokens, pad_right, read_tokens, response_positions
 from rlhf_engine.training import micro_batches
@@ -43,6 +43,14 @@ class Rollout:
 
 RewardFunction = Callable[[Rollout], torch.Tensor]
 """Scores [B] of the responses, or [B, R]: what each of their tokens adds to them."""
+
+
+def as_sampled(backbone: Backbone, prompt: Prompt, response: str, sampling: dict, max_tokens: int) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of a response that was sampled once and is a text now, as a rollout holds them: one that was cut off at
+    the longest that its `sampling` allowed has no end token."""
+    found = encode_example(backbone.tokenizer, prompt, response, backbone.stop_ids, max_tokens=max_tokens)
+    cut = len(found.completion_ids) > sampling.get("max_new_tokens", len(found.completion_ids))
+    return found.prompt_ids, found.completion_ids[:-1] if cut else found.completion_ids
 
 
 def make_rollout(backbone: Backbone, prompts: list[Prompt], asked: list[list[int]], answers: list[list[int]]) -> Rollout:

@@ -48,7 +48,7 @@ class Splitter:
         # One more for ids that a base has and its tokenizer does not.
         self.spelled = torch.tensor([*spelled, False])
         self.continues = self.spelled & ~torch.tensor([*starts, False]) & any(starts)
-        """[V]: whether a token spells (part of) a word, and whether it goes on with that of the token before it, if that spells one, too."""
+        """[V]: whether a token spells (part of) a word, and whether it goes on with that of the token before it, if that spells one."""
 
     def ends(self, tokens: list[int]) -> torch.Tensor:
         """[T]: whether a word ends with a token. The last one ends what there is."""

@@ -6,10 +6,9 @@ model says what it would be worth on all that the policy writes from then on.
 
 import torch
 
-from rlhf_engine.encoding import encode_example
 from rlhf_engine.events import Event
 from rlhf_engine.ppo import PPO
-from rlhf_engine.rollout import Rollout, make_rollout
+from rlhf_engine.rollout import Rollout, as_sampled, make_rollout
 
 
 class Tamer(PPO):
@@ -26,15 +25,11 @@ class Tamer(PPO):
         return super().advance() if self.voted else {}
 
     def draw(self) -> Rollout:
-        prompts, rows = [], []
-        for event in self.voted:
-            for text in event.responses:
-                found = encode_example(self.backbone.tokenizer, event.prompt, text, self.backbone.stop_ids, max_tokens=self.max_tokens)
-                rows.append((found.prompt_ids, found.completion_ids[:self.config.max_new_tokens]))
-                prompts.append(event.prompt)
+        shown = [(event, text) for event in self.voted for text in event.responses]
+        rows = [as_sampled(self.backbone, event.prompt, text, event.sampling, self.max_tokens) for event, text in shown]
         self.scores = torch.tensor([score for event in self.voted for score in verdicts(event)])
         self.voted = []
-        return make_rollout(self.backbone, prompts, *map(list, zip(*rows)))
+        return make_rollout(self.backbone, [event.prompt for event, _ in shown], *map(list, zip(*rows)))
 
     def told(self, rollout: Rollout) -> torch.Tensor:
         """[B]: the verdicts on what was drawn; nobody has voted on the samples of the reference."""

@@ -102,8 +102,8 @@ class Teach(Trainer):
     def told(self, rollout: Rollout) -> torch.Tensor:
         """The reward as PPO is told it [B, R], and what the labeler itself thinks of the same responses."""
         if score := self.labeler.score:
-            found = torch.tensor([score(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)], dtype=torch.double)
-            self.gold = [*self.gold[:1], found]
+            found = [score(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
+            self.gold = [*self.gold[:1], torch.tensor(found, dtype=torch.double)]
         return self.reward(rollout)
 
     def waits(self) -> str:
@@ -162,8 +162,8 @@ class Teach(Trainer):
         if not events:
             return
         if self.labeler.unread() is None:  # what people were asked, and said, is in queries.jsonl and in the store
-            self.samples += [{"step": max(self.step, 1), "prompt": event.prompt, "response": event.responses[0], "responses": list(event.responses),
-                              "vote": event.value} for event in events]
+            self.samples += [{"step": max(self.step, 1), "prompt": event.prompt, "response": event.responses[0],
+                              "responses": list(event.responses), "vote": event.value} for event in events]
         if isinstance(self.ppo, Tamer):
             self.ppo.voted = [*self.ppo.voted, *events]
         self.last_vote = max(self.step, 1)

@@ -14,6 +14,7 @@ from rlhf_engine.events import Event
 from rlhf_engine.labelers import BUILT_IN, Simulated, find_function
 from rlhf_engine.live_reward import SOFT, LiveReward, fit, fit_sparse
 from rlhf_engine.queries import Query
+from rlhf_engine.rollout import as_sampled
 from rlhf_engine.runs import Run
 from rlhf_engine.stages import make_trainer
 from rlhf_engine.teach import Teach, is_tie
@@ -242,12 +243,11 @@ def test_members_weigh_the_votes_each_in_its_way(tiny_llama):
 
 
 def test_a_cut_off_response_has_no_end_token_in_a_vote_either(tiny_llama):
-    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    backbone = Backbone.load(str(tiny_llama))
     text, = sentences(1, seed=5)
     full = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
     for longest, ended in ((len(full), False), (len(full) + 1, True)):
-        event = Event(f"{longest}", "thumb", PROMPTS[0], (text,), "up", sampling={"max_new_tokens": longest})
-        _, response = reward._row(event, text)
+        _, response = as_sampled(backbone, PROMPTS[0], text, {"max_new_tokens": longest}, 100)
         assert (response[-1] in backbone.stop_ids) == ended and response[:len(full)] == full
 
 
