@@ -166,3 +166,54 @@ NOTHING_TO_SAY = "Write a message first."
 # launch
 READY = "RLHF Playground is ready on {url} (Ctrl-C ends it)"
 LEFT_RUNNING = "{name} goes on without the page; start the playground again to see it, or stop it there"
+
+# data
+DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
+FILES_ABOUT = "What a run would learn from: see what a file is taken for before anything starts, and read its rows."
+DATA_LABEL, DATA_INFO = "Data", "Bundled, an uploaded file, or a Hub id such as `trl-lib/tldr`."
+KIND_LABEL, KIND_AUTO = "Read as", "What it is"
+KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
+KIND_CHOICES = {"prompts": "Prompts (PPO, Teach)", "demonstrations": "Demonstrations (SFT)", "preferences": "Preferences (reward)"}
+BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
+                "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
+SUBSET_LABEL, SPLIT_LABEL = "Subset", "Split"
+READ_HUB = "Read from the Hub"
+ASK_HUB = "{name} is on the Hub: press “Read from the Hub” to fetch it."
+NO_DATA_CHOSEN = "choose data: bundled, an uploaded file, or a Hub id"
+UNREADABLE = "{name}: cannot be read ({error}); upload it again, or choose another file"
+IN_THE_DATA = "What is in this data"
+ROWS, ROWS_OF = "{count:,} rows", "of {total:,} in the file"
+BECOMES, FROM_COLUMN, MEDIAN_LENGTH, LONGEST = "Becomes", "From", "Median characters", "Longest"
+TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected", "response": "responses"}
+COLUMN = "column {name}"
+LAST_ASKED = "column {name}, up to the last user turn"
+TURN_BEFORE, TURN_LAST = "column {name}, before its last assistant turn", "column {name}, its last assistant turn"
+INSTRUCTED = "column instruction, with the column input below it where there is one"
+COLUMN_OF = {
+    "prompts": {"all": ("prompt",), "instruction": {"prompt": INSTRUCTED},
+                **{name: {"prompt": LAST_ASKED.format(name=name)} for name in ("messages", "conversations", "chosen")}},
+    "demonstrations": {"all": ("prompt", "completion"), "text": {"prompt": "nothing: plain language modelling", "completion": "column text"},
+                       "instruction + output": {"prompt": INSTRUCTED, "completion": "column output"},
+                       **{name: {"prompt": TURN_BEFORE.format(name=name), "completion": TURN_LAST.format(name=name)}
+                          for name in ("messages", "conversations")}},
+    "preferences": {"all": ("prompt", "chosen", "rejected", "response"),
+                    "conversations + chosen + rejected": {"prompt": "column conversations"},
+                    "messages + chosen + rejected": {"prompt": "column messages"},
+                    "chosen + rejected": {"prompt": "what chosen and rejected share", "chosen": "column chosen, from where they part",
+                                          "rejected": "column rejected, from where they part"},
+                    "prompt + responses + ranking": {"response": "column responses; the column ranking says which is best (1)"},
+                    "prompt + responses + scores": {"response": "column responses; the highest in the column scores is best"}}}
+"""Where the texts of a row come from, by the columns that were read; what is not named here comes from the column of its name."""
+ALSO_USED = {"prompts": {"input": "The column input stands below the instruction."},
+             "demonstrations": {"input": "The column input stands below the instruction.",
+                                "label": "Rows whose label is false are left out."},
+             "preferences": {"margin": "The column margin says by how much the chosen one should win."}}
+UNUSED = "Columns that are not used: {names}."
+ONLY_FIRST = "Only the first {count:,} rows were read, to be looked at; a run reads them all."
+NO_ROW_MATCHES = "No row holds this text."
+ROW_NUMBER, RANK = "row {number}", "rank {rank:g}"
+NO_PROMPT = "(no prompt)"
+CLIPPED = "{count:,} more characters"
+FILTER_LABEL, FILTER_PLACEHOLDER = "Filter by text", "Words that a row holds"
+PAGE_LABEL, PREVIOUS, NEXT = "Page", "Previous", "Next"
+PAGE_OF = "{first:,} to {last:,} of {count:,}, page {page:,} of {pages:,}"
