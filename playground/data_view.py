@@ -1,6 +1,5 @@
 """What a data file is taken for, as HTML: its kind, which column became what, how long the texts are, what was left out, and the rows."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +16,6 @@ from rlhf_engine.models import ASSETS
 BUNDLED = {"bundled-prompts": "prompts.jsonl", "bundled-heldout": "prompts-heldout.jsonl",
            "bundled-demonstrations": "demonstrations.jsonl", "bundled-preferences": "preferences.jsonl"}
 KIND_OF_STAGE = {"sft": "demonstrations", "reward": "preferences", "ppo": "prompts", "teach": "prompts"}
-AT_ONCE = 20
-"""Rows on a page."""
 MOST = 100_000
 """Rows that are read, at most, to be looked at."""
 CLIP = 1500
@@ -38,6 +35,11 @@ class Source:
     @property
     def hub(self) -> bool:
         return not Path(self.place).is_absolute()
+
+    @property
+    def key(self) -> str:
+        """What a browser that asked for a Hub data set keeps: it has been asked for once."""
+        return "\n".join((self.place, self.subset, self.split))
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,12 @@ def matching(look: Look, wanted: str) -> list[int]:
     return [i for i, row in enumerate(look.rows) if not wanted or any(wanted in said.casefold() for _, said in texts(row))]
 
 
-def pages_of(count: int) -> int:
-    return max(1, math.ceil(count / AT_ONCE))
-
-
 # -- HTML ------------------------------------------------------------------------------------------------------------
+
+def remark(line: str) -> str:
+    """In place of rows, why there are none."""
+    return f'<p class="empty" role="status">{text(line)}</p>'
+
 
 def preview(look: Look, count: int = 3) -> str:
     """The mapping, and the first rows."""
