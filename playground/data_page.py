@@ -26,7 +26,7 @@ class Files:
             self.kind = Choice(kinds, value="", label=s.KIND_LABEL, info=s.KIND_INFO, min_width=200, elem_id="data-kind")
             self.wanted = gr.Textbox(label=s.FILTER_LABEL, placeholder=s.FILTER_PLACEHOLDER, info=s.FILTER_INFO, min_width=200,
                                      elem_id="data-filter")
-        with gr.Group(visible=False) as self.hub, gr.Row():
+        with gr.Row(visible=False, elem_classes="hub") as self.hub:
             self.subset = gr.Textbox(label=s.SUBSET_LABEL, min_width=140, elem_id="data-subset")
             self.split = gr.Textbox(label=s.SPLIT_LABEL, min_width=140, elem_id="data-split")
             self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, elem_id="data-read-hub")

@@ -26,9 +26,11 @@ class DataPreview:
         inputs, outputs = {stage, self.opened, self.fetched, *fields}, [self.opened, self.fetched, self.html, self.fetch]
         accordion.expand(lambda values: {self.opened: True, **self._show(values)}, inputs, outputs, **LOCAL)
         accordion.collapse(lambda: False, None, self.opened, **LOCAL)
-        gr.on([part.change for part in (stage, *fields)], lambda values: self._show(values) if values[self.opened] else gr.skip(),
-              inputs, outputs, **LOCAL)
+        gr.on([part.change for part in (stage, *fields)], self._show_if_open, inputs, outputs, **LOCAL)
         self.fetch.click(self._fetch, inputs, outputs, show_progress_on=self.html, **HUB)
+
+    def _show_if_open(self, values: dict) -> dict:
+        return self._show(values) if values[self.opened] else gr.skip()
 
     def _show(self, values: dict) -> dict:
         try:

@@ -141,7 +141,7 @@ def sums(found: Sums) -> str:
     kinds = [s.COUNT_OF.format(count=found.kinds[kind], kind=name) for kind, name in s.KINDS_NAMED.items() if found.kinds[kind]]
     if found.gone:
         kinds.append(s.COUNT_OF.format(count=found.gone, kind=s.TAKEN_BACK))
-    lines = [s.VOTES_IN_ALL.format(count=found.all.votes, voters=len(found.voters)), *kinds]
+    lines = [s.COUNT_OF.format(count=found.all.votes, kind=s.VOTES), s.COUNT_OF.format(count=len(found.voters), kind=s.VOTERS), *kinds]
     if found.all.seconds:
         lines.append(s.MEDIAN_SECONDS.format(seconds=found.all.seconds))
     chips = "".join(f"<li>{text(line)}</li>" for line in lines)
