@@ -26,10 +26,10 @@ class Files:
             self.kind = Choice(kinds, value="", label=s.KIND_LABEL, info=s.KIND_INFO, min_width=200, elem_id="data-kind")
             self.wanted = gr.Textbox(label=s.FILTER_LABEL, placeholder=s.FILTER_PLACEHOLDER, info=s.FILTER_INFO, min_width=200,
                                      elem_id="data-filter")
-        with gr.Row(visible=False, elem_classes="hub") as self.hub:
-            self.subset = gr.Textbox(label=s.SUBSET_LABEL, min_width=140, elem_id="data-subset")
-            self.split = gr.Textbox(label=s.SPLIT_LABEL, min_width=140, elem_id="data-split")
-            self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, elem_id="data-read-hub")
+        with gr.Row(elem_classes="hub"):
+            self.subset = gr.Textbox(label=s.SUBSET_LABEL, min_width=140, visible=False, elem_id="data-subset")
+            self.split = gr.Textbox(label=s.SPLIT_LABEL, min_width=140, visible=False, elem_id="data-split")
+            self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub")
         self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="data-upload")
         self.summary = gr.HTML("", elem_id="data-summary", container=True, padding=True, apply_default_css=False)
         self.rows = gr.HTML("", elem_id="data-rows", apply_default_css=False)
@@ -52,7 +52,7 @@ class Files:
 
     @property
     def outputs(self) -> list:
-        return [self.source, self.hub, self.summary, self.rows, *self.pager.parts]
+        return [self.source, self.subset, self.split, self.fetch, self.summary, self.rows, *self.pager.parts]
 
     def _choices(self) -> list[tuple[str, str]]:
         files = [(name, name) for name in self.workspace.data_choices() if name != "bundled"]
@@ -60,10 +60,10 @@ class Files:
 
     def _show(self, values: dict, page: int = 1) -> dict:
         """The rows of a page, or in place of them what is wrong."""
-        blank = {self.summary: "", self.rows: "", self.hub: gr.update(visible=False), **self.pager.show(1, 0)}
+        blank = {self.summary: "", self.rows: "", **self.pager.show(1, 0), **self._hub(False)}
         try:
             source = data_view.source_of(self.workspace, values[self.source], "", values[self.subset], values[self.split])
-            blank[self.hub] = gr.update(visible=source.hub)
+            blank |= self._hub(source.hub)
             if source.hub and values[self.fetched] != source.key:
                 return blank | {self.summary: data_view.remark(s.ASK_HUB.format(name=source.name))}
             look = data_view.look_at(source, values[self.kind])
@@ -72,6 +72,9 @@ class Files:
         places = data_view.matching(look, values[self.wanted])
         shown = places[slice_of(page, len(places))]
         return blank | {self.summary: data_view.summary(look), self.rows: data_view.rows(look, shown), **self.pager.show(page, len(places))}
+
+    def _hub(self, visible: bool) -> dict:
+        return {part: gr.update(visible=visible) for part in (self.subset, self.split, self.fetch)}
 
     def _fetch(self, values: dict) -> dict:
         try:

@@ -50,6 +50,7 @@ class Feedback:
         self.votes = feedback_view.Votes(elem_id="feedback-votes")
         self.pager = Pager("feedback")
         self.opened, self.shown = gr.State(False), gr.State({})
+        self.opened.elem_id, self.shown.elem_id = "feedback-opened", "feedback-shown"  # to tell them from the page's own
         self._wire(tab)
 
     def _wire(self, tab: gr.Tab) -> None:

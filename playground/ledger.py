@@ -15,8 +15,9 @@ from rlhf_engine.events import Event
 from rlhf_engine.feedback import Store
 from rlhf_engine.feedback_export import agreement
 
-PATIENCE = 10
-"""A sum is made anew when it is this many times as old as it took to make: votes that come in keep a tenth of a core busy, at most."""
+CHEAP, PATIENCE = 0.05, 10
+"""A sum that took more processor time than this, in seconds, is made anew when it is that many times as old: votes that come in keep a
+tenth of a core busy, at most."""
 REMEMBERED = 16
 """Filters whose events and sums are kept."""
 NO_RUN, GONE = "-", "gone"
@@ -111,10 +112,11 @@ class Ledger:
         """(the mark of what they were made of, what the wanted events come to); a large store's may be some seconds old."""
         with self._lock:
             mark, made, took, sums = self._sums.get(wanted, (None, 0.0, 0.0, None))
-            start = time.monotonic()
-            if sums is None or (mark != book.mark and start - made > PATIENCE * took):
+            stale = mark != book.mark and (took < CHEAP or time.monotonic() - made > PATIENCE * took)
+            if sums is None or stale:
+                start = time.thread_time()
                 mark, sums = book.mark, summed(self.chosen(book, wanted), book.gone)
-                remember(self._sums, wanted, (mark, time.monotonic(), time.monotonic() - start, sums))
+                remember(self._sums, wanted, (mark, time.monotonic(), time.thread_time() - start, sums))
             return mark, sums
 
     def to_export(self, wanted: Wanted) -> list[Event]:

@@ -15,15 +15,16 @@ class Pager:
     """Built where rows end; `show(page, count)` are its updates, and `slice_of` which rows they are."""
 
     def __init__(self, name: str):
-        with gr.Row(elem_classes="pager", visible=False) as self.row:
-            self.back = gr.Button(s.PREVIOUS, size="sm", min_width=90, elem_id=f"{name}-previous", interactive=False)
-            self.number = gr.Number(1, label=s.PAGE_LABEL, minimum=1, precision=0, min_width=90, container=False, elem_id=f"{name}-page")
-            self.on = gr.Button(s.NEXT, size="sm", min_width=90, elem_id=f"{name}-next", interactive=False)
+        with gr.Row(elem_classes="pager"):
+            self.back = gr.Button(s.PREVIOUS, size="sm", min_width=90, elem_id=f"{name}-previous", visible=False)
+            self.number = gr.Number(1, label=s.PAGE_LABEL, minimum=1, precision=0, min_width=90, container=False, visible=False,
+                                    elem_id=f"{name}-page")
+            self.on = gr.Button(s.NEXT, size="sm", min_width=90, elem_id=f"{name}-next", visible=False)
         self.place = gr.HTML("", elem_id=f"{name}-place", apply_default_css=False)
 
     @property
     def parts(self) -> list:
-        return [self.row, self.back, self.number, self.on, self.place]
+        return [self.back, self.number, self.on, self.place]
 
     def wire(self, show: Callable[[dict, int], dict], inputs: set, outputs: list, **options) -> None:
         """`show(values, page)` gives the updates of `outputs`; `inputs` need not name the pager."""
@@ -37,8 +38,9 @@ class Pager:
         page, pages = within(page, count), pages_of(count)
         where = slice_of(page, count)
         line = s.PAGE_OF.format(first=where.start + 1, last=where.stop, count=count, page=page, pages=pages) if count else ""
-        return {self.row: gr.update(visible=pages > 1), self.number: page,
-                self.back: gr.update(interactive=page > 1), self.on: gr.update(interactive=page < pages),
+        many = pages > 1
+        return {self.number: gr.update(value=page, visible=many), self.back: gr.update(visible=many, interactive=page > 1),
+                self.on: gr.update(visible=many, interactive=page < pages),
                 self.place: f'<p class="facts" role="status">{line}</p>' if line else ""}
 
 
