@@ -66,7 +66,7 @@ class Files:
             blank |= self._hub(source.hub)
             if source.hub and values[self.fetched] != source.key:
                 return blank | {self.summary: data_view.remark(s.ASK_HUB.format(name=source.name))}
-            look = data_view.look_at(source, values[self.kind])
+            look = data_view.look_at(source, values[self.kind] if values[self.kind] in s.KIND_CHOICES else "")
         except UserError as error:
             return blank | {self.summary: views.notice(str(error))}
         places = data_view.matching(look, values[self.wanted])

@@ -54,7 +54,7 @@ class Look:
 
 def source_of(workspace: Workspace, value: str, kind: str = "", subset: str = "", split: str = "") -> Source:
     """What a data field names: a key of `BUNDLED`, `bundled` (of a kind), a file of the workspace, or a Hub id. Raises UserError."""
-    value = (value or "").strip()
+    value = str(value or "").strip()
     if value == "bundled":
         value = f"bundled-{kind or 'prompts'}"
     if value in BUNDLED:
@@ -62,7 +62,7 @@ def source_of(workspace: Workspace, value: str, kind: str = "", subset: str = ""
     if not value:
         raise UserError(s.NO_DATA_CHOSEN)
     place = workspace.data(value)
-    return Source(workspace.name_of(place), place, (subset or "").strip(), (split or "").strip())
+    return Source(workspace.name_of(place), place, str(subset or "").strip(), str(split or "").strip())
 
 
 def look_at(source: Source, kind: str = "", limit: int = MOST) -> Look:

@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from playground import strings as s
@@ -30,8 +31,9 @@ def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[P
         raise UserError(s.EXPORT_NOTHING.format(votes=len(votes)))
     place = folder / f"feedback-{secrets.token_hex(16)}"
     for old in folder.glob("feedback-*"):
-        if time.time() - old.stat().st_mtime > KEPT:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # another request may have removed it
+            if time.time() - old.stat().st_mtime > KEPT:
+                shutil.rmtree(old)
     path = place / f"{what}.{ending}"
     try:
         place.mkdir(parents=True)

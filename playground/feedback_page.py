@@ -114,7 +114,7 @@ class Feedback:
         return changes | {self.shown: marks}
 
     def _wanted(self, values: dict) -> Wanted:
-        return Wanted(*((values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text)))
+        return Wanted(*(str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text)))
 
     def _names(self) -> dict[str, str]:
         """Names of the runs by the ids under which the store has them."""
@@ -139,7 +139,8 @@ class Feedback:
     def _export(self, values: dict) -> dict:
         folder = Path(self.download.GRADIO_CACHE)
         try:
-            path, done = exchange.export(self.ledger.to_export(self._wanted(values)), values[self.what], values[self.ending], folder)
+            events = self.ledger.to_export(self._wanted(values))
+            path, done = exchange.export(events, str(values[self.what]), str(values[self.ending]), folder)
         except UserError as error:
             return {self.download: gr.update(visible=False), self.outcome: views.notice(str(error))}
         label = s.DOWNLOAD.format(name=path.name)

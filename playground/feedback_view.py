@@ -26,7 +26,7 @@ class Votes(gr.HTML):
 
 
 TAKE_BACK = """
-let armed = null, timer = 0;
+let armed = null;
 const rest = () => {
   if (armed) { armed.textContent = armed.dataset.calm; armed.classList.remove('armed'); }
   armed = null;
@@ -35,21 +35,20 @@ element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-event]');
   // The second half of a double click is no second thought.
   if (!button || event.detail > 1 || button.disabled) return;
-  clearTimeout(timer);
   if (armed !== button) {
     rest();
     armed = button;
     button.dataset.calm = button.textContent;
     button.textContent = button.dataset.sure;
     button.classList.add('armed');
-    timer = setTimeout(rest, 5000);
     return;
   }
   armed = null;
   button.disabled = true;
   trigger('retract', {event: button.dataset.event, retract: button.dataset.retract});
 });
-watch('value', () => { armed = null; clearTimeout(timer); });
+element.addEventListener('focusout', rest);
+watch('value', () => { armed = null; });
 """
 
 

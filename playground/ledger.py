@@ -166,12 +166,12 @@ def summed(events: list[Event], gone: frozenset[str] = frozenset()) -> Sums:
     own: dict[str, list[Event]] = {}
     for event in live:
         own.setdefault(event.voter, []).append(event)
-    voters = sorted((voter_of(name, votes) for name, votes in own.items()), key=lambda voter: (-voter.votes, voter.name))
-    return Sums(voter_of("", live), voters, Counter(event.kind for event in live), Counter(event.run for event in events),
+    voters = sorted((tally(name, votes) for name, votes in own.items()), key=lambda voter: (-voter.votes, voter.name))
+    return Sums(tally("", live), voters, Counter(event.kind for event in live), Counter(event.run for event in events),
                 len(events) - len(live), agreement(reversed(live)))
 
 
-def voter_of(name: str, votes: list[Event]) -> Voter:
+def tally(name: str, votes: list[Event]) -> Voter:
     seconds = [event.seconds for event in votes if event.seconds]
     guesses = [event.guessed for event in votes if event.guessed is not None]
     return Voter(name, len(votes), median(seconds) if seconds else None, len(guesses), sum(guesses))
