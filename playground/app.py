@@ -13,6 +13,7 @@ from playground import views
 from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
+from playground.data_page import DataPage
 from playground.teach import TeachPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage, changed
@@ -38,8 +39,10 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 train = TrainPage(workspace, worker, notice)
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, notice)
+            with gr.Tab(s.DATA, id="data"):
+                data = DataPage(workspace, voter, notice)
         Api(workspace, worker, ballot)
-        pages = (teach, train, chat)
+        pages = (teach, train, chat, data)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()

@@ -212,3 +212,105 @@ NOTHING_TO_SAY = "Write a message first."
 # launch
 READY = "RLHF Playground is ready on {url} (Ctrl-C ends it)"
 LEFT_RUNNING = "{name} goes on without the page; start the playground again to see it, or stop it there"
+
+# data
+DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
+FILES_ABOUT = "What a run would learn from: see what a file is taken for before anything starts, and read its rows."
+DATA_LABEL, DATA_INFO = "Data", "Bundled, an uploaded file, or a Hub id such as `trl-lib/tldr`."
+KIND_LABEL, KIND_INFO, KIND_AUTO = "Read as", "Each stage reads one kind; many files hold several.", "What it is"
+KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
+KIND_CHOICES = {"prompts": "Prompts (PPO, Teach)", "demonstrations": "Demonstrations (SFT)", "preferences": "Preferences (reward)"}
+BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
+                "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
+SUBSET_LABEL, SPLIT_LABEL = "Subset", "Split"
+READ_HUB = "Read from the Hub"
+UPLOADED_DATA = "{name} is in the workspace; the Train page offers it, too."
+ASK_HUB = "{name} is on the Hub: press “Read from the Hub” to fetch it."
+NO_DATA_CHOSEN = "choose data: bundled, an uploaded file, or a Hub id"
+UNREADABLE = "{name}: cannot be read ({error}); upload it again, or choose another file"
+IN_THE_DATA = "What is in this data"
+ROWS, ROWS_OF = "rows: {count:,}", "of {total:,} in the file"
+BECOMES, FROM_COLUMN, MEDIAN_LENGTH, LONGEST = "Becomes", "From", "Median characters", "Longest"
+TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected", "response": "responses"}
+COLUMN = "column {name}"
+LAST_ASKED = "column {name}, up to the last user turn"
+TURN_BEFORE, TURN_LAST = "column {name}, before its last assistant turn", "column {name}, its last assistant turn"
+INSTRUCTED = "column instruction, with the column input below it where there is one"
+COLUMN_OF = {
+    "prompts": {"all": ("prompt",), "instruction": {"prompt": INSTRUCTED},
+                **{name: {"prompt": LAST_ASKED.format(name=name)} for name in ("messages", "conversations", "chosen")}},
+    "demonstrations": {"all": ("prompt", "completion"),
+                       "text": {"prompt": "nothing: plain language modelling", "completion": "column text"},
+                       "instruction + output": {"prompt": INSTRUCTED, "completion": "column output"},
+                       **{name: {"prompt": TURN_BEFORE.format(name=name), "completion": TURN_LAST.format(name=name)}
+                          for name in ("messages", "conversations")}},
+    "preferences": {"all": ("prompt", "chosen", "rejected", "response"),
+                    "conversations + chosen + rejected": {"prompt": "column conversations"},
+                    "messages + chosen + rejected": {"prompt": "column messages"},
+                    "chosen + rejected": {"prompt": "what chosen and rejected share", "chosen": "column chosen, from where they part",
+                                          "rejected": "column rejected, from where they part"},
+                    "prompt + responses + ranking": {"response": "column responses; the column ranking says which is best (1)"},
+                    "prompt + responses + scores": {"response": "column responses; the highest in the column scores is best"}}}
+"""Where the texts of a row come from, by the columns that were read; what is not named here comes from the column of its name."""
+ALSO_USED = {"prompts": {"input": "The column input stands below the instruction."},
+             "demonstrations": {"input": "The column input stands below the instruction.",
+                                "label": "Rows whose label is false are left out."},
+             "preferences": {"margin": "The column margin says by how much the chosen one should win."}}
+UNUSED = "Columns that are not used: {names}."
+ONLY_FIRST = "Only the first {count:,} rows were read, to be looked at; a run reads them all."
+NO_ROW_MATCHES = "No row holds this text."
+ROW_NUMBER, RANK = "row {number}", "rank {rank:g}"
+NO_PROMPT = "(no prompt)"
+CLIPPED = "{count:,} more characters"
+FILTER_LABEL, FILTER_INFO, FILTER_PLACEHOLDER = "Filter by text", "Of the prompt or an answer, in either case.", "Words that a row holds"
+PAGE_LABEL, PREVIOUS, NEXT = "Page", "Previous", "Next"
+PAGE_OF = "{first:,} to {last:,} of {count:,}, page {page:,} of {pages:,}"
+FEEDBACK_ABOUT = ("Every vote, newest first. Votes are never erased: one that is taken back is marked so, and nothing learns from it "
+                  "any more.")
+RUN_FILTER, KIND_FILTER, VOTER_FILTER = "Run", "Kind", "Voter"
+ALL_RUNS, ALL_KINDS, ALL_VOTERS = "All runs", "All kinds", "All voters"
+TEXT_FILTER, TEXT_PLACEHOLDER = "Text", "Any words"
+KIND_NAMES = {"comparison": "comparison", "ranking": "ranking", "thumb": "thumb", "score": "score", "edit": "edit"}
+KINDS_NAMED = {"comparison": "comparisons", "ranking": "rankings", "thumb": "thumbs", "score": "scores", "edit": "edits"}
+NO_FEEDBACK = "No vote yet. They come from the Vote and Chat tabs, or from a preference file that you import here."
+NO_VOTE_MATCHES = "No vote passes these filters."
+NO_SUCH_EVENT = "there is no such vote in the store (any more)"
+EVENT_NUMBER = "vote {number:,}"
+AT_STEP, BY_VOTER, TOOK = "step {step:,}", "by {voter}", "{seconds:.1f} s"
+RUN_GONE, OF_NO_RUN, NOBODY = "{run} (its folder is gone)", "no run", "nobody"
+GUESSED_IT, GUESSED_NOT = "the reward had guessed it", "the reward had guessed otherwise"
+TAKEN_BACK, TAKE_BACK, TAKE_BACK_SURE = "taken back", "Take back", "Really take back?"
+RETRACTED = "Vote {number:,} is taken back."
+ANSWER, CHOSEN, REWARD_SCORE, WRITTEN_INSTEAD = "answer {place}", "✓ chosen", "reward {score:.2f}", "✓ written instead"
+THUMBED = {"up": "Thumb up", "down": "Thumb down"}
+SCORED, EDITED, ORDERED = "{score} of 7", "Wrote a better answer", "From best to worst: {order}"
+SAID_WINS = ("Answer {place} is better", "Answer {place} is best")
+COUNT_OF = "{kind}: {count:,}"
+VOTERS = "voters"
+MEDIAN_SECONDS = "median time: {seconds:.1f} s"
+VOTER_TITLE, VOTES_TITLE, SECONDS_TITLE, REWARD_TITLE = "Voter", "Votes", "Median seconds", "Reward had guessed"
+MORE_VOTERS = "and {count:,} more"
+SHARE_OF = "{share:.0%} of {count:,}"
+AGREE = "Pairs of answers that several voters judged: {pairs:,}. Two voters agree on {share:.0%} of them."
+AGREE_KAPPA = "Beyond chance that is a kappa of {kappa:.2f} (1 is always, 0 is no more than by chance)."
+AGREE_TIES = "All of these are ties."
+AGREE_NONE = "No two voters have judged the same pair of answers yet, so there is no agreement to measure."
+REWARD_AGREED = "The reward model had guessed {guessed:,} of {guesses:,} votes ({share:.0%}) by the scores it gave when it asked."
+REWARD_SILENT = "The reward model had no opinion on any of these before they were asked."
+IN_AND_OUT = "Import and export"
+EXPORT_WHAT, EXPORT_AS, EXPORT_MAKE = "Export", "File format", "Make the file"
+EXPORTS = {"pairs": "Pairs (prompt, chosen, rejected)", "groups": "Groups of answers with their ranks",
+           "thumbs": "Thumbs (prompt, completion, label)", "demonstrations": "Demonstrations (from edits)",
+           "ratings": "Scores (prompt, completion, score)", "events": "All events, as stored"}
+EXPORT_FILES = {"jsonl": "JSONL", "parquet": "Parquet"}
+EXPORT_INFO = "Of the votes that pass the filters. “All events” is the one that loses nothing and can be imported again."
+EXPORTED = "Rows: {rows:,}, from votes: {votes:,}."
+EXPORT_LEFT = "Votes that make no such row: {left:,}."
+NO_SUCH_EXPORT = "there is no export of {what!r} as {ending!r}"
+NO_EXPORT = "no file can be made for the download ({error}); make room, then try again"
+EXPORT_NOTHING = "none of these {votes:,} votes makes a row of this kind; choose another, or other filters"
+DOWNLOAD = "Download {name}"
+IMPORT = "Import preferences or exported events (.jsonl, .json, .csv, .parquet)"
+IMPORTED = "{name}: {new:,} of {count:,} {what} are new in the store"
+IMPORT_KNOWN = "{known:,} were there already"
+IMPORT_KINDS = {"events": "events", "preferences": "preferences"}

@@ -18,6 +18,10 @@ from rlhf_engine.queries import find_query
 from rlhf_engine.runs import Run
 
 
+HEIGHT = 205
+"""Of a plot, in pixels. A plot that is hidden at first has to be told when it is shown."""
+
+
 class TeachPage:
     def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.worker, self.ballot, self.voter, self.notice = workspace, worker, ballot, voter, notice
@@ -39,7 +43,7 @@ class TeachPage:
                     self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="vote-run", visible=False)
                     self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
                     with gr.Column(elem_classes="plot-grid single"):
-                        self.plots = [LivePlot(figures.empty(), height=205, elem_id=f"vote-plot-{i + 1}", visible=i < 2) for i in range(3)]
+                        self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2) for i in range(3)]
             with gr.Accordion(s.FIXED, open=True):
                 self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
             with gr.Accordion(s.EXTREMES, open=True):
@@ -163,7 +167,7 @@ class TeachPage:
         if entry is None:
             return {self.status: gr.update(value="", visible=False), self.effect: vote_views.effect([]), self.fixed: vote_views.fixed([]),
                     self.extremes: vote_views.extremes([]), self.formulas: vote_views.formulas({}, []),
-                    **{plot: gr.update(value=figures.empty(), visible=place < 2) for place, plot in enumerate(self.plots)}}
+                    **{plot: gr.update(value=figures.empty(), visible=place < 2, height=HEIGHT) for place, plot in enumerate(self.plots)}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, journal, samples = run.metrics(), run.journal(), run.samples()
         votes = self.ballot.store.events(run=run.id) if config["labeler"] == PERSON else []
@@ -172,7 +176,7 @@ class TeachPage:
                 self.effect: vote_views.effect(journal, config["choices"], vote_views.wins(metrics, votes)),
                 self.fixed: vote_views.fixed(samples), self.extremes: vote_views.extremes(samples),
                 self.formulas: vote_views.formulas(config, metrics),
-                **{plot: gr.update(value=figure, visible=True) if figure else gr.update(visible=False)
+                **{plot: gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
                    for plot, figure in zip(self.plots, drawn)}}
 
 

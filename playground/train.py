@@ -8,6 +8,7 @@ from playground import figures, views
 from playground import strings as s
 from playground.api import ask
 from playground.ballot import PERSON
+from playground.data_preview import DataPreview
 from playground.form import Choice, Form, command_line
 from playground.plots import LivePlot
 from playground.workspace import Entry, Workspace
@@ -39,6 +40,7 @@ class TrainPage:
             with gr.Column(visible=stage == "sft") as self.groups[stage]:
                 gr.Markdown(s.ABOUT[stage], latex_delimiters=MATH, elem_classes="about", container=False)
                 self.forms[stage] = Form(stage, self.workspace)
+        self.preview = DataPreview(self.workspace, self.stage, self.forms)
         self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start")
         self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload")
         with gr.Accordion(s.AS_COMMAND, open=False):

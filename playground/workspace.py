@@ -145,6 +145,10 @@ class Workspace:
         """A base model as the worker takes it."""
         return self._model(name)
 
+    def data(self, name: str) -> str:
+        """Data as the worker takes it: a path in the workspace, or a Hub id. Raises UserError."""
+        return self._data(name)
+
     def name_of(self, value: str) -> str:
         """The short name of a path inside the workspace; anything else stays."""
         path = Path(value)
@@ -164,20 +168,24 @@ class Workspace:
 
     def _inside(self, value: str, what: str) -> str:
         path = Path(os.path.normpath(self.home / value))
-        if not path.is_relative_to(self.home) or not path.exists() or not path.resolve().is_relative_to(self.home):
+        if not path.is_relative_to(self.home) or not os.path.exists(path) or not path.resolve().is_relative_to(self.home):
             raise UserError(s.OUTSIDE.format(what=what, value=value, home=self.home))
         return str(path)
 
     def _model(self, value: str) -> str:
-        if value == "bundled" or (HUB_ID.fullmatch(value) and not Path(value).exists() and not (self.home / value).exists()):
+        if value == "bundled" or (HUB_ID.fullmatch(value) and not self._is_there(value)):
             return value
         return self._inside(value, "model")
 
     def _data(self, value: str) -> str:
         hub = HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS)
-        if value.startswith("bundled") or (hub and not Path(value).exists() and not (self.home / value).exists()):
+        if value in ("bundled", "bundled-heldout") or (hub and not self._is_there(value)):
             return value
         return self._inside(value, "data")
+
+    def _is_there(self, value: str) -> bool:
+        """Unlike Path's, `os.path.exists` takes a text that is too long for a path."""
+        return os.path.exists(value) or os.path.exists(self.home / value)
 
     def _adapter(self, value: str) -> str:
         if value in ("auto", "none", "bundled"):

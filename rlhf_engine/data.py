@@ -5,7 +5,7 @@ Malformed rows always end the reading. An empty text or turns out of order do so
 public sets hold a few, which nobody can mend, and these are skipped and counted in `Rows.notes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rlhf_engine.columns import COLUMNS, KNOWN, NEVER, RARE, Demonstration, Flaw, Preference, Ranking
 from rlhf_engine.config import UserError
@@ -15,15 +15,20 @@ from rlhf_engine.sources import READABLE, Table, read_table
 
 __all__ = [
     "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "encode_example", "encode_examples", "encode_prompt",
-    "encode_prompts", "preview", "read_demonstrations", "read_preferences", "read_prompts", "render"]
+    "encode_prompts", "preview", "read_demonstrations", "read_preferences", "read_prompts", "read_rows", "render"]
 
 
 class Rows(list):
-    """What a reader returns: a list, with one-line remarks on skipped rows in `notes`, to be shown to the user."""
+    """What a reader returns: a list, with one-line remarks on skipped rows in `notes`, to be shown to the user.
 
-    def __init__(self, items=(), notes: Sequence[str] = ()):
+    Beside it, what the source was taken for: its `kind` and `columns`, the set of columns (`form`, as in `COLUMNS`) that was read,
+    how many rows there are in `total`, and of each that was taken its number there, from 1.
+    """
+
+    def __init__(self, items=(), notes: Sequence[str] = (), *, kind: str = "", form: str = "", columns: Sequence[str] = (), total: int = 0):
         super().__init__(items)
-        self.notes = list(notes)
+        self.notes, self.kind, self.form, self.columns, self.total = list(notes), kind, form, tuple(columns), total
+        self.numbers: list[int] = []
 
 
 def read_prompts(source: str, *, subset: str | None = None, split: str | None = None, limit: int | None = None) -> Rows:
@@ -56,6 +61,14 @@ def read_preferences(source: str, *, subset: str | None = None, split: str | Non
     return _read(source, "preferences", subset, split, limit)
 
 
+def read_rows(source: str, kind: str = "", *, subset: str | None = None, split: str | None = None, limit: int | None = None) -> Rows:
+    """`kind` (prompts, demonstrations or preferences) of a source; "" is what it is: the one of them that uses most of its columns.
+
+    Arguments and errors as for `read_prompts`.
+    """
+    return _read(source, kind, subset, split, limit)
+
+
 def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> str:
     """A row as the model will read it, the answers of a preference or a ranking one below the other."""
     if isinstance(row, Demonstration):
@@ -73,9 +86,9 @@ def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> st
 def _read(source: str, kind: str, subset: str | None, split: str | None, limit: int | None) -> Rows:
     source = str(source)
     if source in ("bundled", "bundled-heldout"):
-        source = _bundled(source, kind)
+        source = _bundled(source, kind or "prompts")
     table, where, notes = read_table(source, subset, split, KNOWN)
-    rows = _convert(table, where, kind, limit)
+    rows = _convert(table, where, kind or _kind_of(table[0], where), limit)
     rows.notes[:0] = notes
     return rows
 
@@ -87,19 +100,39 @@ def _bundled(source: str, kind: str) -> str:
     return str(path)
 
 
+RICHEST = ("preferences", "demonstrations", "prompts")
+"""A source that could be several kinds is the first of these."""
+
+
+def _kind_of(columns: Collection[str], where: str) -> str:
+    if not columns:
+        return RICHEST[-1]  # it holds no rows, which `_convert` will say
+    if kind := next((kind for kind in RICHEST if _forms(kind, columns)), None):
+        return kind
+    wanted = "; ".join(f"{kind}: {', or '.join(COLUMNS[kind])}" for kind in reversed(RICHEST))
+    raise UserError(f"{where}: its columns are {', '.join(columns)}, which make no data; name them, for {wanted}")
+
+
+def _forms(kind: str, columns: Collection[str]) -> list[str]:
+    """The sets of columns that are there, of those that make a kind."""
+    return [form for form in COLUMNS[kind] if set(form.split(" + ")) <= set(columns)]
+
+
 def _convert(table: Table, where: str, kind: str, limit: int | None) -> Rows:
     """Rows with any known set of columns -> objects of `kind`. Raises UserError for missing columns and flawed rows."""
     columns, rows = table
-    fitting = [read for names, read in COLUMNS[kind].items() if set(names.split(" + ")) <= set(columns)]
+    fitting = _forms(kind, columns)
     if not fitting and (columns or len(rows)):
         raise UserError(f"{where}: holds no {kind}, its columns are {', '.join(columns) or '(none)'}; "
                         f"name them {', or '.join(COLUMNS[kind])}")
     if not len(rows):
         raise UserError(f"{where}: holds no rows; fill it, or choose another file or split")
-    result, skipped, rare = Rows(), {}, []
+    convert = COLUMNS[kind][fitting[0]]
+    result, skipped, rare = Rows(kind=kind, form=fitting[0], columns=columns, total=len(rows)), {}, []
     for number, row in enumerate(rows, 1):
         try:
-            result.append(fitting[0](row))
+            result.append(convert(row))
+            result.numbers.append(number)
         except Flaw as flaw:
             skipped.setdefault(flaw.what, []).append(number)
             rare += [(number, flaw)] * (flaw.tolerated == RARE)

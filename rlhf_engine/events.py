@@ -97,6 +97,13 @@ class Event:
             return {"left": (1, 2), "right": (2, 1)}.get(self.value, (1,) * len(self.responses))
         return self.value if self.kind == "ranking" else ()
 
+    @property
+    def guessed(self) -> bool | None:
+        """Whether a best response is what the reward model scored highest; None where there was no order to guess, or no opinion."""
+        if len(set(self.ranks)) < 2 or len(set(self.scores)) < 2:
+            return None
+        return any(rank == 1 and score == max(self.scores) for rank, score in zip(self.ranks, self.scores))
+
 
 def _flaws(event: Event) -> Iterator[str]:
     """What is wrong with an event. Each check relies on those before it, so only the first flaw counts."""

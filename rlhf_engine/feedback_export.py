@@ -69,7 +69,10 @@ def ratings(events: Iterable[Event]) -> list[dict]:
 
 def agreement(events: Iterable[Event]) -> dict:
     """How far voters agree: {"pairs": pairs of responses judged by two voters or more, "agree": mean share of their answers, two at a
-    time, that are the same; None without such pairs}.
+    time, that are the same, "kappa": that beyond chance, (agree - chance) / (1 - chance); None without such pairs, or if all are ties}.
+
+    Chance is that of two voters who are as often undecided as these and otherwise toss a coin: Fleiss' kappa, with the same weight for
+    both responses of a pair, which have no side of their own.
 
     An answer is: the one, the other, or (in a comparison) a tie. Equal ranks in a ranking are no answer: where only the best was asked
     for, nothing was said about the rest. Of several answers of one voter the last counts.
@@ -81,8 +84,13 @@ def agreement(events: Iterable[Event]) -> dict:
             if text != second and (rank != below or event.kind == "comparison"):
                 pair = (json.dumps(event.prompt, sort_keys=True), text, second)
                 answers.setdefault(pair, {})[event.voter] = (rank > below) - (rank < below)
-    shares = [fmean(a == b for a, b in combinations(given.values(), 2)) for given in answers.values() if len(given) > 1]
-    return {"pairs": len(shares), "agree": fmean(shares) if shares else None}
+    shared = [list(given.values()) for given in answers.values() if len(given) > 1]
+    if not shared:
+        return {"pairs": 0, "agree": None, "kappa": None}
+    agree = fmean(fmean(a == b for a, b in combinations(given, 2)) for given in shared)
+    ties = fmean(given.count(0) / len(given) for given in shared)
+    chance = ties**2 + (1 - ties)**2 / 2
+    return {"pairs": len(shared), "agree": agree, "kappa": (agree - chance) / (1 - chance) if chance < 1 else None}
 
 
 # -- files --------------------------------------------------------------------------------------------------------------------
@@ -104,6 +112,18 @@ def export(events: Iterable[Event], path: str | Path) -> None:
             import pyarrow
             from pyarrow.parquet import write_table
             write_table(pyarrow.Table.from_pylist([_flat(event) for event in events], schema=_schema()), temporary)
+
+
+def export_rows(rows: list[dict], path: str | Path) -> None:
+    """Write rows (`pairs`, `groups`, `thumbs` and so on) into a .jsonl or .parquet file, in one motion. Raises UserError."""
+    path = Path(path)
+    with _aside(path) as temporary:
+        if path.suffix == ".jsonl":
+            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        else:
+            import pyarrow
+            from pyarrow.parquet import write_table
+            write_table(pyarrow.Table.from_pylist(_alike(rows)), temporary)
 
 
 def read_events(path: str | Path) -> list[Event]:

@@ -59,6 +59,7 @@ def test_names_become_paths_for_the_worker(workspace):
     ("sft", {"model": "../.."}), ("sft", {"model": "assets/css"}), ("sft", {"adapter": "/tmp"}), ("sft", {"adapter": "../runs/first"}),
     ("sft", {"adapter": "first@step-000099"}), ("sft", {"adapter": "first@../.."}), ("sft", {"output": "../out"}), ("sft", {"output": "/tmp/x"}),
     ("sft", {"output": ".hidden"}), ("ppo", {"reward": "score.py:length"}), ("ppo", {"reward": "/tmp/score.py:length"}), ("ppo", {"reward": ""}),
+    ("sft", {"data": "bundled/../secret.jsonl"}), ("sft", {"data": "bundled.jsonl"}), ("sft", {"data": "x" * 5000}), ("sft", {"model": "x" * 5000}),
     ("ppo", {}), ("sft", {"unknown": 1}), ("sft", {"batch_size": 0}), ("dance", {})])
 def test_settings_refuse_what_lies_outside(workspace, stage, values, tmp_path, monkeypatch):
     (tmp_path / "secret.jsonl").write_text("{}\n")

@@ -16,7 +16,7 @@ import pytest
 
 from rlhf_engine import data
 from rlhf_engine.config import UserError
-from rlhf_engine.data import Demonstration, Preference, Ranking, preview, read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.data import Demonstration, Preference, Ranking, preview, read_demonstrations, read_preferences, read_prompts, read_rows
 from tests import hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -506,3 +506,22 @@ def test_the_page_starts_without_torch():
     code = "import sys, rlhf_engine.data; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+# What a source is taken for
+
+def test_a_source_is_taken_for_what_uses_most_of_its_columns(write):
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b", "extra": 1}
+    rows = read_rows(write([pair, pair | {"rejected": "a"}, pair]))
+    assert (rows.kind, rows.form, rows.columns, rows.total) == ("preferences", "prompt + chosen + rejected", tuple(pair), 3)
+    assert rows.numbers == [1, 3] and rows[0] == Preference("q", "a", "b") and "1 row skipped" in rows.notes[0]
+    assert read_rows(write([pair]), "prompts") == ["q"] and read_rows(write([{"messages": DIALOGUE}])).kind == "demonstrations"
+    assert read_rows(write([{"instruction": "q"}])).form == "instruction" and read_rows("bundled").kind == "prompts"
+    limited = read_rows(write([pair] * 5), limit=2)
+    assert (len(limited), limited.total, limited.numbers) == (2, 5, [1, 2])
+
+
+def test_columns_that_make_no_data_are_named_beside_those_that_would(write):
+    said = complaint(read_rows, write([{"question": "q", "answer": "a"}]))
+    assert "its columns are question, answer" in said and "prompts: prompt" in said and "preferences: prompt + chosen + rejected" in said
+    assert "holds no rows" in complaint(read_rows, write([]))

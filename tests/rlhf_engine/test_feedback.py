@@ -489,3 +489,13 @@ def test_the_store_is_imported_without_heavy_libraries():
     code = ("import rlhf_engine.feedback_export\nheavy = {'torch', 'gradio', 'datasets', 'huggingface_hub', 'pandas', 'pyarrow', 'numpy'}\n"
             "print(sorted(heavy & set(sys.modules)))")
     assert start(code).communicate()[0] == "[]\n"
+
+
+@pytest.mark.parametrize(("event", "right"), [
+    (vote("e", scores=(1.0, 0.5)), True), (vote("e", value="right", scores=(1.0, 0.5)), False), (vote("e", value="tie", scores=(1.0, 0.5)), None),
+    (vote("e", scores=(0.0, 0.0)), None), (vote("e"), None), (vote("e", "thumb", responses=("a",), value="up", scores=(1.0,)), None),
+    (vote("e", "ranking", responses=tuple("abcd"), value=(2, 2, 1, 2), scores=(0.1, 0.2, 0.3, -1.0)), True),
+    (vote("e", "ranking", responses=tuple("abc"), value=(1, 1, 2), scores=(0.1, 0.3, 0.2)), True),
+    (vote("e", "ranking", responses=tuple("abc"), value=(1, 2, 3), scores=(0.1, 0.3, 0.2)), False)])
+def test_whether_the_reward_had_guessed_an_answer(event, right):
+    assert event.validate().guessed is right

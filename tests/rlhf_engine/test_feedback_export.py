@@ -17,6 +17,7 @@ from rlhf_engine.feedback_export import (
     agreement,
     demonstrations,
     export,
+    export_rows,
     groups,
     import_events,
     import_preferences,
@@ -103,23 +104,26 @@ def test_agreement_by_hand():
         vote("6", voter="a", responses=("e", "f")), vote("7", voter="b", value="tie", responses=("e", "f")),  # do not
         vote("8", voter="a", responses=("g", "h")), vote("9", voter="a", value="right", responses=("g", "h")),  # one voter only
         vote("10", voter="a", prompt="x"), vote("11", voter="b", prompt="y")]  # other prompts
-    assert agreement(votes) == {"pairs": 3, "agree": pytest.approx((1 / 3 + 1 + 0) / 3)}
-    assert agreement(votes[3:5]) == {"pairs": 1, "agree": 1.0} and agreement(votes[5:7]) == {"pairs": 1, "agree": 0.0}
-    assert agreement(votes[7:]) == agreement([]) == {"pairs": 0, "agree": None}
+    # Half of the answers to a pair are ties, on average: chance is (1/2)^2 + (1/2)^2 / 2 = 3/8, and (4/9 - 3/8) / (5/8) = 1/9.
+    assert agreement(votes) == {"pairs": 3, "agree": pytest.approx((1 / 3 + 1 + 0) / 3), "kappa": pytest.approx(1 / 9)}
+    assert agreement(votes[3:5]) == {"pairs": 1, "agree": 1.0, "kappa": None}  # nothing but ties: no chance to disagree
+    assert agreement(votes[5:7]) == {"pairs": 1, "agree": 0.0, "kappa": pytest.approx(-0.6)}
+    assert agreement(votes[:3]) == {"pairs": 1, "agree": pytest.approx(1 / 3), "kappa": pytest.approx(-1 / 3)}
+    assert agreement(votes[7:]) == agreement([]) == {"pairs": 0, "agree": None, "kappa": None}
 
 
 def test_the_last_answer_of_a_voter_counts_and_none_that_was_taken_back():
     votes = [vote("1", voter="a"), vote("2", voter="b", value="right"), vote("3", voter="b")]
-    assert agreement(votes[:2]) == {"pairs": 1, "agree": 0.0}
-    assert agreement(votes) == {"pairs": 1, "agree": 1.0}
-    assert agreement([*votes, vote("4", "retract", value="3")]) == {"pairs": 1, "agree": 0.0}
+    assert agreement(votes[:2]) == {"pairs": 1, "agree": 0.0, "kappa": -1.0}
+    assert agreement(votes) == {"pairs": 1, "agree": 1.0, "kappa": 1.0}
+    assert agreement([*votes, vote("4", "retract", value="3")])["agree"] == 0.0
 
 
 def test_what_best_of_four_leaves_open_is_no_agreement():
     best = [vote("1", "ranking", voter="a", value=(1, 2, 2, 2)), vote("2", "ranking", voter="b", value=(2, 1, 2, 2))]
-    assert agreement(best) == {"pairs": 1, "agree": 0.0}  # only a against b was answered by both
+    assert (agreement(best)["pairs"], agreement(best)["agree"]) == (1, 0.0)  # only a against b was answered by both
     full = [vote("1", "ranking", voter="a", value=(1, 2, 3, 4)), vote("2", "ranking", voter="b", value=(2, 1, 3, 4))]
-    assert agreement(full) == {"pairs": 6, "agree": pytest.approx(5 / 6)}
+    assert agreement(full) == {"pairs": 6, "agree": pytest.approx(5 / 6), "kappa": pytest.approx(2 / 3)}
 
 
 # Files
@@ -137,6 +141,18 @@ def test_an_export_is_read_back_without_loss(store, tmp_path, suffix):
     assert import_events(other, path) == import_events(store, path) == 0 and other.events(retracted=True) == events
     export([], path)
     assert read_events(path) == [] and [file.name for file in tmp_path.glob("*votes*")] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_exported_rows_are_read_by_the_readers(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    export_rows(pairs(EVENTS), path)
+    read = read_preferences(str(path))
+    assert [(row.chosen, row.rejected) for row in read] == [(row["chosen"], row["rejected"]) for row in pairs(EVENTS)]
+    assert read[1].prompt == CHAT and read[0].prompt in ("Once", [{"role": "user", "content": "Once"}])
+    export_rows(groups(EVENTS), path)
+    assert [row.ranks for row in read_preferences(str(path))] == [tuple(map(float, row["ranking"])) for row in groups(EVENTS)]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_an_import_of_a_broken_file_adds_nothing(store, tmp_path):
@@ -188,7 +204,7 @@ def test_preferences_of_every_kind_are_imported_once(store, tmp_path):
     assert {event.voter for event in store.events()} == {"ann"}
     assert import_preferences(store, source, voter="ann", run="r") == 0
     assert import_preferences(store, source, voter="bob", run="r") == 2 and import_preferences(store, source, voter="ann") == 2
-    assert agreement(store.events()) == {"pairs": 2, "agree": 1.0}
+    assert agreement(store.events()) == {"pairs": 2, "agree": 1.0, "kappa": 1.0}
 
 
 @pytest.mark.parametrize(("column", "numbers"), [("ranking", [2, 0.5, 2, 9]), ("ranking", [2, 1, 2, 4]), ("scores", [3, 5.5, 3, -1])])

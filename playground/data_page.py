@@ -1,0 +1,123 @@
+"""The Data page: files to train on, and the feedback store."""
+
+import gradio as gr
+
+from playground import data_view, views
+from playground import strings as s
+from playground.data_preview import HUB, LOCAL
+from playground.feedback_page import Feedback
+from playground.form import Choice
+from playground.pager import Pager, slice_of
+from playground.train import changed, complain, told
+from playground.workspace import Entry, Workspace
+from rlhf_engine.config import UserError
+
+
+class Files:
+    """Rows of a file, a bundled set or a Hub data set, and what they were taken for."""
+
+    def __init__(self, workspace: Workspace, notice: gr.HTML):
+        self.workspace, self.notice = workspace, notice
+        gr.Markdown(s.FILES_ABOUT, container=False)
+        with gr.Row(elem_classes="fields fit"):
+            self.source = Choice(self._choices(), value="bundled-prompts", label=s.DATA_LABEL, info=s.DATA_INFO, allow_custom_value=True,
+                                 min_width=200, elem_id="data-source")
+            kinds = [(s.KIND_AUTO, ""), *((title, kind) for kind, title in s.KIND_CHOICES.items())]
+            self.kind = Choice(kinds, value="", label=s.KIND_LABEL, info=s.KIND_INFO, min_width=200, elem_id="data-kind")
+            self.wanted = gr.Textbox(label=s.FILTER_LABEL, placeholder=s.FILTER_PLACEHOLDER, info=s.FILTER_INFO, min_width=200,
+                                     elem_id="data-filter")
+        with gr.Row(elem_classes="hub"):
+            self.subset = gr.Textbox(label=s.SUBSET_LABEL, min_width=140, visible=False, elem_id="data-subset")
+            self.split = gr.Textbox(label=s.SPLIT_LABEL, min_width=140, visible=False, elem_id="data-split")
+            self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub")
+        self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="data-upload")
+        self.summary = gr.HTML("", elem_id="data-summary", container=True, padding=True, apply_default_css=False)
+        self.rows = gr.HTML("", elem_id="data-rows", apply_default_css=False)
+        self.pager = Pager("data")
+        self.fetched = gr.State("")
+        self._wire()
+
+    def _wire(self) -> None:
+        inputs, outputs = self.inputs, self.outputs
+        gr.on([self.source.input, self.kind.input], self._show, inputs, outputs, **LOCAL)
+        self.wanted.change(self._show, inputs, outputs, **LOCAL)
+        self.pager.wire(self._show, inputs, outputs, **LOCAL)
+        self.fetch.click(self._fetch, inputs, [self.fetched, *outputs], show_progress_on=self.summary, **HUB)
+        self.upload.upload(self._upload, inputs | {self.upload}, [self.notice, *outputs], concurrency_id="control",
+                           show_progress="hidden", api_visibility="private")
+
+    @property
+    def inputs(self) -> set:
+        return {self.source, self.kind, self.subset, self.split, self.wanted, self.fetched}
+
+    @property
+    def outputs(self) -> list:
+        return [self.source, self.subset, self.split, self.fetch, self.summary, self.rows, *self.pager.parts]
+
+    def _choices(self) -> list[tuple[str, str]]:
+        files = [(name, name) for name in self.workspace.data_choices() if name != "bundled"]
+        return [*((title.capitalize(), value) for value, title in s.BUNDLED_DATA.items()), *files]
+
+    def _show(self, values: dict, page: int = 1) -> dict:
+        """The rows of a page, or in place of them what is wrong."""
+        blank = {self.summary: "", self.rows: "", **self.pager.show(1, 0), **self._hub(False)}
+        try:
+            source = data_view.source_of(self.workspace, values[self.source], "", values[self.subset], values[self.split])
+            blank |= self._hub(source.hub)
+            if source.hub and values[self.fetched] != source.key:
+                return blank | {self.summary: data_view.remark(s.ASK_HUB.format(name=source.name))}
+            look = data_view.look_at(source, values[self.kind] if values[self.kind] in s.KIND_CHOICES else "")
+        except UserError as error:
+            return blank | {self.summary: views.notice(str(error))}
+        places = data_view.matching(look, values[self.wanted])
+        shown = places[slice_of(page, len(places))]
+        return blank | {self.summary: data_view.summary(look), self.rows: data_view.rows(look, shown), **self.pager.show(page, len(places))}
+
+    def _hub(self, visible: bool) -> dict:
+        return {part: gr.update(visible=visible) for part in (self.subset, self.split, self.fetch)}
+
+    def _fetch(self, values: dict) -> dict:
+        try:
+            source = data_view.source_of(self.workspace, values[self.source], "", values[self.subset], values[self.split])
+        except UserError as error:
+            return {self.summary: views.notice(str(error))}
+        return {self.fetched: source.key, **self._show(values | {self.fetched: source.key})}
+
+    def _upload(self, values: dict) -> dict:
+        try:
+            name = self.workspace.upload(values[self.upload])
+        except UserError as error:
+            return {self.notice: complain(error)}
+        return {self.notice: told(s.UPLOADED_DATA.format(name=name)), self.source: gr.update(choices=self._choices(), value=name),
+                **self._show(values | {self.source: name})}
+
+    def refresh(self, seen: dict) -> dict:
+        """What a fresh page shows, and after that the files that come and go."""
+        first, choices = "data files" not in seen, self._choices()
+        changes = {self.source: gr.update(choices=choices)} if changed(seen, "data files", choices) else {}
+        return changes | (self._show({part: part.value for part in self.inputs}) if first else {})
+
+
+class DataPage:
+    """Builds its components inside the current `gr.Blocks`."""
+
+    def __init__(self, workspace: Workspace, voter: gr.BrowserState, notice: gr.HTML):
+        with gr.Tabs():
+            with gr.Tab(s.FILES, id="data-files", elem_id="data-files"):
+                self.files = Files(workspace, notice)
+            with gr.Tab(s.FEEDBACK, id="data-feedback", elem_id="data-feedback") as tab:
+                self.feedback = Feedback(workspace, voter, notice, tab)
+
+    @property
+    def watched(self) -> set:
+        return self.feedback.inputs
+
+    @property
+    def outputs(self) -> list:
+        return [*self.files.outputs, *self.feedback.outputs]
+
+    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+        changes = self.feedback.refresh(values, entries)
+        if changes:
+            seen["feedback"] = changes[self.feedback.shown]
+        return self.files.refresh(seen) | changes

@@ -1,0 +1,186 @@
+"""Events of the feedback store as HTML, and what they come to."""
+
+import secrets
+from datetime import UTC, datetime
+
+import gradio as gr
+
+from playground import strings as s
+from playground.data_view import clipped
+from playground.ledger import Sums, Voter
+from playground.views import conversation, text
+from rlhf_engine.events import Event
+
+LISTED = 10
+"""Voters in the table."""
+
+
+class Votes(gr.HTML):
+    """Events, each with a button that takes it back: `retract` comes with the id of the event and a fresh one for the retract."""
+
+    def __init__(self, **options):
+        super().__init__(value={"html": ""}, html_template="${value.html}", js_on_load=TAKE_BACK, apply_default_css=False, **options)
+
+    def api_info(self):
+        return {"type": "object"}
+
+
+TAKE_BACK = """
+let armed = null;
+const rest = () => {
+  if (armed) { armed.textContent = armed.dataset.calm; armed.classList.remove('armed'); }
+  armed = null;
+};
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-event]');
+  // The second half of a double click is no second thought.
+  if (!button || event.detail > 1 || button.disabled) return;
+  if (armed !== button) {
+    rest();
+    armed = button;
+    button.dataset.calm = button.textContent;
+    button.textContent = button.dataset.sure;
+    button.classList.add('armed');
+    return;
+  }
+  armed = null;
+  button.disabled = true;
+  trigger('retract', {event: button.dataset.event, retract: button.dataset.retract});
+});
+element.addEventListener('focusout', rest);
+watch('value', () => { armed = null; });
+"""
+
+
+def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *, empty: str = s.NO_FEEDBACK) -> dict:
+    """The value of `Votes`. `names` are the names of the runs by their ids."""
+    if not events:
+        return {"html": f'<p class="empty">{text(empty)}</p>'}
+    turn = secrets.token_hex(16)
+    rows = "".join(_event(event, event.id in gone, names, f"{turn}-{place}") for place, event in enumerate(events))
+    return {"html": f'<ol class="data-rows votes">{rows}</ol>'}
+
+
+def _event(event: Event, gone: bool, names: dict[str, str], retract_id: str) -> str:
+    facts = [f'<span class="badge">{s.KIND_NAMES[event.kind]}</span>',
+             f'<span class="facts">{text(" · ".join(_facts(event, names)))}</span>']
+    if event.guessed is not None:
+        right, words = ("done", s.GUESSED_IT) if event.guessed else ("paused", s.GUESSED_NOT)
+        facts.append(f'<span class="badge {right}">{words}</span>')
+    number = s.EVENT_NUMBER.format(number=event.seq)
+    if gone:
+        facts.append(f'<span class="badge failed">{s.TAKEN_BACK}</span>')
+    else:
+        facts.append(f'<button type="button" data-event="{text(event.id)}" data-retract="{retract_id}" data-sure="{s.TAKE_BACK_SURE}" '
+                     f'aria-describedby="event-{event.seq}">{s.TAKE_BACK}</button>')
+    return (f'<li class="{"gone" if gone else ""}"><div class="vote-head"><span class="number" id="event-{event.seq}">{number}</span>'
+            f'{"".join(facts)}</div><p class="prompt">{clipped(conversation(event.prompt))}</p>'
+            f'<p class="verdict">{text(verdict(event))}</p><div class="said-all">{_answers(event)}</div></li>')
+
+
+def _facts(event: Event, names: dict[str, str]) -> list[str]:
+    found = [run_name(event.run, names)]
+    if event.step:
+        found.append(s.AT_STEP.format(step=event.step))
+    found.append(s.BY_VOTER.format(voter=short(event.voter)))
+    if event.seconds:
+        found.append(s.TOOK.format(seconds=event.seconds))
+    return [*found, moment(event.time)]
+
+
+def _answers(event: Event) -> str:
+    """The responses in the order in which they were seen, the best one marked."""
+    ranks, found = event.ranks, []
+    for place, i in enumerate(event.shown or range(len(event.responses)), 1):
+        title = [s.ANSWER.format(place=place)] if len(event.responses) > 1 else []
+        best = len(set(ranks)) > 1 and ranks[i] == 1
+        if best:
+            title.append(s.CHOSEN)
+        elif len(set(ranks)) > 2:
+            title.append(s.RANK.format(rank=ranks[i]))
+        if event.scores:
+            title.append(s.REWARD_SCORE.format(score=event.scores[i]))
+        found.append(_said(" · ".join(title), event.responses[i], "chosen" if best else ""))
+    if event.kind == "edit":
+        found.append(_said(s.WRITTEN_INSTEAD, event.value, "chosen"))
+    return "".join(found)
+
+
+def _said(title: str, said: str, kind: str) -> str:
+    return f'<div class="said {kind}"><b>{text(title)}</b><p>{clipped(said) or f"<em>{s.EMPTY_RESPONSE}</em>"}</p></div>'
+
+
+def verdict(event: Event) -> str:
+    """What was said, in words; responses are counted in the order in which they were seen."""
+    value, seen = event.value, list(event.shown or range(len(event.responses)))
+    many = len(seen) > 2
+    if event.kind == "thumb":
+        return s.THUMBED[value]
+    if event.kind == "score":
+        return s.SCORED.format(score=value)
+    if event.kind == "edit":
+        return s.EDITED
+    if value in ("tie", "both_bad"):
+        return (s.SAID_TIE if value == "tie" else s.SAID_BOTH_BAD)[many].capitalize()
+    ranks = [event.ranks[i] for i in seen]
+    if len(set(ranks)) > 2:
+        return s.ORDERED.format(order=", ".join(str(place) for _, place in sorted(zip(ranks, range(1, len(ranks) + 1)))))
+    if len(set(ranks)) == 1:
+        return s.SAID_TIE[many].capitalize()
+    best = [str(place) for place, rank in enumerate(ranks, 1) if rank == 1]
+    return s.SAID_WINS[many].format(place=" and ".join(best))
+
+
+# -- what they come to -----------------------------------------------------------------------------------------------
+
+def sums(found: Sums) -> str:
+    """Counts, the time taken, and who agrees with whom."""
+    if not found.all.votes and not found.gone:
+        return ""
+    kinds = [s.COUNT_OF.format(count=found.kinds[kind], kind=name) for kind, name in s.KINDS_NAMED.items() if found.kinds[kind]]
+    if found.gone:
+        kinds.append(s.COUNT_OF.format(count=found.gone, kind=s.TAKEN_BACK))
+    lines = [s.COUNT_OF.format(count=found.all.votes, kind=s.VOTES), s.COUNT_OF.format(count=len(found.voters), kind=s.VOTERS), *kinds]
+    if found.all.seconds:
+        lines.append(s.MEDIAN_SECONDS.format(seconds=found.all.seconds))
+    chips = "".join(f"<li>{text(line)}</li>" for line in lines)
+    shown = found.voters[:LISTED]
+    body = "".join(f'<tr><th scope="row">{text(short(voter.name))}</th><td class="n" data-title="{s.VOTES_TITLE}">{voter.votes:,}</td>'
+                   f'<td class="n" data-title="{s.SECONDS_TITLE}">{"–" if voter.seconds is None else f"{voter.seconds:.1f}"}</td>'
+                   f'<td class="n" data-title="{s.REWARD_TITLE}">{_share(voter)}</td></tr>' for voter in shown)
+    heads = "".join(f'<th scope="col">{head}</th>' for head in (s.VOTER_TITLE, s.VOTES_TITLE, s.SECONDS_TITLE, s.REWARD_TITLE))
+    more = f'<p class="empty">{s.MORE_VOTERS.format(count=len(found.voters) - LISTED)}</p>' if len(found.voters) > LISTED else ""
+    return (f'<section class="data-look"><ul class="chips">{chips}</ul><p>{text(agreed(found.agreement))}</p>'
+            f'<p>{text(_with_reward(found.all))}</p>'
+            f'<table class="mapping"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</section>')
+
+
+def agreed(found: dict) -> str:
+    """How far voters agree with each other."""
+    if not found["pairs"]:
+        return s.AGREE_NONE
+    kappa = s.AGREE_TIES if found["kappa"] is None else s.AGREE_KAPPA.format(kappa=found["kappa"])
+    return f'{s.AGREE.format(pairs=found["pairs"], share=found["agree"])} {kappa}'
+
+
+def _with_reward(all: Voter) -> str:
+    if not all.guesses:
+        return s.REWARD_SILENT
+    return s.REWARD_AGREED.format(guessed=all.guessed, guesses=all.guesses, share=all.guessed / all.guesses)
+
+
+def _share(voter: Voter) -> str:
+    return s.SHARE_OF.format(share=voter.guessed / voter.guesses, count=voter.guesses) if voter.guesses else "–"
+
+
+def run_name(run: str, names: dict[str, str]) -> str:
+    return names.get(run) or (s.RUN_GONE.format(run=run) if run else s.OF_NO_RUN)
+
+
+def short(voter: str) -> str:
+    """A voter's anonymous id as far as it takes to tell them apart."""
+    return (voter[:8] if len(voter) == 16 else voter) or s.NOBODY
+
+
+def moment(seconds: float) -> str:
+    return datetime.fromtimestamp(min(seconds, 4e9), UTC).strftime("%Y-%m-%d %H:%M UTC")
