@@ -13,6 +13,7 @@ from playground import views
 from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
+from playground.runs_page import RunsPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage, changed
 from playground.vote import VotePage
@@ -38,8 +39,10 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 vote = VotePage(workspace, ballot, voter, notice)
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, notice)
+            with gr.Tab(s.RUNS, id="runs") as tab:
+                runs = RunsPage(workspace, tab)
         Api(workspace, worker, ballot)
-        pages = (train, vote, chat)
+        pages = (train, vote, chat, runs)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()
@@ -54,7 +57,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 changes |= page.refresh(values, entries, known)
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
-        gr.on([demo.load, timer.tick, train.picker.change, vote.picker.change, chat.model.change], look,
+        gr.on([demo.load, timer.tick, train.picker.change, vote.picker.change, chat.model.change, *runs.triggers], look,
               {seen, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="once", api_visibility="private")
