@@ -25,7 +25,7 @@ EXPLAINED = 0.05
 CLIPPED = 0.2
 """Share of tokens beyond the clip range; sound runs stay below 0.1, one with ten times the learning rate came to 0.25."""
 RATIO_OFF = 0.1
-"""Distance of the mean probability ratio from 1, where it stays within 0.02 if the update is small enough for PPO to hold."""
+"""Distance of the mean probability ratio from 1: where the updates are small enough for PPO to hold, it stays within 0.02."""
 CHANCE_MARGIN = 0.05
 """A held-out accuracy this near to a coin's is a coin's: a hundred pairs leave it open by that much."""
 HELD_OUT_RISE = 1.05
@@ -67,7 +67,7 @@ def present(journal: list[dict]) -> list[dict]:
     """The journal without what a rewind has undone."""
     kept: list[dict] = []
     for row in journal:
-        if row.get("event") == "rewound":  # to a checkpoint, which knows of no setting that was changed after it
+        if row.get("event") == "rewound" and "step" in row:  # to a checkpoint, which knows of no setting that was changed after it
             kept = [old for old in kept if old.get("step", 0) < row["step"] + (old.get("event") != "changed")]
         kept.append(row)
     return kept
@@ -75,7 +75,7 @@ def present(journal: list[dict]) -> list[dict]:
 
 def current(config: dict, journal: list[dict]) -> dict:
     """The settings with what was changed while the run went on."""
-    return config | {row["name"]: row["new"] for row in journal if row.get("event") == "changed"}
+    return config | {row["name"]: row["new"] for row in journal if row.get("event") == "changed" and {"name", "new"} <= set(row)}
 
 
 # -- checks: each gives the kinds of warning that apply, with the numbers for their words -------------------------------
@@ -87,7 +87,7 @@ def high_kl(config: dict, metrics: list[dict], journal: list[dict], samples: lis
     if not config.get("kl_target"):
         return
     target = min(config["kl_target"], KL_PER_TOKEN * config["max_new_tokens"])
-    aims = [row["step"] for row in journal if row.get("event") == "changed" and row["name"] in ("kl_target", "max_new_tokens")]
+    aims = [row.get("step", 0) for row in journal if row.get("event") == "changed" and row.get("name") in ("kl_target", "max_new_tokens")]
     recent = values("objective/kl", [row for row in metrics if row["step"] > max(aims, default=0)])[-RECENT:]
     above = [kl for kl in recent if kl > KL_ABOVE * target]
     stopped = warned(journal, s.SAID_KL, metrics[-RECENT]["step"] if len(metrics) >= RECENT else 0)
@@ -120,14 +120,14 @@ def poor_value(config: dict, metrics: list[dict], journal: list[dict], samples: 
     explained, loss = values("value/explained_variance", metrics), values("loss/value", metrics)
     if min(len(explained), len(loss)) < ENOUGH or mean(explained[-RECENT:]) >= EXPLAINED:
         return
-    yield "value", {"explained": mean(explained[-RECENT:]), "loss": mean(loss[-RECENT:]), "loss_start": mean(loss[:RECENT])}
+    yield "value", {"explained": mean(explained[-RECENT:]), "loss": plain(mean(loss[-RECENT:])), "loss_start": plain(mean(loss[:RECENT]))}
 
 
 def large_updates(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
     clipped, ratio = values("policy/clipfrac", metrics)[-RECENT:], values("val/ratio", metrics)[-RECENT:]
     if len(clipped) == RECENT and mean(clipped) > CLIPPED:
         yield "clip", {"share": mean(clipped), "clip": config.get("clip", 0.2)}
-    if len(ratio) == RECENT and mean([abs(r - 1) for r in ratio]) > RATIO_OFF:
+    if len(ratio) == RECENT and sum(abs(r - 1) > RATIO_OFF for r in ratio) >= RECENT - 1:
         yield "ratio", {"ratio": max(ratio, key=lambda r: abs(r - 1)), "steps": RECENT}
 
 
@@ -197,6 +197,11 @@ FITTING_CHECKS: tuple[Callable[..., Found], ...] = (at_chance, overfitting)
 def values(key: str, metrics: list[dict]) -> list[float]:
     """What was measured under a name; a NaN (PPO that has blown up) is left out."""
     return [row[key] for row in metrics if isinstance(row.get(key), (int, float)) and row[key] == row[key]]
+
+
+def plain(number: float) -> str:
+    """A number with as many digits as mean something, and never as a power of ten where it is large."""
+    return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
 
 
 def mean(numbers: list[float]) -> float:

@@ -66,10 +66,12 @@ def measures(runs: list[Curves]) -> list[str]:
 
 
 def key_measures(runs: list[Curves], most: int) -> list[str]:
-    """The ones to begin with: what most of the runs measure comes first."""
-    usual = [key for run in runs for key in KEY_MEASURES[run.config["stage"]]]
-    found = [key for key in measures(runs) if key in usual]
-    return sorted(found, key=lambda key: -usual.count(key))[:most]
+    """The ones to begin with: from every stage what comes first there."""
+    places: dict[str, list[int]] = {}
+    for run in runs:
+        for place, key in enumerate(KEY_MEASURES[run.config["stage"]]):
+            places.setdefault(key, []).append(place)
+    return sorted((key for key in measures(runs) if key in places), key=lambda key: (min(places[key]), -len(places[key])))[:most]
 
 
 def title_of(key: str) -> str:
@@ -77,10 +79,11 @@ def title_of(key: str) -> str:
 
 
 def figure(key: str, runs: list[Curves], look: Look) -> dict:
-    """One measure of all runs that have it, with the marks of their journals. Zoom lasts while the same runs are looked at alike."""
+    """One measure of all runs that have it, with the marks of their journals."""
     alone = len(runs) == 1
     drawn = [(place, run, rows) for place, run in enumerate(runs) if (rows := windowed(run.metrics, look.window, key))]
-    log = look.log and mostly_positive([row[key] for *_, rows in drawn for row in rows])
+    heights = [y for *_, rows in drawn for row in rows if (y := finite(row[key])) is not None]
+    log = look.log and mostly_positive(heights)
     share = POINTS // max(1, len(drawn) * (2 if look.smoothing else 1))
     traces = []
     for place, run, rows in drawn:
@@ -88,25 +91,36 @@ def figure(key: str, runs: list[Curves], look: Look) -> dict:
         traces += lines(key, run, rows, look, {"color": colour, "dash": DASHES[place]}, share, log)
     if drawn and (level := shared_level(key, [run.config for _, run, _ in drawn])):
         traces.append(level_line(*level, [row["step"] for *_, rows in drawn for row in (rows[0], rows[-1])]))
-    names = "/".join(run.name for run in runs)
-    layout = {
-        "title": {"text": title_of(key), "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top",
-                  "pad": {"t": 7}, "font": {"size": 14, "weight": 600}},
-        "uirevision": key, "margin": {"l": 52, "r": 12, "t": 50, "b": 34}, "hovermode": "closest",
-        "showlegend": not alone,
-        "legend": {"orientation": "h", "font": {"size": 11}, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": s.STEP_AXIS, "standoff": 4}, "zeroline": False, "uirevision": f"{names} {look.window}"},
-        "yaxis": {"title": {"text": s.NOT_LOG if look.log and not log else UNITS.get(key, ""), "standoff": 4}, "zeroline": False,
-                  "automargin": True, "type": "log" if log else "linear", "uirevision": f"{names} {log}"},
-        "annotations": [] if drawn else [NOTHING | {"text": s.NO_MEASURE}],
-    }
-    if not drawn:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
-    elif key in SHARES:
-        layout["yaxis"] |= {"tickformat": ".0%"} | ({"range": [0, 1.02]} if key in WHOLE and not log else {})
     latest = ", ".join(f"{run.name} {rows[-1][key]:.3g}" for _, run, rows in drawn if finite(rows[-1][key]) is not None)
     count = max((rows[-1]["step"] for *_, rows in drawn), default=0)
-    return {"data": traces, "layout": layout, "alt": s.PLOT_ALT.format(title=title_of(key), count=count, latest=latest or s.NO_MEASURE)}
+    shape = layout(key, [run.name for run in runs], look, log, empty=not drawn)
+    if log and far_apart(heights):
+        shape["yaxis"]["dtick"] = "D2"
+    return {"data": traces, "layout": shape,
+            "alt": s.PLOT_ALT.format(title=title_of(key), count=count, latest=latest or s.NO_MEASURE)}
+
+
+def layout(key: str, names: list[str], look: Look, log: bool, *, empty: bool) -> dict:
+    """Zoom lasts while the same runs are looked at alike, hidden lines as long as there are any."""
+    title = s.LINEAR.format(title=title_of(key)) if look.log and not log and not empty else title_of(key)
+    found = {
+        "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 7},
+                  "font": {"size": 14, "weight": 600}},
+        "uirevision": key, "margin": {"l": 52, "r": 12, "t": 50, "b": 34}, "hovermode": "x unified", "showlegend": len(names) > 1,
+        "legend": {"orientation": "h", "font": {"size": 11}, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
+        "xaxis": {"title": {"text": s.STEP_AXIS, "standoff": 4}, "zeroline": False, "uirevision": f"{names} {look.window}",
+                  "unifiedhovertitle": {"text": f"{s.STEP_AXIS} %{{x}}"}},
+        "yaxis": {"title": {"text": UNITS.get(key, ""), "standoff": 4}, "zeroline": False, "automargin": True,
+                  "type": "log" if log else "linear", "uirevision": f"{names} {log}"},
+        "annotations": [NOTHING | {"text": s.NO_MEASURE}] if empty else [],
+    }
+    if empty:
+        return found | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    if log:
+        found["yaxis"] ["tickformat"] = "~g"
+    elif key in SHARES:
+        found["yaxis"] |= {"tickformat": ".0%"} | ({"range": [0, 1.02]} if key in WHOLE else {})
+    return found
 
 
 def lines(key: str, run: Curves, rows: list[dict], look: Look, style: dict, points: int, log: bool) -> list[dict]:
@@ -124,7 +138,7 @@ def lines(key: str, run: Curves, rows: list[dict], look: Look, style: dict, poin
     dots = len(rows) < 3 or key.endswith("held_out")
     traces.append(shared | {"uid": run.name, "mode": "lines+markers" if dots else "lines", "x": [steps[i] for i in kept],
                             "y": [smooth[i] for i in kept], "line": style | {"width": 2.25}, "marker": {"color": style["color"], "size": 5},
-                            "hovertemplate": f"%{{y:.4g}} ({s.STEP_AXIS} %{{x}})<extra>{name}</extra>"})
+                            "hovertemplate": f"%{{y:.4g}}<extra>{name}</extra>"})
     if placed := [(step, kind, said, y) for step, kind, said in marks(run.journal) if (y := at(step, steps, smooth)) is not None]:
         traces.append(shared | {
             "uid": f"{run.name} marks", "mode": "markers", "showlegend": False, "x": [mark[0] for mark in placed],
@@ -175,10 +189,15 @@ def averaged(ys: list[float | None], weight: float) -> list[float | None]:
     return found
 
 
-def mostly_positive(ys: list) -> bool:
+def mostly_positive(ys: list[float]) -> bool:
     """Whether a logarithmic axis shows more than it hides: a KL begins at 0 and is seen, a loss around 0 is not."""
-    known = [y for y in ys if finite(y) is not None]
-    return bool(known) and 2 * sum(y > 0 for y in known) > len(known)
+    return 2 * sum(y > 0 for y in ys) > len(ys)
+
+
+def far_apart(ys: list[float]) -> bool:
+    """Whether values differ so much that ticks at 1, 2 and 5 are enough on a logarithmic axis."""
+    above = [y for y in ys if y > 0]
+    return max(above) > 5 * min(above)
 
 
 def role_colour(key: str, stage: str) -> str:

@@ -19,8 +19,8 @@ PLOTS, HEIGHT = 8, 280
 FILES = ("metrics.jsonl", "journal.jsonl", "samples.jsonl", "report.json")
 
 
-class Steps(gr.Slider):
-    """A slider whose ends follow a run. A browser may still hold a step of another one: whoever reads the value takes the nearest."""
+class Slider(gr.Slider):
+    """A slider whose ends may have moved since the browser looked last: whoever reads the value takes the nearest that fits."""
 
     def get_block_name(self) -> str:
         return "slider"
@@ -41,7 +41,7 @@ class RunsPage:
             self.measures = Choice([], value=[], multiselect=True, max_choices=PLOTS, label=s.MEASURES, info=s.MEASURES_INFO,
                                    elem_id="runs-measures", min_width=300, scale=2)
         with gr.Row(elem_classes="run-choice"):
-            self.smoothing = gr.Slider(0, 0.95, 0, step=0.05, label=s.SMOOTHING, info=s.SMOOTHING_INFO, elem_id="runs-smoothing",
+            self.smoothing = Slider(0, 0.95, 0, step=0.05, label=s.SMOOTHING, info=s.SMOOTHING_INFO, elem_id="runs-smoothing",
                                        min_width=300, scale=3)
             self.window = Choice([(name, steps) for steps, name in s.WINDOWS.items()], value=0, label=s.WINDOW, info=s.WINDOW_INFO,
                                  elem_id="runs-window", min_width=150, scale=1)
@@ -55,14 +55,14 @@ class RunsPage:
         with gr.Accordion(s.THROUGH_TIME, open=True):
             with gr.Row(elem_classes="run-choice"):
                 self.reader = Choice([], value=None, label=s.READER, elem_id="runs-reader", visible=False, min_width=200, scale=1)
-                self.step = Steps(0, 1, 0, step=1, label=s.READER_STEP, elem_id="runs-step", visible=False, min_width=300, scale=3)
+                self.step = Slider(0, 1, 0, step=1, label=s.READER_STEP, elem_id="runs-step", visible=False, min_width=300, scale=3)
             self.answers = gr.HTML(f'<p class="empty">{s.NOTHING_SAID}</p>', elem_id="runs-answers", apply_default_css=False)
         with gr.Row():
             with gr.Column(min_width=340), gr.Accordion(s.DIFFERENCES, open=True):
                 self.differences = gr.HTML("", elem_id="runs-differences", apply_default_css=False)
             with gr.Column(min_width=340), gr.Accordion(s.REPORTS, open=True):
                 self.reports = gr.HTML("", elem_id="runs-reports", apply_default_css=False)
-        with gr.Accordion(s.RUNS_EVENTS, open=False):
+        with gr.Accordion(s.RUNS_EVENTS, open=True):
             self.events = gr.HTML("", elem_id="runs-events", apply_default_css=False)
         tab.select(lambda: True, None, self.opened, queue=False, show_progress="hidden", api_visibility="private")
 
@@ -108,7 +108,7 @@ class RunsPage:
             changes[self.legend] = runs_views.legend([(e.name, e.stage, e.state, e.step, e.total) for e in shown])
         if changed(seen, "runs", files):
             changes |= {part: html for part, html in self._tell(shown).items() if changed(seen, part.elem_id, hash(html))}
-        look = Look(min(max(float(values[self.smoothing] or 0), 0.0), 0.99), values[self.scale] == "log", int(values[self.window] or 0))
+        look = Look(min(max(number(values[self.smoothing]), 0.0), 0.99), values[self.scale] == "log", int(number(values[self.window])))
         wanted = [key for key in values[self.measures] or [] if isinstance(key, str)][:PLOTS]
         if changed(seen, "runs curves", [{name: sizes[:2] for name, sizes in files.items()}, str(look), wanted]):
             changes |= self._draw(shown, look, wanted, seen)
@@ -158,7 +158,8 @@ class RunsPage:
             return {self.answers: f'<p class="empty">{s.NOTHING_SAID}</p>', self.reader: gr.update(visible=False),
                     self.step: gr.update(visible=False)} if gone else {}
         changes, old = {}, seen.get("runs steps")
-        step = runs_views.nearest(steps, values[self.step] if old and old[0] == name and values[self.step] < old[2] else steps[-1])
+        at = number(values[self.step], steps[-1])
+        step = runs_views.nearest(steps, at if old and old[0] == name and at < old[2] else steps[-1])
         if changed(seen, "runs reader", [talking, name]):
             changes[self.reader] = gr.update(choices=talking, value=name, visible=len(talking) > 1)
         if changed(seen, "runs steps", [name, steps[0], steps[-1]]):
@@ -183,6 +184,11 @@ def warnings_of(workspace: Workspace, name: str) -> str:
     journal = rows_of(run, "journal.jsonl")
     found = advice.advise(workspace.config(name), rows_of(run, "metrics.jsonl"), journal, rows_of(run, "samples.jsonl"))
     return runs_views.warnings([(name, found, sum(row.get("event") == "warning" for row in journal))])
+
+
+def number(value, default: float = 0.0) -> float:
+    """What a slider or a list says, or the default for what is no number (a field that is being typed in)."""
+    return value if isinstance(value, (int, float)) and value == value else default
 
 
 def rows_of(run: Run, file: str) -> list[dict]:

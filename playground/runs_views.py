@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playground import strings as s
 from playground import views
-from playground.advice import Advice
+from playground.advice import Advice, plain
 from playground.curves import RUN_COLOURS
 from playground.form import label
 from playground.views import text
@@ -104,7 +104,7 @@ def shown(value, short) -> str:
     if isinstance(value, bool):
         return s.YES if value else s.NO
     if isinstance(value, (int, float)):
-        return figure_of(value)
+        return plain(value)
     return short(str(value)) or s.EMPTY_VALUE
 
 
@@ -122,16 +122,12 @@ def reports(runs: list[tuple[str, dict | None]]) -> str:
     found = {key for report in numbers for key in report}
     keys = [key for key in dict.fromkeys([*s.RESULTS, *sorted(found)]) if key in found]
     rows = [((s.RESULTS.get(key, key.replace("_", " ").capitalize()), ""),
-             [figure_of(report[key]) if key in report else s.NOT_THERE for report in numbers]) for key in keys]
+             [plain(report[key]) if key in report else s.NOT_THERE for report in numbers]) for key in keys]
     return table(s.REPORTS, s.RESULT, [name for name, _ in runs], rows)
 
 
 def is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def figure_of(value: float) -> str:
-    return f"{value:d}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def table(title: str, first: str, columns: list[str], rows: list[tuple[tuple[str, str], list[str]]]) -> str:

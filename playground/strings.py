@@ -177,7 +177,7 @@ WINDOW, WINDOW_INFO = "Steps", "Of each run."
 WINDOWS = {0: "all", 20: "last 20", 50: "last 50", 100: "last 100", 500: "last 500", 2000: "last 2000"}
 NO_CURVES = "No run has taken a step yet. Start one on the Train tab: its curves come here, beside those of earlier runs."
 NO_MEASURE = "none of these runs measures it"
-NOT_LOG = "linear: it is not above zero"
+LINEAR = "{title} (linear: it is not above 0)"
 MARKERS = {"reward": "votes learned", "changed": "setting changed", "rewound": "rewound", "warning": "warning"}
 MARKERS_ABOUT = "On the curves:"
 MORE_OF_IT = "(and {count} more)"
@@ -186,7 +186,7 @@ MEASURE = {
     "loss/train": "Loss, training", "loss/held_out": "Loss, held-out", "accuracy/train": "Accuracy, training",
     "accuracy/held_out": "Accuracy, held-out", "margin": MARGIN, "grad_norm": GRADIENT, "lr": LEARNING_RATE, "objective/scores": SCORE,
     "objective/kl": KL, "objective/entropy": "Entropy", "objective/length": "Response length", "objective/ended": "Responses that end",
-    "loss/policy": "Policy loss", "loss/value": "Value loss", "value/explained_variance": "Explained variance of the value",
+    "loss/policy": "Policy loss", "loss/value": "Value loss", "value/explained_variance": "Explained variance",
     "policy/clipfrac": "Clip fraction", "val/ratio": "Probability ratio", "reward/guessed": GUESSED,
     "reward/votes": "Votes learned", "text/distinct_ratio": "Variety of word pairs, beside the start's",
     "text/perplexity_ratio": "Perplexity, beside the start's", "objective/kl_coef": "KL coefficient",
@@ -221,7 +221,7 @@ RUNS_EVENTS = "What happened in them"
 
 WARNINGS = "Warnings"
 NO_ADVICE = "Nothing in the numbers of {names} asks for a warning."
-JOURNAL_WARNS = "{name} has {count} of its own, below."
+JOURNAL_WARNS = "The trainer of {name} has warned {count} times itself: see what happened, below."
 SAID_KL, SAID_ENTROPY = "above the hard stop", "the entropy of the start"
 """Words by which the trainer's own warnings in a journal are known (rlhf_engine/ppo.py, guards.py)."""
 ADVICE = {
@@ -231,8 +231,8 @@ ADVICE = {
                "If longer is not what you want, set a length penalty, or vote for good short answers; and read the samples."),
     "entropy": ("The policy hardly hesitates any more: its entropy is {now:.2f} nats a token, {start:.2f} at the start.",
                 "Lower the KL target or the learning rate, or rewind; responses are about to become one and the same."),
-    "value": ("The value function explains {explained:.0%} of the returns, no better than their mean; its loss is {loss:.3g}, "
-              "{loss_start:.3g} at the start.",
+    "value": ("The value function predicts the returns no better than their mean would (explained variance {explained:.2f}); its loss is "
+              "{loss}, and was {loss_start} at the start.",
               "PPO is left with noisy advantages: raise the value learning rate, give the value an adapter of its own, or take more "
               "responses a step."),
     "clip": ("{share:.0%} of the tokens are beyond the clip range of {clip:g}: the updates are too large for PPO to hold.",
