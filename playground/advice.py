@@ -90,8 +90,7 @@ def high_kl(config: dict, metrics: list[dict], journal: list[dict], samples: lis
     aims = [row.get("step", 0) for row in journal if row.get("event") == "changed" and row.get("name") in ("kl_target", "max_new_tokens")]
     recent = values("objective/kl", [row for row in metrics if row["step"] > max(aims, default=0)])[-RECENT:]
     above = [kl for kl in recent if kl > KL_ABOVE * target]
-    stopped = warned(journal, s.SAID_KL, metrics[-RECENT]["step"] if len(metrics) >= RECENT else 0)
-    if len(recent) == RECENT and len(above) >= RECENT - 1 and not stopped:
+    if len(recent) == RECENT and len(above) >= RECENT - 1 and not braked(metrics, journal):
         yield "kl", {"kl": mean(recent), "times": mean(recent) / target, "target": target, "above": len(above), "steps": RECENT}
 
 
@@ -116,9 +115,10 @@ def entropy_collapse(config: dict, metrics: list[dict], journal: list[dict], sam
 
 
 def poor_value(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
-    """A value loss that does not fall says little, for the returns grow with the reward; together with poor explained variance it does."""
+    """A value loss that does not fall says little, for the returns grow with the reward; together with poor explained variance it does.
+    In steps that the hard stop takes the reward from, no value could have known."""
     explained, loss = values("value/explained_variance", metrics), values("loss/value", metrics)
-    if min(len(explained), len(loss)) < ENOUGH or mean(explained[-RECENT:]) >= EXPLAINED:
+    if min(len(explained), len(loss)) < ENOUGH or mean(explained[-RECENT:]) >= EXPLAINED or braked(metrics, journal):
         return
     yield "value", {"explained": mean(explained[-RECENT:]), "loss": plain(mean(loss[-RECENT:])), "loss_start": plain(mean(loss[:RECENT]))}
 
@@ -206,6 +206,11 @@ def plain(number: float) -> str:
 
 def mean(numbers: list[float]) -> float:
     return sum(numbers) / len(numbers)
+
+
+def braked(metrics: list[dict], journal: list[dict]) -> bool:
+    """Whether one of the recent steps was above the hard stop on KL."""
+    return warned(journal, s.SAID_KL, metrics[-min(RECENT, len(metrics))]["step"]) if metrics else False
 
 
 def warned(journal: list[dict], words: str, since: int = 0) -> bool:

@@ -74,6 +74,12 @@ def key_measures(runs: list[Curves], most: int) -> list[str]:
     return sorted((key for key in measures(runs) if key in places), key=lambda key: (min(places[key]), -len(places[key])))[:most]
 
 
+def last(run: Curves) -> dict[str, float]:
+    """What was measured last, of what tells most about the stage."""
+    newest = {key: value for row in run.metrics for key, value in row.items()}
+    return {key: newest[key] for key in KEY_MEASURES[run.config["stage"]] if finite(newest.get(key)) is not None}
+
+
 def title_of(key: str) -> str:
     return s.MEASURE.get(key, key)
 

@@ -10,7 +10,7 @@ from playground import strings as s
 from playground.curves import Curves, Look
 from playground.form import Choice
 from playground.plots import LivePlot
-from playground.train import changed, size_of
+from playground.train import changed
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.runs import Run, read_lines
@@ -35,6 +35,7 @@ class RunsPage:
     def __init__(self, workspace: Workspace, tab: gr.Tab):
         self.workspace = workspace
         self.opened = gr.State(False)
+        self.opened.elem_id = "runs-opened"  # there are other states on the page
         with gr.Row(elem_classes="run-choice"):
             self.picker = Choice([], value=[], multiselect=True, max_choices=curves.MOST, label=s.RUNS_CHOSEN, info=s.RUNS_CHOSEN_INFO,
                                  elem_id="runs-chosen", min_width=300, scale=3)
@@ -48,7 +49,7 @@ class RunsPage:
             self.scale = gr.Radio([(name, scale) for scale, name in s.SCALES.items()], value="linear", label=s.SCALE, info=s.SCALE_INFO,
                                   elem_id="runs-scale", min_width=150, scale=1)
         self.legend = gr.HTML(runs_views.legend([]), elem_id="runs-legend", apply_default_css=False)
-        self.advice = gr.HTML("", elem_id="runs-advice", apply_default_css=False)
+        self.warnings = gr.HTML("", elem_id="runs-advice", apply_default_css=False)
         with gr.Row(elem_classes="plot-grid"):
             self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"runs-plot-{i + 1}", visible=False) for i in range(PLOTS)]
         self.key = gr.HTML(runs_views.marks_key(), elem_id="runs-marks", apply_default_css=False, visible=False)
@@ -74,7 +75,7 @@ class RunsPage:
 
     @property
     def outputs(self) -> list:
-        return [self.picker, self.measures, self.legend, self.advice, *self.plots, self.key, self.reader, self.step, self.answers,
+        return [self.picker, self.measures, self.legend, self.warnings, *self.plots, self.key, self.reader, self.step, self.answers,
                 self.differences, self.reports, self.events]
 
     @property
@@ -90,7 +91,7 @@ class RunsPage:
         known = dict(seen)
         try:
             changes = self._look(values, entries, known)
-        except UserError:  # a run is being removed at this moment: the next look is at the others
+        except (UserError, OSError):  # a run is being removed at this moment: the next look is at the others
             return {}
         seen.update(known)
         return changes
@@ -103,41 +104,41 @@ class RunsPage:
             gone = picked != (values[self.picker] or [])
             changes[self.picker] = gr.update(choices=offered, **({"value": picked} if gone else {}))
         shown = chosen(entries, picked)
-        files = {e.name: [size_of(self.workspace.runs / e.name / file) for file in FILES] for e in shown}
+        files = {e.name: [version_of(self.workspace.runs / e.name / file) for file in FILES] for e in shown}
         if changed(seen, "runs legend", [(e.name, e.state, e.step, e.total) for e in shown]):
             changes[self.legend] = runs_views.legend([(e.name, e.stage, e.state, e.step, e.total) for e in shown])
-        if changed(seen, "runs", files):
+        if changed(seen, "runs", [files, [e.state for e in shown]]):
             changes |= {part: html for part, html in self._tell(shown).items() if changed(seen, part.elem_id, hash(html))}
         look = Look(min(max(number(values[self.smoothing]), 0.0), 0.99), values[self.scale] == "log", int(number(values[self.window])))
         wanted = [key for key in values[self.measures] or [] if isinstance(key, str)][:PLOTS]
-        if changed(seen, "runs curves", [{name: sizes[:2] for name, sizes in files.items()}, str(look), wanted]):
-            changes |= self._draw(shown, look, wanted, seen)
+        lines = tuple((name, *versions[:2]) for name, versions in files.items())
+        if changed(seen, "runs curves", [lines, str(look), wanted]):
+            changes |= self._draw(lines, look, wanted, seen)
         return changes | self._read(values, shown, files, seen)
 
     def _tell(self, shown: list[Entry]) -> dict:
         """All but curves and answers."""
         runs = [(e.name, self.workspace.config(e.name), self.workspace.run(e.name)) for e in shown]
-        journals = [(name, rows_of(run, "journal.jsonl")) for name, _, run in runs]
-        found = [(name, advice.advise(config, rows_of(run, "metrics.jsonl"), journal, rows_of(run, "samples.jsonl")),
-                  sum(row.get("event") == "warning" for row in journal)) for (name, config, run), (_, journal) in zip(runs, journals)]
 
         def short(value: str) -> str:
             return runs_views.short_path(value, self.workspace.name_of)
 
-        return {self.advice: runs_views.warnings(found), self.events: runs_views.events(journals),
+        return {self.warnings: runs_views.warnings([judged(self.workspace, name) for name, *_ in runs]),
+                self.events: runs_views.events([(name, rows_of(run, "journal.jsonl")) for name, _, run in runs]),
                 self.differences: runs_views.differences([(name, config) for name, config, _ in runs], short),
-                self.reports: runs_views.reports([(name, run.report()) for name, _, run in runs])}
+                self.reports: runs_views.reports([(name, run.report(), curves.last(self._curves(name))) for name, _, run in runs])}
 
-    def _draw(self, shown: list[Entry], look: Look, wanted: list[str], seen: dict) -> dict:
-        runs = [self._curves(e.name) for e in shown]
+    def _draw(self, lines: tuple, look: Look, wanted: list[str], seen: dict) -> dict:
+        """lines: (name of a run, versions of the files that its curve is made from), a run each."""
+        runs = [self._curves(name) for name, *_ in lines]
         known, keys, changes = curves.measures(runs), wanted or curves.key_measures(runs, PLOTS), {}
         if changed(seen, "runs measures", known):
             changes[self.measures] = gr.update(choices=[(curves.title_of(key), key) for key in known])
         for place, plot in enumerate(self.plots):
             if place < len(keys):
                 # The height goes along: what was not visible at first has lost its other properties in the browser.
-                changes[plot] = gr.update(value=curves.figure(keys[place], runs, look), visible=True, height=HEIGHT)
-            elif changed(seen, f"runs plot {place}", len(keys)):
+                changes[plot] = gr.update(value=_figure(self, keys[place], lines, look), visible=True, height=HEIGHT)
+            if changed(seen, f"runs plot {place}", place < len(keys)) and place >= len(keys):
                 changes[plot] = gr.update(visible=False)
         marked = any(curves.marks(run.journal) for run in runs)
         return changes | ({self.key: gr.update(visible=marked)} if changed(seen, "runs marked", marked) else {})
@@ -149,7 +150,7 @@ class RunsPage:
 
     def _read(self, values: dict, shown: list[Entry], files: dict, seen: dict) -> dict:
         """One run's answers at the step on the slider, which stays at the end if it was there."""
-        talking = [e.name for e in shown if files[e.name][2]]
+        talking = [e.name for e in shown if files[e.name][2][1]]
         name = values[self.reader] if values[self.reader] in talking else next(iter(talking), None)
         rows = rows_of(self.workspace.run(name), "samples.jsonl") if name else []
         steps = runs_views.answered(rows)
@@ -180,10 +181,16 @@ def chosen(entries: list[Entry], picked: list[str]) -> list[Entry]:
 
 def warnings_of(workspace: Workspace, name: str) -> str:
     """The warnings of one run as HTML, for any page. Raises UserError for anything that is not a run of the workspace."""
+    return runs_views.warnings([judged(workspace, name)])
+
+
+def judged(workspace: Workspace, name: str) -> tuple[str, list[advice.Advice], int]:
+    """(name, advice on the run, how many warnings its trainer wrote into the journal); of a failed run why it failed comes first."""
     run = workspace.run(name)
-    journal = rows_of(run, "journal.jsonl")
-    found = advice.advise(workspace.config(name), rows_of(run, "metrics.jsonl"), journal, rows_of(run, "samples.jsonl"))
-    return runs_views.warnings([(name, found, sum(row.get("event") == "warning" for row in journal))])
+    journal, status = rows_of(run, "journal.jsonl"), run.status()
+    failed = [advice.Advice("failed", status["error"], status.get("advice", ""))] if status.get("error") else []
+    found = failed + advice.advise(workspace.config(name), rows_of(run, "metrics.jsonl"), journal, rows_of(run, "samples.jsonl"))
+    return name, found, sum(row.get("event") == "warning" for row in journal)
 
 
 def number(value, default: float = 0.0) -> float:
@@ -191,16 +198,26 @@ def number(value, default: float = 0.0) -> float:
     return value if isinstance(value, (int, float)) and value == value else default
 
 
+def version_of(path: Path) -> tuple[int, int]:
+    """(time of the last change in nanoseconds, bytes): what differs when a file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 def rows_of(run: Run, file: str) -> list[dict]:
     """The rows of a run's list, parsed once per version of the file."""
-    path = run.path / file
-    try:
-        version = path.stat()
-    except OSError:
-        return []
-    return _rows(path, version.st_mtime_ns, version.st_size)
+    return _rows(run.path / file, version_of(run.path / file))
 
 
 @lru_cache(maxsize=48)
-def _rows(path: Path, _time: int, _size: int) -> list[dict]:
+def _rows(path: Path, _version: tuple[int, int]) -> list[dict]:
     return read_lines(path)
+
+
+@lru_cache(maxsize=64)
+def _figure(page: RunsPage, key: str, lines: tuple, look: Look) -> dict:
+    """Drawn once, however many people look at it."""
+    return curves.figure(key, [page._curves(name) for name, *_ in lines], look)

@@ -6,7 +6,7 @@ from pathlib import Path
 from playground import strings as s
 from playground import views
 from playground.advice import Advice, plain
-from playground.curves import RUN_COLOURS
+from playground.curves import RUN_COLOURS, title_of
 from playground.form import label
 from playground.views import text
 from rlhf_engine import config as configs
@@ -37,7 +37,7 @@ def warnings(found: list[tuple[str, list[Advice], int]]) -> str:
         return ""
     items = "".join(f'<li><strong>{text(name)}</strong> {text(advice.text)} <span>{text(advice.todo)}</span></li>'
                     for name, advices, _ in found for advice in advices)
-    sound = ", ".join(name for name, advices, _ in found if not advices)
+    sound = ", ".join(name for name, advices, count in found if not advices and not count)
     own = " ".join(s.JOURNAL_WARNS.format(name=name, count=count) for name, _, count in found if count)
     rest = " ".join(part for part in (s.NO_ADVICE.format(names=sound) if sound else "", own) if part)
     return (f'<section class="advices" aria-label="{s.WARNINGS}">{f"<ul>{items}</ul>" if items else ""}'
@@ -114,16 +114,16 @@ def short_path(value: str, name_of) -> str:
     return Path(named).name if Path(named).is_absolute() else named
 
 
-def reports(runs: list[tuple[str, dict | None]]) -> str:
-    """The numbers of the reports (name, report) beside each other."""
-    if not any(report for _, report in runs):
-        return f'<p class="empty">{s.NO_REPORTS}</p>'
-    numbers = [{key: value for key, value in (report or {}).items() if is_number(value)} for _, report in runs]
-    found = {key for report in numbers for key in report}
-    keys = [key for key in dict.fromkeys([*s.RESULTS, *sorted(found)]) if key in found]
-    rows = [((s.RESULTS.get(key, key.replace("_", " ").capitalize()), ""),
-             [plain(report[key]) if key in report else s.NOT_THERE for report in numbers]) for key in keys]
-    return table(s.REPORTS, s.RESULT, [name for name, _ in runs], rows)
+def reports(runs: list[tuple[str, dict | None, dict[str, float]]]) -> str:
+    """The numbers of the reports beside each other, and what was measured last: (name, report, last measures) of each run."""
+    numbers = [{key: value for key, value in (report or {}).items() if is_number(value)} for _, report, _ in runs]
+    found = dict.fromkeys(key for report in numbers for key in report)
+    names = {key: s.RESULTS.get(key, key.replace("_", " ").capitalize()) for key in [*(k for k in s.RESULTS if k in found), *found]}
+    measured = dict.fromkeys(key for *_, last in runs for key in last)
+    rows = [((name, ""), [plain(report[key]) if key in report else s.NOT_THERE for report in numbers]) for key, name in names.items()]
+    rows += [((s.LAST.format(name=title_of(key)), ""), [plain(last[key]) if key in last else s.NOT_THERE for *_, last in runs])
+             for key in measured]
+    return table(s.REPORTS, s.RESULT, [name for name, *_ in runs], rows) if rows else f'<p class="empty">{s.NO_REPORTS}</p>'
 
 
 def is_number(value) -> bool:

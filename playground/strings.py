@@ -204,8 +204,9 @@ DIFFERENCES_ALONE = "What {name} does not leave at its default"
 ALL_ALIKE = "All settings are the same."
 ALL_DEFAULTS = "All settings are the defaults."
 SETTING, DEFAULT, NOT_THERE, YES, NO, EMPTY_VALUE = "Setting", "Default", "–", "yes", "no", "(empty)"
-REPORTS = "Final reports, side by side"
-NO_REPORTS = "A run writes its report when it is over."
+REPORTS = "Results, side by side"
+NO_REPORTS = "Nothing has been measured yet; a run writes its report when it is over."
+LAST = "{name} (last step)"
 RESULT = "Result"
 RESULTS = {
     "win_rate": "Wins against the start", "win_rate_low": "Wins, lower end of 95 %", "win_rate_high": "Wins, upper end of 95 %",

@@ -90,6 +90,7 @@ def test_what_the_trainer_has_warned_of_is_not_said_again():
         assert words in said and words in (ENGINE / source).read_text(encoding="utf-8")
     assert kinds("ppo", sound(objective__kl=20.0), [{"event": "warning", "step": 19, "text": brake}]) == []
     assert kinds("ppo", sound(objective__kl=10.0), [{"event": "warning", "step": 3, "text": brake}]) == ["kl"], "that was long ago"
+    assert kinds("ppo", sound(value__explained_variance=-1.0), [{"event": "warning", "step": 16, "text": brake}]) == [], "its reward was taken"
     collapse = sound(objective__entropy=lambda i: 1.5 / i)
     assert kinds("ppo", collapse) == ["entropy"] and kinds("ppo", collapse, [{"event": "warning", "step": 9, "text": entropy}]) == []
 
