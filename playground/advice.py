@@ -4,6 +4,7 @@ The trainer's own guard rails (`rlhf_engine/guards.py`, and the hard stop on KL)
 there is not said a second time here.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -83,6 +84,12 @@ def current(config: dict, journal: list[dict]) -> dict:
 Found = Iterator[tuple[str, dict]]
 
 
+def no_number(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
+    """A NaN or an infinity never comes back."""
+    if bad := sorted(key for row in metrics[-1:] for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)):
+        yield "no_number", {"measure": s.MEASURE.get(bad[0], bad[0]), "step": metrics[-1]["step"]}
+
+
 def high_kl(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
     if not config.get("kl_target"):
         return
@@ -91,7 +98,7 @@ def high_kl(config: dict, metrics: list[dict], journal: list[dict], samples: lis
     recent = values("objective/kl", [row for row in metrics if row["step"] > max(aims, default=0)])[-RECENT:]
     above = [kl for kl in recent if kl > KL_ABOVE * target]
     if len(recent) == RECENT and len(above) >= RECENT - 1 and not braked(metrics, journal):
-        yield "kl", {"kl": mean(recent), "times": mean(recent) / target, "target": target, "above": len(above), "steps": RECENT}
+        yield "kl", {"kl": mean(recent), "times": mean(recent) / target, "target": target, "steps": RECENT}
 
 
 def long_responses(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
@@ -157,7 +164,7 @@ def votes_say_little(config: dict, metrics: list[dict], journal: list[dict], sam
     rows = [row for row in journal if row.get("event") == "reward" and "guesses" in row]
     votes, told = sum(row["new"] for row in rows), sum(row["guesses"] for row in rows)
     if votes >= ENOUGH and 1 - told / votes > UNDECIDED:
-        yield "ties", {"votes": votes, "told": told, "choices": int(config.get("choices", 2))}
+        yield "ties", {"votes": votes, "told": told}
     later = rows[1:]  # before the first votes there is nothing to guess by
     guesses, right = sum(row["guesses"] for row in later), sum(row["guessed"] for row in later)
     chance = 1 / max(2, int(config.get("choices", 2)))
@@ -187,16 +194,16 @@ def overfitting(config: dict, metrics: list[dict], journal: list[dict], samples:
         yield "gap_loss", {"train": gap, "held_out": now}
 
 
-POLICY_CHECKS: tuple[Callable[..., Found], ...] = (high_kl, flat_reward, votes_say_little, long_responses, entropy_collapse, cut_off,
-                                                   poor_value, large_updates)
-FITTING_CHECKS: tuple[Callable[..., Found], ...] = (at_chance, overfitting)
+POLICY_CHECKS: tuple[Callable[..., Found], ...] = (no_number, high_kl, flat_reward, votes_say_little, long_responses, entropy_collapse,
+                                                   cut_off, poor_value, large_updates)
+FITTING_CHECKS: tuple[Callable[..., Found], ...] = (no_number, at_chance, overfitting)
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------
 
 def values(key: str, metrics: list[dict]) -> list[float]:
-    """What was measured under a name; a NaN (PPO that has blown up) is left out."""
-    return [row[key] for row in metrics if isinstance(row.get(key), (int, float)) and row[key] == row[key]]
+    """What was measured under a name; what is no number (`no_number`) is left out."""
+    return [row[key] for row in metrics if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
 
 
 def plain(number: float) -> str:

@@ -108,7 +108,7 @@ def figure(key: str, runs: list[Curves], look: Look) -> dict:
 
 def layout(key: str, names: list[str], look: Look, log: bool, *, empty: bool) -> dict:
     """Zoom lasts while the same runs are looked at alike, hidden lines as long as there are any."""
-    title = s.LINEAR.format(title=title_of(key)) if look.log and not log and not empty else title_of(key)
+    title = label(s.LINEAR.format(title=title_of(key)) if look.log and not log and not empty else title_of(key))
     found = {
         "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 7},
                   "font": {"size": 14, "weight": 600}},
@@ -123,7 +123,7 @@ def layout(key: str, names: list[str], look: Look, log: bool, *, empty: bool) ->
     if empty:
         return found | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
     if log:
-        found["yaxis"] ["tickformat"] = "~g"
+        found["yaxis"]["tickformat"] = "~g"
     elif key in SHARES:
         found["yaxis"] |= {"tickformat": ".0%"} | ({"range": [0, 1.02]} if key in WHOLE else {})
     return found

@@ -226,6 +226,8 @@ JOURNAL_WARNS = "The trainer of {name} has warned {count} times itself: see what
 SAID_KL, SAID_ENTROPY = "above the hard stop", "the entropy of the start"
 """Words by which the trainer's own warnings in a journal are known (rlhf_engine/ppo.py, guards.py)."""
 ADVICE = {
+    "no_number": ("Since step {step} at the latest, “{measure}” is no number any more: the run has blown up.",
+                  "Rewind to a checkpoint before it, or start again with a lower learning rate."),
     "kl": ("KL was {kl:.1f} nats over the last {steps} steps, {times:.1f} times what it aims at ({target:.1f}).",
            "Lower the learning rate, or rewind to an earlier checkpoint; in a new run, raise the KL coefficient."),
     "length": ("The reward rises while responses grow: {now:.0f} tokens now, {start:.0f} at the start ({times:.1f} times).",

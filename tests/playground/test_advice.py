@@ -124,8 +124,10 @@ def test_a_reward_model_at_chance_and_one_that_learns_by_heart():
     assert kinds("sft", sound("sft", loss__train=0.5, loss__held_out=1.0)) == ["gap_loss"]
 
 
-def test_a_run_that_has_blown_up_breaks_nothing():
-    kinds("ppo", sound(objective__kl=float("nan"), loss__value=float("inf"), val__ratio=None), [{"event": "changed"}, {"event": "warning"}, {}])
+def test_a_run_that_has_blown_up_is_told_so_and_breaks_nothing():
+    metrics = sound(objective__kl=float("nan"), loss__value=float("inf"), val__ratio=None)
+    assert kinds("ppo", metrics, [{"event": "changed"}, {"event": "warning"}, {}]) == ["no_number"]
+    assert kinds("sft", sound("sft", loss__train=float("nan"))) == ["no_number"]
 
 
 def test_what_a_rewind_undid_is_not_in_the_journal_any_more():

@@ -110,6 +110,7 @@ def test_every_stage_among_the_runs_has_measures_in_sight_and_all_can_be_chosen(
     assert {"objective/scores", "loss/train"} <= set(curves.key_measures([ppo, sft], 2))
     assert {"loss/train", "text/novel", "loss/value"} <= set(curves.measures([ppo, sft])) and "step" not in curves.measures([ppo])
     assert curves.measures([]) == curves.key_measures([], 8) == []
+    assert "<" not in curves.figure("<b>novel", [ppo], Look())["layout"]["title"]["text"]
     empty = curves.figure("reward/guessed", [ppo, sft], Look(log=True))
     assert empty["data"] == [] and strings.NO_MEASURE in empty["layout"]["annotations"][0]["text"]
 
