@@ -14,6 +14,7 @@ from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
 from playground.data_page import DataPage
+from playground.runs_page import RunsPage
 from playground.teach import TeachPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage, changed
@@ -39,10 +40,12 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 train = TrainPage(workspace, worker, notice)
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, notice)
+            with gr.Tab(s.RUNS, id="runs") as tab:
+                runs = RunsPage(workspace, tab)
             with gr.Tab(s.DATA, id="data"):
                 data = DataPage(workspace, voter, notice)
         Api(workspace, worker, ballot)
-        pages = (teach, train, chat, data)
+        pages = (teach, train, chat, runs, data)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()
@@ -57,7 +60,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 changes |= page.refresh(values, entries, known)
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
-        gr.on([demo.load, timer.tick, train.picker.change, teach.picker.change, chat.model.change], look,
+        gr.on([demo.load, timer.tick, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers], look,
               {seen, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="once", api_visibility="private")

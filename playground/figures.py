@@ -131,9 +131,9 @@ def trace(line: Line, metrics: list[dict]) -> dict:
             **({"yaxis": "y2"} if line.second else {})}
 
 
-def thin(rows: list[dict]) -> list[dict]:
-    """At most `POINTS` rows, evenly spaced, the last one always among them."""
-    stride = -(-len(rows) // POINTS)
+def thin(rows: list, points: int = POINTS) -> list:
+    """At most `points` rows, evenly spaced, the last one always among them."""
+    stride = -(-len(rows) // points)
     return rows[(len(rows) - 1) % stride::stride] if stride > 1 else rows
 
 

@@ -17,7 +17,6 @@ from rlhf_engine.config import UserError
 from rlhf_engine.queries import find_query
 from rlhf_engine.runs import Run
 
-
 HEIGHT = 205
 """Of a plot, in pixels. A plot that is hidden at first has to be told when it is shown."""
 
@@ -43,7 +42,8 @@ class TeachPage:
                     self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="vote-run", visible=False)
                     self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
                     with gr.Column(elem_classes="plot-grid single"):
-                        self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2) for i in range(3)]
+                        self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2)
+                                      for i in range(3)]
             with gr.Accordion(s.FIXED, open=True):
                 self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
             with gr.Accordion(s.EXTREMES, open=True):

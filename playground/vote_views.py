@@ -121,7 +121,7 @@ def watched(name: str, config: dict, row: dict | None) -> str:
     if len(best) == len(row["responses"]):
         best = []
     answers = "".join(f'<article class="answer{" best" if i in best else ""}"><p>{text(response) or f"<em>{s.EMPTY_RESPONSE}</em>"}</p>'
-                      f'{f"<strong>{s.CHOSEN}</strong>" if i in best else ""}</article>' for i, response in enumerate(row["responses"]))
+                      f'{f"<strong>{s.PICKED}</strong>" if i in best else ""}</article>' for i, response in enumerate(row["responses"]))
     said = s.TAUGHT_BY.format(name=name, labeler=likes, step=row["step"])
     return (f'<section class="question"><p class="which" role="status">{text(said)}</p>'
             f'<p class="prompt">{text(conversation(row["prompt"]))}</p><div class="answers">{answers}</div></section>')

@@ -52,9 +52,11 @@ class Workspace:
     # -- runs --------------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """All runs: live ones first, then the newest."""
+        """All runs whose names the page can use: live ones first, then the newest."""
         found = []
         for folder in self.runs.glob("*/") if self.runs.is_dir() else []:
+            if not NAME.fullmatch(folder.name):
+                continue
             try:
                 config, status = config_of(folder), Run(folder).status()
                 found.append(Entry(folder.name, config["stage"], config["model"], status["state"], status["step"],

@@ -49,3 +49,15 @@ def serving(home, worker) -> Iterator[str]:
         yield url
     finally:
         demo.close(verbose=False)
+
+
+def go(page: Page, tab: str) -> Page:
+    """Open a tab of the page; on a narrow screen the last ones are in a menu."""
+    page.get_by_role("tab").first.wait_for()
+    button = page.get_by_role("tab", name=tab, exact=True)
+    if button.count():
+        button.click()
+    else:
+        page.get_by_label("More tabs").click()
+        page.locator(".overflow-dropdown button", has_text=tab).click()
+    return page

@@ -18,7 +18,7 @@ from rlhf_engine.config import PPOConfig
 from rlhf_engine.runs import Run
 from rlhf_engine.worker import Worker
 from tests.conftest import sentences
-from tests.playground.browser import PATIENCE, browsing, needs_browser
+from tests.playground.browser import PATIENCE, browsing, go, needs_browser
 from tests.playground.conftest import EVIL, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def open_page(app) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="module")
 def page(open_page) -> Page:
-    page = train_tab(open_page())
+    page = go(open_page(), "Train")
     expect(page.locator("#start")).to_be_enabled()
     return page
 
@@ -80,11 +80,6 @@ def fill(page: Page, field: str, value) -> None:
     box.fill(str(value))
     box.press("Enter")
     box.blur()
-
-
-def train_tab(page: Page) -> Page:
-    page.get_by_role("tab", name="Train").click()
-    return page
 
 
 def drawn(page: Page) -> int:
@@ -121,7 +116,7 @@ def training(page, home) -> Page:
 
 
 def test_text_from_runs_is_inert(open_page):
-    page = train_tab(open_page())
+    page = go(open_page(), "Train")
     expect(page.locator("#run-card")).to_contain_text("<img src=x")
     for place in ("#run-card", "#samples", "#events"):
         assert EVIL in page.locator(place).inner_text()
@@ -156,7 +151,7 @@ def test_plots_grow_and_keep_their_zoom(training, home):
 def test_a_reload_and_a_second_browser_show_the_run(training, open_page):
     training.reload()
     other = open_page()
-    for page in map(train_tab, (training, other)):
+    for page in (go(training, "Train"), go(other, "Train")):
         expect(page.locator("#run-card")).to_contain_text("running")
         expect(page.locator("#run-card")).to_contain_text("live")
         wait_until(page, lambda page=page: drawn(page) > 2)
@@ -169,7 +164,7 @@ def test_a_second_run_has_to_wait(training):
 
 
 def test_chat_streams_two_adapters_while_training(training):
-    training.get_by_role("tab", name="Chat").click()
+    go(training, "Chat")
     expect(training.locator("#chat-model input")).to_have_value("models/tiny")
     training.get_by_role("button", name="Sampling").click()
     fill(training, "chat-longest", 48)
@@ -192,7 +187,7 @@ def test_chat_streams_two_adapters_while_training(training):
     training.click("#chat-clear")
     for side in sides:
         expect(side.locator(".bot")).to_have_count(0)
-    training.get_by_role("tab", name="Train").click()
+    go(training, "Train")
 
 
 def test_pause_step_resume_stop_and_resume_again(training, home):
@@ -213,17 +208,17 @@ def test_pause_step_resume_stop_and_resume_again(training, home):
     wait_until(training, lambda: state(home) == "running" and live_run(home).status()["step"] > step)
 
 
-@pytest.mark.parametrize("tab", ["Teach", "Train", "Chat"])
+@pytest.mark.parametrize("tab", ["Teach", "Train", "Chat", "Runs", "Data"])
 def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
     page = open_page(width=390)
-    page.get_by_role("tab", name=tab).click()
+    go(page, tab)
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 
 
 def test_dark_theme_reaches_the_plots(training, open_page):
-    page = train_tab(open_page(query="?__theme=dark"))
+    page = go(open_page(query="?__theme=dark"), "Train")
     wait_until(page, lambda: drawn(page) > 2)
     ink = page.evaluate("getComputedStyle(document.querySelector('#plot-1 .xtick text')).fill")
     assert sum(int(part) for part in ink.removeprefix("rgb(").removesuffix(")").split(",")) > 500

@@ -19,7 +19,7 @@ from rlhf_engine.events import Event
 from rlhf_engine.feedback import Store
 from rlhf_engine.feedback_export import read_events
 from rlhf_engine.runs import Run
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
 
@@ -413,7 +413,7 @@ def served(tmp_path_factory):
 
 def open_tab(page, *names: str):
     for name in names:
-        page.get_by_role("tab", name=name, exact=True).click()
+        go(page, name)
     return page
 
 
@@ -434,7 +434,7 @@ def test_a_file_is_looked_at_and_its_text_is_inert(served):
 @needs_browser
 def test_the_train_page_shows_what_is_in_the_data(served):
     page = served[1]()
-    page.get_by_role("tab", name="Train").click()
+    go(page, "Train")
     page.get_by_role("button", name="What is in this data").click()
     expect(page.locator("#data-preview")).to_contain_text("bundled demonstrations")
     page.get_by_label("2 · Reward model").click()

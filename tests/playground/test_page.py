@@ -1,12 +1,16 @@
 """The page without a browser: what is sent when, what the endpoints answer, and what is never imported."""
 
+import ast
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import gradio as gr
 import pytest
 from gradio_client import Client
 
+from playground import strings
 from playground.app import build
 from playground.chat import inert, paced, plain, together
 from rlhf_engine.config import UserError
@@ -110,3 +114,10 @@ def test_a_paced_stream_keeps_its_end():
 def test_live_controls_pass_their_value_through_the_api(client, worker):
     assert client.predict(run="first", command="kl_target", value=4.5, api_name="/control") == {"run": "first", "command": "kl_target"}
     assert worker.log[-1][0] == "control" and worker.log[-1][2:] == ("kl_target", 4.5)
+
+
+def test_no_string_is_defined_twice():
+    """The second would silently change what the first says elsewhere."""
+    names = [name.id for node in ast.parse(Path(strings.__file__).read_text()).body if isinstance(node, ast.Assign)
+             for target in node.targets for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    assert [name for name, count in Counter(names).items() if count > 1] == []

@@ -15,7 +15,7 @@ from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig, UserError
 from rlhf_engine.feedback import Store
 from rlhf_engine.runs import Run
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
 
@@ -449,7 +449,7 @@ def open_page(home):
     with serving(home, FakeWorker()) as url, browsing(url) as open_tab:
         def open_page(width: int = 1280):
             page = open_tab(width)
-            page.get_by_role("tab", name="Teach").click()
+            go(page, "Teach")
             return page
 
         yield open_page
@@ -483,12 +483,12 @@ def test_buttons_and_keys_vote_once_each(open_page, home):
     page.keyboard.press("b")
     shows(0)
     assert newest_first(store)[0].value == "both_bad"
-    page.get_by_role("tab", name="Chat").click()
+    go(page, "Chat")
     page.keyboard.press("1")
     page.fill("#chat-input textarea", "")
     page.locator("#chat-input textarea").press("1")
     page.reload()
-    page.get_by_role("tab", name="Teach").click()
+    go(page, "Teach")
     expect(page.locator(f"{card} .prompt")).to_contain_text("prompt")
     assert store.count() == 3
     expect(page.locator("#vote-status")).to_contain_text("3 of 40 votes")
