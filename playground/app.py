@@ -37,7 +37,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
             with gr.Tab(s.VOTE, id="vote"):
                 vote = VotePage(workspace, ballot, voter, notice)
             with gr.Tab(s.CHAT, id="chat"):
-                chat = ChatPage(workspace, worker, notice)
+                chat = ChatPage(workspace, worker, ballot, voter, notice)
         Api(workspace, worker, ballot)
         pages = (train, vote, chat)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
@@ -58,6 +58,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
               {seen, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="once", api_visibility="private")
+        demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
     return demo
 
 

@@ -8,7 +8,7 @@ import pytest
 from gradio_client import Client
 
 from playground.app import build
-from playground.chat import inert, paced, plain, together
+from playground.conversation import inert, paced, plain, together
 from rlhf_engine.config import UserError
 from tests.playground.conftest import EVIL
 
