@@ -65,8 +65,9 @@ class ChatPage:
         with gr.Row(elem_classes="controls"):
             self.examples = [gr.Button(example, size="sm", elem_id=f"chat-example-{i + 1}") for i, example in enumerate(s.EXAMPLES)]
         with gr.Accordion(s.SAMPLING, open=False), gr.Row():
-            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=s.TEMPERATURE, info=s.TEMPERATURE_INFO, min_width=200)
-            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=s.TOP_P, info=s.TOP_P_INFO, min_width=200)
+            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=s.TEMPERATURE, info=s.TEMPERATURE_INFO, min_width=200,
+                                         elem_id="chat-temperature")
+            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=s.TOP_P, info=s.TOP_P_INFO, min_width=200, elem_id="chat-top-p")
             self.longest = gr.Slider(8, 512, 128, step=8, label=s.MAX_TOKENS, info=s.MAX_TOKENS_INFO, min_width=200,
                                      elem_id="chat-longest")
 
@@ -218,6 +219,7 @@ class ChatPage:
         return {self.notice: trouble, **self.sides.settle(chat, [place])}
 
     def _say(self, values: dict, side: list[Turn], index: int, kind: str, value: str) -> None:
+        self._remember(values[self.voter], values[self.chat])
         with self.lock:  # two clicks at once are one after the other
             opinions.say(self.ballot.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))
 

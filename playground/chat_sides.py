@@ -13,6 +13,16 @@ from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 
 IDS = ("left", "right", "third", "fourth")
+AS_TEXT = """
+// The Chatbot shows what was edited as HTML until the server has had it: let it be text from the first moment on.
+document.addEventListener('click', (event) => {
+  if (!event.target.closest?.('#chat-sides button')) return;
+  document.querySelectorAll('#chat-sides .edit-textarea').forEach((box) => {
+    box.value = box.value.replaceAll('<', '&lt;');
+    box.dispatchEvent(new Event('input', {bubbles: true}));
+  });
+}, true);
+"""
 
 
 class Sides:
@@ -36,7 +46,7 @@ class Sides:
             self.best = [gr.Button("", elem_id=f"chat-best-{place + 1}", min_width=110) for place in range(SIDES)]
             self.tie = gr.Button(s.TIE[0], elem_id="chat-tie", min_width=110)
             self.both_bad = gr.Button(s.BOTH_BAD[0], elem_id="chat-both-bad", min_width=110)
-        self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False)
+        self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False, js_on_load=AS_TEXT)
         self.buttons = [*self.best, self.tie, self.both_bad]
 
     @property
