@@ -87,7 +87,7 @@ class ChatPage:
         ending = {"cancels": self.asked, **private}
         self.face = face = [self.status, self.model, self.preset, self.count, self.blind, *sides.outputs]
         self.stop.click(self._stop, {self.chat}, [self.status, *sides.talks, *sides.verdicts], **ending)
-        gr.on([self.clear.click, *(talk.clear for talk in sides.talks)], self._clear, {self.chat}, face, **ending)
+        gr.on([self.clear.click, *(talk.clear for talk in sides.talks)], self._clear, {self.chat, *sides.picks}, face, **ending)
         self.model.change(self._other_model, {self.chat, self.model}, face, **ending)
         self.count.input(self._other_count, {self.chat, self.count, *sides.picks}, face, **ending)
         self.blind.input(self._other_blind, {self.chat, self.blind, *sides.picks}, face, **ending)
@@ -142,7 +142,7 @@ class ChatPage:
         """A new question, of all sides; blind, a new round."""
         chat, before = values[self.chat], values[self.chat].state()
         if chat.blind:
-            picks = [values[pick] for pick in self.sides.picks[:chat.count]]
+            picks = self._picked(values)[:chat.count]
             if twice := next((pick for pick in picks if picks.count(pick) > 1), ""):
                 labels = {value: label for label, value in self.workspace.chat_choices(chat.model)}
                 yield {self.notice: notice(s.SAME_TWICE.format(name=labels.get(twice, twice)))}
@@ -156,7 +156,7 @@ class ChatPage:
         """The answers as they grow. What goes wrong leaves the page as it was `before`, with what was `typed` to be sent again."""
         chat, sides, places = values[self.chat], self.sides, list(asked)
         before = before or chat.state()
-        chat.model, chat.picks = values[self.model], tuple(values[pick] for pick in sides.picks)
+        chat.model, chat.picks = values[self.model], self._picked(values)
         number = chat.begin(asked)
         self._remember(values[self.voter], chat)
         try:
@@ -192,7 +192,7 @@ class ChatPage:
         side = chat.sides[place]
         try:
             turn = side[event.index] if event.index < len(side) else None
-            if turn is None or not turn.ended:
+            if turn is None or turn.role != "assistant" or not turn.ended:
                 raise UserError(s.STILL_WRITING)
             if turn.text != turn.said:
                 raise UserError(s.OWN_WORDS)
@@ -242,7 +242,7 @@ class ChatPage:
 
     def _clear(self, values: dict) -> dict:
         values[self.chat].clear()
-        return self._face(values[self.chat])
+        return self._face(values[self.chat], values)
 
     def _other_model(self, values: dict) -> dict:
         chat = values[self.chat]
@@ -258,15 +258,14 @@ class ChatPage:
         chat.stop()
         chat.count = int(values[self.count])
         chat.sides = [side if place < chat.count else [] for place, side in enumerate(chat.sides)]
-        chat.picks = tuple(values[pick] for pick in self.sides.picks)
-        return self._face(chat)
+        return self._face(chat, values)
 
     def _other_blind(self, values: dict) -> dict:
         """Begins anew: what was said by name is no blind round, and a blind round without a vote stays one."""
         chat = values[self.chat]
         chat.clear()
-        chat.blind, chat.picks = bool(values[self.blind]), tuple(values[pick] for pick in self.sides.picks)
-        return self._face(chat)
+        chat.blind = bool(values[self.blind])
+        return self._face(chat, values)
 
     def _show_pair(self, values: dict) -> dict:
         chat, (before, _, after) = values[self.chat], str(values[self.preset] or "").partition("|")
@@ -276,11 +275,16 @@ class ChatPage:
         chat.count, chat.picks = 2, (before, after, *first_picks(self.workspace.chat_choices(chat.model), SIDES)[2:])
         return {part: update for part, update in self._face(chat).items() if part is not self.preset}
 
-    def _face(self, chat: Chat) -> dict:
-        """The whole page, as this chat has it."""
+    def _face(self, chat: Chat, values: dict | None = None) -> dict:
+        """The whole page as this chat has it; the pickers stay as they are in `values`."""
+        if values:
+            chat.picks = self._picked(values)
         shown = {"visible": not chat.blind}
         return {self.status: "", self.preset: gr.update(value=None, **shown), self.count: gr.update(value=chat.count, **shown),
                 self.model: gr.update(value=chat.model), self.blind: chat.blind, **self.sides.face(chat)}
+
+    def _picked(self, values: dict) -> tuple[str, ...]:
+        return tuple(values[pick] for pick in self.sides.picks)
 
     # -- what changed ------------------------------------------------------------------------------------------------
 

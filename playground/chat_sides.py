@@ -92,13 +92,11 @@ class Sides:
         many, count = chat.count > 2, chat.count
         best = {button: gr.update(value=s.VOTE_BEST.format(side=side, best=s.BEST[many]), visible=place < count)
                 for place, (side, button) in enumerate(zip(s.SIDE_NAMES, self.best))}
-        labels = self.labels(chat)
-        shown = [""] * SIDES if chat.hidden else [*labels, *[""] * SIDES]
-        names = {name: gr.update(value=side_name(side, label), visible=chat.blind)
-                 for side, name, label in zip(s.SIDE_NAMES, self.names, shown)}
+        labels = self.labels(chat) if chat.verdict else []
+        names = {name: gr.update(value=side_name(side, labels[place] if place < len(labels) else ""), visible=chat.blind)
+                 for place, (side, name) in enumerate(zip(s.SIDE_NAMES, self.names))}
         return {self.votes: gr.update(visible=chat.votable), **best, self.tie: gr.update(value=s.TIE[many]),
-                self.both_bad: gr.update(value=s.BOTH_BAD[many]), **names,
-                self.result: result(chat, labels) if chat.verdict else ""}
+                self.both_bad: gr.update(value=s.BOTH_BAD[many]), **names, self.result: result(chat, labels) if labels else ""}
 
     def labels(self, chat: Chat) -> list[str]:
         """Who speaks at each place, by name."""

@@ -521,6 +521,13 @@ def test_a_preset_shows_before_and_after(page):
     assert [Path(name).name for name in page.worker.log[-1][1]] == ["bundled", "taste"]
 
 
+def test_clearing_keeps_who_is_picked(page):
+    page.send("Hello")
+    page.set("chat-left-adapter", "cheerful")
+    page.do("_clear")
+    assert page["chat-left-adapter"] == "cheerful" and page.says("left") == []
+
+
 def test_another_model_begins_anew_and_a_restored_one_does_not(page):
     page.send("Hello")
     assert page.do("_other_model") == [gr.skip()] and len(page.says("left")) == 2
@@ -561,9 +568,11 @@ def test_thumbs_edits_and_blind_rounds_in_a_browser(home, store):
         page.locator("#chat-left").get_by_label("Submit").click()
         expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
         assert page.evaluate("window.hacked") is None and page.locator("#chat-sides :is(img[src=x], b, script)").count() == 0
-        page.reload()
+        left, page = page, page.context.new_page()  # not a reload: that cuts requests off, of which Gradio complains in the console
+        page.goto(url)
         page.get_by_role("tab", name="Chat").click()
         expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+        left.close()
         page.locator("#chat-right").get_by_label("Liked").click()
         expect(page.locator("#chat-right").get_by_label("Like", exact=True)).to_be_visible()
         page.locator("#chat-blind input").click()
