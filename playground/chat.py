@@ -1,8 +1,6 @@
 """The Chat page: one prompt, two to four checkpoints, answered at the same time, judged, and if one likes without knowing who is who."""
 
-import copy
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,16 +11,13 @@ from playground import strings as s
 from playground.answers import Answerer, Wish
 from playground.ballot import Ballot, voter_of
 from playground.chat_sides import Sides, status_line
-from playground.conversation import SIDES, Chat, Turn, asked_again, plain_text, prompt_of, reworded, settled
+from playground.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
 from playground.form import Choice
 from playground.speakers import first_picks
 from playground.train import changed, complain, told
 from playground.views import notice
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
-
-REMEMBERED = 500
-"""Browsers whose chats are kept for a reload; the one that was heard of longest ago is forgotten first."""
 
 
 class ChatState(gr.State):
@@ -36,8 +31,7 @@ class ChatPage:
     def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.ballot, self.voter, self.notice = workspace, ballot, voter, notice
         self.answerer = Answerer(workspace, worker, ballot)
-        self.memory: OrderedDict[str, Chat] = OrderedDict()
-        self.lock = threading.Lock()
+        self.memory, self.lock = Memory(), threading.Lock()
         self.chat = ChatState(Chat())
         gr.Markdown(s.CHAT_ABOUT, container=False)
         with gr.Row(elem_id="chat-setup"):
@@ -158,7 +152,7 @@ class ChatPage:
         before = before or chat.state()
         chat.model, chat.picks = values[self.model], self._picked(values)
         number = chat.begin(asked)
-        self._remember(values[self.voter], chat)
+        self.memory.keep(values[self.voter], chat)
         try:
             yield {self.notice: "", self.status: status_line(s.WAITING), **sides.settle(chat, places), **sides.verdict(chat),
                    **({self.input: ""} if typed else {})}
@@ -219,7 +213,7 @@ class ChatPage:
         return {self.notice: trouble, **self.sides.settle(chat, [place])}
 
     def _say(self, values: dict, side: list[Turn], index: int, kind: str, value: str) -> None:
-        self._remember(values[self.voter], values[self.chat])
+        self.memory.keep(values[self.voter], values[self.chat])
         with self.lock:  # two clicks at once are one after the other
             opinions.say(self.ballot.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))
 
@@ -317,21 +311,10 @@ class ChatPage:
 
     def restore(self, values: dict) -> dict:
         """For a page that is loaded: the chat as this browser left it, thumbs and all. Its tabs go separate ways from there."""
-        with self.lock:
-            chat = copy.deepcopy(self.memory.get(voter_of(values[self.voter])))
+        chat = self.memory.find(values[self.voter])
         if chat is None or chat.model not in self.workspace.model_choices():
             return gr.skip()
-        chat.stop()
         return self._face(chat) | {self.chat: chat}
-
-    def _remember(self, voter: str, chat: Chat) -> None:
-        if not voter:
-            return
-        with self.lock:
-            self.memory[voter_of(voter)] = chat
-            self.memory.move_to_end(voter_of(voter))
-            if len(self.memory) > REMEMBERED:
-                self.memory.popitem(last=False)
 
 
 def done(chat: Chat, places: list[int]) -> str:

@@ -1,11 +1,13 @@
 """Conversations side by side: who said what, what is asked of whom next, and several streams of answers as one. No Gradio in here."""
 
+import copy
 import html
 import queue
 import re
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -120,6 +122,31 @@ class Chat:
         self.asked += 1
         self.sides = [[turn if turn.ended else replace(turn, ended=True, sampling=turn.sampling | {"stopped": True})
                        for turn in side if turn.ended or turn.text] for side in self.sides]
+
+
+class Memory:
+    """Chats by browser, for a reload; the one that was heard of longest ago is forgotten first. Safe to use from any thread."""
+
+    def __init__(self, longest: int = 500):
+        self.longest, self._chats, self._lock = longest, OrderedDict(), threading.Lock()
+
+    def keep(self, browser: str, chat: Chat) -> None:
+        """`browser` is a secret of that browser; one without any is not remembered."""
+        if not browser:
+            return
+        with self._lock:
+            self._chats[browser] = chat
+            self._chats.move_to_end(browser)
+            if len(self._chats) > self.longest:
+                self._chats.popitem(last=False)
+
+    def find(self, browser: str) -> Chat | None:
+        """A copy of the chat as it was left: two tabs of a browser go separate ways from there."""
+        with self._lock:
+            chat = copy.deepcopy(self._chats.get(browser))
+        if chat:
+            chat.stop()
+        return chat
 
 
 def settled(side: list[Turn]) -> list[Turn]:

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from playground import opinions
 from playground.ballot import Ballot, voter_of
 from playground.chat import ChatPage
-from playground.conversation import Chat, Turn, alike, asked_again, inert, plain, prompt_of, reworded, settled, shown, together
+from playground.conversation import Chat, Memory, Turn, alike, asked_again, inert, plain, prompt_of, reworded, settled, shown, together
 from playground.speakers import Speaker, first_picks, presets, speaker
 from playground.workspace import Workspace
 from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, UserError
@@ -94,6 +94,16 @@ def test_whoever_is_late_changes_nothing():
     chat.clear()
     chat.answer(0, late)
     assert chat.sides[0] == []
+
+
+def test_browsers_are_remembered_apart_and_the_oldest_forgotten():
+    memory, chats = Memory(longest=2), [Chat(), Chat(), Chat()]
+    chats[0].begin({0: turns("mine")})
+    for browser, chat in zip(("", "b", "c"), chats):
+        memory.keep(browser, chat)
+    memory.keep("a", chats[0])
+    assert [memory.find(browser) is None for browser in ("", "b", "x", "c")] == [True, True, True, False]
+    assert memory.find("a").sides == chats[0].sides and memory.find("a") is not chats[0]
 
 
 # -- speakers and presets --------------------------------------------------------------------------------------------
