@@ -554,62 +554,78 @@ class Attacker(FakeWorker):
             yield [f"{i}: {EVIL}"[:end] for i, _ in enumerate(adapters)]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("chat") / "home"
+
+
+@pytest.fixture(scope="module")
+def address(place):
+    write_run(place, "first", SFTConfig())
+    with serving(place, Attacker()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def open_page(address):
+    with browsing(address) as open_page:
+        yield open_page
+
+
 @needs_browser
-def test_thumbs_edits_and_blind_rounds_in_a_browser(home, store):
-    write_run(home, "first", SFTConfig())
-    with serving(home, Attacker()) as url, browsing(url) as open_page:
-        page = open_page()
-        page.get_by_role("tab", name="Chat").click()
-        page.wait_for_selector("#chat-send")
+def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
+    page = open_page()
+    page.get_by_role("tab", name="Chat").click()
+    page.wait_for_selector("#chat-send")
 
-        def ask_for(text: str) -> None:
-            page.fill("#chat-input textarea", text)
-            page.click("#chat-send")
-            expect(page.locator("#chat-left .user")).to_contain_text(text)
-            expect(page.locator("#chat-status")).to_contain_text("answers are done")
+    def ask_for(text: str) -> None:
+        page.fill("#chat-input textarea", text)
+        page.click("#chat-send")
+        expect(page.locator("#chat-left .user")).to_contain_text(text)
+        expect(page.locator("#chat-status")).to_contain_text("answers are done")
 
-        ask_for("Hello")
-        assert EVIL in page.locator("#chat-right").inner_text()
-        page.locator("#chat-right").get_by_label("Like", exact=True).click()
-        expect(page.locator("#chat-right").get_by_label("Liked")).to_be_visible()
-        page.locator("#chat-left").get_by_label("Edit").last.click()
-        assert page.locator("#chat-left textarea").input_value().startswith("0: ")
-        page.locator("#chat-left textarea").fill(f"Mine {EVIL}")
-        page.locator("#chat-left").get_by_label("Submit").click()
-        expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
-        assert page.evaluate("window.hacked") is None and page.locator("#chat-sides :is(img[src=x], b, script)").count() == 0
-        # The same browser comes back. Not by a reload: that cuts requests off, of which Gradio complains in the console.
-        page = page.context.browser.new_context(storage_state=page.context.storage_state()).new_page()
-        page.goto(url)
-        page.get_by_role("tab", name="Chat").click()
-        expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
-        page.locator("#chat-right").get_by_label("Liked").click()
-        expect(page.locator("#chat-right").get_by_label("Like", exact=True)).to_be_visible()
-        page.locator("#chat-blind input").click()
-        expect(page.locator("#chat-left-name")).to_have_text("A")
-        ask_for("Blind")
-        seen = page.locator("#chat-sides, #chat-setup, #chat-votes, #chat-result, #chat-status").all_inner_texts()
-        assert not any(name in text for name in (BASE, SFT, "bundled", "none") for text in seen)
-        assert not any(word in urlopen(f"{url}config").read().decode() for word in ("Speaker(", "Chat("))  # the state stays here
-        page.click("#chat-best-1")
-        expect(page.locator("#chat-result")).to_contain_text("A was")
-        expect(page.locator("#chat-result")).to_contain_text("1 of 1")
-        page.close()
+    ask_for("Hello")
+    assert EVIL in page.locator("#chat-right").inner_text()
+    page.locator("#chat-right").get_by_label("Like", exact=True).click()
+    expect(page.locator("#chat-right").get_by_label("Liked")).to_be_visible()
+    page.locator("#chat-left").get_by_label("Edit").last.click()
+    assert page.locator("#chat-left textarea").input_value().startswith("0: ")
+    page.locator("#chat-left textarea").fill(f"Mine {EVIL}")
+    page.locator("#chat-left").get_by_label("Submit").click()
+    expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+    assert page.evaluate("window.hacked") is None and page.locator("#chat-sides :is(img[src=x], b, script)").count() == 0
+    # The same browser comes back. Not by a reload: that cuts requests off, of which Gradio complains in the console.
+    page = page.context.browser.new_context(storage_state=page.context.storage_state()).new_page()
+    page.goto(address)
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+    page.locator("#chat-right").get_by_label("Liked").click()
+    expect(page.locator("#chat-right").get_by_label("Like", exact=True)).to_be_visible()
+    page.locator("#chat-blind input").click()
+    expect(page.locator("#chat-left-name")).to_have_text("A")
+    ask_for("Blind")
+    seen = page.locator("#chat-sides, #chat-setup, #chat-votes, #chat-result, #chat-status").all_inner_texts()
+    assert not any(name in text for name in (BASE, SFT, "bundled", "none") for text in seen)
+    assert not any(word in urlopen(f"{address}config").read().decode() for word in ("Speaker(", "Chat("))  # the state stays here
+    page.click("#chat-best-1")
+    expect(page.locator("#chat-result")).to_contain_text("A was")
+    expect(page.locator("#chat-result")).to_contain_text("1 of 1")
+    page.close()
+    store = Store(place / "feedback.sqlite")
     assert [event.kind for event in store.events(retracted=True)] == ["thumb", "edit", "retract", "comparison"]
     assert store.events()[0].value == f"Mine {EVIL}"
 
 
 @needs_browser
-def test_four_sides_stack_on_a_phone(home, run):
-    with serving(home, Attacker()) as url, browsing(url) as open_page:
-        page = open_page(width=390)
-        page.get_by_role("tab", name="Chat").click()
-        page.locator("#chat-count label").last.click()
-        expect(page.locator("#chat-fourth")).to_be_visible()
-        page.fill("#chat-input textarea", "Hello")
-        page.click("#chat-send")
-        expect(page.locator("#chat-status")).to_contain_text("All 4 answers are done")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        lefts = [page.locator(f"#chat-{side}").bounding_box()["x"] for side in ("left", "right", "third", "fourth")]
-        assert len(set(lefts)) == 1
-        page.close()
+def test_four_sides_stack_on_a_phone(open_page):
+    page = open_page(width=390)
+    page.get_by_role("tab", name="Chat").click()
+    page.locator("#chat-count label").last.click()
+    expect(page.locator("#chat-fourth")).to_be_visible()
+    page.fill("#chat-input textarea", "Hello")
+    page.click("#chat-send")
+    expect(page.locator("#chat-status")).to_contain_text("All 4 answers are done")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    lefts = [page.locator(f"#chat-{side}").bounding_box()["x"] for side in ("left", "right", "third", "fourth")]
+    assert len(set(lefts)) == 1
+    page.close()
