@@ -39,7 +39,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
             with gr.Tab(s.TRAIN, id="train"):
                 train = TrainPage(workspace, worker, notice)
             with gr.Tab(s.CHAT, id="chat"):
-                chat = ChatPage(workspace, worker, notice)
+                chat = ChatPage(workspace, worker, ballot, voter, notice)
             with gr.Tab(s.RUNS, id="runs") as tab:
                 runs = RunsPage(workspace, tab)
             with gr.Tab(s.DATA, id="data"):
@@ -64,6 +64,7 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
               {seen, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="once", api_visibility="private")
+        demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
     return demo
 
 

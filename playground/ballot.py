@@ -117,8 +117,9 @@ class Ballot:
         store = self.store
         if is_known(store, run, event_id):
             return None
-        last = store.last(voter, run.id)
-        if last is None:
+        last = next((event for event in reversed(store.events(run=run.id))
+                     if event.voter == voter and {"query", "about"} & event.sampling.keys()), None)
+        if last is None:  # what was said in a chat is taken back there
             raise UserError(s.NOTHING_TO_UNDO.format(name=run.path.name))
         store.add(Event(event_id, "retract", value=last.id, run=run.id, voter=voter))
         self._memory(run, voter).shown.pop(last.sampling.get("query"), None)

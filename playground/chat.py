@@ -1,115 +1,295 @@
-"""The Chat page: one prompt, two checkpoints, answered at the same time."""
+"""The Chat page: one prompt, two to four checkpoints, answered at the same time, judged, and if one likes without knowing who is who."""
 
-import html
-import queue
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 
 import gradio as gr
 
+from playground import opinions, speakers
 from playground import strings as s
-from playground import views
+from playground.answers import Answerer, Wish
+from playground.ballot import Ballot, voter_of
+from playground.chat_sides import Sides, status_line
+from playground.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
 from playground.form import Choice
-from playground.train import changed, complain
+from playground.speakers import first_picks
+from playground.train import changed, complain, told
+from playground.views import notice
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
 
-FRAME = 0.06
-"""Seconds between two updates of the page while text streams in."""
+
+class ChatState(gr.State):
+    """The chat of a browser tab, by reference: whoever streams into it and whoever judges it hold the same one."""
+
+    def get_block_name(self) -> str:
+        return "state"
 
 
 class ChatPage:
-    def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
-        self.workspace, self.worker, self.notice = workspace, worker, notice
-        choices = workspace.chat_choices("bundled")
+    def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
+        self.workspace, self.ballot, self.voter, self.notice = workspace, ballot, voter, notice
+        self.answerer = Answerer(workspace, worker, ballot)
+        self.memory, self.lock = Memory(), threading.Lock()
+        self.chat = ChatState(Chat())
         gr.Markdown(s.CHAT_ABOUT, container=False)
-        self.model = Choice(["bundled"], value="bundled", label=s.CHAT_MODEL, elem_id="chat-model", visible=False)
-        with gr.Row():
-            self.sides = []
-            for side, title, value in (("left", s.LEFT, "none"), ("right", s.RIGHT, "bundled")):
-                with gr.Column(min_width=300):
-                    pick = Choice(choices, value=value, label=title, elem_id=f"chat-{side}-adapter")
-                    talk = gr.Chatbot(label=title, show_label=False, height=380, render_markdown=False, latex_delimiters=[], buttons=[],
-                                      feedback_options=None, placeholder=s.EMPTY_CHAT, elem_id=f"chat-{side}", layout="bubble")
-                self.sides.append((pick, talk))
+        with gr.Row(elem_id="chat-setup"):
+            self.model = Choice(["bundled"], value="bundled", label=s.CHAT_MODEL, elem_id="chat-model", visible=False, min_width=200)
+            self.preset = Choice(speakers.presets(workspace, [], "bundled"), value=None, label=s.PRESET, info=s.PRESET_INFO,
+                                 elem_id="chat-preset", scale=3, min_width=220)
+            self.count = gr.Radio([2, 3, 4], value=2, label=s.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
+            self.blind = gr.Checkbox(False, label=s.BLIND, info=s.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)
+        self.sides = Sides(workspace, ballot)
         self.status = gr.HTML("", elem_id="chat-status")
+        self._build_input()
+        self._wire_asking()
+        self._wire_rest()
+
+    def _build_input(self) -> None:
         with gr.Row(equal_height=True):
             self.input = gr.Textbox(label=s.CHAT_INPUT, placeholder=s.CHAT_PLACEHOLDER, lines=1, max_lines=6, scale=8, min_width=240,
                                     elem_id="chat-input")
-            with gr.Column(scale=2, min_width=200):
+            with gr.Column(scale=3, min_width=240):
                 self.send = gr.Button(s.SEND, variant="primary", elem_id="chat-send")
                 with gr.Row():
-                    self.stop = gr.Button(s.CHAT_STOP, size="sm", elem_id="chat-stop", min_width=80)
-                    self.clear = gr.Button(s.CLEAR, size="sm", elem_id="chat-clear", min_width=80)
+                    self.again = gr.Button(s.AGAIN, size="sm", elem_id="chat-again", min_width=90)
+                    self.stop = gr.Button(s.CHAT_STOP, size="sm", elem_id="chat-stop", min_width=60)
+                    self.clear = gr.Button(s.CLEAR, size="sm", elem_id="chat-clear", min_width=60)
         with gr.Row(elem_classes="controls"):
             self.examples = [gr.Button(example, size="sm", elem_id=f"chat-example-{i + 1}") for i, example in enumerate(s.EXAMPLES)]
         with gr.Accordion(s.SAMPLING, open=False), gr.Row():
-            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=s.TEMPERATURE, info=s.TEMPERATURE_INFO, min_width=200)
-            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=s.TOP_P, info=s.TOP_P_INFO, min_width=200)
+            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=s.TEMPERATURE, info=s.TEMPERATURE_INFO, min_width=200,
+                                         elem_id="chat-temperature")
+            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=s.TOP_P, info=s.TOP_P_INFO, min_width=200, elem_id="chat-top-p")
             self.longest = gr.Slider(8, 512, 128, step=8, label=s.MAX_TOKENS, info=s.MAX_TOKENS_INFO, min_width=200,
                                      elem_id="chat-longest")
-        self._wire()
 
-    def _wire(self) -> None:
-        (left, left_talk), (right, right_talk) = self.sides
-        inputs = {self.model, left, right, left_talk, right_talk, self.input, self.temperature, self.top_p, self.longest}
-        outputs = [self.notice, self.status, self.input, left_talk, right_talk]
-        asked = gr.on([self.send.click, self.input.submit], self._answer, inputs, outputs, concurrency_id="chat",
-                      concurrency_limit=4, show_progress="hidden", trigger_mode="once", api_visibility="private")
-        private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        self.stop.click(lambda: "", None, self.status, cancels=[asked], **private)
-        self.clear.click(lambda: ([], [], ""), None, [left_talk, right_talk, self.status], cancels=[asked], **private)
-        self.model.change(self._other_model, self.model, [left, right, left_talk, right_talk], **private)
+    def _wire_asking(self) -> None:
+        """What makes checkpoints speak. The conversations themselves do not come back from the browser."""
+        talks = self.sides.talks
+        inputs = {self.chat, self.voter, self.model, *self.sides.picks, self.input, self.temperature, self.top_p, self.longest}
+        outputs = [self.notice, self.status, self.input, *talks, *self.sides.verdicts]
+        asking = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden", "api_visibility": "private"}
+        self.asked = [
+            gr.on([self.send.click, self.input.submit], self._send, inputs, outputs, trigger_mode="once", **asking),
+            gr.on([self.again.click, *(talk.retry for talk in talks)], self._again, inputs, outputs, trigger_mode="once", **asking),
+            gr.on([talk.edit for talk in talks], self._edit, inputs, outputs, trigger_mode="multiple", **asking)]
+
+    def _wire_rest(self) -> None:
+        private, sides = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}, self.sides
+        ending = {"cancels": self.asked, **private}
+        self.face = face = [self.status, self.model, self.preset, self.count, self.blind, *sides.outputs]
+        self.stop.click(self._stop, {self.chat}, [self.status, *sides.talks, *sides.verdicts], **ending)
+        gr.on([self.clear.click, *(talk.clear for talk in sides.talks)], self._clear, {self.chat, *sides.picks}, face, **ending)
+        self.model.change(self._other_model, {self.chat, self.model}, face, **ending)
+        self.count.input(self._other_count, {self.chat, self.count, *sides.picks}, face, **ending)
+        self.blind.input(self._other_blind, {self.chat, self.blind, *sides.picks}, face, **ending)
+        self.preset.input(self._show_pair, {self.chat, self.preset}, face, **ending)
+        gr.on([pick.input for pick in sides.picks], lambda: None, None, self.preset, **private)
+        judged = {self.chat, self.voter}
+        gr.on([talk.like for talk in sides.talks], self._thumb, judged, [self.notice, *sides.talks], trigger_mode="multiple", **private)
+        gr.on([button.click for button in sides.buttons], self._vote, judged, [self.notice, self.status, *sides.talks, *sides.verdicts],
+              **private)
         for button in self.examples:
             button.click(lambda text: text, button, self.input, **private)
 
-    def _answer(self, values: dict) -> Iterator[dict]:
-        prompt = (values[self.input] or "").strip()
-        if not prompt:
-            yield {self.notice: views.notice(s.NOTHING_TO_SAY)}
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _send(self, values: dict) -> Iterator[dict]:
+        text = (values[self.input] or "").strip()
+        if text:
+            yield from self._ask(values, text, typed=text)
+        else:
+            yield {self.notice: notice(s.NOTHING_TO_SAY)}
+
+    def _again(self, values: dict, event: gr.EventData) -> Iterator[dict]:
+        """The last question once more: of one side by its own button, of all by the one below."""
+        chat, one = values[self.chat], self.sides.place(event)
+        asked = {place: side for place in range(chat.count) if (side := asked_again(chat.sides[place])) and one in (None, place)}
+        if asked and one is None and chat.blind:
+            yield from self._ask(values, next(iter(asked.values()))[-1].text)
             return
-        picks, talks = zip(*self.sides)
-        histories = [plain(values[talk]) + [{"role": "user", "content": prompt}] for talk in talks]
+        if asked:
+            yield from self._answer(values, asked)
+        else:
+            yield {self.notice: notice(s.NOTHING_TO_REPEAT)}
 
-        def show(texts: list[str], status: str) -> dict:
-            return {self.notice: "", self.status: f'<p class="empty" role="status">{status}</p>',
-                    **{talk: inert(history + ([{"role": "assistant", "content": text}] if text else []))
-                       for talk, history, text in zip(talks, histories, texts)}}
+    def _edit(self, values: dict, event: gr.EditData) -> Iterator[dict]:
+        """A question in other words is asked again, of all that have heard it. An answer in better words is kept, and gone on from."""
+        chat, place, text = values[self.chat], self.sides.place(event), plain_text(event.value).strip()
+        side = chat.sides[place]
+        turn = side[event.index] if event.index < len(side) else None
+        if turn is None or not turn.ended or text == plain_text(event.previous_value).strip():
+            yield self.sides.settle(chat, [place])
+        elif turn.role == "assistant":
+            yield self._better(values, place, event.index, text)
+        elif not text:
+            yield self.sides.settle(chat, [place]) | {self.notice: notice(s.NOTHING_TO_SAY)}
+        elif chat.blind:
+            yield from self._ask(values, text)
+        else:
+            again = Turn("user", text)
+            yield from self._answer(values, {i: new for i in range(chat.count) if (new := reworded(chat.sides[i], turn, again))})
 
-        yield show(["", ""], s.WAITING) | {self.input: ""}
+    def _ask(self, values: dict, text: str, *, typed: str = "") -> Iterator[dict]:
+        """A new question, of all sides; blind, a new round."""
+        chat, before = values[self.chat], values[self.chat].state()
+        if chat.blind:
+            picks = self._picked(values)[:chat.count]
+            if twice := next((pick for pick in picks if picks.count(pick) > 1), ""):
+                labels = {value: label for label, value in self.workspace.chat_choices(chat.model)}
+                yield {self.notice: notice(s.SAME_TWICE.format(name=labels.get(twice, twice)))}
+                return
+            chat.shuffle()
+        question = Turn("user", text)
+        asked = {place: [*settled(chat.sides[place]), question] for place in range(chat.count)}
+        yield from self._answer(values, asked, before, typed=typed)
+
+    def _answer(self, values: dict, asked: dict[int, list[Turn]], before: tuple = (), *, typed: str = "") -> Iterator[dict]:
+        """The answers as they grow. What goes wrong leaves the page as it was `before`, with what was `typed` to be sent again."""
+        chat, sides, places = values[self.chat], self.sides, list(asked)
+        before = before or chat.state()
+        chat.model, chat.picks = values[self.model], self._picked(values)
+        number = chat.begin(asked)
+        self.memory.keep(values[self.voter], chat)
         try:
-            texts = ["", ""]
-            for texts in paced(self._stream(values, [values[pick] for pick in picks], histories)):
-                yield show(texts, "")
-            yield show([text or "…" for text in texts], s.ENDED)
+            yield {self.notice: "", self.status: status_line(s.WAITING), **sides.settle(chat, places), **sides.verdict(chat),
+                   **({self.input: ""} if typed else {})}
+            wish = Wish(chat.model, chat.picks, int(values[self.longest]), float(values[self.temperature]), float(values[self.top_p]))
+            status = {self.status: ""}
+            for _ in self.answerer.answer(chat, places, wish):
+                yield sides.texts(chat, places) | status
+                status = {}
+            if chat.asked == number:
+                yield {self.status: status_line(done(chat, places)), **sides.settle(chat, places), **sides.verdict(chat)}
         except UserError as error:
-            yield {self.notice: complain(error), self.status: "", self.input: prompt,
-                   **{talk: inert(history[:-1]) for talk, history in zip(talks, histories)}}
+            if chat.asked == number:
+                chat.restore(before)
+                yield {self.notice: complain(error), self.status: "", **sides.settle(chat, places), **sides.verdict(chat),
+                       **({self.input: typed} if typed else {})}
+        finally:
+            if chat.asked == number:  # the browser may have left in the middle of it
+                chat.stop()
 
-    def _stream(self, values: dict, adapters: list[str], histories: list[list[dict]]) -> Iterator[list[str]]:
-        """Both answers, advancing together; two conversations that have parted are two questions to the worker."""
-        adapters = [self.workspace.chat_adapter(name) for name in adapters]
-        sampling = {"model": self.workspace.model(values[self.model]), "max_new_tokens": int(values[self.longest]),
-                    "temperature": float(values[self.temperature]), "top_p": float(values[self.top_p])}
-        if histories[0] == histories[1]:
-            return self.worker.chat(adapters, histories[0], **sampling)
-        return together([self.worker.chat([adapter], history, **sampling) for adapter, history in zip(adapters, histories)])
+    def _stop(self, values: dict) -> dict:
+        chat = values[self.chat]
+        chat.stop()
+        return {self.status: status_line(s.STOPPED) if any(chat.sides) else "", **self.sides.settle(chat, list(range(chat.count))),
+                **self.sides.verdict(chat)}
 
-    def _other_model(self, model: str) -> list:
-        choices = self.workspace.chat_choices(model)
-        return [*(gr.update(choices=choices, value=value) for value in first_picks(choices)), [], []]
+    # -- judging -----------------------------------------------------------------------------------------------------
+
+    def _thumb(self, values: dict, event: gr.LikeData) -> dict:
+        """A thumb goes into the store; taking it off takes it back."""
+        chat, place, trouble = values[self.chat], self.sides.place(event), ""
+        side = chat.sides[place]
+        try:
+            turn = side[event.index] if event.index < len(side) else None
+            if turn is None or turn.role != "assistant" or not turn.ended:
+                raise UserError(s.STILL_WRITING)
+            if turn.text != turn.said:
+                raise UserError(s.OWN_WORDS)
+            value = "up" if event.liked is True else "down" if event.liked is False else ""
+            self._say(values, side, event.index, "thumb", value)
+        except UserError as error:
+            trouble = complain(error)
+        return {self.notice: trouble, self.sides.talks[place]: gr.update(feedback_value=self.sides.thumbs(chat, place))}
+
+    def _better(self, values: dict, place: int, index: int, text: str) -> dict:
+        """The person's own words in the place of an answer. What came after it was said to other words, and goes."""
+        chat, side = values[self.chat], values[self.chat].sides[place]
+        try:
+            if chat.hidden:
+                raise UserError(s.NO_EDIT_BLIND)
+            if not text:
+                raise UserError(s.EMPTY_EDIT)
+            own = "" if text == side[index].said.strip() else text
+            self._say(values, side, index, "edit", own)
+            chat.cut(place, index, replace(side[index], text=own or side[index].said))
+            trouble = told(s.EDIT_KEPT)
+        except UserError as error:
+            trouble = complain(error)
+        return {self.notice: trouble, **self.sides.settle(chat, [place])}
+
+    def _say(self, values: dict, side: list[Turn], index: int, kind: str, value: str) -> None:
+        self.memory.keep(values[self.voter], values[self.chat])
+        with self.lock:  # two clicks at once are one after the other
+            opinions.say(self.ballot.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))
+
+    def _vote(self, values: dict, event: gr.EventData) -> dict:
+        """A vote on a blind round, and then who was who."""
+        chat, choice, trouble = values[self.chat], self.sides.choice(event), ""
+        places = list(range(chat.count))
+        with self.lock:
+            try:
+                if chat.votable:
+                    answers, prompt = [chat.sides[place][-1] for place in places], prompt_of(chat.sides[0][:-1])
+                    vote = opinions.verdict(f"{chat.round}-vote", answers, chat.order, choice, prompt, voter_of(values[self.voter]))
+                    self.ballot.store.add(vote)
+                    chat.decide(choice, self.sides.labels(chat))
+            except UserError as error:
+                trouble = complain(error)
+        return {self.notice: trouble, self.status: "", **self.sides.settle(chat, places), **self.sides.verdict(chat)}
+
+    # -- who is asked ------------------------------------------------------------------------------------------------
+
+    def _clear(self, values: dict) -> dict:
+        values[self.chat].clear()
+        return self._face(values[self.chat], values)
+
+    def _other_model(self, values: dict) -> dict:
+        chat = values[self.chat]
+        if values[self.model] == chat.model:
+            return gr.skip()
+        chat.clear()
+        chat.model, chat.picks = values[self.model], ()
+        return self._face(chat)
+
+    def _other_count(self, values: dict) -> dict:
+        """Sides that go take their conversations along."""
+        chat = values[self.chat]
+        chat.stop()
+        chat.count = int(values[self.count])
+        chat.sides = [side if place < chat.count else [] for place, side in enumerate(chat.sides)]
+        return self._face(chat, values)
+
+    def _other_blind(self, values: dict) -> dict:
+        """Begins anew: what was said by name is no blind round, and a blind round without a vote stays one."""
+        chat = values[self.chat]
+        chat.clear()
+        chat.blind = bool(values[self.blind])
+        return self._face(chat, values)
+
+    def _show_pair(self, values: dict) -> dict:
+        chat, (before, _, after) = values[self.chat], str(values[self.preset] or "").partition("|")
+        if not after:
+            return gr.skip()
+        chat.clear()
+        chat.count, chat.picks = 2, (before, after, *first_picks(self.workspace.chat_choices(chat.model), SIDES)[2:])
+        return {part: update for part, update in self._face(chat).items() if part is not self.preset}
+
+    def _face(self, chat: Chat, values: dict | None = None) -> dict:
+        """The whole page as this chat has it; the pickers stay as they are in `values`."""
+        if values:
+            chat.picks = self._picked(values)
+        shown = {"visible": not chat.blind}
+        return {self.status: "", self.preset: gr.update(value=None, **shown), self.count: gr.update(value=chat.count, **shown),
+                self.model: gr.update(value=chat.model), self.blind: chat.blind, **self.sides.face(chat)}
+
+    def _picked(self, values: dict) -> tuple[str, ...]:
+        return tuple(values[pick] for pick in self.sides.picks)
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> set:
-        return {self.model, *(pick for pick, _ in self.sides)}
+        return {self.model, *self.sides.picks}
 
     @property
     def outputs(self) -> list:
-        return [self.model, *(pick for pick, _ in self.sides)]
+        """Not the conversations: what a tick may change loses its place on the screen at each."""
+        return [self.model, self.preset, *self.sides.picks]
 
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
         changes, model = {}, values[self.model]
@@ -119,72 +299,25 @@ class ChatPage:
         live = next((self.workspace.name_of(e.model) for e in entries if e.alive), "")
         if changed(seen, "chat live", live) and live and live != model:  # while a run is live, only its model can answer
             changes[self.model] = gr.update(choices=models, visible=len(models) > 1, value=live)
+        if changed(seen, "chat presets", pairs := speakers.presets(self.workspace, entries, model)):
+            changes[self.preset] = gr.update(choices=pairs)
         choices = self.workspace.chat_choices(model)
         if changed(seen, "chat adapters", choices):
             offered = {value for _, value in choices}
             # A tick may see the new model beside the picks of the old one: it must choose what `_other_model` chooses.
-            for (pick, _), first in zip(self.sides, first_picks(choices)):
-                gone = values[pick] not in offered
-                changes[pick] = gr.update(choices=choices, **({"value": first} if gone else {}))
+            for pick, first in zip(self.sides.picks, first_picks(choices, SIDES)):
+                changes[pick] = gr.update(choices=choices, **({"value": first} if values[pick] not in offered else {}))
         return changes
 
-
-def first_picks(choices: list[tuple[str, str]]) -> tuple[str, str]:
-    """Who answers on the left and on the right before anybody chooses: the bare model, and the newest that is trained."""
-    return "none", next((value for _, value in choices if value != "none"), "none")
-
-
-def inert(messages: list[dict]) -> list[dict]:
-    """Messages as the Chatbot may have them: it renders HTML even with markdown switched off, so that text comes as entities."""
-    return [message | {"content": html.escape(message["content"], quote=False)} for message in messages]
+    def restore(self, values: dict) -> dict:
+        """For a page that is loaded: the chat as this browser left it, thumbs and all. Its tabs go separate ways from there."""
+        chat = self.memory.find(values[self.voter])
+        if chat is None or chat.model not in self.workspace.model_choices():
+            return gr.skip()
+        return self._face(chat) | {self.chat: chat}
 
 
-def plain(messages: list[dict]) -> list[dict]:
-    """What the Chatbot hands back, as role and text again: the inverse of `inert`."""
-    return [{"role": m["role"], "content": html.unescape(content if isinstance(content := m["content"], str)
-             else "".join(part.get("text", "") for part in content))} for m in messages or []]
-
-
-def together(streams: list[Iterator[list[str]]]) -> Iterator[list[str]]:
-    """Streams of one text each as one stream of them all; whichever comes first is shown first."""
-    arrived: queue.Queue = queue.Queue()
-    left = threading.Event()
-
-    def read(place: int, stream: Iterator[list[str]]) -> None:
-        end = None
-        try:
-            with closing(stream):
-                for [text] in stream:
-                    arrived.put((place, text))
-                    if left.is_set():
-                        break
-        except Exception as error:  # raised again below, in the thread that waits
-            end = error
-        arrived.put((place, end))
-
-    for place, stream in enumerate(streams):
-        threading.Thread(target=read, args=(place, stream), daemon=True).start()
-    texts, going = [""] * len(streams), len(streams)
-    try:
-        while going:
-            place, news = arrived.get()
-            if isinstance(news, Exception):
-                raise news
-            if news is None:
-                going -= 1
-                continue
-            texts[place] = news
-            yield list(texts)
-    finally:
-        left.set()
-
-
-def paced(texts: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The same stream with at most one item per frame, the last one always among them."""
-    shown, latest, last = 0.0, None, None
-    for latest in texts:
-        if time.monotonic() - shown >= FRAME:
-            shown, last = time.monotonic(), latest
-            yield latest
-    if latest is not None and latest != last:
-        yield latest
+def done(chat: Chat, places: list[int]) -> str:
+    if chat.votable:
+        return s.ENDED_BLIND
+    return {1: s.ENDED_ONE, 2: s.ENDED}.get(len(places), s.ENDED_MORE.format(count=len(places)))

@@ -190,8 +190,9 @@ WINS, WINS_LINE, WINS_UNIT = "Wins over the start", "by the labeler's score", "s
 LEARNED_LINE = "reward updated"
 
 # chat
-CHAT_ABOUT = ("One prompt, two checkpoints, answered at the same time. It works while a run is training; "
-              "the live run answers as it is right now.")
+CHAT_ABOUT = ("One prompt, two to four checkpoints, answered at the same time. It works while a run is training; "
+              "the live run answers as it is right now. Thumbs and edits are kept as feedback, and a live run that asks for votes "
+              "learns from those on its own answers.")
 CHAT_MODEL = "Base model"
 LEFT, RIGHT = "Left checkpoint", "Right checkpoint"
 RUN_LIVE, RUN_NEWEST, RUN_STEP = "{name}, live", "{name}, newest checkpoint", "{name}, step {step}"
@@ -410,3 +411,24 @@ ADVICE = {
     "gap_loss": ("The loss is {train:.3g} on the training rows, and {held_out:.3g} on those it has not seen.",
                  "Train for fewer epochs or on more rows, unless you want them learned by heart."),
 }
+
+# chat, side by side
+SIDE_LABELS = (LEFT, RIGHT, "Third checkpoint", "Fourth checkpoint")
+SIDE_NAMES = "ABCD"
+SIDE_COUNT, PRESET, PRESET_INFO = "Side by side", "Before and after", "Two checkpoints that show what training did."
+PRESET_RUN, PRESET_SFT, PRESET_GALLERY = "{name}: its start, then the newest", "Base model, then SFT", "SFT, then {name}"
+BLIND, BLIND_INFO = "Blind", "Names are hidden and places shuffled until you have voted. Each message begins a new round."
+AGAIN = "Regenerate"
+ENDED_ONE, ENDED_MORE, STOPPED = "The answer is done.", "All {count} answers are done.", "Stopped."
+ENDED_BLIND = "All answers are done. Which is best? Your vote shows who is who."
+VOTE_BEST = "{side} {best}"
+NOTHING_TO_REPEAT = "There is no question to ask again: write a message first."
+STILL_WRITING = "This answer is still being written: judge it when it is done."
+OWN_WORDS = "This answer is in your words now: thumbs are for the model's own."
+EMPTY_EDIT = "An answer cannot be edited to nothing: use the thumb, or ask again."
+EDIT_KEPT = "Your answer is kept as a demonstration, and the conversation goes on from it."
+NO_EDIT_BLIND = "Vote first: answers can be edited when the names are known."
+SAME_TWICE = "A blind round needs different checkpoints: {name} was chosen twice. Turn Blind off to choose others."
+REVEALED, REVEAL = "You said: {choice}.", "{side} was {name}"
+SCORE_HEADS, SCORE_WINS = ("Checkpoint", "Chosen as best"), "{wins} of {rounds}"
+SCORE_TITLE = "Blind rounds since you opened this page"

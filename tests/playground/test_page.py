@@ -12,7 +12,7 @@ from gradio_client import Client
 
 from playground import strings
 from playground.app import build
-from playground.chat import inert, paced, plain, together
+from playground.conversation import inert, paced, plain, together
 from rlhf_engine.config import UserError
 from tests.playground.conftest import EVIL
 

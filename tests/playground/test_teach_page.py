@@ -98,6 +98,7 @@ def test_a_remark_made_again_is_taken_back_and_another_takes_its_place(ballot, r
     assert not ballot.vote(run, "q1", "down:1", "d", "me"), "the second half of a double click"
     assert ballot.vote(run, "q1", "up:1", "e", "me") and ballot.vote(run, "q1", "up:2", "f", "me") and ballot.vote(run, "q1", "up:1", "g", "you")
     assert {event.id for event in ballot.store.events()} == {"c", "e", "f", "g"}
+    assert ballot.undo(run, "h", "me").id == "f" and {event.id for event in ballot.store.events()} == {"c", "e", "g"}
 
 
 @pytest.mark.parametrize("remark", ["up:5", "up:0", "up:", "up:1:1", "score:1:8", "score:1:", "score:1:x", "edit:1:", "edit:1:answer 1.1 ", "love:1"])

@@ -139,6 +139,6 @@ def test_a_conversation_shows_who_said_what():
 
 
 def test_before_anybody_chooses_the_newest_trained_answers_beside_the_bare_model():
-    from playground.chat import first_picks
+    from playground.speakers import first_picks
     assert first_picks([("Base", "none"), ("Live", "live"), ("Step 10", "live@step-000010")]) == ("none", "live")
     assert first_picks([("Base", "none")]) == ("none", "none")

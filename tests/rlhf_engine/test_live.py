@@ -382,3 +382,26 @@ def kill(worker: Worker) -> None:
     os.kill(place["pid"], signal.SIGKILL)
     while worker.alive():
         threading.Event().wait(0.02)
+
+
+# -- opinions that answer no query --------------------------------------------------------------------------------------
+
+def test_what_people_say_in_a_chat_about_a_runs_answers_is_learned_and_answers_no_query(tiny_llama, tmp_path):
+    """Thumbs, edits and choices beside the queries, on conversations of several turns, on nothing, and taken back."""
+    trainer, run = make(tiny_llama, tmp_path)
+    assert trainer.waits()
+    store, sampling = trainer.labeler.store, {"model": "bundled", "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}
+    talk = [{"role": "user", "content": "Tell me"}, {"role": "assistant", "content": "Once"}, {"role": "user", "content": "Go on"}]
+    about = {"run": run.id, "voter": "ann", "sampling": sampling, "checkpoint": "run at step 0"}
+    before = next_query(run, store, "ann").id
+    store.add_all([Event("c1-thumb-1", "thumb", "Tell me", ("a cat sat",), "up", **about), Event("c2-thumb-1", "thumb", talk, ("",), "down", **about),
+                   Event("c3-edit-1", "edit", talk, ("one dog",), "a better dog", **about),
+                   Event("c4-vote", "ranking", "Tell me", ("a", "b", "c"), (2, 1, 2), shown=(2, 0, 1), **about),
+                   Event("c5-vote", "comparison", "Tell me", ("a", "b", "c"), "both_bad", **about)])
+    assert next_query(run, store, "ann").id == before and trainer.labeler.unread() == 5
+    assert not trainer.waits() and len(trainer.labeler.open) == Person.OPEN
+    metrics = next(trainer)
+    assert metrics["reward/votes"] == 5 and all(map(torch.isfinite, map(torch.tensor, metrics.values())))
+    store.add_all([Event("c1-thumb-1-undo", "retract", value="c1-thumb-1", run=run.id), Event("c1-thumb-2", "thumb", "Tell me", ("a cat sat",), "down", **about)])
+    next(trainer)
+    assert {event.id for event in trainer.reward.events} == {"c2-thumb-1", "c3-edit-1", "c4-vote", "c5-vote", "c1-thumb-2"}

@@ -1,0 +1,631 @@
+"""Chats side by side: who is asked what, what is said about the answers, and that a blind page keeps its secret."""
+
+import json
+from pathlib import Path
+from urllib.request import urlopen
+
+import gradio as gr
+import pytest
+from playwright.sync_api import expect
+
+from playground import opinions
+from playground.ballot import Ballot, voter_of
+from playground.chat import ChatPage
+from playground.conversation import Chat, Memory, Turn, alike, asked_again, inert, plain, prompt_of, reworded, settled, shown, together
+from playground.speakers import Speaker, first_picks, presets, speaker
+from playground.workspace import Workspace
+from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, UserError
+from rlhf_engine.feedback import Store
+from rlhf_engine.labelers import Person
+from rlhf_engine.queries import next_query
+from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.conftest import EVIL, FakeWorker, write_run
+from tests.playground.test_teach_page import ask
+
+BASE, SFT = "Base model, no adapter", "SFT (bundled)"
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home):
+    """A run that asks people, with a checkpoint, whose policy can be asked live."""
+    return write_run(home, "taste", TeachConfig(labeler="person"), state="running")
+
+
+@pytest.fixture
+def store(home) -> Store:
+    return Store(home / "feedback.sqlite")
+
+
+# -- conversations ---------------------------------------------------------------------------------------------------
+
+def turns(*texts: str) -> list[Turn]:
+    return [Turn(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
+
+
+def test_equal_conversations_are_asked_together():
+    assert alike([turns("a"), turns("a", "b", "c"), turns("a"), turns("a", "x", "c")]) == [[0, 2], [1], [3]]
+
+
+def test_where_a_conversation_goes_on_is_asked_again_or_begins_anew():
+    talk = turns("a", "b", "c", "d")
+    assert settled(talk) == talk and settled(talk[:3]) == talk[:2] and settled([]) == []
+    assert asked_again(talk) == talk[:3] and asked_again(talk[:3]) == talk[:3] and asked_again([]) == []
+    again = Turn("user", "new")
+    assert reworded(talk, talk[2], again) == [*talk[:2], again] and reworded(talk, talk[0], again) == [again]
+    assert reworded(turns("a", "b"), talk[2], again) == []
+
+
+def test_one_question_is_a_text_and_more_a_conversation():
+    assert prompt_of(turns("a")) == "a"
+    assert prompt_of(turns("a", "b", "c")) == [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+
+
+@pytest.mark.parametrize("text", ["", "Tom & Ann", "a < b > c", "&amp; &copy &#65; &x", "&&lt;", EVIL])
+def test_text_goes_to_the_chatbot_as_few_entities_and_comes_back(text):
+    talk = [{"role": "user", "content": text}]
+    assert "<" not in inert(talk)[0]["content"] and plain(inert(talk)) == talk
+    assert inert([{"role": "user", "content": "Tom & Ann"}])[0]["content"] == "Tom & Ann"
+
+
+def test_an_answer_that_has_not_begun_is_not_shown_and_an_empty_one_is_named():
+    assert len(shown([Turn("user", "a"), Turn("assistant", "", ended=False)], "(empty)")) == 1
+    assert shown([Turn("user", "a"), Turn("assistant", "")], "(empty)")[1]["content"] == "(empty)"
+
+
+def test_streams_of_several_texts_advance_as_one():
+    def says(*items):
+        yield from items
+
+    found = list(together([says(["a", "b"], ["aa", "bb"]), says(["x"])], [2, 1]))
+    assert found[-1] == ["aa", "bb", "x"] and len(found) == 3
+
+
+def test_whoever_is_late_changes_nothing():
+    chat = Chat()
+    number, late = chat.begin({0: turns("a")}), Turn("assistant", "slow", ended=False)
+    chat.answer(0, late)
+    chat.stop()
+    assert chat.asked != number and chat.sides[0][-1].ended and chat.sides[0][-1].sampling == {"stopped": True}
+    chat.clear()
+    chat.answer(0, late)
+    assert chat.sides[0] == []
+
+
+def test_browsers_are_remembered_apart_and_the_oldest_forgotten():
+    memory, chats = Memory(longest=2), [Chat(), Chat(), Chat()]
+    chats[0].begin({0: turns("mine")})
+    for browser, chat in zip(("", "b", "c"), chats):
+        memory.keep(browser, chat)
+    memory.keep("a", chats[0])
+    assert [memory.find(browser) is None for browser in ("", "b", "x", "c")] == [True, True, True, False]
+    assert memory.find("a").sides == chats[0].sides and memory.find("a") is not chats[0]
+
+
+# -- speakers and presets --------------------------------------------------------------------------------------------
+
+def test_a_speaker_is_known_by_its_run_and_step(home, run):
+    workspace = Workspace(home)
+    write_run(home, "old", SFTConfig())
+    assert speaker(workspace, "none") == Speaker("none", "none", "none") and speaker(workspace, "cheerful").checkpoint == "cheerful"
+    run.set_status(state="running", step=7)
+    live = speaker(workspace, "taste")
+    assert (live.checkpoint, live.run, live.step, live.adapter) == ("taste at step 7", run.id, 7, str(run.path))
+    assert speaker(workspace, "taste@step-000003").checkpoint == "taste at step 3" and speaker(workspace, "old").step == 3
+    for name in ("../old", "old@step-000009", "/etc", ""):
+        with pytest.raises(UserError):
+            speaker(workspace, name)
+
+
+def test_presets_are_pairs_that_can_be_asked(home, run):
+    workspace = Workspace(home)
+    write_run(home, "sft", SFTConfig())
+    write_run(home, "ppo", PPOConfig(adapter=str(home / "runs" / "sft"), reward="x"))
+    write_run(home, "step", PPOConfig(adapter=str(home / "runs" / "sft" / "checkpoints" / "step-000003"), reward="x"))
+    write_run(home, "gallery", PPOConfig(adapter="/some/assets/adapters/cheerful", reward="x"))
+    write_run(home, "far", PPOConfig(adapter="/elsewhere/adapter", reward="x"))
+    write_run(home, "gone", PPOConfig(adapter=str(home / "runs" / "removed"), reward="x"))
+    write_run(home, "reward", RewardConfig())
+    write_run(home, "begun", SFTConfig(), checkpoint=False)
+    write_run(home, "tiny", SFTConfig(model=str(home / "models" / "tiny")))
+    pairs = {pair for _, pair in presets(workspace, workspace.entries(), "bundled")}
+    assert pairs == {"bundled|taste", "none|sft", "sft|ppo", "sft@step-000003|step", "cheerful|gallery", "none|bundled", "bundled|cheerful", "bundled|talkative"}
+    offered = {value for _, value in workspace.chat_choices("bundled")}
+    assert all(offered.issuperset(pair.split("|")) for pair in pairs)
+    assert [pair for _, pair in presets(workspace, workspace.entries(), "models/tiny")] == ["none|tiny"]
+
+
+def test_first_picks_are_as_many_as_there_are_sides():
+    assert first_picks([("Base", "none"), ("A", "a"), ("B", "b")], 4) == ("none", "a", "b", "none")
+
+
+# -- opinions --------------------------------------------------------------------------------------------------------
+
+def answer(store: Store, run=None, text: str = "Once upon a time.") -> Turn:
+    voice = Speaker("taste", "x", "taste at step 3", run.id, 3) if run else Speaker("none", "none", "none")
+    return Turn("assistant", text, said=text, speaker=voice, sampling={"max_new_tokens": 8}, head=store.head())
+
+
+def test_a_thumb_is_stored_once_changed_and_taken_back(store, run):
+    turn = answer(store, run)
+
+    def give(value: str) -> list[str]:
+        opinions.say(store, turn, "thumb", value, "Tell me", "me")
+        assert opinions.thumbs(store, [turn]) == [value]
+        return [event.value for event in store.events(retracted=True)]
+
+    assert give("up") == give("up") == ["up"]
+    event, = store.events()
+    assert (event.prompt, event.responses, event.checkpoint, event.run, event.step, event.voter, event.sampling) == (
+        "Tell me", ("Once upon a time.",), "taste at step 3", run.id, 3, "me", {"max_new_tokens": 8})
+    first = event.id
+    assert give("down") == ["up", first, "down"]
+    assert len(give("")) == 4 and store.count() == 0
+    assert len(give("")) == 4
+    assert give("up")[-1] == "up" and store.count() == 1
+
+
+def test_an_opinion_taken_back_elsewhere_can_be_given_again(store):
+    turn = answer(store)
+    opinions.say(store, turn, "thumb", "up", "Tell me", "me")
+    given, = store.events()
+    store.add(type(given)("from the data page", "retract", value=given.id))
+    assert opinions.thumbs(store, [turn]) == [""]
+    opinions.say(store, turn, "thumb", "up", "Tell me", "me")
+    assert opinions.thumbs(store, [turn]) == ["up"] and store.count() == 1
+
+
+def test_a_blind_vote_has_the_order_of_the_pickers(store, run):
+    said = {pick: answer(store, run if pick == "c" else None, f"said by {pick}") for pick in "abcd"}
+
+    def vote(order: tuple[int, ...], choice: str):
+        event = opinions.verdict("e", [said["abcd"[i]] for i in order], order, choice, "Tell me", "me").validate()
+        assert event.responses == tuple(f"said by {pick}" for pick in "abcd"[:len(order)]) and event.shown == order
+        return event
+
+    assert [vote(order, choice).value for order in ((0, 1), (1, 0)) for choice in ("1", "2")] == ["left", "right", "right", "left"]
+    three = vote((2, 0, 1), "1")
+    assert (three.kind, three.value, three.run) == ("ranking", (2, 2, 1), run.id) and three.sampling["checkpoints"] == ["none", "none", "taste at step 3"]
+    assert vote((3, 1, 0, 2), "2").value == (2, 1, 2, 2)
+    assert (vote((1, 0), "tie").value, vote((1, 2, 0), "both_bad").value, vote((1, 0), "1").run) == ("tie", "both_bad", "")
+
+
+def test_what_is_said_in_a_chat_answers_no_query_and_is_not_undone_by_a_voter(home, run, store):
+    for number in range(2):
+        ask(run, number)
+    ballot = Ballot(Workspace(home))
+    before = ballot.next(run, "me").id
+    opinions.say(store, answer(store, run), "thumb", "up", "Tell me", "me")
+    assert next_query(run, store, "me").id == before and Person(run, store).unread() == 1
+    with pytest.raises(UserError, match="no vote of yours"):
+        ballot.undo(run, "u", "me")
+    ballot.vote(run, before, "1", "v", "me")
+    opinions.say(store, answer(store, run), "thumb", "down", "Tell me", "me")
+    assert ballot.undo(run, "w", "me").id == "v" and ballot.votes(run) == 2
+
+
+# -- the page without a browser --------------------------------------------------------------------------------------
+
+class Writer(FakeWorker):
+    """Answers with the adapter, the last message, and how often it has been asked."""
+
+    fails = ""
+
+    def chat(self, adapters, messages, **options):
+        self.log.append(("chat", adapters, messages, options))
+        if self.fails:
+            raise UserError(self.fails)
+        for end in (5, 1000):
+            yield [f"{Path(name).name}: {messages[-1]['content']} #{len(self.log)}"[:end] for name in adapters]
+
+
+class Page:
+    """What a browser does with the Chat page: holds the values, sends them along, takes the updates in."""
+
+    def __init__(self, home: Path, server: ChatPage | None = None):
+        with gr.Blocks() as self.blocks:
+            workspace = Workspace(home)
+            self.server = server or ChatPage(workspace, Writer(), Ballot(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
+        self.worker = self.server.answerer.worker
+        self.parts = {part.elem_id or type(part).__name__: part for part in self._components()}
+        self.values, self.props = {part: part.value for part in self._components()}, {}
+        self.set("ChatState", Chat())
+        self.set("BrowserState", "somebody")
+
+    def _components(self) -> set:
+        chat, sides = self.server, self.server.sides
+        return {chat.chat, chat.voter, chat.notice, chat.input, chat.temperature, chat.top_p, chat.longest, chat.again, *chat.face, *sides.buttons} - {
+            sides.votes, *sides.columns}
+
+    def __getitem__(self, name: str):
+        return self.values[self.parts[name]]
+
+    @property
+    def chat(self) -> Chat:
+        return self["ChatState"]
+
+    def set(self, name: str, value) -> None:
+        self.values[self.parts[name]] = value
+
+    def do(self, handler: str, target: str = "", **data) -> list[dict]:
+        """Call a handler as an event of the component `target` would; returns what it sent, item by item."""
+        kinds = {"_thumb": gr.LikeData, "_edit": gr.EditData}
+        event = kinds.get(handler, gr.EventData)(self.parts.get(target), data) if target else None
+        found = getattr(self.server, handler)(dict(self.values), *([event] if event else []))
+        found = list(found) if not isinstance(found, dict) else [found]
+        for update in found:
+            self.take(update)
+        return found
+
+    def take(self, updates: dict) -> None:
+        for part, update in updates.items() if updates != gr.skip() else ():
+            if isinstance(update, dict) and update.get("__type__") == "update":
+                self.props.setdefault(part, {}).update(update)
+                if "value" in update:
+                    self.values[part] = update["value"]
+            else:
+                self.values[part] = update
+
+    def send(self, text: str) -> list[dict]:
+        self.set("chat-input", text)
+        return self.do("_send")
+
+    def says(self, side: str) -> list[str]:
+        return [message["content"] for message in plain(self[f"chat-{side}"])]
+
+    def shows(self, name: str) -> bool:
+        return self.props[self.parts.get(name, self.server.sides.votes)].get("visible", False)
+
+    def thumbs(self, side: str) -> list[str]:
+        return [thumb.split()[0] for thumb in self.props[self.parts[f"chat-{side}"]]["feedback_value"]]
+
+
+@pytest.fixture
+def page(home, run) -> Page:
+    return Page(home)
+
+
+def open_sides(page: Page, count: int) -> None:
+    page.set("chat-count", count)
+    page.do("_other_count")
+
+
+def go_blind(page: Page, blind: bool = True) -> None:
+    page.set("chat-blind", blind)
+    page.do("_other_blind")
+
+
+def test_sides_are_one_batch_until_their_conversations_part(page):
+    open_sides(page, 4)
+    page.send("Hello")
+    assert [entry[1] for entry in page.worker.log] == [["none", "bundled", "cheerful", "talkative"]]
+    assert page.says("third") == ["Hello", "cheerful: Hello #1"] and page["chat-input"] == "" and "All 4 answers" in page["chat-status"]
+    page.send("And now?")
+    assert sorted(entry[1] for entry in page.worker.log[1:]) == [["bundled"], ["cheerful"], ["none"], ["talkative"]]
+    assert page.says("right")[2:] == ["And now?", page.says("right")[3]] and page.says("right")[3].startswith("bundled: And now?")
+    open_sides(page, 2)
+    open_sides(page, 3)
+    assert page.says("third") == [] and len(page.says("right")) == 4
+    page.send("Third?")
+    assert any(entry[1:3] == (["cheerful"], [{"role": "user", "content": "Third?"}]) for entry in page.worker.log)
+
+
+def test_two_sides_that_have_said_the_same_stay_in_one_batch(page):
+    page.set("chat-right-adapter", "none")
+    page.send("Hello")
+    page.send("Again")
+    assert [len(entry[1]) for entry in page.worker.log] == [2, 2]
+
+
+def test_sampling_settings_and_the_live_checkpoint_are_stored_with_a_thumb(page, store, run):
+    page.set("chat-right-adapter", "taste")
+    page.set("chat-longest", 24)
+    page.send("Hello")
+    page.do("_thumb", "chat-right", index=1, value=["x"], liked=True)
+    event, = store.events()
+    assert (event.kind, event.value, event.run, event.checkpoint, event.prompt) == ("thumb", "up", run.id, "taste at step 3", "Hello")
+    assert event.sampling == {"model": "bundled", "max_new_tokens": 24, "temperature": 1, "top_p": 1} and event.voter == voter_of("somebody")
+    assert page.thumbs("right") == ["Like"]
+    page.do("_thumb", "chat-right", index=1, value=["x"], liked="")
+    assert store.count() == 0 and page.thumbs("right") == ["none"]
+    page.do("_thumb", "chat-right", index=1, value=["x"], liked=False)
+    page.do("_thumb", "chat-right", index=1, value=["x"], liked=True)
+    page.do("_thumb", "chat-left", index=1, value=["x"], liked=False)
+    assert sorted((event.value, event.run) for event in store.events()) == [("down", ""), ("up", run.id)]
+    page.send("Go on")
+    page.do("_thumb", "chat-left", index=3, value=["x"], liked=True)
+    assert store.events()[-1].prompt[1] == {"role": "assistant", "content": "none: Hello #1"} and page.thumbs("left") == ["Dislike", "Like"]
+
+
+def test_a_thumb_that_cannot_be_kept_is_put_out_again(page, home, store):
+    page.send("Hello")
+    (home / "feedback.sqlite").write_text("this is no database, however long it may be" * 40)
+    for left in home.glob("feedback.sqlite-*"):
+        left.unlink()
+    before = page.props[page.parts["chat-left"]]["feedback_value"]
+    page.do("_thumb", "chat-left", index=1, value=["x"], liked=True)
+    assert "no store of feedback" in page["notice"]
+    assert page.thumbs("left") == ["none"] and page.props[page.parts["chat-left"]]["feedback_value"] != before
+    page.send("Still talking")
+    assert len(page.says("left")) == 4
+
+
+def test_an_index_from_an_older_page_is_no_thumb(page, store):
+    page.do("_thumb", "chat-left", index=5, value=["x"], liked=True)
+    assert store.count() == 0 and "still being written" in page["notice"]
+
+
+def test_a_better_answer_is_a_demonstration_and_the_conversation_goes_on_from_it(page, store):
+    page.send("Hello")
+    page.send("More")
+    page.do("_edit", "chat-left", index=1, value="A better &lt;answer>", previous_value=page.says("left")[1])
+    event, = store.events()
+    assert (event.kind, event.prompt, event.responses, event.value) == ("edit", "Hello", ("none: Hello #1",), "A better <answer>")
+    assert page.says("left") == ["Hello", "A better <answer>"] and len(page.says("right")) == 4
+    page.do("_thumb", "chat-left", index=1, value=["x"], liked=True)
+    assert "in your words" in page["notice"] and store.count() == 1
+    page.send("Go on")
+    assert page.worker.log[-2][2][1]["content"] == "A better <answer>" or page.worker.log[-1][2][1]["content"] == "A better <answer>"
+    page.do("_edit", "chat-left", index=1, value="Best", previous_value="A better <answer>")
+    assert [event.value for event in store.events()] == ["Best"] and store.events()[0].responses == ("none: Hello #1",)
+    page.do("_edit", "chat-left", index=1, value="", previous_value="Best")
+    assert "nothing" in page["notice"] and page.says("left")[1] == "Best"
+    page.do("_edit", "chat-left", index=1, value="none: Hello #1", previous_value="Best")
+    assert store.count() == 0 and page.says("left") == ["Hello", "none: Hello #1"]
+
+
+def test_a_question_in_other_words_is_asked_again_of_all_who_heard_it(page, store):
+    page.send("Hello")
+    open_sides(page, 3)
+    page.send("More")
+    page.do("_edit", "chat-right", index=2, value="Less", previous_value="More")
+    assert page.says("left")[2] == page.says("right")[2] == page.says("third")[0] == "Less" and page.says("left")[3].startswith("none: Less")
+    page.do("_edit", "chat-left", index=0, value="Bye", previous_value="Hello")
+    assert page.says("left")[0] == page.says("right")[0] == "Bye" and len(page.says("left")) == 2 and page.says("third")[0] == "Less"
+    asked = len(page.worker.log)
+    page.do("_edit", "chat-left", index=0, value="Bye ", previous_value="Bye")
+    page.do("_edit", "chat-left", index=0, value=" ", previous_value="Bye")
+    assert len(page.worker.log) == asked and page.says("left")[0] == "Bye" and store.count() == 0
+
+
+def test_one_side_or_all_are_regenerated(page):
+    page.send("Hello")
+    page.do("_again", "chat-right", index=0, value="Hello")
+    assert page.says("left")[1].endswith("#1") and page.says("right") == ["Hello", "bundled: Hello #2"] and "The answer is done" in page["chat-status"]
+    page.do("_again", "chat-again")
+    assert [page.says(side)[1] for side in ("left", "right")] == ["none: Hello #3", "bundled: Hello #3"]
+    page.do("_clear")
+    page.do("_again", "chat-again")
+    assert "no question to ask again" in page["notice"]
+
+
+def test_a_question_that_fails_leaves_everything_as_it_was(page):
+    page.send("Hello")
+    page.worker.fails = f"the model is gone {EVIL}"
+    page.send("More")
+    assert page.says("left") == ["Hello", "none: Hello #1"] and page["chat-input"] == "More" and "the model is gone" in page["notice"]
+    page.do("_again", "chat-again")
+    assert page.says("right") == ["Hello", "bundled: Hello #1"] and "<img" not in page["notice"]
+    page.worker.fails = ""
+    page.set("chat-left-adapter", "/etc")
+    page.send("More")
+    assert "no run" in page["notice"] and page.says("left") == ["Hello", "none: Hello #1"]
+
+
+def test_a_stopped_answer_stays_and_is_gone_on_from(page):
+    page.set("chat-input", "Hello")
+    stream = page.server._send(dict(page.values))
+    page.take(next(stream))
+    page.take(next(stream))
+    page.do("_stop")
+    assert page.says("left") == ["Hello", "none:"] and list(stream) == []
+    page.send("More")
+    assert page.says("left")[:3] == ["Hello", "none:", "More"]
+    page.set("chat-input", "Nobody answers")
+    stream = page.server._send(dict(page.values))
+    next(stream)
+    stream.close()
+    page.send("Somebody")
+    assert page.says("left")[4] == "Somebody"
+
+
+# -- blind -----------------------------------------------------------------------------------------------------------
+
+def sent(updates: list[dict]) -> str:
+    """All that a browser is sent, by name."""
+    return json.dumps([{part.elem_id or "": update for part, update in each.items() if type(part).__name__ != "ChatState"} for each in updates], default=str)
+
+
+def test_a_blind_round_hides_the_names_until_the_vote_and_then_counts_it(page, store):
+    open_sides(page, 3)
+    go_blind(page)
+    page.worker.chat = lambda adapters, messages, **_: iter([[f"text {len(adapters)}"] * len(adapters)])
+    orders = set()
+    for number in range(12):
+        told = sent(page.send("Hello"))
+        assert not any(name in told for name in (BASE, SFT, "heerful", "bundled", '"none"')), told
+        assert page.shows("chat-votes") and page.shows("chat-best-3") and not page.shows("chat-best-4") and page["chat-best-1"] == "A is best"
+        orders.add(order := page.chat.order)
+        page.do("_vote", "chat-best-2")
+        event = store.events()[-1]
+        assert (event.kind, event.shown, event.value) == ("ranking", order, tuple(1 if pick == order[1] else 2 for pick in range(3)))
+        assert event.sampling["checkpoints"] == ["none", "bundled", "cheerful"] and event.prompt == "Hello"
+        label = (BASE, SFT, "Cheerful (gallery)")[order[1]]
+        assert f"B was {label}" in page["chat-result"] and label in page["chat-right-name"] and not page.shows("chat-votes")
+        page.do("_vote", "chat-best-1")
+        assert store.count() == number + 1, "a second vote on the same round counts nothing"
+    assert len(orders) > 1 and sum(wins for wins, _ in page.chat.score.values()) == 12
+    assert {rounds for _, rounds in page.chat.score.values()} == {12}
+
+
+def test_two_blind_sides_are_a_comparison_with_ties(page, store):
+    go_blind(page)
+    for choice, value in (("chat-tie", "tie"), ("chat-both-bad", "both_bad")):
+        page.send("Hello")
+        assert page["chat-best-2"] == "B is better" and page["chat-tie"] == "Equally good"
+        page.do("_vote", choice)
+        assert store.events()[-1].value == value
+    assert page.chat.score == {BASE: (0, 2), SFT: (0, 2)}
+    page.send("Hello")
+    order = page.chat.order
+    page.do("_vote", "chat-best-1")
+    assert store.events()[-1].value == ("left", "right")[order[0]] and store.events()[-1].kind == "comparison"
+
+
+def test_nothing_gets_round_the_vote(page, store):
+    """No edit, and leaving the blind page begins anew; what is asked again is a new round; one side alone may try again."""
+    go_blind(page)
+    page.send("Hello")
+    assert not page.shows("chat-left-adapter") and not page.shows("chat-preset") and page.props[page.parts["chat-left"]]["editable"] == "user"
+    page.do("_edit", "chat-left", index=1, value="mine", previous_value=page.says("left")[1])
+    assert "Vote first" in page["notice"] and store.count() == 0
+    first = page.chat.round
+    page.do("_again", "chat-left", index=0, value="Hello")
+    assert page.chat.round == first and page.chat.votable
+    page.do("_again", "chat-again")
+    assert page.chat.round != first and page.says("left")[0] == "Hello" and len(page.says("left")) == 2
+    page.do("_edit", "chat-left", index=0, value="Other", previous_value="Hello")
+    assert page.says("left")[0] == page.says("right")[0] == "Other" and page.chat.votable
+    go_blind(page, False)
+    assert page.says("left") == [] and page.shows("chat-left-adapter") and store.count() == 0
+
+
+def test_a_blind_round_needs_different_checkpoints(page):
+    page.set("chat-right-adapter", "none")
+    go_blind(page)
+    page.send("Hello")
+    assert "chosen twice" in page["notice"] and page.worker.log == []
+
+
+# -- reloads, presets ------------------------------------------------------------------------------------------------
+
+def test_a_reload_brings_the_chat_back_with_its_thumbs_and_nobody_elses(page, home, store):
+    open_sides(page, 3)
+    page.set("chat-left-adapter", "talkative")
+    page.send("Hello")
+    page.do("_thumb", "chat-third", index=1, value=["x"], liked=False)
+    again = Page(home, page.server)
+    again.do("restore")
+    assert again.says("third") == page.says("third") and again.thumbs("third") == ["Dislike"] and again["chat-count"] == 3
+    assert again["chat-left-adapter"] == "talkative" and again.shows("chat-third-adapter")
+    again.do("_thumb", "chat-third", index=1, value=["x"], liked="")
+    assert store.count() == 0
+    again.send("Only here")
+    assert len(page.says("left")) == 2 and len(page.chat.sides[0]) == 2
+    other = Page(home, page.server)
+    other.set("BrowserState", "somebody else")
+    assert other.do("restore") == [gr.skip()] and other.says("left") == []
+
+
+def test_a_preset_shows_before_and_after(page):
+    open_sides(page, 4)
+    page.send("Hello")
+    page.set("chat-preset", "bundled|taste")
+    page.do("_show_pair")
+    assert (page["chat-left-adapter"], page["chat-right-adapter"], page["chat-count"], page.says("left")) == ("bundled", "taste", 2, [])
+    page.send("Hello")
+    assert [Path(name).name for name in page.worker.log[-1][1]] == ["bundled", "taste"]
+
+
+def test_clearing_keeps_who_is_picked(page):
+    page.send("Hello")
+    page.set("chat-left-adapter", "cheerful")
+    page.do("_clear")
+    assert page["chat-left-adapter"] == "cheerful" and page.says("left") == []
+
+
+def test_another_model_begins_anew_and_a_restored_one_does_not(page):
+    page.send("Hello")
+    assert page.do("_other_model") == [gr.skip()] and len(page.says("left")) == 2
+    page.set("chat-model", "models/tiny")
+    page.do("_other_model")
+    assert page.says("left") == [] and page["chat-right-adapter"] == "none"
+
+
+# -- the page in a browser -------------------------------------------------------------------------------------------
+
+class Attacker(FakeWorker):
+    def chat(self, adapters, messages, **options):
+        for end in (10, 10_000):
+            yield [f"{i}: {EVIL}"[:end] for i, _ in enumerate(adapters)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("chat") / "home"
+
+
+@pytest.fixture(scope="module")
+def address(place):
+    write_run(place, "first", SFTConfig())
+    with serving(place, Attacker()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def open_page(address):
+    with browsing(address) as open_page:
+        yield open_page
+
+
+@needs_browser
+def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
+    page = open_page()
+    page.get_by_role("tab", name="Chat").click()
+    page.wait_for_selector("#chat-send")
+
+    def ask_for(text: str) -> None:
+        page.fill("#chat-input textarea", text)
+        page.click("#chat-send")
+        expect(page.locator("#chat-left .user")).to_contain_text(text)
+        expect(page.locator("#chat-status")).to_contain_text("answers are done")
+
+    ask_for("Hello")
+    assert EVIL in page.locator("#chat-right").inner_text()
+    page.locator("#chat-right").get_by_label("Like", exact=True).click()
+    expect(page.locator("#chat-right").get_by_label("Liked")).to_be_visible()
+    page.locator("#chat-left").get_by_label("Edit").last.click()
+    assert page.locator("#chat-left textarea").input_value().startswith("0: ")
+    page.locator("#chat-left textarea").fill(f"Mine {EVIL}")
+    page.locator("#chat-left").get_by_label("Submit").click()
+    expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+    assert page.evaluate("window.hacked") is None and page.locator("#chat-sides :is(img[src=x], b, script)").count() == 0
+    # The same browser comes back. Not by a reload: that cuts requests off, of which Gradio complains in the console.
+    page = page.context.browser.new_context(storage_state=page.context.storage_state()).new_page()
+    page.goto(address)
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+    page.locator("#chat-right").get_by_label("Liked").click()
+    expect(page.locator("#chat-right").get_by_label("Like", exact=True)).to_be_visible()
+    page.locator("#chat-blind input").click()
+    expect(page.locator("#chat-left-name")).to_have_text("A")
+    ask_for("Blind")
+    seen = page.locator("#chat-sides, #chat-setup, #chat-votes, #chat-result, #chat-status").all_inner_texts()
+    assert not any(name in text for name in (BASE, SFT, "bundled", "none") for text in seen)
+    assert not any(word in urlopen(f"{address}config").read().decode() for word in ("Speaker(", "Chat("))  # the state stays here
+    page.click("#chat-best-1")
+    expect(page.locator("#chat-result")).to_contain_text("A was")
+    expect(page.locator("#chat-result")).to_contain_text("1 of 1")
+    page.close()
+    store = Store(place / "feedback.sqlite")
+    assert [event.kind for event in store.events(retracted=True)] == ["thumb", "edit", "retract", "comparison"]
+    assert store.events()[0].value == f"Mine {EVIL}"
+
+
+@needs_browser
+def test_four_sides_stack_on_a_phone(open_page):
+    page = open_page(width=390)
+    page.get_by_role("tab", name="Chat").click()
+    page.locator("#chat-count label").last.click()
+    expect(page.locator("#chat-fourth")).to_be_visible()
+    page.fill("#chat-input textarea", "Hello")
+    page.click("#chat-send")
+    expect(page.locator("#chat-status")).to_contain_text("All 4 answers are done")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    lefts = [page.locator(f"#chat-{side}").bounding_box()["x"] for side in ("left", "right", "third", "fourth")]
+    assert len(set(lefts)) == 1
+    page.close()
