@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from rlhf_engine.config import UserError
+from rlhf_engine.config import RunConfig, UserError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BUNDLED_MODEL = ASSETS / "storyteller"
@@ -72,6 +72,13 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
     if (folder / role / "adapter_config.json").exists():
         return folder / role
     raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
+
+
+def starting_adapter(config: RunConfig) -> str:
+    """`auto` spelled out: PPO and reward training on the bundled model start from its SFT adapter, all else from none."""
+    if config.adapter != "auto":
+        return config.adapter
+    return "bundled" if config.model == "bundled" and config.stage != "sft" else "none"
 
 
 def resolve_reward(spec: str, flag: str) -> Path:

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlhf_engine import config as configs
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RunConfig, UserError
-from rlhf_engine.drive import advice, drive
+from rlhf_engine.drive import advice, drive, forget_peak
 from rlhf_engine.encoding import encode_prompt
 from rlhf_engine.generate import Sampling, decode, text_of
 from rlhf_engine.judges import is_judge
@@ -127,6 +127,7 @@ class ModelOwner:
         self._forget(self._roles())
         if self.backbone and not self._holds(config):
             self._unload()
+        forget_peak()
         checkpoint = run.last_checkpoint() if job.resume else None
         self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=checkpoint, home=self.server.home,
                                     breathe=self.breathe)
