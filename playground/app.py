@@ -13,6 +13,7 @@ from playground import views
 from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
+from playground.models_page import ModelsPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage, changed
 from playground.vote import VotePage
@@ -38,8 +39,10 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 vote = VotePage(workspace, ballot, voter, notice)
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, notice)
+            with gr.Tab(s.MODELS, id="models"):
+                models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
-        pages = (train, vote, chat)
+        pages = (train, vote, chat, models)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()

@@ -23,7 +23,7 @@ from rlhf_engine.models import BUNDLED_MODEL
 from rlhf_engine.runs import read_json
 
 COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE, "rollout": "#56B4E9",
-           "update": "#9fb3c8", "runtime": "#d0d6de"}
+           "update": "#8298ad", "runtime": "#b4bdc9"}
 """The roles in their colours; what belongs to no role in greys and a light blue."""
 TIGHT = 0.8
 """Share of the free memory above which an estimate that may be a fifth off promises nothing."""

@@ -239,7 +239,6 @@ REWIND_TO, REWIND_STEP, REWIND = "Checkpoint", "step {step}", "Rewind"
 REWIND_SURE = "Take {name} back to step {step}? Its later steps and checkpoints are removed; votes are kept, and learned again."
 REWIND_YES, REWIND_NO = "Yes, go back", "Stay"
 REWIND_ASKED = "{name} goes back to step {step}."
-NO_CHECKPOINT_YET = "no checkpoint yet"
 
 # models
 MODELS = "Models"
@@ -253,15 +252,15 @@ MODEL_FACTS = {"architecture": "Architecture", "parameters": "Parameters", "voca
                "longest": "Longest row", "weights": "Weights"}
 YES, NO, UNKNOWN = "yes", "no", "not known yet"
 POSITIONS = "{count:,} tokens"
-BUNDLED_NAME = "bundled"
-IN_USE = "loaded"
-ON_DISK, ON_HUB = "on this machine", "not downloaded"
+ON_HUB = "not downloaded"
+NOT_DOWNLOADED_YET = "{model} is not on this machine. Load fetches it from the Hub; its size is known then."
 SAFETENSORS, NO_SAFETENSORS = "safetensors", "no safetensors: pickled weights are never loaded"
 FITS_TITLE = "What fits on {device} ({free} free)"
-FITS_HEADS = {"auto": "As it is", "nf4": "4-bit"}
+FITS_HEADS = {"cpu": {"auto": "fp32", "nf4": "4-bit (nf4)"}, "cuda": {"auto": "bf16", "nf4": "4-bit (nf4)"}}
+"""For each kind of machine, what `dtype: auto` is there, and the smallest."""
 FITS_NOTE = ("With the defaults of each stage and rows of up to 512 tokens; where they are too much, with gradient checkpointing and "
-             "micro-batches of one row (“small”). Worked out from the model's config.json.")
-VERDICTS = {"fits": "fits", "small": "small", "no": "too much"}
+             "micro-batches of one row (“in small pieces”). Worked out from the model's config.json.")
+VERDICTS = {"fits": "fits", "small": "fits in small pieces", "no": "too much"}
 LOAD_WAITING = "The worker is asked for {model}."
 LOAD_FETCHING = "Fetching {model} from the Hub: {done} of {total}."
 LOAD_LOOKING = "Looking for {model}."
