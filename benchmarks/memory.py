@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--only bundled/fp32 ...] [--steps 4]
 
-Each stage is a process of its own on the bundled model, and on a random Llama of 45 million parameters with long rows, where the
+Each stage is a process of its own on the bundled model, and on a random Llama of 36 million parameters with long rows, where the
 runtime is no longer most of it. `peak_mb` is what the run writes into its report; `off` is the estimate over it, less one.
 """
 

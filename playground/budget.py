@@ -208,7 +208,7 @@ def measured(workspace: Workspace, settings: dict, status: dict) -> str:
 def size(count: float) -> str:
     """Bytes for people."""
     if count < 1 << 20:
-        return "under 1 MB"
+        return f"{max(count / (1 << 20), 0.1):.1f} MB"
     if count < 1000 << 20:
         return f"{count / (1 << 20):.0f} MB"
     return f"{count / (1 << 30):.1f} GB"

@@ -44,7 +44,7 @@ def facts(workspace: Workspace, name: str) -> Facts:
     if folder is None:
         if name not in SHAPES:
             return Facts(name, trouble=s.NOT_DOWNLOADED_YET.format(model=name))
-        return Facts(name, SHAPES[name]["model_type"], read_shape(SHAPES[name], name))
+        return Facts(name, SHAPES[name]["model_type"].capitalize(), read_shape(SHAPES[name], name))
     try:
         config = read_model(folder, name)
     except UserError as error:

@@ -105,13 +105,13 @@ class TrainPage:
                 "stop": gr.Button(s.STOP, size="sm", elem_id="stop", interactive=False),
                 "discard": gr.Button(s.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False),
             }
-        self.live = LiveControls(self.workspace, self.worker, self.notice, self.picker)
-        self.peak = gr.HTML("", elem_id="run-memory", apply_default_css=False)
         with gr.Group(visible=False) as self.sure:
             self.question = gr.HTML("", padding=True)
             with gr.Row(elem_classes="controls"):
                 self.yes = gr.Button(s.DISCARD_YES, variant="stop", elem_id="discard-yes")
                 self.no = gr.Button(s.DISCARD_NO, elem_id="discard-no")
+        self.live = LiveControls(self.workspace, self.worker, self.notice, self.picker)
+        self.peak = gr.HTML("", elem_id="run-memory", apply_default_css=False)
         with gr.Row(elem_classes="plot-grid"):
             self.plots = [LivePlot(figures.empty(), elem_id=f"plot-{i + 1}") for i in range(figures.PANELS)]
         with gr.Accordion(s.SAMPLES, open=True):
@@ -187,6 +187,9 @@ class TrainPage:
         if changed(seen, "run", self._mark(entry)):
             changes |= self._show(entry)
             changes |= self.live.refresh(self.workspace.run(entry.name) if entry and entry.alive else None, seen)
+            halted = bool(entry) and entry.state in ("stopped", "failed")
+            if changed(seen, "run code", [entry.name, halted] if entry else None):
+                changes |= self._show_code(entry, halted)
         return changes
 
     def _mark(self, entry: Entry | None) -> list | None:
@@ -198,8 +201,7 @@ class TrainPage:
     def _show(self, entry: Entry | None) -> dict:
         if entry is None:
             return {self.card: f'<p class="empty">{s.NO_RUNS}</p>', self.samples: views.samples([]), self.events: views.events([]),
-                    self.peak: "", **dict.fromkeys(self.run_codes.parts, ""),
-                    **{button: gr.update(interactive=False) for button in self.buttons.values()},
+                    self.peak: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
                     **{plot: figures.empty() for plot in self.plots}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, status = run.metrics(), run.status()
@@ -212,6 +214,12 @@ class TrainPage:
             self.card: views.card(entry.name, config, status, metrics),
             self.samples: views.samples(run.samples()), self.events: views.events(run.journal()),
             self.peak: measured(self.workspace, config, status),
-            **dict(zip(self.run_codes.parts, codes(config["stage"], config | {"output": str(run.path)}, resume=halted))),
             **buttons, **dict(zip(self.plots, figures.figures(entry.name, config, metrics))),
         }
+
+    def _show_code(self, entry: Entry | None, halted: bool) -> dict:
+        """The very run as command, YAML and notebook cell; one that has halted is gone on with."""
+        if entry is None:
+            return dict.fromkeys(self.run_codes.parts, "")
+        config, path = self.workspace.config(entry.name), self.workspace.runs / entry.name
+        return dict(zip(self.run_codes.parts, codes(config["stage"], config | {"output": str(path)}, resume=halted)))
