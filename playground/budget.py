@@ -123,7 +123,10 @@ def longest_row(config: RunConfig) -> int:
     """Tokens of the longest row where it is known: of the bundled data on the bundled model. Else 0."""
     if (config.model, config.data) != ("bundled", "bundled"):
         return 0
-    return BUNDLED_ROWS[config.stage] + (config.max_new_tokens if config.stage in ("ppo", "teach") else 0)
+    if config.stage == "sft":
+        return BUNDLED_ROWS["sft"]
+    sampled = BUNDLED_ROWS["ppo"] + config.max_new_tokens  # a reward is normalised on samples, too
+    return max(sampled, BUNDLED_ROWS["reward"]) if config.stage == "reward" else sampled
 
 
 # -- on the page -------------------------------------------------------------------------------------------------------

@@ -112,18 +112,17 @@ class Estimate:
 
 def read_shape(config: dict, name: str = "the model") -> Shape:
     """The shape in the mapping of a config.json. Raises UserError for an architecture whose memory is not known here."""
-    text = config.get("text_config") or config
-    kind = text.get("model_type", config.get("model_type", ""))
+    kind = config.get("model_type", "")
     if kind not in (*GATED, *PLAIN):
         raise UserError(f"{name}: the memory of a model of type {kind or 'unknown'!r} is not known before it is loaded; "
                         f"known are {', '.join((*GATED, *PLAIN))}")
     try:
-        d, layers = (text.get(a) or text[b] for a, b in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))
-        heads = text.get("num_attention_heads") or text["n_head"]
-        groups, head = text.get("num_key_value_heads") or heads, text.get("head_dim") or d // heads
-        inner = text.get("intermediate_size") or text.get("n_inner") or 4 * d
-        longest = text.get("max_position_embeddings") or text.get("n_positions") or 1 << 30
-        q, kv, biased = heads * head, groups * head, bool(text.get("attention_bias", kind == "qwen2"))
+        d, layers = (config.get(a) or config[b] for a, b in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))
+        heads = config.get("num_attention_heads") or config["n_head"]
+        groups, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or d // heads
+        inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
+        longest = config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30
+        q, kv, biased = heads * head, groups * head, bool(config.get("attention_bias", kind == "qwen2"))
         if kind in PLAIN:
             linears = ((d, 3 * d), (d, d), (d, inner), (inner, d))
             rest = layers * (9 * d + inner) + 2 * d + (longest * d if kind == "gpt2" else 0)
@@ -133,8 +132,8 @@ def read_shape(config: dict, name: str = "the model") -> Shape:
             linears = (*inputs, (q, d), *mlp, (inner, d))
             norms = {"qwen3": 2 * head, "olmo2": q + kv}.get(kind, 0)
             rest = layers * (2 * d + norms + (q + 2 * kv if biased else 0) + (d if biased and kind != "qwen2" else 0)) + d
-        tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", kind in TIED)))
-        return Shape(kind, layers, d, heads, groups, head, inner, text["vocab_size"], tied, linears, rest, longest)
+        tied = bool(config.get("tie_word_embeddings", kind in TIED))
+        return Shape(kind, layers, d, heads, groups, head, inner, config["vocab_size"], tied, linears, rest, longest)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{name}: its config.json does not say how large it is ({error}); check the file") from None
 

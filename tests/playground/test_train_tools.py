@@ -50,6 +50,13 @@ def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
     assert presets.s.ROWS_KNOWN.format(tokens=min(STAGES[stage]().max_tokens, budget.longest_row(STAGES[stage]()))) in html
 
 
+def test_the_longest_row_of_the_bundled_data_is_known_and_no_other():
+    rows = {stage: budget.longest_row(config()) for stage, config in STAGES.items()}
+    assert rows == {"sft": 114, "reward": 114, "ppo": 18 + 96, "teach": 18 + 96}
+    assert budget.longest_row(STAGES["reward"](max_new_tokens=200)) == budget.longest_row(PPOConfig(max_new_tokens=200)) == 218
+    assert budget.longest_row(SFTConfig(data="uploads/mine.jsonl")) == budget.longest_row(SFTConfig(model="a/b")) == 0
+
+
 def test_the_budget_follows_the_settings(workspace, monkeypatch):
     monkeypatch.setattr(budget, "machine", lambda home, device="auto": HERE)
     few, many = (budget.budget(workspace, "sft", {"batch_size": rows, "data": "uploads/mine.jsonl"}) for rows in (2, 64))
