@@ -122,6 +122,10 @@ def read_shape(config: dict, name: str = "the model") -> Shape:
         groups, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or d // heads
         inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
         longest = config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30
+        vocabulary = config["vocab_size"]
+        for number in (d, layers, heads, groups, head, inner, longest, vocabulary):
+            if not isinstance(number, int) or number < 1:
+                raise TypeError(f"{number!r} is no size")
         q, kv, biased = heads * head, groups * head, bool(config.get("attention_bias", kind == "qwen2"))
         if kind in PLAIN:
             linears = ((d, 3 * d), (d, d), (d, inner), (inner, d))
@@ -133,7 +137,7 @@ def read_shape(config: dict, name: str = "the model") -> Shape:
             norms = {"qwen3": 2 * head, "olmo2": q + kv}.get(kind, 0)
             rest = layers * (2 * d + norms + (q + 2 * kv if biased else 0) + (d if biased and kind != "qwen2" else 0)) + d
         tied = bool(config.get("tie_word_embeddings", kind in TIED))
-        return Shape(kind, layers, d, heads, groups, head, inner, config["vocab_size"], tied, linears, rest, longest)
+        return Shape(kind, layers, d, heads, groups, head, inner, vocabulary, tied, linears, rest, longest)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{name}: its config.json does not say how large it is ({error}); check the file") from None
 

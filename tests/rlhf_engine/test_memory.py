@@ -147,6 +147,8 @@ def test_on_a_gpu_the_larger_of_rollout_and_update_counts_and_on_a_cpu_both():
 
 @pytest.mark.parametrize("config, words", [({"model_type": "mamba"}, "not known"), ({}, "not known"),
                                            ({"model_type": "llama", "hidden_size": 8}, "how large"),
+                                           (QWEN3 | {"model_type": "qwen3", "vocab_size": "<b>"}, "how large"),
+                                           (QWEN3 | {"model_type": "qwen3", "num_hidden_layers": -1}, "how large"),
                                            ({"model_type": "llama", "hidden_size": "wide", "num_hidden_layers": 2, "num_attention_heads": 2}, "how large")])
 def test_what_cannot_be_known_is_said(config, words):
     with pytest.raises(UserError, match=words) as caught:
