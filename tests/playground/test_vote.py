@@ -182,7 +182,7 @@ class Page:
         demo = build(home, worker=FakeWorker())
         self.look, self.answer = (next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == name) for name in ("look", "_vote"))
         self.parts = {c.elem_id or type(c).__name__: c for f in (self.look, self.answer) for c in (*f.inputs, *f.outputs)}
-        self.values = {part: part.value for part in self.parts.values()}
+        self.values = {part: getattr(part, "value", None) for part in self.parts.values()}
 
     def __getitem__(self, name: str):
         return self.values[self.parts[name]]
