@@ -109,11 +109,11 @@ class LiveControls:
         is alive is shown."""
         if run is None:
             seen.pop("live checkpoints", None)
-            return {self.group: gr.update(visible=False)} if changed(seen, "live", None) else {}
+            return {self.group: gr.update(visible=False)} if changed(seen, "live settings", None) else {}
         config, journal = run.config(), run.journal()
         now, steps = in_force(config, journal), [step_of(folder) for folder in run.checkpoints()]
         changes: dict = {}
-        if changed(seen, "live", [run.path.name, now]):
+        if changed(seen, "live settings", [run.path.name, now]):
             fitted = next((short(row["learning_rate"]) for row in journal if row.get("event") == "fitted"), "")
             changes = {self.group: gr.update(visible=True), self.said: views.text(s.LIVE_IN_FORCE.format(values=", ".join(
                 s.LIVE_SAME.format(name=s.LIVE_LABELS[name], value=fitted if name == "learning_rate" and not value else short(value))

@@ -213,6 +213,6 @@ class ModelsPage:
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
         """The list, and once the card, where there are other models than a browser has seen."""
         names = self._names()
-        if not changed(seen, "models", names):
+        if not changed(seen, "models page", names):
             return {}
         return {self.model: gr.update(choices=names), self.list: listed(self.workspace, names), self.card: self._card(values[self.model])}

@@ -314,6 +314,7 @@ def test_a_visitor_uses_them(workspace, worker, lesson):
     lesson.note("warning", step=3, text=EVIL)
     with serving(workspace.home, worker) as url, browsing(url) as open_page:
         page = open_page()
+        page.get_by_role("tab", name="Train").click()
         expect(page.locator("#memory .said")).to_contain_text("it fits")
         before = page.locator("#memory .stack").get_attribute("aria-label")
         page.locator("#sft-size input").click()
