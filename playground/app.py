@@ -13,11 +13,13 @@ from playground import views
 from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
+from playground.common import changed
 from playground.data_page import DataPage
+from playground.models_page import ModelsPage
 from playground.runs_page import RunsPage
 from playground.teach import TeachPage
 from playground.theme import CSS, Playground
-from playground.train import TrainPage, changed
+from playground.train import TrainPage
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.worker import Worker
@@ -44,8 +46,10 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
                 runs = RunsPage(workspace, tab)
             with gr.Tab(s.DATA, id="data"):
                 data = DataPage(workspace, voter, notice)
+            with gr.Tab(s.MODELS, id="models"):
+                models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
-        pages = (teach, train, chat, runs, data)
+        pages = (teach, train, chat, runs, data, models)
         seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
 
         demo.seen = threading.Event()

@@ -11,10 +11,10 @@ from playground import strings as s
 from playground.answers import Answerer, Wish
 from playground.ballot import Ballot, voter_of
 from playground.chat_sides import Sides, status_line
+from playground.common import changed, complain, told
 from playground.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
 from playground.form import Choice
 from playground.speakers import first_picks
-from playground.train import changed, complain, told
 from playground.views import notice
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
@@ -36,7 +36,7 @@ class ChatPage:
         gr.Markdown(s.CHAT_ABOUT, container=False)
         with gr.Row(elem_id="chat-setup"):
             self.model = Choice(["bundled"], value="bundled", label=s.CHAT_MODEL, elem_id="chat-model", visible=False, min_width=200)
-            self.preset = Choice(speakers.presets(workspace, [], "bundled"), value=None, label=s.PRESET, info=s.PRESET_INFO,
+            self.preset = Choice(speakers.presets(workspace, [], "bundled"), value=None, label=s.PAIR, info=s.PAIR_INFO,
                                  elem_id="chat-preset", scale=3, min_width=220)
             self.count = gr.Radio([2, 3, 4], value=2, label=s.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
             self.blind = gr.Checkbox(False, label=s.BLIND, info=s.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)

@@ -4,11 +4,11 @@ import gradio as gr
 
 from playground import data_view, views
 from playground import strings as s
+from playground.common import changed, complain, told
 from playground.data_preview import HUB, LOCAL
 from playground.feedback_page import Feedback
 from playground.form import Choice
 from playground.pager import Pager, slice_of
-from playground.train import changed, complain, told
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
 

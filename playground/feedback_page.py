@@ -7,11 +7,11 @@ import gradio as gr
 from playground import exchange, feedback_view, views
 from playground import strings as s
 from playground.ballot import voter_of
+from playground.common import complain, told
 from playground.data_preview import LOCAL
 from playground.form import Choice
 from playground.ledger import GONE, NO_RUN, Ledger, Wanted
 from playground.pager import Pager, slice_of, within
-from playground.train import complain, told
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
 

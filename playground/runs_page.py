@@ -7,10 +7,10 @@ import gradio as gr
 
 from playground import advice, curves, figures, runs_views
 from playground import strings as s
+from playground.common import changed
 from playground.curves import Curves, Look
 from playground.form import Choice
 from playground.plots import LivePlot
-from playground.train import changed
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.runs import Run, read_lines

@@ -38,7 +38,7 @@ INFO = {
 }
 UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"
 START = "Start"
-AS_COMMAND = "Show me this as a command"
+AS_COMMAND = "Show me this as a command, YAML or notebook cell"
 AUTO, NO_ADAPTER, SFT_BUNDLED = "Automatic", "Base model, no adapter", "SFT (bundled)"
 FROM_GALLERY = "{name} (gallery)"
 RUN_ADAPTER = "{name}, newest checkpoint"
@@ -67,7 +67,7 @@ WORKER_LOADING = "The model is being loaded."
 ETA = "about {time} left"
 ASKED = {"pause": "{name} pauses after this step.", "resume": "{name} goes on.", "step": "{name} takes one step.",
          "stop": "{name} stops after this step and is saved.", "discard": "{name} is stopped and deleted."}
-RUN_COMMAND = "This run as a command"
+RUN_COMMAND = "This run as a command, YAML or notebook cell"
 EVENTS, SAMPLES = "What happened", "Latest samples"
 NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
 EVENT = {
@@ -415,7 +415,7 @@ ADVICE = {
 # chat, side by side
 SIDE_LABELS = (LEFT, RIGHT, "Third checkpoint", "Fourth checkpoint")
 SIDE_NAMES = "ABCD"
-SIDE_COUNT, PRESET, PRESET_INFO = "Side by side", "Before and after", "Two checkpoints that show what training did."
+SIDE_COUNT, PAIR, PAIR_INFO = "Side by side", "Before and after", "Two checkpoints that show what training did."
 PRESET_RUN, PRESET_SFT, PRESET_GALLERY = "{name}: its start, then the newest", "Base model, then SFT", "SFT, then {name}"
 BLIND, BLIND_INFO = "Blind", "Names are hidden and places shuffled until you have voted. Each message begins a new round."
 AGAIN = "Regenerate"
@@ -432,3 +432,104 @@ SAME_TWICE = "A blind round needs different checkpoints: {name} was chosen twice
 REVEALED, REVEAL = "You said: {choice}.", "{side} was {name}"
 SCORE_HEADS, SCORE_WINS = ("Checkpoint", "Chosen as best"), "{wins} of {rounds}"
 SCORE_TITLE = "Blind rounds since you opened this page"
+
+# train: presets
+PRESET, PRESET_INFO = "Preset", "Fills the fields below; change any of them."
+SIZE, SIZE_INFO = "Fits on", "Model, number format, batch and lengths for a machine."
+AS_IT_IS = "Defaults"
+PRESET_SAYS = "{about} It sets {fields}."
+DEFAULTS_SAY = "Every field is at its default."
+QUICK_SFT = ("A quick look", "Half a pass over 200 demonstrations: enough to see that it learns, not to learn much.")
+INSTRUCT_SFT = ("As in InstructGPT",
+                "16 passes over the demonstrations: the loss gets worse after the first, what people think of it does not.")
+THOROUGH_SFT = ("One evening", "Ten passes with adapters of rank 32, for data of your own and a model that has more to learn.")
+QUICK_REWARD = ("A quick look", "One pass over 160 pairs, normalised on few samples.")
+INSTRUCT_REWARD = ("As in InstructGPT",
+                   "One pass over the pairs and no more, for reward models overfit; no warm-up.")
+DOUBTFUL_REWARD = ("One that knows its doubt",
+                   "Eight heads, each with a weighting of the pairs of its own; where they differ, the pairs do not say.")
+QUICK_PPO = ("A quick look", "Five steps: watch the reward move, and the KL with it.")
+INSTRUCT_PPO = ("As in InstructGPT",
+                "One pass over each rollout in eight minibatches, and a fixed KL coefficient of 0.02; no target holds the KL.")
+ZIEGLER_PPO = ("As in Ziegler et al. 2019", "Four passes over each rollout, and a controller that aims at a KL of 6 nats.")
+EVENING_PPO = ("One evening", "200 steps at 8 nats, with a checkpoint every 20 to go back to.")
+QUICK_TEACH = ("A quick look", "Twelve votes and six steps: enough to see how the loop goes.")
+PATIENT_TEACH = ("One evening", "120 votes, 40 of them before the first step, and 50 steps.")
+UNLEASHED_TEACH = ("Without a leash",
+                   "No KL penalty, no doubt, no guard: watch the policy find what the reward likes and nobody else does.")
+SIZE_CPU = ("A computer without a GPU", "The bundled model in fp32, and rows of up to 256 tokens.")
+SIZE_8 = ("8 GB GPU", "Qwen3 1.7B in 4 bits, recomputing activations.")
+SIZE_12 = ("12 GB GPU", "Qwen3 4B in 4 bits, recomputing activations.")
+SIZE_16 = ("16 GB GPU", "Qwen3 8B in 4 bits, recomputing activations.")
+SIZE_24 = ("24 GB GPU", "Qwen3 8B in 4 bits, activations kept, and longer responses.")
+
+# train: memory
+MEMORY = "Memory"
+PARTS = {"base": "base model", "policy": "policy", "reference": "reference", "reward": "reward", "value": "value",
+         "rollout": "rollout", "update": "update", "runtime": "runtime"}
+PARTS_ABOUT = {"base": "frozen weights, shared by all roles", "policy": "adapter, gradient, Adam", "reference": "frozen adapter",
+               "reward": "adapter and head", "value": "adapter or head, gradient, Adam", "rollout": "KV cache while responses are sampled",
+               "update": "activations and logits of a micro-batch", "runtime": "Python, torch and libraries"}
+FITS = "About {need}, of {free} free on {device}: it fits."
+TIGHT = "About {need}, of {free} free on {device}: tight. The estimate may be a fifth off."
+TOO_MUCH = "About {need}, and {free} are free on {device}: too much."
+WAY_OUT = "With {changes} it would be about {need}."
+NO_WAY_OUT = "A smaller model, or shorter responses, would have to be taken."
+CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradient checkpointing", "micro_batch": "micro-batches of {}"}
+ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
+ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter ones take less."
+NOT_DOWNLOADED = "{model} is not on this machine, so its memory is not known before it is downloaded (the Models page shows what fits)."
+FREE = "free"
+THIS_MACHINE = "this computer"
+MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
+MEASURED_ONLY = "Memory: {peak} at the peak, measured."
+
+# train: as code
+CODE_COMMAND, CODE_YAML, CODE_CELL = "Command", "YAML", "Notebook cell"
+CELL_STEP = "one step of training; its metrics are in `step`"
+
+# train: live controls
+LIVE_CONTROLS = "Change it while it runs"
+LIVE_INFO = {"kl_target": "0 keeps the coefficient as it is", "learning_rate": "0 is fitted to the model: {fitted}",
+             "temperature": "of sampling, and of the logits in training", "max_new_tokens": "tokens",
+             "pessimism": "deviations taken off the reward"}
+LIVE_LABELS = {"kl_target": "KL target (nats)", "learning_rate": "Learning rate", "temperature": "Temperature",
+               "max_new_tokens": "Longest response", "pessimism": "Pessimism"}
+LIVE_IN_FORCE = "In force now: {values}."
+LIVE_VALUE = "{name} {value} (was {was})"
+LIVE_SAME = "{name} {value}"
+LIVE_APPLY = "Change from the next step on"
+LIVE_NOTHING = "Nothing differs from what is in force."
+LIVE_ASKED = "{name}: {changes}, from the next step on."
+REWIND_TO, REWIND_STEP, REWIND = "Checkpoint", "step {step}", "Rewind"
+REWIND_SURE = "Take {name} back to step {step}? Its later steps and checkpoints are removed; votes are kept, and learned again."
+REWIND_YES, REWIND_NO = "Yes, go back", "Stay"
+REWIND_ASKED = "{name} goes back to step {step}."
+
+# models
+MODELS = "Models"
+MODELS_ABOUT = ("Base models: the one that ships with the playground, folders under `models/` of the workspace, and any causal language "
+                "model on the Hub with safetensors weights. Code that comes with a model is never run.")
+MODEL_FIELD, MODEL_FIELD_INFO = "Model", "Choose one, or type a Hub id such as Qwen/Qwen3-0.6B."
+MODEL_DTYPE = "Number format"
+MODEL_LOAD = "Load"
+MODEL_HEADS = ("Model", "Architecture", "Parameters", "Vocabulary", "Chat template")
+MODEL_FACTS = {"architecture": "Architecture", "parameters": "Parameters", "vocabulary": "Vocabulary", "template": "Chat template",
+               "longest": "Longest row", "weights": "Weights"}
+UNKNOWN = "not known yet"
+POSITIONS = "{count:,} tokens"
+ON_HUB = "not downloaded"
+NOT_DOWNLOADED_YET = "{model} is not on this machine. Load fetches it from the Hub; its size is known then."
+SAFETENSORS, NO_SAFETENSORS = "safetensors", "no safetensors: pickled weights are never loaded"
+FITS_TITLE = "What fits on {device} ({free} free)"
+FITS_HEADS = {"cpu": {"auto": "fp32", "nf4": "4-bit (nf4)"}, "cuda": {"auto": "bf16", "nf4": "4-bit (nf4)"}}
+"""For each kind of machine, what `dtype: auto` is there, and the smallest."""
+FITS_NOTE = ("With the defaults of each stage and rows of up to 512 tokens; where they are too much, with gradient checkpointing and "
+             "micro-batches of one row (“in small pieces”). Worked out from the model's config.json.")
+VERDICTS = {"fits": "fits", "small": "fits in small pieces", "no": "too much"}
+LOAD_WAITING = "The worker is asked for {model}."
+LOAD_FETCHING = "Fetching {model} from the Hub: {done} of {total}."
+LOAD_LOOKING = "Looking for {model}."
+LOAD_LOADING = "Loading {model} into memory."
+LOADED = "{model} is loaded ({dtype}, on {device})."
+CHOOSE_A_MODEL = "Choose a model, or type a Hub id, first."

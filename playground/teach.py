@@ -9,9 +9,9 @@ from playground import figures, views, vote_views
 from playground import strings as s
 from playground.ballot import PERSON, Ballot, choice_of, voter_of
 from playground.card import Card
+from playground.common import changed, complain, size_of, told
 from playground.form import Choice
 from playground.plots import LivePlot
-from playground.train import changed, complain, size_of, told
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.queries import find_query

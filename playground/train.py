@@ -3,14 +3,20 @@
 from contextlib import suppress
 
 import gradio as gr
+from gradio.context import Context
 
 from playground import figures, views
 from playground import strings as s
 from playground.api import ask
+from playground.as_code import Codes, codes
 from playground.ballot import PERSON
+from playground.budget import budget, measured
+from playground.common import changed, complain, size_of, told
 from playground.data_preview import DataPreview
-from playground.form import Choice, Form, command_line
+from playground.form import Choice, Form
+from playground.live import LiveControls
 from playground.plots import LivePlot
+from playground.presets import Presets
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import STAGES, UserError
 
@@ -35,37 +41,43 @@ class TrainPage:
     def _build_form(self) -> None:
         choices = [(title, stage) for stage, title in s.STAGE_CHOICES.items()]
         self.stage = gr.Radio(choices, value="sft", label=s.STAGE_LABEL, elem_id="stage")
-        self.groups, self.forms = {}, {}
+        self.groups, self.presets, self.forms = {}, {}, {}
         for stage in STAGES:
             with gr.Column(visible=stage == "sft") as self.groups[stage]:
                 gr.Markdown(s.ABOUT[stage], latex_delimiters=MATH, elem_classes="about", container=False)
+                self.presets[stage] = Presets(stage)
                 self.forms[stage] = Form(stage, self.workspace)
         self.preview = DataPreview(self.workspace, self.stage, self.forms)
+        self.memory = gr.HTML("", elem_id="memory", container=True, padding=True)
         self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start")
         self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload")
         with gr.Accordion(s.AS_COMMAND, open=False):
-            example = command_line("sft", {"output": self._example_output("sft")})
-            self.command = gr.Code(example, language="shell", interactive=False, show_label=False, wrap_lines=True, elem_id="command")
+            self.codes = Codes("", *codes("sft", {"output": self._example_output("sft")}))
 
     def _wire_form(self) -> None:
         fields = [field for form in self.forms.values() for field in form.components]
         self.inputs = {self.stage, *fields}
         private = {"api_visibility": "private", "show_progress": "hidden"}
         self.stage.change(self._show_stage, self.stage, list(self.groups.values()), queue=False, **private)
-        gr.on([c.change for c in (self.stage, *fields)], self._show_command, self.inputs, self.command, queue=False,
-              trigger_mode="always_last", **private)
+        gr.on([Context.root_block.load, *(c.change for c in (self.stage, *fields))], self._show_meaning, self.inputs,
+              [*self.codes.parts, self.memory], queue=False, trigger_mode="always_last", **private)
+        for stage, presets in self.presets.items():
+            presets.fill(self.forms[stage])
         self.upload.upload(self._upload, {self.upload, self.stage}, [self.notice, *(f.fields["data"] for f in self.forms.values())],
                            concurrency_id="control", **private)
 
     def _show_stage(self, stage: str) -> dict:
         return {group: gr.update(visible=name == stage) for name, group in self.groups.items()}
 
-    def _show_command(self, values: dict) -> str:
+    def _show_meaning(self, values: dict) -> dict:
+        """The form as a command, YAML and notebook cell, and the memory that it takes."""
         stage = values[self.stage]
-        settings = self.forms[stage].read(values)
+        given = self.forms[stage].read(values)
+        settings = given
         with suppress(UserError):  # half-typed: shown as it stands
-            settings = self.workspace.settings(stage, settings)
-        return command_line(stage, {"output": self._example_output(stage)} | settings)
+            settings = self.workspace.settings(stage, given)
+        shown = codes(stage, {"output": self._example_output(stage)} | settings)
+        return dict(zip(self.codes.parts, shown)) | {self.memory: budget(self.workspace, stage, given)}
 
     def _example_output(self, stage: str) -> str:
         number = 1
@@ -100,6 +112,8 @@ class TrainPage:
             with gr.Row(elem_classes="controls"):
                 self.yes = gr.Button(s.DISCARD_YES, variant="stop", elem_id="discard-yes")
                 self.no = gr.Button(s.DISCARD_NO, elem_id="discard-no")
+        self.live = LiveControls(self.workspace, self.worker, self.notice, self.picker)
+        self.peak = gr.HTML("", elem_id="run-memory", apply_default_css=False)
         with gr.Row(elem_classes="plot-grid"):
             self.plots = [LivePlot(figures.empty(), elem_id=f"plot-{i + 1}") for i in range(figures.PANELS)]
         with gr.Accordion(s.SAMPLES, open=True):
@@ -107,8 +121,7 @@ class TrainPage:
         with gr.Accordion(s.EVENTS, open=True):
             self.events = gr.HTML(views.events([]), elem_id="events", apply_default_css=False)
         with gr.Accordion(s.RUN_COMMAND, open=False):
-            self.run_command = gr.Code("", language="shell", interactive=False, show_label=False, wrap_lines=True,
-                                       elem_id="run-command")
+            self.run_codes = Codes("run-")
 
     def _wire_run(self) -> None:
         control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
@@ -157,7 +170,8 @@ class TrainPage:
     @property
     def outputs(self) -> list:
         moving = [field for form in self.forms.values() for field in form.moving()]
-        return [self.picker, self.card, *self.buttons.values(), *self.plots, self.samples, self.events, self.run_command, *moving]
+        return [self.picker, self.card, *self.buttons.values(), *self.plots, self.samples, self.events, self.peak,
+                *self.run_codes.parts, *self.live.outputs, *moving]
 
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
         """Updates for everything whose mark differs from the one in `seen`, which is brought up to date."""
@@ -174,6 +188,10 @@ class TrainPage:
         entry = next((e for e in entries if e.name == picked or not picked), None)
         if changed(seen, "run", self._mark(entry)):
             changes |= self._show(entry)
+            changes |= self.live.refresh(self.workspace.run(entry.name) if entry and entry.alive else None, seen)
+            halted = bool(entry) and entry.state in ("stopped", "failed")
+            if changed(seen, "run code", [entry.name, halted] if entry else None):
+                changes |= self._show_code(entry, halted)
         return changes
 
     def _mark(self, entry: Entry | None) -> list | None:
@@ -185,7 +203,7 @@ class TrainPage:
     def _show(self, entry: Entry | None) -> dict:
         if entry is None:
             return {self.card: f'<p class="empty">{s.NO_RUNS}</p>', self.samples: views.samples([]), self.events: views.events([]),
-                    self.run_command: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
+                    self.peak: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
                     **{plot: figures.empty() for plot in self.plots}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, status = run.metrics(), run.status()
@@ -197,32 +215,13 @@ class TrainPage:
         return {
             self.card: views.card(entry.name, config, status, metrics),
             self.samples: views.samples(run.samples()), self.events: views.events(run.journal()),
-            self.run_command: command_line(config["stage"], config | {"output": str(run.path)}, resume=halted),
+            self.peak: measured(self.workspace, config, status),
             **buttons, **dict(zip(self.plots, figures.figures(entry.name, config, metrics))),
         }
 
-
-def complain(error: UserError) -> str:
-    """The message as a toast, and for the line at the top."""
-    gr.Warning(views.text(error), title="")
-    return views.notice(str(error))
-
-
-def told(message: str) -> str:
-    """Good news passes by as a toast and leaves the line at the top empty."""
-    gr.Info(views.text(message), title="", duration=4)
-    return ""
-
-
-def changed(seen: dict, key: str, mark) -> bool:
-    if key in seen and seen[key] == mark:
-        return False
-    seen[key] = mark
-    return True
-
-
-def size_of(path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    def _show_code(self, entry: Entry | None, halted: bool) -> dict:
+        """The very run as command, YAML and notebook cell; one that has halted is gone on with."""
+        if entry is None:
+            return dict.fromkeys(self.run_codes.parts, "")
+        config, path = self.workspace.config(entry.name), self.workspace.runs / entry.name
+        return dict(zip(self.run_codes.parts, codes(config["stage"], config | {"output": str(path)}, resume=halted)))

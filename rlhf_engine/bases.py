@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line, resolve_model
+from rlhf_engine.models import code_needed, first_line, resolve_model
 
 
 def load_base(model: str, dtype: str, device: str) -> tuple:
@@ -32,6 +32,8 @@ def load_base(model: str, dtype: str, device: str) -> tuple:
         base = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False,
                                                     local_files_only=True, **options)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise code_needed(model) from None
         raise UserError(f"{model}: cannot be loaded as a causal language model ({first_line(error)})") from None
     if dtype != "nf4":
         base.to(device)

@@ -1,10 +1,12 @@
 """From a trainer to a run folder: steps, what is ordered between them, what is written, and how it ends."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import torch
@@ -133,7 +135,7 @@ def write_step(trainer: Trainer, run: Run, metrics: dict, *, noted: bool = False
         run.note_all(trainer.events)
     run.add_samples(trainer.samples)
     run.log(metrics)
-    run.set_status(state="running", step=trainer.step)
+    run.set_status(state="running", step=trainer.step, peak_memory_mb=peak_memory_mb())
 
 
 def save(trainer: Trainer, run: Run) -> int:
@@ -169,8 +171,18 @@ def peak_memory_mb() -> int:
         return torch.cuda.max_memory_allocated() >> 20
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset >> 20
+    with contextlib.suppress(OSError, StopIteration):  # Linux; what getrusage says may be the parent's, and is never forgotten
+        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) >> 10
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
+
+
+def forget_peak() -> None:
+    """Let `peak_memory_mb` begin anew, where the system can: a worker's next run is not to report what the one before took."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def stop_on_signals(control: Control) -> None:

@@ -1,17 +1,23 @@
 """What MODEL and ADAPTER mean: bundled, Hub id, local folder or run folder; and the fingerprint that ties an adapter to its base."""
 
 import hashlib
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from rlhf_engine.config import UserError
+from rlhf_engine.config import RunConfig, UserError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BUNDLED_MODEL = ASSETS / "storyteller"
 BUNDLED_ADAPTER = ASSETS / "adapters" / "sft"
 
 
-def resolve_model(model: str) -> Path:
+Report = Callable[[int, int], None]
+"""Told (bytes that have come, bytes in all) while something is fetched."""
+
+
+def resolve_model(model: str, report: Report | None = None) -> Path:
     """The local folder of MODEL: `bundled`, a directory, or a Hub id (downloaded: safetensors and JSON only)."""
     if model == "bundled":
         folder = bundled(BUNDLED_MODEL)
@@ -20,12 +26,35 @@ def resolve_model(model: str) -> Path:
     elif Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise UserError(f"{model}: no such model; give `bundled`, a Hub id (owner/name) or a local folder")
     else:
-        folder = download(model)
+        folder = download(model, report)
     if not (folder / "config.json").exists():
         raise UserError(f"{model}: holds no config.json, so it is no transformers model")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{model}: holds no .safetensors weights; pickled weights are never loaded, convert them first")
+    refuse_code(folder, model)
     return folder
+
+
+def refuse_code(folder: Path, model: str) -> None:
+    """Raises UserError for a model that only runs with code of its own, of an architecture that transformers does not have."""
+    config = read_json(folder / "config.json")
+    if isinstance(config, dict) and "auto_map" in config:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+        if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+            raise code_needed(model)
+
+
+def code_needed(model: str) -> UserError:
+    return UserError(f"{model}: needs code of its own, which is never run; choose a model whose architecture transformers has, "
+                     "such as Llama, Qwen, Mistral or GPT-2")
+
+
+def read_json(path: Path):
+    """What a file holds; None if it is none, or broken, which whoever loads the model tells better."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def bundled(folder: Path) -> Path:
@@ -34,12 +63,16 @@ def bundled(folder: Path) -> Path:
     return folder
 
 
-def download(model: str) -> Path:
+def download(model: str, report: Report | None = None) -> Path:
     """Fetch safetensors, JSON and tokenizer files of a Hub model. Raises UserError that says the way out."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]))
+        refuse_code(Path(snapshot_download(model, allow_patterns="config.json")), model)  # before gigabytes come for nothing
+        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+                                      tqdm_class=reporting(report) if report else None))
+    except UserError:
+        raise
     except GatedRepoError:
         raise UserError(f"{model}: is gated; accept its licence on the Hub and log in with `hf auth login`") from None
     except RepositoryNotFoundError:
@@ -49,6 +82,22 @@ def download(model: str) -> Path:
         raise UserError(f"{model}: is no name on the Hub ({first_line(error)}); give owner/name or a local folder") from None
     except Exception as error:  # of the file system, and of an HTTP client that changes with the version of huggingface_hub
         raise UserError(f"{model}: cannot be fetched from the Hub ({first_line(error)}); try again, or give a local folder") from None
+
+
+def reporting(report: Report) -> type:
+    """A progress bar for huggingface_hub that shows nothing and tells `report` of the bytes."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options | {"file": io.StringIO()})
+
+        def update(self, n=1):
+            shown = super().update(n)
+            if self.unit == "B":
+                report(int(self.n), int(self.total or 0))
+            return shown
+    return Bar
 
 
 def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> Path | None:
@@ -72,6 +121,13 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
     if (folder / role / "adapter_config.json").exists():
         return folder / role
     raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
+
+
+def starting_adapter(config: RunConfig) -> str:
+    """`auto` spelled out: PPO and reward training on the bundled model start from its SFT adapter, all else from none."""
+    if config.adapter != "auto":
+        return config.adapter
+    return "bundled" if config.model == "bundled" and config.stage != "sft" else "none"
 
 
 def resolve_reward(spec: str, flag: str) -> Path:

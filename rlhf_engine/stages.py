@@ -12,7 +12,7 @@ from rlhf_engine.feedback import Store
 from rlhf_engine.generate import nothing
 from rlhf_engine.judges import find_judge, is_judge
 from rlhf_engine.labelers import FunctionReward, Person, Simulated, find_function, is_function, load_function, score_text
-from rlhf_engine.models import resolve_adapter, resolve_reward
+from rlhf_engine.models import resolve_adapter, resolve_reward, starting_adapter
 from rlhf_engine.ppo import PPO
 from rlhf_engine.reward import Reward, RewardModel
 from rlhf_engine.runs import Run
@@ -25,10 +25,11 @@ HELD_OUT = 128
 
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
-                 home: Path | None = None, breathe: Callable[[], None] = nothing) -> Trainer:
+                 home: Path | None = None, labeler: Labeler | None = None, breathe: Callable[[], None] = nothing) -> Trainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
-    `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace.
+    `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace. `labeler` votes in the
+    place of the one that the config names.
 
     Everything that can be wrong with the input is found here, before a run folder is touched. Raises UserError.
     A `backbone` that holds the config's model already is used instead of loading one; it must have no roles.
@@ -43,7 +44,8 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
         adapter = next((folder for folder in (checkpoint / "reference", checkpoint / "policy", checkpoint / "reward")
                         if folder.exists()), None) if adapter not in ("none", "") else None
     reward = find_reward(config, rows[0], checkpoint) if isinstance(config, PPOConfig) else None
-    labeler = find_labeler(config, rows[0], home) if isinstance(config, TeachConfig) else None
+    if isinstance(config, TeachConfig):
+        labeler = labeler or find_labeler(config, rows[0], home)
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)
     if adapter:
         backbone.load_role("policy", adapter, head=False)
@@ -63,13 +65,6 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     if checkpoint is not None:
         trainer.load(checkpoint)
     return trainer
-
-
-def starting_adapter(config: RunConfig) -> str:
-    """`auto` spelled out: PPO and reward training on the bundled model start from its SFT adapter, all else from none."""
-    if config.adapter != "auto":
-        return config.adapter
-    return "bundled" if config.model == "bundled" and config.stage != "sft" else "none"
 
 
 def find_reward(config: PPOConfig, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:

@@ -104,6 +104,16 @@ class Worker:
         yield from self._talk("chat", adapters=adapters, messages=messages, model=str(model), dtype=dtype,
                               max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
 
+    def load(self, model: str = "bundled", *, dtype: str = "auto") -> Iterator[dict]:
+        """Fetch a base if it is not on this machine, and load it, so that the first chat or run does not wait for it.
+
+        Yields {"state": "fetching", "done", "total"} (bytes) and {"state": "loading"} as it goes, and at the end {"state": "loaded",
+        "dtype", "device"}. Starts the process if need be. Raises UserError, with the way out, for a model that is missing, gated, has no
+        safetensors weights or needs code of its own, and while a run is live.
+        """
+        self.ensure()
+        yield from self._talk("load", model=str(model), dtype=dtype)
+
     def shutdown(self, timeout: float = 10.0) -> None:
         """End the worker: a live run is saved and stopped. What does not end within `timeout` seconds is terminated, then
         killed, which costs the steps since the last checkpoint. Afterwards no process is left."""

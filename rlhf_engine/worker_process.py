@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlhf_engine import config as configs
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RunConfig, UserError
-from rlhf_engine.drive import advice, drive
+from rlhf_engine.drive import advice, drive, forget_peak
 from rlhf_engine.encoding import encode_prompt
 from rlhf_engine.generate import Sampling, decode, text_of
 from rlhf_engine.judges import is_judge
@@ -29,7 +29,7 @@ from rlhf_engine.runs import Run
 from rlhf_engine.stages import make_trainer
 from rlhf_engine.training import Trainer
 from rlhf_engine.worker import WorkerError
-from rlhf_engine.worker_requests import Chat, Live, Orders, Start, locate, place_run
+from rlhf_engine.worker_requests import Chat, Live, Load, Orders, Start, locate, place_run
 from rlhf_engine.worker_server import Server
 
 KEPT = 4
@@ -75,6 +75,8 @@ class ModelOwner:
                 self.run(server.job)
             elif self.talks or server.arrivals:
                 self.breathe()
+            elif server.loads:
+                self.load(server.loads.popleft())
             else:
                 server.wake.wait(0.5)
                 server.wake.clear()
@@ -84,6 +86,9 @@ class ModelOwner:
         self._end_talks(leaving)
         while server.arrivals:
             server.arrivals.popleft().end(leaving)
+        while server.loads:
+            if (job := server.loads.popleft().result).set_running_or_notify_cancel():
+                job.set_exception(leaving)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -127,6 +132,7 @@ class ModelOwner:
         self._forget(self._roles())
         if self.backbone and not self._holds(config):
             self._unload()
+        forget_peak()
         checkpoint = run.last_checkpoint() if job.resume else None
         self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=checkpoint, home=self.server.home,
                                     breathe=self.breathe)
@@ -162,8 +168,30 @@ class ModelOwner:
                 raise UserError(f"--{name} is {value!r}: {what} is taken on the command line only; {mend}")
         return config, run
 
-    def _holds(self, config: RunConfig) -> bool:
-        """Whether the loaded base is the one that a run wants, as it wants it."""
+    def load(self, job: Load) -> None:
+        """A base in the place of the one that is loaded, if that is another."""
+        if not job.result.set_running_or_notify_cancel():
+            return
+        try:
+            if not (self.backbone and self._holds(job)):
+                self._replace(job.model, job.dtype)
+            job.result.set_result({"dtype": self.backbone.dtype, "device": str(self.backbone.device)})
+        except Exception as error:
+            job.result.set_exception(told(error))
+
+    def _replace(self, model: str, dtype: str) -> None:
+        """Let go of the base that is loaded, and load one. Raises UserError."""
+        self.server.loading = True
+        try:
+            self._forget(self._roles())
+            self._unload()
+            self.backbone, self.loaded_as = Backbone.load(model, dtype=dtype), (dtype, "auto")
+            self.server.model = model
+        finally:
+            self.server.loading = False
+
+    def _holds(self, config: RunConfig | Load) -> bool:
+        """Whether the loaded base is the one that is wanted, as it is wanted."""
         return (self.loaded_as == (config.dtype, config.device)
                 and self.backbone.fingerprint == fingerprint(resolve_model(config.model)))
 
@@ -230,14 +258,7 @@ class ModelOwner:
         if server.live:
             raise UserError(f"the live run holds the model {self.backbone.name} in {self.backbone.dtype}, so {chat.model} in "
                             f"{chat.dtype} cannot be asked now: stop the run first, or chat with its model")
-        server.loading = True
-        try:
-            self._forget(self._roles())
-            self._unload()
-            self.backbone, self.loaded_as = Backbone.load(chat.model, dtype=chat.dtype), (chat.dtype, "auto")
-            server.model = chat.model
-        finally:
-            server.loading = False
+        self._replace(chat.model, chat.dtype)
 
     def _begin_talk(self, chat: Chat) -> Talk:
         backbone = self.backbone

@@ -72,6 +72,23 @@ class Start:
 
 
 @dataclass
+class Load:
+    """A base that is to be loaded."""
+
+    model: str
+    dtype: str = "auto"
+    device: str = "auto"
+    result: Future = field(default_factory=Future, init=False)
+    """{"dtype", "device"}: what it is loaded as."""
+
+    def __post_init__(self):
+        if not isinstance(self.model, str) or not self.model:
+            raise UserError("a load needs the name of a model: bundled, a Hub id or a local folder")
+        if self.dtype not in ("auto", "fp32", "bf16", "nf4"):
+            raise UserError(f"dtype is {self.dtype!r}, but must be auto, fp32, bf16 or nf4")
+
+
+@dataclass
 class Chat:
     """A conversation to answer, and the answers as far as they are."""
 

@@ -12,16 +12,17 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import closing
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 
 from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line
+from rlhf_engine.models import first_line, resolve_model
 from rlhf_engine.runs import ALIVE, born
 from rlhf_engine.worker import LARGEST, TAKEN, WorkerError
-from rlhf_engine.worker_requests import Chat, Live, Start
+from rlhf_engine.worker_requests import Chat, Live, Load, Start
 
 CHATS = 16
 """Chats answered or waiting at once; more are told to come back."""
@@ -30,7 +31,7 @@ CONNECTIONS = 64
 
 
 class Server:
-    """Listens, answers what needs no model, and hands the rest to the thread that owns it: `job` and `arrivals`."""
+    """Listens, answers what needs no model, and hands the rest to the thread that owns it: `job`, `loads` and `arrivals`."""
 
     def __init__(self, home: Path):
         self.home = home
@@ -38,11 +39,13 @@ class Server:
         self.lock, self.wake = threading.Lock(), threading.Event()
         self.job: Start | None = None
         self.arrivals: deque[Chat] = deque()
+        self.loads: deque[Load] = deque()
         self.live: Live | None = None
         self.loading = True  # torch, to begin with
         self.model: str | None = None
         self.error = ""
         self._chats = 0
+        self._fetching = threading.Lock()
         self._places = threading.BoundedSemaphore(CONNECTIONS)
         self._key = secrets.token_bytes(32)
         # No authkey here: each connection shakes hands in its own thread, where a silent caller keeps nobody waiting.
@@ -90,6 +93,36 @@ class Server:
             raise UserError(f"{run} is not the live run, so it cannot be told to {command}; start it with resume to go on")
         live.orders.give(command, value, live.run)
         yield None
+
+    def load(self, connection: Connection, **details) -> Iterator[dict]:
+        """Fetch a base, here, where it keeps nobody waiting, then have it loaded. Nothing is unloaded before it is all there."""
+        job = Load(**details)
+        self._refuse_to_load(job)
+        if not self._fetching.acquire(blocking=False):
+            raise UserError("another model is being loaded already: wait for it")
+        try:
+            far, fetched = [0, 0], Future()
+            threading.Thread(target=fetch, args=(job.model, far, fetched), daemon=True).start()
+            yield {"state": "fetching", "done": 0, "total": 0}
+            while not done_soon(fetched):
+                yield {"state": "fetching", "done": far[0], "total": far[1]}
+            fetched.result()
+            self._refuse_to_load(job)
+            self.loads.append(job)
+            self.wake.set()
+            yield {"state": "loading"}
+            while not done_soon(job.result):
+                if self.job and job.result.cancel():  # a run came first
+                    self._refuse_to_load(job)
+                yield {"state": "loading"}
+            yield {"state": "loaded"} | job.result.result()
+        finally:
+            self._fetching.release()
+
+    def _refuse_to_load(self, job: Load) -> None:
+        self._refuse_if_closing()
+        if self.busy():
+            raise UserError(f"a run is live, and has the model: stop it, or wait for its end, then load {job.model}")
 
     def chat(self, connection: Connection, **details) -> Iterator[list[str]]:
         chat = Chat(**details)
@@ -171,7 +204,7 @@ class Server:
             send({"error": f"{type(error).__name__}: {first_line(error)}", "input": False})
 
     def _answers(self, connection: Connection, text: bytes) -> Iterator:
-        requests = {"status": self.status, "start": self.start, "control": self.control, "chat": self.chat,
+        requests = {"status": self.status, "start": self.start, "control": self.control, "chat": self.chat, "load": self.load,
                     "shutdown": self.shutdown}
         try:
             details = json.loads(text)
@@ -183,6 +216,23 @@ class Server:
             raise UserError(f"the worker does not understand this request ({type(error).__name__}: {first_line(error)})") from None
         yield first
         yield from answers
+
+
+def fetch(model: str, far: list[int], fetched: Future) -> None:
+    """Bring the files of a model to this machine; `far` holds the bytes so far and in all, the future what went wrong."""
+    def report(done: int, total: int) -> None:
+        far[:] = done, total
+
+    try:
+        fetched.set_result(resolve_model(model, report))
+    except Exception as error:
+        fetched.set_exception(error)
+
+
+def done_soon(future: Future, seconds: float = 0.5) -> bool:
+    """Whether there is a result, or an error, by then."""
+    wait([future], timeout=seconds)
+    return future.done()
 
 
 # -- the process -------------------------------------------------------------------------------------------------------

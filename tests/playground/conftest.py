@@ -49,7 +49,18 @@ class FakeWorker:
         return config.get("output") or "/home/runs/fresh"
 
     def control(self, run: str, command: str, value: float | None = None) -> None:
+        if value is not None and value < 0:
+            raise UserError(f"--{command.replace('_', '-')} is {value}, but must be at least 0.0")
         self.log.append(("control", run, command) if value is None else ("control", run, command, value))
+
+    def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
+        self.log.append(("load", model, dtype))
+        yield {"state": "fetching", "done": 0, "total": 0}
+        if model == "me/gated":
+            raise UserError(f"{model}: is gated; accept its licence on the Hub {EVIL}")
+        yield {"state": "fetching", "done": 1 << 20, "total": 4 << 20}
+        yield {"state": "loading"}
+        yield {"state": "loaded", "dtype": "bf16", "device": "cpu"}
 
     def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
         self.log.append(("chat", adapters, messages, options))

@@ -42,6 +42,7 @@ def ask(tmp_path_factory, tiny_llama):
     server = hub.serve({
         "models/me/tiny": files | {"pytorch_model.bin": b"a pickle", "modeling_evil.py": b"raise SystemExit", "README.md": b"#"},
         "models/me/pickled": {"config.json": b"{}", "pytorch_model.bin": b"a pickle"}, "models/me/notes": {"README.md": b"#"},
+        "models/me/coded": files | {"config.json": json.dumps({"model_type": "unheard-of", "auto_map": {"AutoConfig": "x.C"}}).encode()},
         "models/me/locked": 403, "models/me/login": 401, "models/me/broken": 500})
     home = tmp_path_factory.mktemp("hf")
 
@@ -58,7 +59,8 @@ def ask(tmp_path_factory, tiny_llama):
 
 
 def test_the_hub(ask, tiny_llama):
-    tiny, *errors = ask("me/tiny", "me/missing", "me/locked", "me/login", "me/broken", "me/pickled", "me/notes", "me/na me", "me/-x..y")
+    tiny, *errors = ask("me/tiny", "me/missing", "me/locked", "me/login", "me/broken", "me/pickled", "me/notes", "me/na me", "me/-x..y",
+                        "me/coded")
     folder, names = tiny
     assert names == sorted(path.name for path in tiny_llama.iterdir())  # nothing pickled, no code
     assert fingerprint(Path(folder)) == fingerprint(tiny_llama)
@@ -67,7 +69,7 @@ def test_the_hub(ask, tiny_llama):
             "me/locked: is gated; accept its licence on the Hub and log in with `hf auth login`",
             "me/login: is gated; accept its licence", "me/broken: cannot be fetched from the Hub (",
             "me/pickled: holds no .safetensors weights; pickled weights are never loaded", "me/notes: holds no config.json",
-            "me/na me: is no name on the Hub", "me/-x..y: is no name on the Hub"], strict=True):
+            "me/na me: is no name on the Hub", "me/-x..y: is no name on the Hub", "me/coded: needs code of its own, which is never run"], strict=True):
         assert said.startswith(expected) and "\n" not in said and len(said) < 300, said
     # Without a network: the copy fetched before, or one line.
     switched_off = ask("me/tiny", "me/missing", HF_HUB_OFFLINE="1")
@@ -119,3 +121,23 @@ def test_a_base_json_that_is_broken_is_told(tmp_path, text):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     (tmp_path / "base.json").write_text(text)
     assert "base.json" in refused(check_adapter, tmp_path, "abc")
+
+
+def test_code_that_comes_with_a_model_is_refused_where_it_is_needed_and_not_where_it_is_not(tmp_path, tiny_llama):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for kind, needed in (("unheard-of", True), (None, True), ("llama", False)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+        if needed:
+            assert "needs code of its own" in refused(resolve_model, str(tmp_path))
+        else:
+            assert resolve_model(str(tmp_path)) == tmp_path
+
+
+def test_what_has_come_of_a_download_is_told(tmp_path):
+    told = []
+    bar = models.reporting(lambda done, total: told.append((done, total)))
+    with bar(total=10, unit="B") as bytes_, bar(total=3, unit="it") as files:
+        bytes_.update(4)
+        files.update(1)
+        bytes_.update(6)
+    assert told == [(4, 10), (10, 10)]

@@ -4,9 +4,11 @@ import json
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlhf_engine import drive as driving
 from rlhf_engine import stages
@@ -177,7 +179,17 @@ def test_a_run_folder_is_written_as_the_contract_says(sft, tmp_path):
     assert [c.name for c in run.checkpoints()] == ["step-000002", "step-000004", "step-000006"]
     assert {p.name for p in run.last_checkpoint().iterdir()} == {"policy", "trainer.json", "trainer.safetensors"}
     assert json.loads((run.last_checkpoint() / "policy" / "base.json").read_text())["fingerprint"] == sft.backbone.fingerprint
-    assert run.report()["steps"] == 6 and run.report()["peak_memory_mb"] > 50
+    assert run.report()["steps"] == 6 and run.report()["peak_memory_mb"] > 50 and status["peak_memory_mb"] > 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
+def test_a_peak_is_of_the_run_and_not_of_what_the_process_did_before():
+    held = torch.ones(300 << 18)  # 300 MB
+    before = driving.peak_memory_mb()
+    del held
+    assert driving.peak_memory_mb() == before
+    driving.forget_peak()
+    assert driving.peak_memory_mb() < before - 250
 
 
 def test_pause_waits_and_answers_and_stop_saves(sft, tmp_path):

@@ -116,6 +116,33 @@ class Chatter(threading.Thread):
                 time.sleep(0.05)
 
 
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+def test_a_base_is_loaded_when_asked_and_once(idle, tiny):
+    seen = list(idle.load(tiny["model"], dtype="bf16"))
+    assert seen[0] == {"state": "fetching", "done": 0, "total": 0} and {"state": "loading"} in seen
+    assert seen[-1] == {"state": "loaded", "dtype": "bf16", "device": "cpu"}
+    assert idle.status()["model"] == tiny["model"] and idle.status()["state"] == "idle"
+    assert list(idle.load(tiny["model"], dtype="bf16"))[-1] == seen[-1]
+
+
+def test_what_cannot_be_loaded_is_one_line_and_leaves_the_old_model(idle, tiny, tmp_path):
+    list(idle.load(tiny["model"]))
+    (tmp_path / "config.json").write_text("{}")
+    for model, dtype, words in (("", "auto", "name of a model"), (tiny["model"], "int3", "dtype"), (str(tmp_path), "auto", "safetensors"),
+                                ("nowhere", "auto", "no such model")):
+        with pytest.raises(UserError, match=words) as caught:
+            list(idle.load(model, dtype=dtype))
+        assert "\n" not in str(caught.value)
+    assert idle.status()["model"] == tiny["model"]
+
+
+def test_a_live_run_keeps_its_model(idle, tiny):
+    idle.start("sft", sft(tiny, "keeps", steps=10_000, checkpoint_every=10_000))
+    with pytest.raises(UserError, match="a run is live, and has the model"):
+        list(idle.load("bundled"))
+
+
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 def test_run_to_its_end_and_status(idle, home, tiny):

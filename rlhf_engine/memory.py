@@ -1,0 +1,245 @@
+"""What a run takes of memory, by arithmetic from the model's config.json and the run's settings. Nothing is loaded, torch least of all.
+
+With N = rows x tokens of a micro-batch, e bytes for a number of the base (4 in fp32, else 2), V the vocabulary, and of a model's L blocks:
+d the width, H heads and G groups of size h, f the width of its MLP, r the rank of the adapters. Held against what autograd really keeps
+in tests, and against measured peaks in benchmarks/README.md.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from rlhf_engine.config import RunConfig, UserError
+from rlhf_engine.models import starting_adapter
+
+GATED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3")
+PLAIN = ("gpt2", "gpt_neox")
+"""Model types that are known here: with a gated MLP and RMS norms, and with a plain one, layer norms and biases."""
+TIED = ("gpt2", "gemma")
+"""Those whose output layer is the embedding where the config does not say."""
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes a weight in NF4: four bits, and a scale for 64 of them in one byte, with a scale of its own for 256 of those."""
+SHORT, SMALL, LANDMARKS = 256, 100_000_000, 1024
+"""As in `layers` and `soft_words`, which import torch."""
+BUNDLED_ROWS = {"sft": 114, "reward": 114, "ppo": 18, "teach": 18}
+"""Tokens of the longest row of the bundled data on the bundled model; of `ppo` and `teach` the longest prompt."""
+RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
+"""Python, torch and the libraries in the process that trains; on a GPU, the context that CUDA makes there (not yet measured)."""
+SLACK = {"cpu": 1.2, "cuda": 1.0}
+"""What rollout and update take, over the sum of their tensors: a CPU's allocator leaves gaps (benchmarks/README.md)."""
+WORKSPACE = 3 << 20
+"""Bytes of the slices in which softmaxes are worked on (`logprobs.CACHED`, three of them in fp32)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the arithmetic needs of an architecture."""
+
+    kind: str
+    layers: int
+    width: int
+    heads: int
+    groups: int
+    head: int
+    inner: int
+    vocabulary: int
+    tied: bool
+    linears: tuple[tuple[int, int], ...]
+    """(in, out) of the linear layers of a block; each gets an adapter, and in NF4 four bits a weight."""
+    rest: int
+    """Parameters that are neither in those nor embeddings: norms, biases, positions."""
+    longest: int
+    """Positions that the model knows."""
+
+    @property
+    def embeddings(self) -> int:
+        """Embedding and output layer, once where they are the same. They are never quantised."""
+        return self.vocabulary * self.width * (1 if self.tied else 2)
+
+    @property
+    def blocks(self) -> int:
+        return self.layers * sum(i * o for i, o in self.linears)
+
+    @property
+    def parameters(self) -> int:
+        return self.embeddings + self.blocks + self.rest
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of a LoRA adapter on all linear layers but the output layer: r (in + out) for each."""
+        return self.layers * sum(rank * (i + o) for i, o in self.linears)
+
+    def weights(self, dtype: str) -> int:
+        """Bytes of the frozen base."""
+        if dtype == "nf4":
+            return round(NF4 * self.blocks + 2 * (self.embeddings + self.rest))
+        return (4 if dtype == "fp32" else 2) * self.parameters
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes at the peak, by what they are for. Rollout and update take turns: on a GPU the larger of the two counts, on a CPU both do,
+    because its allocator gives little of what it once had back to the system."""
+
+    base: int
+    """Weights of the frozen base."""
+    policy: int
+    """Adapter of the role in fp32 (4 bytes a parameter), and a head of its own; where it is trained 12 more for its gradient and Adam's
+    two moments; and a copy of the adapter in bf16 for a base that is not fp32. The same for the other roles."""
+    reference: int
+    reward: int
+    value: int
+    rollout: int
+    """KV cache, 2 L G h a token, and what stands beside it: on a CPU the lean decoder's copy of the weights in fp32, a second cache while
+    rows that have ended leave it, and the distribution over V for each row."""
+    update: int
+    """Activations of a micro-batch that its backward pass needs, L (4 d + 2 H h + 2 G h + 4 f) N e in a gated model; with gradient
+    checkpointing L d N e and one block's. And the logits of as many positions as are worked on at a time."""
+    runtime: int
+    device: str
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What the total consists of, by name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
+        if self.device != "cpu":
+            found[min("rollout", "update", key=found.get)] = 0
+        return found
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def read_shape(config: dict, name: str = "the model") -> Shape:
+    """The shape in the mapping of a config.json. Raises UserError for an architecture whose memory is not known here."""
+    kind = config.get("model_type", "")
+    if kind not in (*GATED, *PLAIN):
+        raise UserError(f"{name}: the memory of a model of type {kind or 'unknown'!r} is not known before it is loaded; "
+                        f"known are {', '.join((*GATED, *PLAIN))}")
+    try:
+        d, layers = (config.get(a) or config[b] for a, b in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))
+        heads = config.get("num_attention_heads") or config["n_head"]
+        groups, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or d // heads
+        inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
+        longest = config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30
+        vocabulary = config["vocab_size"]
+        for number in (d, layers, heads, groups, head, inner, longest, vocabulary):
+            if not isinstance(number, int) or number < 1:
+                raise TypeError(f"{number!r} is no size")
+        q, kv, biased = heads * head, groups * head, bool(config.get("attention_bias", kind == "qwen2"))
+        if kind in PLAIN:
+            linears = ((d, 3 * d), (d, d), (d, inner), (inner, d))
+            rest = layers * (9 * d + inner) + 2 * d + (longest * d if kind == "gpt2" else 0)
+        else:
+            inputs = ((d, q + 2 * kv),) if kind == "phi3" else ((d, q), (d, kv), (d, kv))
+            mlp = ((d, 2 * inner),) if kind == "phi3" else ((d, inner), (d, inner))
+            linears = (*inputs, (q, d), *mlp, (inner, d))
+            norms = {"qwen3": 2 * head, "olmo2": q + kv}.get(kind, 0)
+            rest = layers * (2 * d + norms + (q + 2 * kv if biased else 0) + (d if biased and kind != "qwen2" else 0)) + d
+        tied = bool(config.get("tie_word_embeddings", kind in TIED))
+        return Shape(kind, layers, d, heads, groups, head, inner, vocabulary, tied, linears, rest, longest)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{name}: its config.json does not say how large it is ({error}); check the file") from None
+
+
+def read_model(folder: Path, name: str = "") -> dict:
+    """The mapping in the config.json of a folder. Raises UserError."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name or folder}: its config.json cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{name or folder}: its config.json holds no settings; check the file")
+    return found
+
+
+def estimate(config: RunConfig, shape: Shape, *, device: str = "cpu", tokens: int = 0) -> Estimate:
+    """The peak of a run with these settings. `device` is cpu or cuda, for `dtype: auto` and what it does by itself; `tokens` is the longest
+    row, prompt and response together, where that is known: at most, and otherwise, it is what `max_tokens` and the model allow."""
+    dtype = config.dtype if config.dtype != "auto" else "fp32" if device == "cpu" else "bf16"
+    longest = min(tokens or config.max_tokens, config.max_tokens, shape.longest)
+    small = device == "cpu" and shape.parameters <= SMALL
+    base = shape.weights(dtype) + (2 * shape.blocks if small and dtype == "nf4" else 0)
+    return Estimate(base=base, **roles(config, shape, dtype), rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, small)),
+                    update=round(SLACK[device] * update(config, shape, dtype, device, longest)), runtime=RUNTIME[device], device=device)
+
+
+def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
+    """Bytes of each role that the stage holds: adapter, head, and of those that it trains gradient and Adam's moments."""
+    adapter, head = shape.adapter(config.lora_rank), shape.width + 1
+    copy = 0 if dtype == "fp32" else 2 * adapter
+    started = starting_adapter(config) not in ("none", "")
+    frozen, trained = 4 * adapter, 16 * adapter + copy
+    if config.stage == "sft":
+        return {"policy": trained, "reference": 0, "reward": 0, "value": 0}
+    if config.stage == "reward":
+        return {"policy": frozen if started else 0, "reference": 0, "reward": trained + 16 * config.ensemble * head, "value": 0}
+    own = config.value == "adapter"
+    return {"policy": trained, "reference": frozen if started else 0,
+            "reward": frozen + 4 * head if config.stage == "ppo" else 4 * 2 * LANDMARKS * (shape.width + config.ensemble),
+            "value": (trained if own else 0) + 16 * head}
+
+
+def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, small: bool) -> int:
+    """Bytes while responses are sampled; `sft` samples none."""
+    if config.stage == "sft":
+        return 0
+    rows = 32 if config.stage == "reward" else config.batch_size
+    e, lean = 4 if dtype == "fp32" else 2, small and shape.kind in ("llama", "mistral", "qwen2", "qwen3")
+    cache = 2 * shape.layers * shape.groups * shape.head * rows * longest * e
+    spare = 0.75 * cache if lean else cache / shape.layers
+    copy = 4 * (shape.blocks + shape.vocabulary * shape.width * (1 if dtype == "fp32" else 2)) if lean else 0
+    return round(cache + spare + copy + rows * shape.vocabulary * (e + 3 * 4))
+
+
+def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: int) -> int:
+    """Bytes at the largest of the passes that read whole rows: the backward pass of a micro-batch, or one over more rows without
+    gradients."""
+    e = 4 if dtype == "fp32" else 2
+    batch = config.batch_size * (2 if config.stage == "reward" else 1)  # of a pair, both responses
+    trained = -(-batch // config.minibatches) if config.stage in ("ppo", "teach") else batch
+    most = config.micro_batch * (2 if config.stage == "reward" else 1) or batch
+    answer = longest if config.stage in ("sft", "reward") else min(config.max_new_tokens, longest)
+    rows, more = min(trained, most), min(batch, most)
+    backward = activations(shape, e, rows, longest, device, config) + head_bytes(shape, e, rows * answer, device, config)
+    forward = passing(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
+    if config.stage == "teach":  # the live reward reads all of the base's states, and compares each word with its landmarks
+        states, alike = (shape.layers + 2) * batch * longest * shape.width * e, 16 * LANDMARKS * batch * answer
+        forward = max(forward, states + alike)
+    return max(backward, forward)
+
+
+def activations(shape: Shape, e: int, rows: int, longest: int, device: str, config: RunConfig) -> int:
+    """Bytes that the backward pass of a micro-batch needs, and the largest gradients in its course."""
+    count, block = rows * longest, kept(shape, e, longest, device, config.lora_rank)
+    held = shape.layers * block
+    if config.gradient_checkpointing:
+        held = shape.layers * shape.width * e + block
+    return count * (held + 2 * shape.width * e) + passing(shape, e, rows, longest)
+
+
+def kept(shape: Shape, e: int, longest: int, device: str, rank: int) -> int:
+    """Bytes a token that autograd keeps of one block: the inputs of norms and adapters, of attention and of the MLP's products."""
+    d, f, q, kv = shape.width, shape.inner, shape.heads * shape.head, shape.groups * shape.head
+    low = rank * len(shape.linears)
+    if shape.kind in PLAIN:  # a GELU that is written out keeps five tensors
+        numbers = 4 * d + q + 3 * q + 5 * f + low
+    else:
+        numbers = 4 * d + 2 * q + 2 * kv + 4 * f + low + (q + kv if shape.kind in ("qwen3", "olmo2") else 0)
+    if e == 2 and device == "cpu" and longest <= SHORT:  # attention in plain products (`layers.attend`), for which groups are repeated
+        return e * (numbers + 2 * (q - kv if shape.kind in GATED else 0) + shape.heads * longest) + 8
+    return e * numbers + 4 * shape.heads + 8
+
+
+def passing(shape: Shape, e: int, rows: int, longest: int) -> int:
+    """Bytes of what comes and goes within one block: the three wide tensors of the MLP, and a few of the model's width in fp32."""
+    return rows * longest * (3 * shape.inner * e + 3 * shape.width * 4)
+
+
+def head_bytes(shape: Shape, e: int, answer: int, device: str, config: RunConfig) -> int:
+    """Bytes to read `answer` tokens: states and their gradients, and the logits of a chunk of positions (`logprobs.chunk_size`). A reward
+    has no logits."""
+    if config.stage == "reward":
+        return 0
+    size = max(64, (1 << 22 if device == "cpu" else 1 << 27) // shape.vocabulary)
+    return 2 * answer * shape.width * e + min(answer, size) * shape.vocabulary * e + WORKSPACE

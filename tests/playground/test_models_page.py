@@ -1,0 +1,129 @@
+"""The Models page: what files say about a model, what fits, and loading one."""
+
+import json
+import shutil
+
+import pytest
+from playwright.sync_api import expect
+
+from playground import models_page
+from playground import strings as s
+from playground.app import build
+from playground.budget import Machine, size
+from playground.models_page import SMALL, Facts, card, facts, fit, listed, progress
+from rlhf_engine import config as configs
+from rlhf_engine.config import UserError
+from rlhf_engine.memory import estimate, read_model, read_shape
+from rlhf_engine.models import BUNDLED_MODEL
+from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.conftest import EVIL
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def models(workspace, tiny_gpt2):
+    """Folders under models/: one that is fine, one with pickled weights of an unknown kind, one that is broken."""
+    shutil.copytree(tiny_gpt2, workspace.models / "small")
+    for name, text in (("pickled", json.dumps({"model_type": EVIL, "architectures": [EVIL]})), ("broken", "{")):
+        (workspace.models / name).mkdir()
+        (workspace.models / name / "config.json").write_text(text)
+    return workspace
+
+
+def test_what_the_files_say(models):
+    found = facts(models, "bundled")
+    assert (found.architecture, found.template, found.weights, found.shape) == ("Llama", True, True, read_shape(read_model(BUNDLED_MODEL)))
+    small = facts(models, "models/small")
+    assert small.shape.kind == "gpt2" and small.template is False and small.weights and not small.trouble
+    pickled = facts(models, "models/pickled")
+    assert pickled.shape is None and pickled.weights is False and pickled.template is None and "not known" in pickled.trouble
+    assert "config.json cannot be read" in facts(models, "models/broken").trouble
+    assert facts(models, "Qwen/Qwen3-8B").shape.layers == 36 and facts(models, "Qwen/Qwen3-8B").weights is None
+    assert "not on this machine" in facts(models, "some/thing-of-2031").trouble
+    for name in ("../..", "/etc", EVIL):
+        with pytest.raises(UserError, match="neither known nor a path"):
+            facts(models, name)
+
+
+@pytest.mark.parametrize("stage", configs.STAGES)
+def test_what_fits_is_what_the_estimate_says(stage):
+    shape = facts_of("Qwen/Qwen3-4B")
+    settings = {"model": "-", **({"adapter": "-"} if stage != "sft" else {})}
+    large, small = (estimate(configs.from_dict(stage, settings | more), shape, device="cuda").total for more in ({}, SMALL))
+    assert small < large
+    for free, expected in ((large, ("fits", large)), (large - 1, ("small", small)), (small - 1, ("no", small))):
+        assert fit(shape, stage, "auto", Machine("cuda", "GPU", free, 80 * GIB)) == expected
+    assert fit(shape, stage, "nf4", Machine("cuda", "GPU", 80 * GIB, 80 * GIB))[1] < large
+
+
+def facts_of(name: str):
+    return read_shape(models_page.SHAPES[name])
+
+
+def test_a_card_tells_all_of_it_and_keeps_text_inert(models):
+    here = Machine("cuda", "NVIDIA <X>", 9 * GIB, 12 * GIB)
+    html = card(facts(models, "Qwen/Qwen3-8B"), here)
+    assert "8.2 billion" in html and "151,936" in html and s.ON_HUB in html and "NVIDIA &lt;X&gt;" in html and "9.0 GB free" in html
+    assert 'class="no"' in html and 'class="small"' in html
+    assert s.NO_SAFETENSORS in card(facts(models, "models/pickled"), here)
+    for page in (card(facts(models, "models/pickled"), here), card(Facts(EVIL, EVIL, trouble=EVIL), here), listed(models, [EVIL, "models/pickled"])):
+        assert "<img" not in page and "<script" not in page and "<b>bold" not in page
+
+
+def test_progress_in_words_and_as_a_bar():
+    assert "Looking for me/x" in progress("me/x", {"state": "fetching", "done": 0, "total": 0})
+    half = progress("me/x", {"state": "fetching", "done": 2 * GIB, "total": 4 * GIB})
+    assert f"{size(2 * GIB)} of {size(4 * GIB)}" in half and 'aria-valuenow="50"' in half and "width:50.0%" in half
+    assert "into memory" in progress("me/x", {"state": "loading"})
+    assert "<img" not in progress(EVIL, {"state": "loaded", "dtype": "bf16", "device": "cpu"})
+
+
+def test_loading_ends_with_a_usable_page_whatever_happens(models, worker, monkeypatch):
+    monkeypatch.setattr("gradio.Warning", lambda *_, **__: None)
+    demo = build(models.home, worker=worker)
+    parts = {c.elem_id: c for c in demo.blocks.values() if getattr(c, "elem_id", None)}
+    load = next(f.fn for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "_load")
+
+    def press(name):
+        steps = list(load({parts["models-model"]: name, parts["models-dtype"]: "bf16"}))
+        last = {component: value for step in steps for component, value in step.items()}
+        return last, [step[parts["models-status"]] for step in steps if parts["models-status"] in step]
+
+    last, said = press("models/small")
+    assert worker.log == [("load", str(models.models / "small"), "bf16")]
+    assert len(said) == 5 and "models/small is loaded (bf16, on cpu)" in said[-1] and last[parts["models-load"]]["interactive"]
+    last, said = press("me/gated")
+    assert "accept its licence on the Hub" in last[parts["notice"]] and "<img" not in last[parts["notice"]]
+    assert said[-1] == "" and last[parts["models-load"]]["interactive"]
+    last, said = press("../../etc")
+    assert "neither known nor a path" in last[parts["notice"]] and len(worker.log) == 2
+    last, said = press(" ")
+    assert s.CHOOSE_A_MODEL in last[parts["notice"]] and len(worker.log) == 2
+
+
+@needs_browser
+def test_a_visitor_looks_at_models_and_loads_one(models, worker):
+    with serving(models.home, worker) as url, browsing(url) as open_page:
+        page = open_page()
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator("#models-list")).to_contain_text("models/small")
+        expect(page.locator("#models-card")).to_contain_text("5.8 million")
+        box = page.locator("#models-model input")
+        box.fill("models/pickled")
+        box.press("Enter")
+        expect(page.locator("#models-card")).to_contain_text("<img src=x")  # as text
+        expect(page.locator("#models-card")).to_contain_text("no safetensors")
+        box.fill("me/gated")
+        box.press("Enter")
+        page.click("#models-load")
+        expect(page.locator("#notice [role=alert]")).to_contain_text("accept its licence")
+        box.fill("bundled")
+        box.press("Enter")
+        expect(page.locator("#models-card")).to_contain_text("Llama")
+        page.click("#models-load")
+        expect(page.locator("#models-status")).to_contain_text("bundled is loaded (bf16, on cpu)")
+        assert page.evaluate("window.hacked") is None
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
