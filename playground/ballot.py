@@ -1,4 +1,4 @@
-"""Questions out, votes in: what the Vote page and the API share. No worker is needed: queries lie in the run folder, votes go into
+"""Questions out, votes in: what the Teach page and the API share. No worker is needed: queries lie in the run folder, votes go into
 the store."""
 
 import hashlib

@@ -63,7 +63,6 @@ NO_RUN_LIVE = "No run is going on."
 LIVE = "{name} is {state}, step {step} of {total}"
 PROGRESS = "step {step} of {total}"
 PREPARING = "loading the model and the data"
-WORKER_LOADING = "The model is being loaded."
 ETA = "about {time} left"
 ASKED = {"pause": "{name} pauses after this step.", "resume": "{name} goes on.", "step": "{name} takes one step.",
          "stop": "{name} stops after this step and is saved.", "discard": "{name} is stopped and deleted."}
@@ -94,7 +93,6 @@ OUTSIDE = ("{what} is {value!r}, which is neither known nor a path inside the wo
            "use the command line for anything outside it")
 BAD_NAME = "{name!r} is no name for a run: use letters, digits, dot, dash and underscore"
 NOT_DATA = "{name} is no data file; it ends with one of {endings}"
-UNEXPECTED = "Something went wrong: {error}"
 
 # plots
 STEP_AXIS = "step"
@@ -104,14 +102,12 @@ LOSS, LEARNING_RATE, GRADIENT, SECONDS = "Loss", "Learning rate", "Gradient norm
 ACCURACY, MARGIN = "Accuracy", "Margin"
 SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy and length", "Losses"
 NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
-GUESSED, GUESSED_LINE, VOTES = "Votes guessed before they were learned", "guessed right", "votes"
+GUESSED, GUESSED_LINE, VOTES = "Votes it had guessed", "guessed right", "votes"
 SHARE, VOTE_SHARE, SCORE_UNIT, TOKENS = "share of pairs", "share of votes", "score", "tokens"
 POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
 
 # vote
-VOTE_ABOUT = ("You are shown answers of the policy as it is. Choose the best: the reward learns your taste while PPO runs, and the policy "
-              "follows it.")
 WHICH = ("Which answer is better?", "Which answer is best?")
 """Sentences in pairs are about two responses, and about more."""
 BEST = ("is better", "is best")
@@ -204,7 +200,6 @@ TOP_P, TOP_P_INFO = "Top-p", "Sample from the most likely tokens that hold this 
 MAX_TOKENS, MAX_TOKENS_INFO = "Longest answer (tokens)", "Where an answer is cut off."
 EXAMPLES = ["Tell me a story about a dog.", "Tell me a story about a girl and the rain.",
             "Tell me a story about a brave little boat."]
-EXAMPLES_LABEL = "Try one of these"
 WAITING = "Waiting for the model. The first answer takes longest."
 EMPTY_CHAT = "Nothing said yet."
 ENDED = "Both answers are done."

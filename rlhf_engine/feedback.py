@@ -112,7 +112,7 @@ class Store:
         return self._read("SELECT coalesce(max(seq), 0) FROM events")[0][0]
 
     def last(self, voter: str, run: str | None = None) -> Event | None:
-        """The voter's newest live event: the one to take back on undo."""
+        """The voter's newest live event."""
         rows = self._read(f"SELECT seq, time, content {LIVE} AND voter = :voter ORDER BY seq DESC LIMIT 1", run=run, voter=voter,
                           after=0, upto=NEWEST)
         return self._event(*rows[0]) if rows else None

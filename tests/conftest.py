@@ -1,6 +1,10 @@
 """Fixtures: tiny random-weight models of three architectures, made once per session, and the shared real data where it is there."""
 
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side, so each process, and what it starts, has one thread
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -93,3 +97,11 @@ def tiny_qwen3(tmp_path_factory) -> Path:
 def tiny_model(request) -> Path:
     """Each of the three architectures in turn."""
     return request.getfixturevalue(f"tiny_{request.param}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side: the tests of a file share its fixtures and stay together; the notebooks, which take longest, come first and apart."""
+    for item in items:
+        group = item.name if item.path.stem == "test_notebooks" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.stem != "test_notebooks")
