@@ -100,8 +100,5 @@ def tiny_model(request) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side: the tests of a file share its fixtures and stay together; the notebooks, which take longest, come first and apart."""
-    for item in items:
-        group = item.name if item.path.stem == "test_notebooks" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The notebooks take longest: one of the two processes begins with them."""
     items.sort(key=lambda item: item.path.stem != "test_notebooks")
