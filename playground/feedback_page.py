@@ -151,7 +151,8 @@ class Feedback:
             done = exchange.take_in(Path(values[self.upload]), self.ledger.path)
         except UserError as error:
             return {self.outcome: views.notice(str(error))}
-        return {self.outcome: done_html(done), **self._update(values)}
+        # On the page that it is on, as a tick that comes first would leave it.
+        return {self.outcome: done_html(done), **self._update(values, values[self.shown].get("page", 1))}
 
 
 def done_html(line: str) -> str:
