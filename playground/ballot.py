@@ -98,7 +98,9 @@ class Ballot:
         event = (query.remark if ":" in choice else query.event)(choice, event_id, voter=voter, seconds=seconds).validate()
         if is_known(store, run, event_id):
             return False
-        old = self.remarks(run, query, voter).get(event.sampling.get("place"), {}).get(event.kind)
+        if ":" not in choice:
+            return store.add(event)
+        old = self.remarks(run, query, voter).get(event.sampling["place"], {}).get(event.kind)
         if old is None:
             return store.add(event)
         back = Event(f"{event_id} takes back", "retract", value=old.id, run=run.id, voter=voter)

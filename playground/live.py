@@ -2,8 +2,8 @@
 
 import gradio as gr
 
+from playground import advice, views
 from playground import strings as s
-from playground import views
 from playground.common import changed, complain, told
 from playground.form import Choice
 from playground.workspace import Workspace
@@ -20,13 +20,8 @@ STEPS = {"kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1, "pessimism":
 
 def in_force(config: dict, journal: list[dict]) -> dict[str, float]:
     """The live settings as they are now: what the run began with, and what was changed since and not undone by a rewind."""
-    changes: list[dict] = []
-    for row in journal:
-        if row.get("event") == "changed":
-            changes.append(row)
-        elif row.get("event") == "rewound":
-            changes = [old for old in changes if old["step"] < row["step"]]
-    return {name: config[name] for name in CONTROLS[config["stage"]]} | {row["name"]: row["new"] for row in changes}
+    now = advice.current(config, advice.present(journal))
+    return {name: now[name] for name in CONTROLS[config["stage"]]}
 
 
 class LiveControls:

@@ -4,6 +4,7 @@ from playground.conversation import Turn
 from rlhf_engine.encoding import Prompt
 from rlhf_engine.events import MAX_NAME, Event
 from rlhf_engine.feedback import Store
+from rlhf_engine.queries import judgement
 
 THUMBS = {"up": "Like", "down": "Dislike"}
 """Thumbs as the store and as the Chatbot call them."""
@@ -46,12 +47,7 @@ def verdict(event_id: str, answers: list[Turn], order: tuple[int, ...], choice: 
     """
     places = sorted(range(len(order)), key=lambda place: order[place])
     ranked = [answers[place] for place in places]
-    if choice in ("tie", "both_bad"):
-        kind, value = "comparison", choice
-    elif len(answers) == 2:
-        kind, value = "comparison", ("left", "right")[order[int(choice) - 1]]
-    else:
-        kind, value = "ranking", tuple(1 if place == int(choice) - 1 else 2 for place in places)
+    kind, value = judgement(str(order[int(choice) - 1] + 1) if choice.isdecimal() else choice, len(answers))
     names, runs = [turn.speaker.checkpoint for turn in ranked], {turn.speaker.run for turn in ranked if turn.speaker.run}
     return Event(event_id, kind, prompt, tuple(turn.said for turn in ranked), value, run=runs.pop() if len(runs) == 1 else "",
                  shown=order, checkpoint=" | ".join(names)[:MAX_NAME], voter=voter,

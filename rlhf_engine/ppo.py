@@ -88,8 +88,7 @@ class PPO(Trainer):
         self.guard.reference = rollout.response_ids
         if self.missing_end == "auto":
             self.missing_end = "replace" if ended > 0.5 else "none"
-        scores = self.reward(rollout).float().cpu()
-        scores = scores.sum(1) if scores.dim() == 2 else scores
+        _, scores = self.scores_of(rollout)
         if config.normalise_reward:
             self.gain, self.bias = rl_math.gain_and_bias(scores)
         self.events.append({"event": "reference", "step": self.step, "samples": len(rollout), "ended": ended,
@@ -107,8 +106,7 @@ class PPO(Trainer):
         self.measure(rollout)
         text = self.guard.check(rollout, config.temperature)
         self.events += [{"event": "warning", "step": self.step, "text": warning} for warning in self.guard.judge()]
-        found = self.reward(rollout).float().cpu()
-        tokens, raw = (found, found.sum(1)) if found.dim() == 2 else (None, found)
+        tokens, raw = self.scores_of(rollout)
         scores = self.shaped(raw, rollout)
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
         advantages, returns, metrics = self.advantages(rollout, scores, kl, tokens)
@@ -122,6 +120,11 @@ class PPO(Trainer):
         """What this step learns from."""
         lengths = [len(row.ids) for row in self.encoded]
         return self.rollout(batch_of(self.step, lengths, self.config.batch_size, self.config.seed), self.generator)
+
+    def scores_of(self, rollout: Rollout) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """What each token adds to the reward [B, R], if it says so, and the raw scores [B]; on the CPU."""
+        found = self.reward(rollout).float().cpu()
+        return (found, found.sum(1)) if found.dim() == 2 else (None, found)
 
     def shaped(self, raw: torch.Tensor, rollout: Rollout) -> torch.Tensor:
         """What PPO is told of raw scores [B]: normalised, clipped, scaled, less the penalties for length and for a missing end."""

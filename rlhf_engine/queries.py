@@ -47,18 +47,10 @@ class Query:
     def event(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
         """The event that a choice means: "1" to "9" (the place of the best response), "tie" or "both_bad". Raises UserError."""
         count = len(self.responses)
-        if choice in ("tie", "both_bad"):
-            kind, value = "comparison", choice
-        elif choice not in map(str, range(1, count + 1)):
-            raise UserError(f"the choice is {choice[:60]!r}, but must be 1 to {count}, tie or both_bad")
-        elif count == 2:
-            kind, value = "comparison", "left" if choice == "1" else "right"
-        else:
-            kind, value = "ranking", tuple(1 if place == int(choice) else 2 for place in range(1, count + 1))
+        kind, value = judgement(choice, count)
         return Event(event_id, kind, self.prompt, self.responses, value, run=self.run, shown=tuple(range(count)),
                      checkpoint=self.checkpoint, sampling=self.sampling | {"query": self.id}, voter=voter, seconds=seconds,
                      scores=self.scores, step=self.step)
-
 
     def remark(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
         """The event that a remark on one response means: "up:2", "down:2", "score:2:5" (of 1 to 7) or "edit:2:TEXT", where 2 is its place.
@@ -78,6 +70,17 @@ class Query:
         return Event(event_id, kind, self.prompt, (self.responses[at],), value, run=self.run, checkpoint=self.checkpoint,
                      sampling=self.sampling | {"about": self.id, "place": int(place)}, voter=voter, seconds=seconds,
                      scores=self.scores[at:at + 1], step=self.step)
+
+
+def judgement(choice: str, count: int) -> tuple[str, str | tuple[int, ...]]:
+    """(kind, value) of an event about `count` responses: "1" to "9" is the place of the best, from 1. Raises UserError for no choice."""
+    if choice in ("tie", "both_bad"):
+        return "comparison", choice
+    if choice not in map(str, range(1, count + 1)):
+        raise UserError(f"the choice is {choice[:60]!r}, but must be 1 to {count}, tie or both_bad")
+    if count == 2:
+        return "comparison", "left" if choice == "1" else "right"
+    return "ranking", tuple(1 if place == int(choice) else 2 for place in range(1, count + 1))
 
 
 def next_query(run: Run, store: Store, voter: str, skipped: frozenset[str] = frozenset()) -> Query | None:
