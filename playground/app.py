@@ -1,5 +1,6 @@
 """Builds the page and serves it."""
 
+import importlib.util
 import os
 import signal
 import threading
@@ -8,13 +9,15 @@ from pathlib import Path
 
 import gradio as gr
 
+from playground import guarded, views
 from playground import strings as s
-from playground import views
+from playground.access import Access
 from playground.api import Api
 from playground.ballot import Ballot
 from playground.chat import ChatPage
 from playground.common import changed
 from playground.data_page import DataPage
+from playground.login import Login
 from playground.models_page import ModelsPage
 from playground.runs_page import RunsPage
 from playground.teach import TeachPage
@@ -27,12 +30,19 @@ from rlhf_engine.worker import Worker
 APPEARANCE = {"css_paths": CSS, "run_history": False, "ssr_mode": False, "footer_links": ["api", "settings", "gradio"]}
 
 
-def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
-    """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace). The run is the worker's; the page only looks."""
-    workspace = Workspace(home or default_home())
-    worker, ballot = worker or Worker(workspace.home), Ballot(workspace)
+def build(home: str | Path | None = None, *, worker=None, access: Access | None = None) -> gr.Blocks:
+    """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace). The run is the worker's; the page only looks.
+
+    Without `access` whoever reaches the page is its owner: whoever serves it to others passes one, and `Login(access).options` to
+    `launch(app_kwargs=...)`.
+    """
+    workspace = Workspace(home or default_home(), access)
+    access = workspace.access
+    worker, ballot = guarded.Guarded(worker or Worker(workspace.home), workspace), Ballot(workspace)
     with gr.Blocks(title=s.TITLE, analytics_enabled=False) as demo:
         header = gr.HTML(views.header(s.NO_RUN_LIVE), elem_id="header")
+        if access.space_owner and importlib.util.find_spec("authlib") and os.environ.get("OAUTH_CLIENT_ID"):
+            gr.LoginButton(size="sm", elem_id="login")
         notice = gr.HTML("", elem_id="notice")
         voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
         with gr.Tabs():
@@ -58,8 +68,8 @@ def build(home: str | Path | None = None, *, worker=None) -> gr.Blocks:
             """One look at the workspace for the whole page; what has not changed since the last is not sent again."""
             demo.seen.set()
             known, entries = dict(values[seen]), workspace.entries()
-            line = views.live_line(next((e for e in entries if e.alive), None))
-            changes = {header: views.header(line)} if changed(known, "header", line) else {}
+            line, who = views.live_line(next((e for e in entries if e.alive), None)), views.who(access)
+            changes = {header: views.header(line, *who)} if changed(known, "header", [line, who]) else {}
             for page in pages:
                 changes |= page.refresh(values, entries, known)
             return changes | {seen: known} if known != values[seen] else gr.skip()
@@ -82,16 +92,24 @@ def launch(home: str | Path | None = None, **options) -> None:
     home = Path(home or default_home())
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
-    demo = build(home, worker=worker)
+    access = Access.from_environment(host, shared=bool(options.get("share")))
+    demo = build(home, worker=worker, access=access)
     signal.signal(signal.SIGTERM, stop)  # not by way of SIGINT, which a shell ignores for what it starts in the background
-    _, url, _ = demo.launch(theme=Playground(), server_name=host, quiet=True, prevent_thread_lock=True, **APPEARANCE, **options)
+    _, url, _ = demo.launch(theme=Playground(), server_name=host, quiet=True, prevent_thread_lock=True, app_kwargs=Login(access).options,
+                            **APPEARANCE, **options)
     print(s.READY.format(url=url.rstrip("/")), flush=True)
+    if not access.has_owner:
+        print(s.NO_OWNER, flush=True)
     threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
+    ended = threading.Event()
+    if access.open:
+        threading.Thread(target=guarded.watch, args=(worker, Workspace(home), ended), daemon=True).start()
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
         pass
+    ended.set()
     leave(worker, Workspace(home))
     demo.close(verbose=False)
 

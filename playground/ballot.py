@@ -89,6 +89,7 @@ class Ballot:
         the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice that there is not.
         """
         query, store, memory = find_query(run, query_id), self.store, self._memory(run, voter)
+        self.workspace.access.limit("vote")
         if choice == "skip":
             memory.skipped.add(query.id)
             return False
@@ -117,6 +118,7 @@ class Ballot:
     def undo(self, run: Run, event_id: str, voter: str) -> Event | None:
         """Take back the voter's newest vote and return it; None, and no change, if the event id is there already."""
         store = self.store
+        self.workspace.access.limit("vote")
         if is_known(store, run, event_id):
             return None
         last = next((event for event in reversed(store.events(run=run.id))

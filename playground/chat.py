@@ -213,6 +213,7 @@ class ChatPage:
         return {self.notice: trouble, **self.sides.settle(chat, [place])}
 
     def _say(self, values: dict, side: list[Turn], index: int, kind: str, value: str) -> None:
+        self.workspace.access.limit("vote")
         self.memory.keep(values[self.voter], values[self.chat])
         with self.lock:  # two clicks at once are one after the other
             opinions.say(self.ballot.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))
@@ -224,6 +225,7 @@ class ChatPage:
         with self.lock:
             try:
                 if chat.votable:
+                    self.workspace.access.limit("vote")
                     answers, prompt = [chat.sides[place][-1] for place in places], prompt_of(chat.sides[0][:-1])
                     vote = opinions.verdict(f"{chat.round}-vote", answers, chat.order, choice, prompt, voter_of(values[self.voter]))
                     self.ballot.store.add(vote)

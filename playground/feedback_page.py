@@ -45,7 +45,7 @@ class Feedback:
             with gr.Row(elem_classes="controls"):
                 self.make = gr.Button(s.EXPORT_MAKE, size="sm", elem_id="export-make")
                 self.download = gr.DownloadButton(s.DOWNLOAD, size="sm", variant="primary", visible=False, elem_id="export-download")
-                self.upload = gr.UploadButton(s.IMPORT, size="sm", elem_id="feedback-import")
+                self.upload = gr.UploadButton(s.IMPORT, size="sm", elem_id="feedback-import", elem_classes="owners")
             self.outcome = gr.HTML("", elem_id="exchange-outcome", apply_default_css=False)
         self.votes = feedback_view.Votes(elem_id="feedback-votes")
         self.pager = Pager("feedback")
@@ -58,7 +58,7 @@ class Feedback:
         tab.select(lambda values: {self.opened: True, **self._update(values)}, self.inputs, self.outputs, **LOCAL)
         gr.on(filters, self._look, self.inputs, self.outputs, **LOCAL)
         self.pager.wire(self._look, self.inputs, self.outputs, **LOCAL)
-        self.votes.retract(self._retract, self.inputs | {self.voter}, [self.notice, *self.outputs], queue=False, show_progress="hidden",
+        self.votes.retract(self._retract, self.inputs, [self.notice, *self.outputs], queue=False, show_progress="hidden",
                            trigger_mode="multiple", api_visibility="private")
         slow = {"concurrency_id": "exchange", "concurrency_limit": 1, "show_progress_on": self.outcome, "api_visibility": "private"}
         self.make.click(self._export, self.inputs | {self.what, self.ending}, [self.download, self.outcome], **slow)
@@ -68,7 +68,7 @@ class Feedback:
 
     @property
     def inputs(self) -> set:
-        return {self.run, self.kind, self.by, self.text, self.opened, self.shown}
+        return {self.run, self.kind, self.by, self.text, self.opened, self.shown, self.voter}
 
     @property
     def outputs(self) -> list:
@@ -94,7 +94,7 @@ class Feedback:
             return {} if shown == marks else {self.shown: marks, self.sums: gr.update(value=views.notice(str(error)), visible=True),
                                               self.votes: {"html": ""}, **self.pager.show(1, 0)}
         events = self.ledger.chosen(book, wanted)
-        (mark, sums), (all_mark, all_sums) = self.ledger.sums(book, wanted), self.ledger.sums(book, Wanted())
+        (mark, sums), (all_mark, all_sums) = self.ledger.sums(book, wanted), self.ledger.sums(book, Wanted(voter=self._only(values)))
         page, changes = within(page, len(events)), {}
         marks = {"votes": (book.mark, wanted, page), "sums": (mark, wanted), "choices": all_mark, "page": page}
         if shown == marks:
@@ -114,7 +114,12 @@ class Feedback:
         return changes | {self.shown: marks}
 
     def _wanted(self, values: dict) -> Wanted:
-        return Wanted(*(str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text)))
+        run, kind, by, text = (str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text))
+        return Wanted(run, kind, self._only(values) or by, text)
+
+    def _only(self, values: dict) -> str:
+        """Whose feedback may be seen: "" is everybody's. What people say in a chat is nobody else's."""
+        return "" if self.workspace.access.owner() else voter_of(values[self.voter])
 
     def _names(self) -> dict[str, str]:
         """Names of the runs by the ids under which the store has them."""
@@ -148,6 +153,7 @@ class Feedback:
 
     def _import(self, values: dict) -> dict:
         try:
+            self.workspace.access.owners_only()
             done = exchange.take_in(Path(values[self.upload]), self.ledger.path)
         except UserError as error:
             return {self.outcome: views.notice(str(error))}

@@ -76,7 +76,7 @@ class Ledger:
     """Safe to use from any thread. `book`, `to_export` and `retract` raise UserError as the store does."""
 
     def __init__(self, workspace: Workspace):
-        self.path = workspace.home / "feedback.sqlite"
+        self.path, self.access = workspace.home / "feedback.sqlite", workspace.access
         self._book, self._lock = Book(), threading.RLock()
         self._chosen: OrderedDict[Wanted, tuple[tuple, list[Event]]] = OrderedDict()
         self._sums: OrderedDict[Wanted, tuple[tuple, float, float, Sums]] = OrderedDict()
@@ -127,11 +127,14 @@ class Ledger:
         return sorted([*events, *(event for event in book.retracts if event.value in ids)], key=lambda event: event.seq)
 
     def retract(self, event_id: str, retract_id: str, voter: str) -> Event:
-        """Take an event back, and return it. Sent again with the same id, that changes nothing; so does a second one for the same event."""
+        """Take an event back, a visitor only an own one, and return it. Sent again with the same id, that changes nothing; so does a
+        second one for the same event."""
         book = self.book()
         event = next((event for event in reversed(book.events) if event.id == event_id), None)
         if event is None:
             raise UserError(s.NO_SUCH_EVENT)
+        if event.voter != voter and not self.access.owner():
+            raise UserError(s.NOT_YOURS)
         if event.id not in book.gone:
             Store(self.path).add(Event(retract_id, "retract", value=event.id, run=event.run, voter=voter))
         return event

@@ -29,7 +29,7 @@ class LiveControls:
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML, picker):
         self.workspace, self.worker, self.notice, self.picker = workspace, worker, notice, picker
-        with gr.Accordion(s.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls") as self.group:
+        with gr.Accordion(s.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls", elem_classes="owners") as self.group:
             self.said = gr.HTML("", elem_id="live-in-force", padding=True)
             with gr.Row(elem_classes="fields"):
                 self.fields = {name: gr.Number(label=s.LIVE_LABELS[name], info=s.LIVE_INFO[name].format(fitted=""), min_width=140,

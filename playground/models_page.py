@@ -160,7 +160,7 @@ class ModelsPage:
                                     elem_id="models-model")
                 self.dtype = gr.Dropdown([(title, name) for name, title in DTYPES.items()], value="auto", label=s.MODEL_DTYPE,
                                          info=configs.docs(configs.RunConfig)["dtype"], elem_id="models-dtype")
-                self.load = gr.Button(s.MODEL_LOAD, variant="primary", elem_id="models-load")
+                self.load = gr.Button(s.MODEL_LOAD, variant="primary", elem_id="models-load", elem_classes="owners")
                 self.status = gr.HTML("", elem_id="models-status", apply_default_css=False)
             with gr.Column(scale=8, min_width=320):
                 self.card = gr.HTML("", elem_id="models-card", container=True, padding=True, apply_default_css=False)

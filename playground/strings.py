@@ -528,3 +528,25 @@ LOAD_LOOKING = "Looking for {model}."
 LOAD_LOADING = "Loading {model} into memory."
 LOADED = "{model} is loaded ({dtype}, on {device})."
 CHOOSE_A_MODEL = "Choose a model, or type a Hub id, first."
+
+# who may do what
+OWNERS_ONLY = "Only the owner of this page may do that. Visitors watch, vote and chat."
+OWNERS_ONLY_LOGIN = "Only the owner of this page may do that; log in at the top of the page if it is yours."
+WRONG_PASSWORD = "That is not the password of this page (PLAYGROUND_PASSWORD)."
+TOO_OFTEN = {
+    "vote": "That were many votes in a minute; the next one is welcome in {seconds} s.",
+    "chat": "That were many questions in a minute; ask again in {seconds} s.",
+    "start": "That were many runs in a minute; start again in {seconds} s.",
+    "login": "That were many passwords in a minute; try again in {seconds} s.",
+}
+CHAT_TOO_LARGE = "A visitor may ask at most {sides} checkpoints for at most {tokens} tokens each."
+NOT_FOR_VISITORS = "{name} is {value}; a visitor's run has {usual} (at most, where it is a size)."
+NO_JUDGE_FOR_VISITORS = "A judge model is the owner's to ask; choose a person or a built-in labeler."
+VISITORS_FILES = "A visitor may use the bundled model and data, and what a run here uses; {value!r} is the owner's to open."
+VISITOR = "You are a visitor: watch, vote and chat."
+VISITOR_OPEN = ("You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, for {minutes} minutes at most.")
+NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, and was started without "
+            "PLAYGROUND_PASSWORD.")
+TO_OWNER, YOU_OWN = "I am the owner", "You are the owner. Log out"
+PASSWORD, LOG_IN, LOG_OUT, IS_OWNER, BACK_TO_PAGE = "Password", "Log in", "Log out", "You are the owner of this page.", "Back to the page"
+NOT_YOURS = "That vote is somebody else's; the owner of the page can take it back."

@@ -26,7 +26,7 @@ class TeachPage:
         self.workspace, self.worker, self.ballot, self.voter, self.notice = workspace, worker, ballot, voter, notice
         with gr.Accordion(s.PATH, open=True) as self.path:
             gr.HTML(vote_views.path(), elem_id="path", apply_default_css=False)
-        with gr.Column(elem_id="begin") as self.starting:
+        with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
             gr.Markdown(s.BEGIN_ABOUT, container=False)
             with gr.Row(elem_classes="controls"):
                 self.begin = gr.Button(s.BEGIN, variant="primary", elem_id="begin-person")

@@ -29,7 +29,7 @@ class TrainPage:
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
         self.workspace, self.worker, self.notice = workspace, worker, notice
         with gr.Row():
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_classes="starts"):
                 self._build_form()
             with gr.Column(scale=7, min_width=320):
                 self._build_run()
@@ -50,7 +50,7 @@ class TrainPage:
         self.preview = DataPreview(self.workspace, self.stage, self.forms)
         self.memory = gr.HTML("", elem_id="memory", container=True, padding=True)
         self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start")
-        self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload")
+        self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload", elem_classes="owners")
         with gr.Accordion(s.AS_COMMAND, open=False):
             self.codes = Codes("", *codes("sft", {"output": self._example_output("sft")}))
 
@@ -99,13 +99,13 @@ class TrainPage:
     def _build_run(self) -> None:
         self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="run", allow_custom_value=False)
         self.card = gr.HTML(f'<p class="empty">{s.NO_RUNS}</p>', elem_id="run-card", container=True, padding=True)
-        with gr.Row(elem_classes="controls"):
+        with gr.Row(elem_classes="controls starts"):
             self.buttons = {
                 "pause": gr.Button(s.PAUSE, size="sm", elem_id="pause", interactive=False),
                 "resume": gr.Button(s.RESUME, size="sm", elem_id="resume", interactive=False),
                 "step": gr.Button(s.STEP, size="sm", elem_id="step", interactive=False),
                 "stop": gr.Button(s.STOP, size="sm", elem_id="stop", interactive=False),
-                "discard": gr.Button(s.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False),
+                "discard": gr.Button(s.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False, elem_classes="owners"),
             }
         with gr.Group(visible=False) as self.sure:
             self.question = gr.HTML("", padding=True)

@@ -4,6 +4,8 @@ import html
 import math
 
 from playground import strings as s
+from playground.access import Access
+from playground.guarded import SECONDS
 from playground.workspace import Entry
 
 
@@ -17,9 +19,20 @@ def notice(message: str) -> str:
     return f'<div class="notice" role="alert">{text(message)}</div>'
 
 
-def header(line: str) -> str:
-    return (f'<header class="top"><h1>{s.TITLE}</h1><p>{s.TAGLINE}</p>'
-            f'<p class="live" role="status">{text(line)}</p></header>')
+def header(line: str, kind: str = "", said: str = "", link: str = "") -> str:
+    """What is going on, and for whom this is (`who`)."""
+    link = f' <a href="owner">{text(link)}</a>' if link else ""
+    who = f'<p class="who">{text(said)}{link}</p>' if said or link else ""
+    return (f'<header class="top {kind}"><h1>{s.TITLE}</h1><p>{s.TAGLINE}</p>'
+            f'<p class="live" role="status">{text(line)}</p>{who}</header>')
+
+
+def who(access: Access) -> tuple[str, str, str]:
+    """(class, sentence, words of the link to the login) for who is looking; nothing to say where everybody is the owner."""
+    if access.owner():
+        return "", "", s.YOU_OWN if access.password else ""
+    said = s.VISITOR_OPEN.format(minutes=SECONDS // 60) if access.open else s.VISITOR if access.has_owner else s.NO_OWNER
+    return "visitor open" if access.open else "visitor", said, s.TO_OWNER if access.password else ""
 
 
 def live_line(entry: Entry | None) -> str:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from playground import strings as s
+from playground.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.config import UserError
 from rlhf_engine.models import ASSETS
@@ -43,8 +44,10 @@ class Entry:
 
 
 class Workspace:
-    def __init__(self, home: str | Path):
-        self.home = Path(home).resolve()
+    """`access` says in whose name a name is looked up; without one everybody is the owner."""
+
+    def __init__(self, home: str | Path, access: Access | None = None):
+        self.home, self.access = Path(home).resolve(), access or Access()
         self.runs = self.home / "runs"
         self.uploads = self.home / "uploads"
         self.models = self.home / "models"
@@ -96,7 +99,7 @@ class Workspace:
         return list(dict.fromkeys(["bundled", *local, *(self.name_of(e.model) for e in self.entries())]))
 
     def data_choices(self) -> list[str]:
-        files = sorted(p for p in self.uploads.glob("*") if p.is_file()) if self.uploads.is_dir() else []
+        files = sorted(p for p in self.uploads.glob("*") if p.is_file()) if self.uploads.is_dir() and self.access.owner() else []
         return ["bundled", *(f"uploads/{p.name}" for p in files)]
 
     def reward_choices(self) -> list[tuple[str, str]]:
@@ -121,7 +124,8 @@ class Workspace:
         return [(s.NO_ADAPTER, "none"), *shipped, *runs]
 
     def upload(self, file: str | Path) -> str:
-        """Copy an uploaded file into the workspace; returns its name there."""
+        """Copy an owner's file into the workspace; returns its name there."""
+        self.access.owners_only()
         name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
         if not name.endswith(DATA_ENDINGS):
             raise UserError(s.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
@@ -174,13 +178,21 @@ class Workspace:
             raise UserError(s.OUTSIDE.format(what=what, value=value, home=self.home))
         return str(path)
 
+    def _owners(self, value: str) -> None:
+        if not self.access.owner():
+            raise UserError(s.VISITORS_FILES.format(value=value))
+
     def _model(self, value: str) -> str:
+        if value != "bundled" and value not in (self.name_of(entry.model) for entry in self.entries()):
+            self._owners(value)
         if value == "bundled" or (HUB_ID.fullmatch(value) and not self._is_there(value)):
             return value
         return self._inside(value, "model")
 
     def _data(self, value: str) -> str:
         hub = HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS)
+        if value not in ("bundled", "bundled-heldout"):
+            self._owners(value)
         if value in ("bundled", "bundled-heldout") or (hub and not self._is_there(value)):
             return value
         return self._inside(value, "data")

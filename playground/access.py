@@ -1,0 +1,160 @@
+"""Who may do what. An owner trains, loads models and opens files; visitors watch, vote and chat, within limits.
+
+On this computer alone everybody is the owner. Elsewhere it is who knows PLAYGROUND_PASSWORD (at `/owner`, or in the header
+`x-playground-password` of a program's requests), and on a Hugging Face Space whoever that belongs to. Gradio says in whose name a handler
+runs, so what they all end up calling (`Guarded`, `Workspace`, `Ballot`, `Ledger`) asks here, and no handler can forget to.
+"""
+
+import os
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gradio.context import LocalContext
+
+from playground import strings as s
+from rlhf_engine.config import UserError
+
+COOKIE, HEADER = "rlhf-playground-owner", "x-playground-password"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+REMEMBERED = 10_000
+"""Visitors whose last minute is kept in memory; of those beyond, the one who was heard of longest ago is forgotten."""
+
+
+class Limit(NamedTuple):
+    """How often something may be done in a minute: in one browser tab, from one address, and by all together."""
+
+    tab: int
+    address: int
+    all: int
+
+
+LIMITS = {"vote": Limit(40, 400, 800), "chat": Limit(10, 60, 120), "start": Limit(2, 4, 8), "login": Limit(10, 10, 60)}
+"""A class behind one address votes as fast as it reads; a program that floods the page does not get through."""
+
+
+class Access:
+    """Safe to use from any thread. `alone` is a page that only this computer reaches."""
+
+    def __init__(self, *, alone: bool = True, password: str = "", space_owner: str = "", open: bool = False):
+        self.everyone = alone and not password
+        self.password, self.space_owner, self.open = password, space_owner, open
+        self._tokens: set[str] = set()
+        self._times: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_environment(cls, host: str, *, shared: bool = False) -> "Access":
+        """For a page bound to `host`; `shared` by a public link as well."""
+        space = os.environ.get("SPACE_ID", "")
+        return cls(alone=host in LOOPBACK and not shared and not space, password=os.environ.get("PLAYGROUND_PASSWORD", ""),
+                   space_owner=os.environ.get("SPACE_AUTHOR_NAME") or space.partition("/")[0],
+                   open=os.environ.get("PLAYGROUND_OPEN", "") == "1")
+
+    @property
+    def has_owner(self) -> bool:
+        return self.everyone or bool(self.password or self.space_owner)
+
+    # -- who it is ---------------------------------------------------------------------------------------------------
+
+    def owner(self) -> bool:
+        """Whether the handler that is running does so for an owner; outside of any request nobody is, but where everyone is."""
+        return self.everyone or self.is_owner(asking())
+
+    def is_owner(self, request) -> bool:
+        """Of a Gradio or Starlette request, or None."""
+        if self.everyone or request is None:
+            return self.everyone
+        if self.password and (token_of(request) in self._tokens or self._knows(header(request, HEADER))):
+            return True
+        return bool(self.space_owner) and self.space_owner in names_of(request)
+
+    def owners_only(self) -> None:
+        """Raises UserError for a visitor."""
+        if not self.owner():
+            raise UserError(s.OWNERS_ONLY_LOGIN if self.password else s.OWNERS_ONLY)
+
+    def log_in(self, password: str, address: str) -> str:
+        """A token for the cookie of who knows the password. Raises UserError for who does not, or tries too often."""
+        self._count("login", (("address", address), ("all", "")))
+        if not self._knows(password):
+            raise UserError(s.WRONG_PASSWORD)
+        token = secrets.token_urlsafe(32)
+        self._tokens.add(token)
+        return token
+
+    def log_out(self, token: str) -> None:
+        self._tokens.discard(token)
+
+    def _knows(self, password: str) -> bool:
+        return bool(self.password) and secrets.compare_digest(password.encode(), self.password.encode())
+
+    # -- how often ---------------------------------------------------------------------------------------------------
+
+    def limit(self, what: str) -> None:
+        """Count one thing of LIMITS that a visitor does. Raises UserError where that is too much for a minute."""
+        request = asking()
+        if not self.is_owner(request):
+            tab = getattr(request, "session_hash", None) or ""
+            self._count(what, (("tab", tab), ("address", address_of(request)), ("all", "")))
+
+    def _count(self, what: str, levels: tuple) -> None:
+        now = time.monotonic()
+        with self._lock:
+            counted = []
+            for level, name in levels:
+                times = self._times.setdefault((what, level, name), deque())
+                self._times.move_to_end((what, level, name))
+                while times and times[0] <= now - 60:
+                    times.popleft()
+                if len(times) >= getattr(LIMITS[what], level):
+                    raise UserError(s.TOO_OFTEN[what].format(seconds=int(times[0] + 61 - now)))
+                counted.append(times)
+            for times in counted:
+                times.append(now)
+            while len(self._times) > REMEMBERED:
+                self._times.popitem(last=False)
+
+
+# -- what a request says -------------------------------------------------------------------------------------------------
+
+def asking():
+    """The request for which Gradio runs the present handler, or None."""
+    return LocalContext.request.get(None)
+
+
+def plain(request):
+    """The Starlette request inside a Gradio one."""
+    return getattr(request, "request", None) or request
+
+
+def header(request, name: str) -> str:
+    found = getattr(plain(request), "headers", {})
+    return found.get(name, "") if hasattr(found, "get") else ""
+
+
+def token_of(request) -> str:
+    found = getattr(plain(request), "cookies", {})
+    return found.get(COOKIE, "") if hasattr(found, "get") else ""
+
+
+def names_of(request) -> set[str]:
+    """Who is logged in with Hugging Face, and the organisations that they belong to."""
+    scope = getattr(plain(request), "scope", {})
+    session = scope.get("session") if isinstance(scope, Mapping) else None
+    info = (session or {}).get("oauth_info") or {}
+    if not info or info.get("expires_at", 0) < time.time():
+        return set()
+    user = info.get("userinfo", {})
+    return {name for one in (user, *(user.get("orgs") or [])) if (name := one.get("preferred_username"))}
+
+
+def address_of(request) -> str:
+    """Where a request comes from; on a Space, behind its proxies, what the first of those said."""
+    if os.environ.get("SPACE_ID") and (forwarded := header(request, "x-forwarded-for")):
+        return forwarded.partition(",")[0].strip()
+    client = getattr(plain(request), "client", None)
+    return getattr(client, "host", None) or ""

@@ -1,0 +1,74 @@
+"""Where an owner says the password: a small page of its own at `/owner`, which needs no script; and uploads, which are the owner's."""
+
+from html import escape
+from urllib.parse import parse_qs
+
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from playground import strings as s
+from playground.access import COOKIE, Access, address_of
+from rlhf_engine.config import UserError
+
+LONGEST = 10_000
+"""Bytes of a form that are read."""
+DAYS = 30 * 24 * 3600
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:12vh auto;padding:0 1rem;color-scheme:light dark}
+input,button{font:inherit;padding:.5rem .7rem;margin:.4rem 0;width:100%;box-sizing:border-box}[role=alert]{color:#D55E00}"""
+
+
+class Login:
+    def __init__(self, access: Access):
+        self.access = access
+
+    @property
+    def options(self) -> dict:
+        """For `demo.launch(app_kwargs=...)`."""
+        return {"routes": [Route("/owner", self.owner, methods=["GET", "POST"])], "middleware": [Middleware(OwnersUpload, access=self.access)]}
+
+    async def owner(self, request: Request) -> Response:
+        if request.method == "GET":
+            return form(self.access.is_owner(request))
+        body = b""
+        async for part in request.stream():
+            if len(body := body + part) > LONGEST:
+                return form(False, s.WRONG_PASSWORD, status=413)
+        given = parse_qs(body.decode(errors="replace"))
+        back = RedirectResponse("./", status_code=303)
+        if "leave" in given:
+            self.access.log_out(request.cookies.get(COOKIE, ""))
+            back.delete_cookie(COOKIE)
+            return back
+        try:
+            token = self.access.log_in(given.get("password", [""])[0], address_of(request))
+        except UserError as error:
+            return form(False, str(error), status=403)
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
+        back.set_cookie(COOKIE, token, max_age=DAYS, httponly=True, samesite="lax", secure=secure)
+        return back
+
+
+def form(inside: bool, trouble: str = "", status: int = 200) -> HTMLResponse:
+    field = (f'<p>{s.IS_OWNER}</p><button name="leave" value="1">{s.LOG_OUT}</button>' if inside else
+             f'<label>{s.PASSWORD}<input type="password" name="password" autocomplete="current-password" autofocus required></label>'
+             f'<button>{s.LOG_IN}</button>')
+    wrong = f'<p role="alert">{escape(trouble)}</p>' if trouble else ""
+    page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{s.TITLE}</title>'
+            f'<style>{STYLE}</style><h1>{s.TITLE}</h1>{wrong}<form method="post">{field}</form><p><a href="./">{s.BACK_TO_PAGE}</a></p></html>')
+    return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store", "X-Frame-Options": "DENY"})
+
+
+class OwnersUpload:
+    """Gradio takes files from anybody before it asks who they are for; this does not let a visitor's in."""
+
+    def __init__(self, app, access: Access):
+        self.app, self.access = app, access
+
+    async def __call__(self, scope, receive, send) -> None:
+        uploads = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/upload")
+        if uploads and not self.access.is_owner(Request(scope)):
+            await PlainTextResponse(s.OWNERS_ONLY, status_code=403)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)

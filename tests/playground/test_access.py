@@ -1,0 +1,279 @@
+"""Owners and visitors: who is who, what each may do, and that no way round leads there."""
+
+import os
+import threading
+import time
+
+import gradio as gr
+import httpx
+import pytest
+from gradio_client import Client
+from starlette.requests import Request
+
+from playground import access as access_module
+from playground import guarded
+from playground import strings as s
+from playground.access import COOKIE, HEADER, LIMITS, Access, asking
+from playground.app import APPEARANCE, build
+from playground.guarded import Guarded, mind
+from playground.ledger import Ledger
+from playground.login import Login
+from playground.workspace import Workspace
+from rlhf_engine.config import SFTConfig, TeachConfig, UserError
+from rlhf_engine.events import Event
+from rlhf_engine.feedback import Store
+from tests.playground.conftest import write_run
+
+PASSWORD = "correct horse"
+
+
+def request(headers: dict | None = None, *, client: str = "10.0.0.9", session: dict | None = None) -> Request:
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "client": (client, 1),
+             "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()]}
+    return Request(scope | ({} if session is None else {"session": session}))
+
+
+@pytest.fixture
+def as_visitor(monkeypatch):
+    """Handlers run for `request()` from here on; `as_visitor(...)` makes it another one."""
+    def become(*args, session_hash: str = "tab", **kwargs) -> None:
+        monkeypatch.setattr(access_module, "asking", lambda: gr.Request(request(*args, **kwargs), session_hash=session_hash))
+    become()
+    return become
+
+
+# -- who it is ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("host, shared, env, everyone", [
+    ("127.0.0.1", False, {}, True), ("localhost", False, {}, True), ("127.0.0.1", True, {}, False), ("0.0.0.0", False, {}, False),
+    ("127.0.0.1", False, {"PLAYGROUND_PASSWORD": "x"}, False), ("127.0.0.1", False, {"SPACE_ID": "me/space"}, False)])
+def test_everybody_is_the_owner_on_this_computer_alone(monkeypatch, host, shared, env, everyone):
+    for name in ("PLAYGROUND_PASSWORD", "PLAYGROUND_OPEN", "SPACE_ID", "SPACE_AUTHOR_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    found = Access.from_environment(host, shared=shared)
+    assert found.everyone == found.owner() == found.is_owner(request()) == everyone
+    assert found.has_owner == (everyone or bool(env))
+
+
+def test_the_password_in_a_header_or_the_token_of_a_login_makes_an_owner():
+    access = Access(alone=False, password=PASSWORD)
+    assert not access.is_owner(None) and not access.is_owner(request()) and not access.is_owner(request({HEADER: "correct"}))
+    assert access.is_owner(request({HEADER: PASSWORD})) and access.is_owner(gr.Request(request({HEADER: PASSWORD})))
+    token = access.log_in(PASSWORD, "10.0.0.9")
+    inside = request({"cookie": f"{COOKIE}={token}"})
+    assert access.is_owner(inside) and not access.is_owner(request({"cookie": f"{COOKIE}={token}x"}))
+    access.log_out(token)
+    assert not access.is_owner(inside)
+
+
+def test_without_a_password_none_is_right():
+    access = Access(alone=False)
+    assert not access.is_owner(request({HEADER: ""})) and not access.is_owner(request({"cookie": f"{COOKIE}="})) and not access.has_owner
+    with pytest.raises(UserError, match="not the password"):
+        access.log_in("", "10.0.0.9")
+
+
+def test_a_space_belongs_to_its_author_and_to_the_members_of_an_organisation():
+    access = Access(alone=False, space_owner="lab")
+    def of(user: dict, until: float = 60.0) -> Request:
+        return request(session={"oauth_info": {"userinfo": user, "expires_at": time.time() + until}})
+    assert access.is_owner(of({"preferred_username": "lab"})) and access.is_owner(of({"preferred_username": "me", "orgs": [{"preferred_username": "lab"}]}))
+    assert not access.is_owner(of({"preferred_username": "me", "orgs": None})) and not access.is_owner(of({"preferred_username": "lab"}, -1))
+    assert not access.is_owner(request(session={})) and not access.is_owner(request())
+
+
+def test_passwords_cannot_be_tried_for_long():
+    access = Access(alone=False, password=PASSWORD)
+    for _ in range(LIMITS["login"].address):
+        with pytest.raises(UserError, match="not the password"):
+            access.log_in("guess", "10.0.0.9")
+    with pytest.raises(UserError, match="try again in"):
+        access.log_in(PASSWORD, "10.0.0.9")
+    assert access.log_in(PASSWORD, "10.0.0.8")
+
+
+def test_limits_are_of_a_tab_of_an_address_and_of_all(as_visitor, monkeypatch):
+    access, (tab, address, _) = Access(alone=False), LIMITS["vote"]
+    clock = [1000.0]
+    monkeypatch.setattr(access_module.time, "monotonic", lambda: clock[0])
+    for number in range(address):
+        as_visitor(session_hash=f"tab {number // tab}")
+        access.limit("vote")
+    with pytest.raises(UserError, match="many votes"):
+        access.limit("vote")
+    as_visitor(session_hash="another")
+    with pytest.raises(UserError, match="many votes"):
+        access.limit("vote")
+    as_visitor(session_hash="another", client="10.0.0.10")
+    access.limit("vote")
+    access.limit("chat")
+    as_visitor(session_hash="tab 0")
+    clock[0] += 61
+    access.limit("vote")
+
+
+def test_of_those_who_were_counted_the_oldest_are_forgotten(as_visitor, monkeypatch):
+    monkeypatch.setattr(access_module, "REMEMBERED", 10)
+    access = Access(alone=False)
+    for number in range(30):
+        as_visitor(session_hash=f"tab {number}", client=f"10.0.0.{number}")
+        access.limit("vote")
+    assert len(access._times) <= 10
+
+
+def test_behind_the_proxy_of_a_space_the_first_address_counts(monkeypatch):
+    forwarded = request({"x-forwarded-for": "1.2.3.4, 10.0.0.1"})
+    assert access_module.address_of(forwarded) == "10.0.0.9"
+    monkeypatch.setenv("SPACE_ID", "me/space")
+    assert access_module.address_of(forwarded) == "1.2.3.4"
+
+
+# -- what a visitor may not do -------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def shut(workspace, worker, as_visitor) -> Guarded:
+    return Guarded(worker, Workspace(workspace.home, Access(alone=False)))
+
+
+def test_a_visitor_trains_and_loads_nothing(shut, worker, workspace):
+    for forbidden in (lambda: shut.start("sft", {}), lambda: shut.start("sft", {}, resume=True), lambda: list(shut.load("bundled")),
+                      lambda: shut.control(str(workspace.runs / "first"), "stop"), lambda: shut.control("visitor-sft-1", "stop")):
+        with pytest.raises(UserError, match="Only the owner"):
+            forbidden()
+    assert worker.log == []
+    assert list(shut.chat(["none"], [{"role": "user", "content": "hi"}]))
+    for options in ({"max_new_tokens": 5000}, {}):
+        with pytest.raises(UserError, match="at most 4 checkpoints"):
+            list(shut.chat(["none"] * (1 if options else 5), [{"role": "user", "content": "hi"}], **options))
+
+
+def test_a_visitors_names_mean_what_is_bundled_or_in_use(workspace, as_visitor):
+    write_run(workspace.home, "on-qwen", SFTConfig(model="Qwen/Qwen3-0.6B"))
+    seen = Workspace(workspace.home, Access(alone=False))
+    assert seen.model("bundled") == "bundled" and seen.model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B" and seen.data("bundled") == "bundled"
+    for forbidden in (lambda: seen.model("me/other"), lambda: seen.model("models/x"), lambda: seen.data("uploads/mine.jsonl"),
+                      lambda: seen.data("trl-lib/tldr"), lambda: seen.settings("sft", {"data": "uploads/mine.jsonl"})):
+        with pytest.raises(UserError, match="owner's to open"):
+            forbidden()
+    with pytest.raises(UserError, match="Only the owner"):
+        seen.upload(workspace.uploads / "mine.jsonl")
+    assert seen.data_choices() == ["bundled"] and workspace.data_choices() == ["bundled", "uploads/mine.jsonl"]
+
+
+def test_a_visitor_takes_back_only_what_is_theirs(workspace, as_visitor):
+    store = Store(workspace.home / "feedback.sqlite")
+    store.add_all([Event(f"e{who}", "thumb", "p", ("r",), "up", voter=who) for who in ("me", "you")])
+    ledger = Ledger(Workspace(workspace.home, Access(alone=False)))
+    with pytest.raises(UserError, match="somebody else's"):
+        ledger.retract("eyou", "r1", "me")
+    ledger.retract("eme", "r2", "me")
+    Ledger(workspace).retract("eyou", "r3", "owner")
+    assert not store.events()
+
+
+# -- where visitors may start runs -----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def open_to_all(workspace, worker, as_visitor) -> Guarded:
+    return Guarded(worker, Workspace(workspace.home, Access(alone=False, open=True)))
+
+
+def test_an_open_page_takes_small_runs_under_names_of_its_own(open_to_all, worker, workspace):
+    open_to_all.start("teach", {"labeler": "person", "votes": 80, "output": str(workspace.runs / "first")})
+    assert worker.log[-1][2]["output"] == str(workspace.runs / "visitor-teach-1")
+    write_run(workspace.home, "visitor-teach-1", TeachConfig(labeler="person"))
+    open_to_all.start("teach", {"labeler": "sentiment", "batch_size": 16})
+    assert worker.log[-1][2]["output"] == str(workspace.runs / "visitor-teach-2")
+    for given in ({"batch_size": 1000}, {"steps": 10_000}, {"model": "me/other"}, {"data": "trl-lib/tldr"}, {"gradient_checkpointing": True},
+                  {"labeler": "judge=me/other"}):
+        with pytest.raises(UserError, match="visitor's run has|judge model"):
+            open_to_all.start("teach", {"labeler": "person"} | given)
+
+
+def test_runs_of_visitors_are_held_by_visitors_and_stopped_when_their_time_is_over(open_to_all, worker, workspace):
+    run = write_run(workspace.home, "visitor-sft-1", SFTConfig(), state="running")
+    open_to_all.control(str(run.path), "pause")
+    for path, command, value in ((run.path, "discard", None), (run.path, "rewind", 3), (workspace.runs / "first", "stop", None)):
+        with pytest.raises(UserError, match="Only the owner"):
+            open_to_all.control(str(path), command, value)
+    worker.log.clear()
+    mind(worker, workspace, time.time() + guarded.SECONDS - 60)
+    assert worker.log == []
+    mind(worker, workspace, time.time() + guarded.SECONDS + 60)
+    assert worker.log == [("control", str(run.path), "stop")]
+
+
+def test_the_oldest_runs_of_visitors_make_room(workspace, worker, monkeypatch):
+    monkeypatch.setattr(guarded, "KEPT", 2)
+    for number in range(1, 5):
+        folder = write_run(workspace.home, f"visitor-sft-{number}", SFTConfig(), checkpoint=False).path
+        os.utime(folder / "config.yaml", (1000 + number, 1000 + number))
+    mind(worker, workspace, 2000.0)
+    assert sorted(p.name for p in workspace.runs.glob("visitor-*")) == ["visitor-sft-3", "visitor-sft-4"]
+    assert (workspace.runs / "first").is_dir()
+
+
+def test_the_watch_ends_with_the_page(workspace, worker):
+    ended = threading.Event()
+    watch = threading.Thread(target=guarded.watch, args=(worker, workspace, ended), kwargs={"every": 0.01})
+    watch.start()
+    ended.set()
+    watch.join(10)
+    assert not watch.is_alive()
+
+
+# -- the same over the wire --------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def served(workspace, worker):
+    access = Access(alone=False, password=PASSWORD)
+    demo = build(workspace.home, worker=worker, access=access)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", app_kwargs=Login(access).options, **APPEARANCE)
+    yield url
+    demo.close(verbose=False)
+
+
+def test_the_endpoints_know_an_owner_from_a_visitor(served, worker):
+    visitor = Client(served, verbose=False, analytics_enabled=False)
+    assert visitor.predict(run="", api_name="/status")["run"] == "broken"
+    for endpoint, arguments in [("/start", {"stage": "sft", "config": {}}), ("/control", {"run": "first", "command": "stop", "value": None}),
+                                ("/control", {"run": "broken", "command": "resume", "value": None})]:
+        with pytest.raises(Exception, match="Only the owner"):
+            visitor.predict(**arguments, api_name=endpoint)
+    with pytest.raises(Exception, match="owner's to open"):
+        visitor.predict(adapters=["none"], messages=[{"role": "user", "content": "x"}], model="me/other", api_name="/chat")
+    assert worker.log == []
+    owner = Client(served, verbose=False, analytics_enabled=False, headers={HEADER: PASSWORD})
+    assert owner.predict(stage="sft", config={"output": "new"}, api_name="/start") == {"run": "new"}
+
+
+def test_no_handler_starts_anything_for_a_visitor(served, workspace, worker):
+    """Every handler of the page, called as a browser would with nothing in particular: the worker is asked for nothing but chats."""
+    config = httpx.get(f"{served}config").json()
+    for dependency in config["dependencies"]:
+        components = {c["id"]: c["props"].get("value") for c in config["components"]}
+        data = [components.get(i) for i in dependency["inputs"]]
+        httpx.post(f"{served}gradio_api/run/predict", json={"fn_index": dependency["id"], "data": data, "session_hash": "visitor"}, timeout=60)
+    assert {call[0] for call in worker.log} <= {"chat"}
+    assert sorted(p.name for p in workspace.runs.iterdir()) == ["broken", "first", "taste"]
+
+
+def test_an_owner_logs_in_on_a_page_and_out_again(served):
+    with httpx.Client(base_url=served, follow_redirects=False) as browser:
+        assert 'type="password"' in browser.get("/owner").text
+        wrong = browser.post("/owner", data={"password": "<b>guess"})
+        assert wrong.status_code == 403 and "not the password" in wrong.text and "<b>" not in wrong.text
+        assert browser.post("/owner", content=b"password=" + b"x" * 20_000).status_code == 413
+        assert browser.post("/gradio_api/upload", files={"files": ("a.jsonl", b"{}")}).status_code == 403
+        right = browser.post("/owner", data={"password": PASSWORD})
+        assert right.status_code == 303 and "httponly" in right.headers["set-cookie"].lower() and PASSWORD not in right.headers["set-cookie"]
+        assert s.IS_OWNER in browser.get("/owner").text
+        assert browser.post("/gradio_api/upload", files={"files": ("a.jsonl", b"{}")}).status_code == 200
+        browser.post("/owner", data={"leave": "1"})
+        assert 'type="password"' in browser.get("/owner").text
+
+
+def test_outside_of_a_request_there_is_none():
+    assert asking() is None
