@@ -29,7 +29,8 @@ class Files:
         with gr.Row(elem_classes="hub"):
             self.subset = gr.Textbox(label=s.SUBSET_LABEL, min_width=140, visible=False, elem_id="data-subset")
             self.split = gr.Textbox(label=s.SPLIT_LABEL, min_width=140, visible=False, elem_id="data-split")
-            self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub", elem_classes="owners")
+            self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub",
+                                   elem_classes="owners")
         self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="data-upload", elem_classes="owners")
         self.summary = gr.HTML("", elem_id="data-summary", container=True, padding=True, apply_default_css=False)
         self.rows = gr.HTML("", elem_id="data-rows", apply_default_css=False)

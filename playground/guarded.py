@@ -4,10 +4,10 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from playground import strings as s
-from playground.access import Access
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.config import UserError
@@ -86,10 +86,8 @@ def mind(worker, workspace: Workspace, now: float) -> None:
     begun = {entry.name: (workspace.runs / entry.name / "config.yaml").stat().st_mtime for entry in runs}
     for entry in runs:
         if entry.alive and now - begun[entry.name] > SECONDS:
-            try:
+            with suppress(UserError):  # it has just ended
                 worker.control(str(workspace.runs / entry.name), "stop")
-            except UserError:
-                pass  # it has just ended
     over = sorted((entry.name for entry in runs if not entry.alive), key=begun.get, reverse=True)
     for name in over[KEPT:]:
         shutil.rmtree(workspace.runs / name, ignore_errors=True)

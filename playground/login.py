@@ -26,7 +26,8 @@ class Login:
     @property
     def options(self) -> dict:
         """For `demo.launch(app_kwargs=...)`."""
-        return {"routes": [Route("/owner", self.owner, methods=["GET", "POST"])], "middleware": [Middleware(OwnersUpload, access=self.access)]}
+        return {"routes": [Route("/owner", self.owner, methods=["GET", "POST"])],
+                "middleware": [Middleware(OwnersUpload, access=self.access)]}
 
     async def owner(self, request: Request) -> Response:
         if request.method == "GET":
@@ -55,8 +56,9 @@ def form(inside: bool, trouble: str = "", status: int = 200) -> HTMLResponse:
              f'<label>{s.PASSWORD}<input type="password" name="password" autocomplete="current-password" autofocus required></label>'
              f'<button>{s.LOG_IN}</button>')
     wrong = f'<p role="alert">{escape(trouble)}</p>' if trouble else ""
-    page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{s.TITLE}</title>'
-            f'<style>{STYLE}</style><h1>{s.TITLE}</h1>{wrong}<form method="post">{field}</form><p><a href="./">{s.BACK_TO_PAGE}</a></p></html>')
+    page = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f'<title>{s.TITLE}</title><style>{STYLE}</style><h1>{s.TITLE}</h1>{wrong}<form method="post">{field}</form>'
+            f'<p><a href="./">{s.BACK_TO_PAGE}</a></p></html>')
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store", "X-Frame-Options": "DENY"})
 
 
