@@ -4,7 +4,8 @@
 
 Each run is a process of its own, `--jobs` at a time with `--threads` threads each (seconds mean something with one job and two threads).
 One line of JSON a run: the contract's report, and how the KL went. `--at 5 10 20 40` also measures within the run, whenever so
-many votes were in.
+many votes were in. `--turn 22` turns every preference into its opposite after 22 steps: half of the votes are given before, half from
+then on (`--turn 22 --set votes=80 steps=52`).
 """
 
 import argparse
@@ -21,15 +22,21 @@ from benchmarks.common import machine, say
 from benchmarks.preferences import COMMON, RARE
 
 
-def measure(given: dict, at: list[int]) -> dict:
+def measure(given: dict, at: list[int], turn: int) -> dict:
     """One run, in this process."""
     from rlhf_engine.config import from_dict
     from rlhf_engine.stages import make_trainer
 
     config = from_dict("teach", given)
     trainer, rows, along = make_trainer(config), [], {}
+    if turn:
+        hold_back(trainer.labeler, config.votes // 2, turn)
     for metrics in trainer:
         rows.append(metrics)
+        if metrics["step"] == turn:
+            first = trainer.report()
+            along["before"] = {name: round(first[name], 3) for name in ("win_rate", "kl", "seconds")}
+            turn_round(trainer)
         if at and metrics["reward/votes"] >= at[0]:
             votes = at.pop(0)
             found = trainer.report()
@@ -43,9 +50,22 @@ def measure(given: dict, at: list[int]) -> dict:
                    "along": along}
 
 
-def run(given: dict, at: list[int], threads: int) -> dict:
+def hold_back(labeler, votes: int, step: int) -> None:
+    """No more than so many votes until a step is over."""
+    wants = labeler.wants
+    labeler.wants = lambda config, asked, now: wants(config, asked, now) if asked < votes or now > step else 0
+
+
+def turn_round(trainer) -> None:
+    """From now on the labeler likes best what it liked least."""
+    score = trainer.labeler.score
+    trainer.labeler.score = lambda prompt, response: -score(prompt, response)
+    trainer.gold = [-scores for scores in trainer.gold]
+
+
+def run(given: dict, at: list[int], turn: int, threads: int) -> dict:
     """The same in a process of its own."""
-    task = [sys.executable, __file__, "--one", json.dumps({"given": given, "at": at})]
+    task = [sys.executable, __file__, "--one", json.dumps({"given": given, "at": at, "turn": turn})]
     done = subprocess.run(task, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.returncode}
 
@@ -58,6 +78,7 @@ def main() -> None:
     parser.add_argument("--data", default="bundled")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--at", nargs="+", type=int, default=[])
+    parser.add_argument("--turn", type=int, default=0, metavar="STEP")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -65,12 +86,12 @@ def main() -> None:
     if args.one:
         say(measure(**json.loads(args.one)))
         return
-    say({"machine": machine(), "set": args.set, "jobs": args.jobs, "threads": args.threads})
+    say({"machine": machine(), "set": args.set, "turn": args.turn, "jobs": args.jobs, "threads": args.threads})
     settings = dict(field.split("=", 1) for field in args.set) | {"model": args.model, "data": args.data}
 
     def work(labeler: str, seed: int) -> None:
         given = settings | {"labeler": f"{Path(__file__).resolve().parent}/preferences.py:{labeler}", "seed": seed}
-        say({"labeler": labeler, "seed": seed} | run(given, list(args.at), args.threads))
+        say({"labeler": labeler, "seed": seed} | run(given, list(args.at), args.turn, args.threads))
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda pair: work(*pair), [(labeler, seed) for seed in args.seeds for labeler in args.labelers]))

@@ -71,7 +71,13 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             line, who = views.live_line(next((e for e in entries if e.alive), None)), views.who(access)
             changes = {header: views.header(line, *who)} if changed(known, "header", [line, who]) else {}
             for page in pages:
-                changes |= page.refresh(values, entries, known)
+                told = dict(known)
+                try:
+                    changes |= page.refresh(values, entries, told)
+                    known = told
+                except (UserError, OSError):  # a run has gone since they were listed; the next look has another list
+                    if {entry.name for entry in entries} <= {entry.name for entry in workspace.entries()}:
+                        raise
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
         gr.on([demo.load, timer.tick, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers], look,

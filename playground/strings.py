@@ -78,6 +78,7 @@ EVENT = {
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
     "changed": "Step {step}: {name} is {new:.4g} from now on; it was {old:.4g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
+    "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
     "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",

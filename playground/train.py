@@ -7,6 +7,7 @@ from gradio.context import Context
 
 from playground import figures, views
 from playground import strings as s
+from playground.advice import current, present
 from playground.api import ask
 from playground.as_code import Codes, codes
 from playground.ballot import PERSON
@@ -206,7 +207,7 @@ class TrainPage:
                     self.peak: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
                     **{plot: figures.empty() for plot in self.plots}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
-        metrics, status = run.metrics(), run.status()
+        metrics, status, journal = run.metrics(), run.status(), run.journal()
         halted, paused = status["state"] in ("stopped", "failed"), status["state"] == "paused"
         enabled = {"pause": status["state"] == "running", "resume": halted or paused, "step": paused, "stop": entry.alive,
                    "discard": entry.alive}
@@ -214,9 +215,9 @@ class TrainPage:
         buttons[self.buttons["resume"]] = gr.update(interactive=enabled["resume"], value=s.RESUME_RUN if halted else s.RESUME)
         return {
             self.card: views.card(entry.name, config, status, metrics),
-            self.samples: views.samples(run.samples()), self.events: views.events(run.journal()),
+            self.samples: views.samples(run.samples()), self.events: views.events(journal),
             self.peak: measured(self.workspace, config, status),
-            **buttons, **dict(zip(self.plots, figures.figures(entry.name, config, metrics))),
+            **buttons, **dict(zip(self.plots, figures.figures(entry.name, current(config, present(journal)), metrics))),
         }
 
     def _show_code(self, entry: Entry | None, halted: bool) -> dict:

@@ -2,7 +2,8 @@
 
 A few dozen votes do not move an adapter to where it generalises. They do fit a linear function of what the base knows already about
 the words of a response (`soft_words`), if few of its weights are believed to matter. Fitting is four convex problems of milliseconds,
-from scratch after every vote, so there is no optimiser whose past could matter, and old votes weigh as much as new ones.
+from scratch after every vote, so there is no optimiser whose past could matter, and old votes weigh as much as new ones, until it is
+plain that they are not meant any more (`turning`).
 benchmarks/README.md has the comparison.
 """
 
@@ -21,6 +22,7 @@ from rlhf_engine.generate import nothing
 from rlhf_engine.likelihood import Scale, guess, log_likelihood
 from rlhf_engine.rollout import Rollout, as_sampled
 from rlhf_engine.soft_words import Row, SoftWords
+from rlhf_engine.turning import Turning
 
 PRIOR = 0.1
 """Precision of the Gaussian prior on a member's weights, for features of size 1 on the anchors."""
@@ -51,6 +53,9 @@ class LiveReward:
         self.anchors: list[Row] = []
         self.events: list[Event] = []
         """All feedback so far that says something, the oldest first."""
+        self.outdated: set[str] = set()
+        """Events that count no more, because those since contradict them."""
+        self.turning = Turning()
         self.read: dict[str, torch.Tensor] = {}
         """Features [K, D] of the responses of an event. The base is frozen, so they are read once."""
 
@@ -101,15 +106,26 @@ class LiveReward:
 
         The reward first guesses the new events (the prequential accuracy: the one honest number about it), then learns.
         """
-        guesses = [g for event in events if event.kind != "retract" and (g := self._guess(event)) is not None]
+        said = [event for event in events if event.kind != "retract"]
+        guesses = [g for event in said if (g := self._guess(event)) is not None]
         before = self._scores(self._anchored).mean(-1)
+        turned = self._turned(said)
         self.events = live([*self.events, *events])
         loss = self._fit()
         self._normalise()
         after = self._scores(self._anchored)
         return {"votes": len(self.events), "new": len(events), "guessed": sum(guesses), "guesses": len(guesses), "loss": loss,
                 "drift": (after.mean(-1) - before).square().mean().sqrt().item(), "spread": after.std(-1, correction=0).mean().item(),
-                "gain": self.gain.mean().item()}
+                "gain": self.gain.mean().item(), **({"outdated": len(self.outdated)} if turned else {})}
+
+    def _turned(self, events: list[Event]) -> bool:
+        """Whether new votes make it plain that people have changed their mind; older ones than these are outdated then."""
+        for event in events:
+            if self.turning.heard(event, self._event_features(event), self.weights.mean(0), self.scale):
+                self.outdated |= {old.id for old in self.events if old.id not in self.turning.votes}
+                self.turning = Turning()  # what is left of `events` is guessed by a reward that has learned this
+                return True
+        return False
 
     def _guess(self, event: Event) -> float | None:
         raw = self._event_features(event) @ self.weights.T
@@ -122,13 +138,13 @@ class LiveReward:
             self.weights, self.scale = torch.zeros_like(self.weights), Scale().requires_grad_(False)
             return 0.0
         self.weights, self.scale, loss = fit_sparse(groups, len(self.weights))
-        return loss / len(self.events)
+        return loss / len(self._counted())
 
     def _groups(self) -> list[tuple]:
         """(kind, value, features [K, N, D], shares [N, members]) of events that say the same, their responses in the order of their ranks:
         a thousand votes are a few products."""
         alike: dict[tuple, list[tuple]] = {}
-        for event in self.events:
+        for event in self._counted():
             ranks, value, features = event.ranks, event.value, self._event_features(event)
             if len(set(ranks)) > 1:
                 features = features[sorted(range(len(ranks)), key=lambda i: ranks[i])]
@@ -137,6 +153,9 @@ class LiveReward:
             alike.setdefault(key, []).append((features, self._shares(event)))
         return [(kind, value, torch.stack([f for f, _ in rows], dim=1), torch.stack([s for _, s in rows]))
                 for (kind, value, _), rows in alike.items()]
+
+    def _counted(self) -> list[Event]:
+        return [event for event in self.events if event.id not in self.outdated]
 
     def _shares(self, event: Event) -> torch.Tensor:
         """[members]: Exponential(1) draws that hang on the event alone."""
@@ -147,7 +166,7 @@ class LiveReward:
         """Fit each member's gain and shift on the anchors: mean 0, and a standard deviation that grows to 1 with the votes, so that
         the noise of the first few is not blown up."""
         raw = self._anchored @ self.weights.T
-        trust = min(1.0, len(self.events) / self.config.votes_trusted)
+        trust = min(1.0, len(self._counted()) / self.config.votes_trusted)
         self.gain = trust / raw.std(0, correction=0).clamp(min=SMALLEST)
         self.shift = -self.gain * raw.mean(0)
 
@@ -169,7 +188,8 @@ class LiveReward:
     def state_dict(self) -> dict:
         return {"weights": self.weights, "gain": self.gain, "shift": self.shift, "words": self.words.state_dict(),
                 "anchored": self._anchored, "anchors": self.anchors, "scale": self.scale.state_dict(),
-                "events": [dataclasses.asdict(event) for event in self.events]}
+                "events": [dataclasses.asdict(event) for event in self.events], "outdated": sorted(self.outdated),
+                "turning": self.turning.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("weights", "gain", "shift"):
@@ -178,6 +198,8 @@ class LiveReward:
         self._anchored, self.anchors = state["anchored"], [tuple(row) for row in state["anchors"]]
         self.scale.load_state_dict(state["scale"])
         self.events = [Event.from_dict(row) for row in state["events"]]
+        self.outdated = set(state["outdated"])
+        self.turning.load_state_dict(state["turning"])
         self.read.clear()
 
 

@@ -90,7 +90,11 @@ class PPO(Trainer):
             self.missing_end = "replace" if ended > 0.5 else "none"
         _, scores = self.scores_of(rollout)
         if config.normalise_reward:
-            self.gain, self.bias = rl_math.gain_and_bias(scores)
+            try:
+                self.gain, self.bias = rl_math.gain_and_bias(scores)
+            except ValueError as error:
+                raise UserError(f"the reward cannot be normalised: {error}; give one that tells responses of the starting policy apart, "
+                                "or --normalise-reward false") from None
         self.events.append({"event": "reference", "step": self.step, "samples": len(rollout), "ended": ended,
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
                             "score_std": scores.std(correction=0).item(), "gain": self.gain, "bias": self.bias,

@@ -171,6 +171,8 @@ class Teach(Trainer):
         likes, dislikes = self.reward.favourites()
         self.events.append({"event": "reward", "step": max(self.step, 1), "consumed": [event.id for event in events], **found,
                             "likes": likes, "dislikes": dislikes})
+        if "outdated" in found:
+            self.events.append({"event": "turned", "step": max(self.step, 1), "outdated": found["outdated"]})
         self.learned |= {f"reward/{name}": found[name] for name in ("loss", "drift", "spread")}
         if found["guesses"]:
             self.learned["reward/guessed"] = found["guessed"] / found["guesses"]

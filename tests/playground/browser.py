@@ -1,16 +1,16 @@
 """A real browser for the page's tests."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmarks.browser import CHROMIUM, browser_of, go
 from playground.app import APPEARANCE, build
 from playground.theme import Playground
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+__all__ = ["PATIENCE", "browsing", "go", "needs_browser", "serving"]
 PATIENCE = 60_000
 """Milliseconds: a test machine may have two busy cores."""
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
@@ -23,7 +23,7 @@ def browsing(url: str) -> Iterator[Callable[..., Page]]:
     trouble: list[str] = []
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        browser = browser_of(playwright)
 
         def open_page(width: int = 1280, query: str = "", dark: bool = False) -> Page:
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
@@ -37,7 +37,7 @@ def browsing(url: str) -> Iterator[Callable[..., Page]]:
 
         yield open_page
         browser.close()
-    assert not trouble
+    assert not trouble, trouble
 
 
 @contextmanager
@@ -49,15 +49,3 @@ def serving(home, worker) -> Iterator[str]:
         yield url
     finally:
         demo.close(verbose=False)
-
-
-def go(page: Page, tab: str) -> Page:
-    """Open a tab of the page; on a narrow screen the last ones are in a menu."""
-    page.get_by_role("tab").first.wait_for()
-    button = page.get_by_role("tab", name=tab, exact=True)
-    if button.count():
-        button.click()
-    else:
-        page.get_by_label("More tabs").click()
-        page.locator(".overflow-dropdown button", has_text=tab).click()
-    return page

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from rlhf_engine.config import PPOConfig
+from rlhf_engine.feedback import Store
 from rlhf_engine.runs import Run
 from rlhf_engine.worker import Worker
 from tests.conftest import sentences
@@ -33,6 +34,7 @@ def home(tmp_path_factory, tiny_llama) -> Path:
     (home / "uploads").mkdir()
     rows = [{"prompt": t[:20], "completion": t[20:]} for t in sentences(24, seed=7)]
     (home / "uploads" / "demos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (home / "uploads" / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
     evil = write_run(home, "evil", PPOConfig(), state="failed", error=EVIL, advice=EVIL)
     evil.add_samples([{"step": 3, "prompt": EVIL, "response": EVIL, "score": 1.0, "kl": 2.0, "ended": True}])
     evil.note("warning", step=3, text=EVIL)
@@ -240,3 +242,39 @@ def test_discard_asks_first_and_removes_the_run(training, home):
     training.click("#discard-yes")
     wait_until(training, lambda: not live_run(home).exists())
     expect(training.locator("#run-card")).to_contain_text("evil")
+
+
+def test_the_whole_story(training, open_page, home):
+    """From the first load to votes that change the reward, a policy that follows, and a chat with what came of it."""
+    page = open_page()
+    go(page, "Train")
+    page.locator("#stage").get_by_text("4 · Teach").click()
+    expect(page.locator("#teach-labeler")).to_be_visible()
+    expect(page.locator("#sft-data")).to_be_hidden()
+    page.get_by_role("button", name="All settings").locator("visible=true").click()
+    settings = {"model": "models/tiny", "data": "uploads/prompts.jsonl", "labeler": "person", "output": "taught", "votes": 6, "votes-first": 4,
+                "patience": 1, "steps": 3, "batch-size": 8, "max-tokens": 64, "max-new-tokens": 12, "reference-samples": 16, "candidates": 4,
+                "choices": 2}
+    for field, value in settings.items():
+        fill(page, f"teach-{field}", value)
+    page.click("#start")
+    run = Run(home / "runs" / "taught")
+    go(page, "Teach")
+    expect(page.locator("#vote-1")).to_be_visible()
+    expect(page.locator("#vote-effect")).to_contain_text("What the votes do")
+    votes = Store(home / "feedback.sqlite")
+
+    def press(key: str) -> bool:
+        """A key that comes too early for the next question is the same vote once more."""
+        page.keyboard.press(key)
+        return len(votes.events(run=run.id)) == 6
+    wait_until(page, lambda: press("1") or press("2"))
+    wait_until(page, lambda: run.status()["state"] == "done")
+    voted = {event.id for event in votes.events(run=run.id)}
+    learned = [row for row in run.journal() if row["event"] == "reward"]
+    assert {name for row in learned for name in row["consumed"]} == voted and learned[0]["drift"] > 0
+    expect(page.locator("#vote-effect")).not_to_contain_text("What the votes do")
+    expect(page.locator("#fixed")).to_contain_text("step 3")
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3] and run.metrics()[-1]["objective/kl"] != 0
+    wait_until(page, lambda: page.evaluate("document.querySelector('#vote-plot-1 .live-plot').data?.[0]?.x.length") == 3)
+    page.close()

@@ -1,6 +1,7 @@
 """The page without a browser: what is sent when, what the endpoints answer, and what is never imported."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from gradio_client import Client
 from playground import strings
 from playground.app import build
 from playground.conversation import inert, paced, plain, together
+from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 from tests.playground.conftest import EVIL
 
@@ -53,6 +55,27 @@ def test_a_picked_run_that_is_gone_gives_way_to_the_newest(workspace, worker):
     look, parts, event = look_of(build(workspace.home, worker=worker))
     sent = look({component: component.value for component in event.inputs} | {parts["run"]: "removed"})
     assert sent[parts["run"]]["value"] == "" and "broken" in sent[parts["run-card"]]
+
+
+def test_a_run_that_goes_while_it_is_looked_at_gives_way_at_the_next_look(workspace, worker, monkeypatch):
+    look, parts, event = look_of(build(workspace.home, worker=worker))
+    values, entries = {component: component.value for component in event.inputs}, workspace.entries()
+    shutil.rmtree(workspace.runs / "broken")
+    with monkeypatch.context() as before:
+        lists = [entries]
+        before.setattr(Workspace, "entries", lambda self, now=Workspace.entries: lists.pop() if lists else now(self))
+        sent = look(values)
+    assert parts["run-card"] not in sent
+    assert "taste" in look(values | {parts["State"]: sent[parts["State"]]})[parts["run-card"]]
+
+
+def test_the_target_in_a_plot_is_the_one_in_force(workspace, worker):
+    run = workspace.run("broken")
+    run.note("changed", step=2, name="kl_target", old=6.0, new=4.5)
+    look, parts, event = look_of(build(workspace.home, worker=worker))
+    sent = look({component: component.value for component in event.inputs})
+    levels = [line["y"] for number in range(1, 5) for line in sent[parts[f"plot-{number}"]]["data"] if line.get("name") == strings.TARGET]
+    assert levels == [[4.5, 4.5]]
 
 
 @pytest.fixture

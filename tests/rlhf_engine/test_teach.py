@@ -1,5 +1,6 @@
 """The live loop: votes go in, the reward learns them, PPO follows; and it can be stopped and resumed without a difference."""
 
+import dataclasses
 import json
 import math
 import random
@@ -18,6 +19,7 @@ from rlhf_engine.rollout import as_sampled
 from rlhf_engine.runs import Run
 from rlhf_engine.stages import make_trainer
 from rlhf_engine.teach import Teach, is_tie
+from rlhf_engine.training import load_state, save_state
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
 from tests.rlhf_engine.test_sft import without_time
@@ -232,6 +234,44 @@ def test_every_kind_of_feedback_teaches_the_reward(tiny_llama, kind):
     assert good > bad
     again = reward.learn(events_of(kind, 12, seed=1))  # guessed before they are learned
     assert kind == "score" or again["guessed"] / again["guesses"] > 0.75
+
+
+def turned_round(events: list[Event]) -> list[Event]:
+    return [dataclasses.replace(event, id=f"{event.id} no", value={"left": "right", "right": "left"}.get(event.value, event.value)) for event in events]
+
+
+def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
+    """The opposite of what they said is learned within a few votes, and what they said before counts no more."""
+    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    prompt = backbone.tokenizer(PROMPTS[0])["input_ids"]
+    rows = [(prompt, backbone.tokenizer(text)["input_ids"]) for text in ("a a e e i i o o u u a a", "b b c c d d f f g g b b")]
+    reward.set_anchors(anchors(backbone))
+    first = events_of("comparison", 30)
+    for i in range(0, 30, 2):
+        assert "outdated" not in reward.learn(first[i:i + 2])
+    good, bad = reward.score(rows).mean(-1)
+    assert good > bad
+    second, found = turned_round(events_of("comparison", 30, seed=1)), {}
+    for count in range(2, 31, 2):
+        if "outdated" in (found := reward.learn(second[count - 2:count])):
+            break
+    assert found["outdated"] >= 25 and count <= 16 and found["votes"] == 30 + count
+    save_state(tmp_path, {"reward": reward.state_dict()})
+    again = LiveReward(backbone, TeachConfig(**SMALL))
+    again.load_state_dict(load_state(tmp_path)["reward"])
+    for each in (reward, again):
+        for i in range(count, 30, 2):
+            each.learn(second[i:i + 2])
+    good, bad = reward.score(rows).mean(-1)
+    assert good < bad and torch.equal(again.score(rows), reward.score(rows))
+
+
+def test_a_few_votes_at_random_change_nobodys_mind(tiny_llama):
+    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward.set_anchors(anchors(backbone))
+    events = events_of("comparison", 60)
+    noisy = [turned_round([event])[0] if i % 5 == 0 else event for i, event in enumerate(events)]
+    assert not any("outdated" in reward.learn(noisy[i:i + 2]) for i in range(0, 60, 2))
 
 
 def test_members_weigh_the_votes_each_in_its_way(tiny_llama):

@@ -1,0 +1,56 @@
+"""A real browser on the real app, for whoever measures it, tests it or takes its picture. Needs Python's playwright and a Chromium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, Playwright
+
+from rlhf_engine.worker import Worker
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def browser_of(playwright: Playwright):
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def go(page: Page, tab: str) -> Page:
+    """Open a tab of the page; on a narrow screen the last ones are in a menu."""
+    page.get_by_role("tab").first.wait_for()
+    button = page.get_by_role("tab", name=tab, exact=True)
+    if button.count():
+        button.click()
+    else:
+        page.get_by_label("More tabs").click()
+        page.locator(".overflow-dropdown button", has_text=tab).click()
+    return page
+
+
+@contextmanager
+def app() -> Iterator[tuple[str, Path]]:
+    """(address, workspace) of `python app.py` over a workspace of its own, which is gone afterwards, as is its worker."""
+    home, port = Path(tempfile.mkdtemp()), free_port()
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=root, stdout=subprocess.PIPE, text=True,
+                               env=os.environ | {"PLAYGROUND_HOME": str(home), "GRADIO_SERVER_PORT": str(port)})
+    try:
+        process.stdout.readline()
+        yield f"http://127.0.0.1:{port}", home
+    finally:
+        process.terminate()
+        process.wait(30)
+        Worker(home).shutdown()
+        shutil.rmtree(home, ignore_errors=True)
