@@ -17,6 +17,7 @@ from playground.ballot import Ballot
 from playground.chat import ChatPage
 from playground.common import changed
 from playground.data_page import DataPage
+from playground.keeper import Keeper, keep
 from playground.login import Login
 from playground.models_page import ModelsPage
 from playground.runs_page import RunsPage
@@ -107,15 +108,21 @@ def launch(home: str | Path | None = None, **options) -> None:
     if not access.has_owner:
         print(s.NO_OWNER, flush=True)
     threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
-    ended = threading.Event()
+    ended, helpers = threading.Event(), []
     if access.open:
-        threading.Thread(target=guarded.watch, args=(worker, Workspace(home), ended), daemon=True).start()
+        helpers.append(threading.Thread(target=guarded.watch, args=(worker, Workspace(home), ended), daemon=True))
+    if kept := os.environ.get("PLAYGROUND_SYNC"):
+        helpers.append(threading.Thread(target=keep, args=(Keeper(Workspace(home), kept), ended), daemon=True))
+    for thread in helpers:
+        thread.start()
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
         pass
     ended.set()
+    for thread in helpers:
+        thread.join(30)
     leave(worker, Workspace(home))
     demo.close(verbose=False)
 

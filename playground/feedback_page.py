@@ -10,10 +10,12 @@ from playground.ballot import voter_of
 from playground.common import complain, told
 from playground.data_preview import LOCAL
 from playground.form import Choice
+from playground.keeper import STATUS
 from playground.ledger import GONE, NO_RUN, Ledger, Wanted
 from playground.pager import Pager, slice_of, within
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
+from rlhf_engine.runs import read_json
 
 OFFERED = 50
 """Voters in the filter, the most active ones; any other can be typed in."""
@@ -25,6 +27,7 @@ class Feedback:
     def __init__(self, workspace: Workspace, voter: gr.BrowserState, notice: gr.HTML, tab: gr.Tab):
         self.workspace, self.voter, self.notice, self.ledger = workspace, voter, notice, Ledger(workspace)
         gr.Markdown(s.FEEDBACK_ABOUT, container=False)
+        self.kept = gr.HTML("", elem_id="feedback-kept", apply_default_css=False, visible=False)
         self.sums = gr.HTML("", elem_id="feedback-sums", container=True, padding=True, apply_default_css=False,
                             visible=False)
         with gr.Row(elem_classes="fields fit"):
@@ -73,7 +76,7 @@ class Feedback:
     @property
     def outputs(self) -> list:
         """The mark of what is shown stands beside it, so that it is what the browser has."""
-        return [self.opened, self.shown, self.run, self.by, self.sums, self.votes, *self.pager.parts]
+        return [self.opened, self.shown, self.run, self.by, self.kept, self.sums, self.votes, *self.pager.parts]
 
     # -- what is shown -----------------------------------------------------------------------------------------------
 
@@ -96,7 +99,8 @@ class Feedback:
         events = self.ledger.chosen(book, wanted)
         (mark, sums), (all_mark, all_sums) = self.ledger.sums(book, wanted), self.ledger.sums(book, Wanted(voter=self._only(values)))
         page, changes = within(page, len(events)), {}
-        marks = {"votes": (book.mark, wanted, page), "sums": (mark, wanted), "choices": all_mark, "page": page}
+        kept = read_json(self.workspace.home / STATUS) if self.workspace.access.owner() else None
+        marks = {"votes": (book.mark, wanted, page), "sums": (mark, wanted), "choices": all_mark, "page": page, "kept": kept}
         if shown == marks:
             return {}
         names = self._names()
@@ -107,6 +111,9 @@ class Feedback:
         if marks["sums"] != shown.get("sums"):
             html = feedback_view.sums(sums)
             changes[self.sums] = gr.update(value=html, visible=bool(html))
+        if kept != shown.get("kept"):
+            html = feedback_view.kept(kept) if kept else ""
+            changes[self.kept] = gr.update(value=html, visible=bool(html))
         if marks["choices"] != shown.get("choices"):
             runs = [(feedback_view.run_name(run, names), run or NO_RUN) for run, _ in all_sums.runs.most_common()]
             voters = [(feedback_view.short(voter.name), voter.name) for voter in all_sums.voters[:OFFERED] if voter.name]

@@ -8,7 +8,7 @@ import gradio as gr
 from playground import strings as s
 from playground.data_view import clipped
 from playground.ledger import Sums, Voter
-from playground.views import conversation, text
+from playground.views import conversation, notice, text
 from rlhf_engine.events import Event
 
 LISTED = 10
@@ -184,3 +184,12 @@ def short(voter: str) -> str:
 
 def moment(seconds: float) -> str:
     return datetime.fromtimestamp(min(seconds, 4e9), UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def kept(status: dict) -> str:
+    """What became of the votes that are kept on the Hub (`keeper.Keeper`)."""
+    if status["trouble"]:
+        return notice(status["trouble"])
+    when = datetime.fromtimestamp(status["saved"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    said = s.SYNC_KEPT if status["saved"] else s.SYNC_WAITING
+    return f'<p class="kept" role="status">{text(said.format(repo=status["repo"], events=status["events"], when=when))}</p>'

@@ -530,6 +530,12 @@ LOAD_LOADING = "Loading {model} into memory."
 LOADED = "{model} is loaded ({dtype}, on {device})."
 CHOOSE_A_MODEL = "Choose a model, or type a Hub id, first."
 
+# votes on the Hub
+SYNC_UNREAD = "{repo}: cannot be read ({error}); check name and network, and set HF_TOKEN"
+SYNC_UNSAVED = "{repo}: the last commit failed ({error}); it is tried again in five minutes"
+SYNC_KEPT = "Kept in the data set {repo} on the Hub: {events} events, last saved {when}."
+SYNC_WAITING = "To be kept in the data set {repo} on the Hub: {events} events, with the next commit."
+
 # who may do what
 OWNERS_ONLY = "Only the owner of this page may do that. Visitors watch, vote and chat."
 OWNERS_ONLY_LOGIN = "Only the owner of this page may do that; log in at the top of the page if it is yours."
