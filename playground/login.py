@@ -15,7 +15,7 @@ from rlhf_engine.config import UserError
 LONGEST = 10_000
 """Bytes of a form that are read."""
 DAYS = 30 * 24 * 3600
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:12vh auto;padding:0 1rem;color-scheme:light dark}
+STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:12vh auto;padding:0 1rem}
 input,button{font:inherit;padding:.5rem .7rem;margin:.4rem 0;width:100%;box-sizing:border-box}[role=alert]{color:#D55E00}"""
 
 

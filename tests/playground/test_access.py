@@ -8,6 +8,7 @@ import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client
+from playwright.sync_api import expect
 from starlette.requests import Request
 
 from playground import access as access_module
@@ -22,6 +23,7 @@ from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig, UserError
 from rlhf_engine.events import Event
 from rlhf_engine.feedback import Store
+from tests.playground.browser import browsing, go, needs_browser
 from tests.playground.conftest import write_run
 
 PASSWORD = "correct horse"
@@ -273,6 +275,23 @@ def test_an_owner_logs_in_on_a_page_and_out_again(served):
         assert browser.post("/gradio_api/upload", files={"files": ("a.jsonl", b"{}")}).status_code == 200
         browser.post("/owner", data={"leave": "1"})
         assert 'type="password"' in browser.get("/owner").text
+
+
+@needs_browser
+def test_a_visitor_is_offered_what_they_may_do_and_an_owner_everything(served):
+    with browsing(served) as open_page:
+        page = open_page(width=390)
+        expect(page.locator("#header .who")).to_contain_text("You are a visitor")
+        expect(page.locator("#begin-person")).to_be_hidden()
+        expect(go(page, "Train").locator("#run-card")).to_be_visible()
+        expect(page.locator("#start")).to_be_hidden()
+        page.get_by_role("link", name="I am the owner").click()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_selector("#header .live")
+        expect(page.locator("#header .who")).to_contain_text("You are the owner")
+        expect(page.locator("#begin-person")).to_be_visible()
+        expect(go(page, "Train").locator("#start")).to_be_visible()
 
 
 def test_outside_of_a_request_there_is_none():
