@@ -110,25 +110,29 @@ def person(url: str, home: Path, playwright) -> dict:
     return max(looks, key=lambda look: len(look["data"]))
 
 
-async def visit(url: str, body: dict, visitors: int, seconds: float, every: float) -> None:
-    """So many visitors who look at the page; each keeps what it was sent, as a browser does."""
+async def visit(url: str, body: dict, visitors: int, seconds: float) -> None:
+    """So many visitors who do what a browser does: ask for news, look where there are some, and come back when they are told to."""
     import httpx
 
-    async def one(number: int, client: httpx.AsyncClient, took: list[float]) -> None:
-        mine = json.loads(json.dumps(body)) | {"session_hash": f"visitor{number}"}
-        await asyncio.sleep(every * number / visitors)
-        until = time.monotonic() + seconds
+    async def one(number: int, client: httpx.AsyncClient) -> None:
+        mine, seen = json.loads(json.dumps(body)) | {"session_hash": f"visitor{number}"}, ""
+        await asyncio.sleep(number / visitors)
         while time.monotonic() < until:
             start = time.perf_counter()
-            answer = await client.post(f"{url}/gradio_api/run/predict", json=mine)
-            answer.raise_for_status()
-            took.append(time.perf_counter() - start)
-            await asyncio.sleep(max(0.0, every - took[-1]))
+            news = (await client.get(f"{url}/mark", params={"tab": f"visitor{number}"})).raise_for_status().json()
+            asked.append(time.perf_counter() - start)
+            if news["mark"] != seen:
+                (await client.post(f"{url}/gradio_api/run/predict", json=mine)).raise_for_status()
+                looked.append(time.perf_counter() - start)
+                seen = news["mark"]
+            waits.append(news["after"])
+            await asyncio.sleep(news["after"])
 
-    took: list[float] = []
+    asked, looked, waits, until = [], [], [], time.monotonic() + seconds
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=visitors)) as client:
-        await asyncio.gather(*(one(number, client, took) for number in range(visitors)))
-    say({"looks of the visitors": spread(took), "their own processor seconds": round(time.process_time(), 1)})
+        await asyncio.gather(*(one(number, client) for number in range(visitors)))
+    say({"visitors ask": spread(asked), "and look": spread(looked), "every so many seconds": round(statistics.median(waits), 1),
+         "their own processor seconds": round(time.process_time(), 1), "in seconds": seconds})
 
 
 def main() -> None:
@@ -156,9 +160,9 @@ def main() -> None:
         alone, visited = [], []
         for _ in range(args.rounds):
             alone.append(step_seconds(home, args.seconds))
-            told = json.dumps({"url": url, "body": body, "visitors": args.visitors, "seconds": args.seconds + 5, "every": 1.0})
+            told = json.dumps({"url": url, "body": body, "visitors": args.visitors, "seconds": args.seconds + 15})
             crowd = subprocess.Popen([sys.executable, __file__, "--visit", told])
-            time.sleep(3)
+            time.sleep(10)  # the first looks, of all at once
             visited.append(step_seconds(home, args.seconds))
             crowd.wait()
         say({"a PPO step alone": [round(1000 * each) for each in alone],

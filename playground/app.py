@@ -20,6 +20,7 @@ from playground.data_page import DataPage
 from playground.keeper import Keeper, keep
 from playground.login import Login
 from playground.models_page import ModelsPage
+from playground.pace import POLL, Pace
 from playground.runs_page import RunsPage
 from playground.teach import TeachPage
 from playground.theme import CSS, Playground
@@ -28,14 +29,12 @@ from playground.workspace import Workspace
 from rlhf_engine.config import UserError
 from rlhf_engine.worker import Worker
 
-APPEARANCE = {"css_paths": CSS, "run_history": False, "ssr_mode": False, "footer_links": ["api", "settings", "gradio"]}
-
 
 def build(home: str | Path | None = None, *, worker=None, access: Access | None = None) -> gr.Blocks:
     """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace). The run is the worker's; the page only looks.
 
-    Without `access` whoever reaches the page is its owner: whoever serves it to others passes one, and `Login(access).options` to
-    `launch(app_kwargs=...)`.
+    `demo.launch(**options(demo))` serves it. Without `access` whoever reaches the page is its owner: whoever serves it to others passes
+    one.
     """
     workspace = Workspace(home or default_home(), access)
     access = workspace.access
@@ -61,9 +60,8 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
                 models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
         pages = (teach, train, chat, runs, data, models)
-        seen, timer = gr.State({}), gr.Timer(2.5 if os.environ.get("SPACE_ID") else 1.0)
-
-        demo.seen = threading.Event()
+        seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
+        demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 
         def look(values: dict) -> dict:
             """One look at the workspace for the whole page; what has not changed since the last is not sent again."""
@@ -81,29 +79,36 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
                         raise
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
-        gr.on([demo.load, timer.tick, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers], look,
+        gr.on([demo.load, again.click, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers], demo.pace.timed(look),
               {seen, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
-              trigger_mode="once", api_visibility="private")
+              trigger_mode="always_last", api_visibility="private")
         demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
     return demo
+
+
+def options(demo: gr.Blocks) -> dict:
+    """For `demo.launch`: how the page of `build` looks, and what its server does besides."""
+    login = Login(demo.access)
+    return {"theme": Playground(), "css_paths": CSS, "js": POLL, "run_history": False, "ssr_mode": False,
+            "footer_links": ["api", "settings", "gradio"],
+            "app_kwargs": {"routes": [*login.routes, demo.pace.route], "middleware": login.middleware}}
 
 
 def default_home() -> Path:
     return Path(os.environ.get("PLAYGROUND_HOME") or "workspace")
 
 
-def launch(home: str | Path | None = None, **options) -> None:
+def launch(home: str | Path | None = None, **given) -> None:
     """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     home = Path(home or default_home())
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
-    access = Access.from_environment(host, shared=bool(options.get("share")))
+    access = Access.from_environment(host, shared=bool(given.get("share")))
     demo = build(home, worker=worker, access=access)
     signal.signal(signal.SIGTERM, stop)  # not by way of SIGINT, which a shell ignores for what it starts in the background
-    _, url, _ = demo.launch(theme=Playground(), server_name=host, quiet=True, prevent_thread_lock=True, app_kwargs=Login(access).options,
-                            **APPEARANCE, **options)
+    _, url, _ = demo.launch(server_name=host, quiet=True, prevent_thread_lock=True, **options(demo), **given)
     print(s.READY.format(url=url.rstrip("/")), flush=True)
     if not access.has_owner:
         print(s.NO_OWNER, flush=True)

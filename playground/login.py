@@ -24,10 +24,12 @@ class Login:
         self.access = access
 
     @property
-    def options(self) -> dict:
-        """For `demo.launch(app_kwargs=...)`."""
-        return {"routes": [Route("/owner", self.owner, methods=["GET", "POST"])],
-                "middleware": [Middleware(OwnersUpload, access=self.access)]}
+    def routes(self) -> list[Route]:
+        return [Route("/owner", self.owner, methods=["GET", "POST"])]
+
+    @property
+    def middleware(self) -> list[Middleware]:
+        return [Middleware(OwnersUpload, access=self.access)]
 
     async def owner(self, request: Request) -> Response:
         if request.method == "GET":

@@ -7,8 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.browser import CHROMIUM, browser_of, go
-from playground.app import APPEARANCE, build
-from playground.theme import Playground
+from playground.app import build, options
 
 __all__ = ["PATIENCE", "browsing", "go", "needs_browser", "serving"]
 PATIENCE = 60_000
@@ -44,7 +43,7 @@ def browsing(url: str) -> Iterator[Callable[..., Page]]:
 def serving(home, worker) -> Iterator[str]:
     """The address of the page over a workspace, served from this process."""
     demo = build(home, worker=worker)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", theme=Playground(), **APPEARANCE)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options(demo))
     try:
         yield url
     finally:

@@ -15,10 +15,9 @@ from playground import access as access_module
 from playground import guarded
 from playground import strings as s
 from playground.access import COOKIE, HEADER, LIMITS, Access, asking
-from playground.app import APPEARANCE, build
+from playground.app import build, options
 from playground.guarded import Guarded, mind
 from playground.ledger import Ledger
-from playground.login import Login
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig, UserError
 from rlhf_engine.events import Event
@@ -146,9 +145,9 @@ def test_a_visitor_trains_and_loads_nothing(shut, worker, workspace):
             forbidden()
     assert worker.log == []
     assert list(shut.chat(["none"], [{"role": "user", "content": "hi"}]))
-    for options in ({"max_new_tokens": 5000}, {}):
+    for count, given in ((1, {"max_new_tokens": 5000}), (5, {})):
         with pytest.raises(UserError, match="at most 4 checkpoints"):
-            list(shut.chat(["none"] * (1 if options else 5), [{"role": "user", "content": "hi"}], **options))
+            list(shut.chat(["none"] * count, [{"role": "user", "content": "hi"}], **given))
 
 
 def test_a_visitors_names_mean_what_is_bundled_or_in_use(workspace, as_visitor):
@@ -232,7 +231,7 @@ def test_the_watch_ends_with_the_page(workspace, worker):
 def served(workspace, worker):
     access = Access(alone=False, password=PASSWORD)
     demo = build(workspace.home, worker=worker, access=access)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", app_kwargs=Login(access).options, **APPEARANCE)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options(demo))
     yield url
     demo.close(verbose=False)
 
