@@ -253,7 +253,7 @@ def test_the_whole_story(training, open_page, home):
     expect(page.locator("#sft-data")).to_be_hidden()
     page.get_by_role("button", name="All settings").locator("visible=true").click()
     settings = {"model": "models/tiny", "data": "uploads/prompts.jsonl", "labeler": "person", "output": "taught", "votes": 6, "votes-first": 4,
-                "patience": 1, "steps": 3, "batch-size": 8, "max-tokens": 64, "max-new-tokens": 12, "reference-samples": 16, "candidates": 4,
+                "patience": 2, "steps": 12, "batch-size": 8, "max-tokens": 64, "max-new-tokens": 12, "reference-samples": 16, "candidates": 4,
                 "choices": 2}
     for field, value in settings.items():
         fill(page, f"teach-{field}", value)
@@ -274,7 +274,7 @@ def test_the_whole_story(training, open_page, home):
     learned = [row for row in run.journal() if row["event"] == "reward"]
     assert {name for row in learned for name in row["consumed"]} == voted and learned[0]["drift"] > 0
     expect(page.locator("#vote-effect")).not_to_contain_text("What the votes do")
-    expect(page.locator("#fixed")).to_contain_text("step 3")
-    assert [row["step"] for row in run.metrics()] == [1, 2, 3] and run.metrics()[-1]["objective/kl"] != 0
-    wait_until(page, lambda: page.evaluate("document.querySelector('#vote-plot-1 .live-plot').data?.[0]?.x.length") == 3)
+    expect(page.locator("#fixed")).to_contain_text("step 12")
+    assert [row["step"] for row in run.metrics()] == list(range(1, 13)) and run.metrics()[-1]["objective/kl"] != 0
+    wait_until(page, lambda: page.evaluate("document.querySelector('#vote-plot-1 .live-plot').data?.[0]?.x.length") == 12)
     page.close()
