@@ -44,7 +44,7 @@ def measure(given: dict, at: list[int], turn: int) -> dict:
     found = trainer.report()
     kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items() if name != "notes"}
     guesses = [row["reward/guessed"] for row in rows if "reward/guessed" in row]
-    return kept | {"steps": len(rows), "kls": [round(row["objective/kl"], 1) for row in rows],
+    return kept | {"steps": len(rows), "outdated": len(trainer.reward.outdated), "kls": [round(row["objective/kl"], 1) for row in rows],
                    "scores": [round(row["objective/scores"], 1) for row in rows],
                    "coefs": [round(row["objective/kl_coef"], 2) for row in rows], "guessed": round(sum(guesses) / max(len(guesses), 1), 3),
                    "along": along}

@@ -33,7 +33,10 @@ class Limit(NamedTuple):
 
 
 LIMITS = {"vote": Limit(40, 400, 800), "chat": Limit(10, 60, 120), "start": Limit(2, 4, 8), "login": Limit(10, 10, 60)}
-"""A class behind one address votes as fast as it reads; a program that floods the page does not get through."""
+"""A class behind one address votes as fast as it reads; a program that floods the page does not get through. Of logins, only those with a
+wrong password count."""
+LONGEST = 8_000
+"""Characters of what a visitor writes at once: a question with all that was said before, or an own answer."""
 
 
 class Access:
@@ -68,7 +71,7 @@ class Access:
         """Of a Gradio or Starlette request, or None."""
         if self.everyone or request is None:
             return self.everyone
-        if self.password and (token_of(request) in self._tokens or self._knows(header(request, HEADER))):
+        if self.password and (token_of(request) in self._tokens or self._tried(header(request, HEADER), address_of(request))):
             return True
         return bool(self.space_owner) and self.space_owner in names_of(request)
 
@@ -78,9 +81,11 @@ class Access:
             raise UserError(s.OWNERS_ONLY_LOGIN if self.password else s.OWNERS_ONLY)
 
     def log_in(self, password: str, address: str) -> str:
-        """A token for the cookie of who knows the password. Raises UserError for who does not, or tries too often."""
-        self._count("login", (("address", address), ("all", "")))
-        if not self._knows(password):
+        """A token for the cookie of who knows the password. Raises UserError for who does not, or has tried too often."""
+        tries = (("address", address), ("all", ""))
+        self._count("login", tries, only_look=True)
+        if not secrets.compare_digest(password.encode(), self.password.encode()) or not self.password:
+            self._count("login", tries)
             raise UserError(s.WRONG_PASSWORD)
         token = secrets.token_urlsafe(32)
         self._tokens.add(token)
@@ -89,32 +94,43 @@ class Access:
     def log_out(self, token: str) -> None:
         self._tokens.discard(token)
 
-    def _knows(self, password: str) -> bool:
-        return bool(self.password) and secrets.compare_digest(password.encode(), self.password.encode())
+    def _tried(self, password: str, address: str) -> bool:
+        """Whether the password of a header is right; a wrong one counts as one at the login."""
+        if not password:
+            return False
+        try:
+            self.log_out(self.log_in(password, address))
+        except UserError:
+            return False
+        return True
 
     # -- how often ---------------------------------------------------------------------------------------------------
 
-    def limit(self, what: str) -> None:
-        """Count one thing of LIMITS that a visitor does. Raises UserError where that is too much for a minute."""
+    def limit(self, what: str, text: str = "") -> None:
+        """Count one thing of LIMITS that a visitor does. Raises UserError where that is too much for a minute, or the text too long."""
         request = asking()
-        if not self.is_owner(request):
-            tab = getattr(request, "session_hash", None) or ""
-            self._count(what, (("tab", tab), ("address", address_of(request)), ("all", "")))
+        if self.is_owner(request):
+            return
+        if len(text) > LONGEST:
+            raise UserError(s.TOO_LONG.format(count=len(text), longest=LONGEST))
+        tab = str(getattr(request, "session_hash", None) or "")[:64]
+        self._count(what, (("all", ""), ("address", address_of(request)), ("tab", tab)))
 
-    def _count(self, what: str, levels: tuple) -> None:
+    def _count(self, what: str, levels: tuple, *, only_look: bool = False) -> None:
         now = time.monotonic()
         with self._lock:
             counted = []
             for level, name in levels:
-                times = self._times.setdefault((what, level, name), deque())
-                self._times.move_to_end((what, level, name))
+                times = self._times.get((what, level, name), deque())
                 while times and times[0] <= now - 60:
                     times.popleft()
                 if len(times) >= getattr(LIMITS[what], level):
                     raise UserError(s.TOO_OFTEN[what].format(seconds=int(times[0] + 61 - now)))
-                counted.append(times)
-            for times in counted:
+                counted.append(((what, level, name), times))
+            for key, times in () if only_look else counted:
                 times.append(now)
+                self._times[key] = times
+                self._times.move_to_end(key)
             while len(self._times) > REMEMBERED:
                 self._times.popitem(last=False)
 

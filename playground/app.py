@@ -105,10 +105,12 @@ def launch(home: str | Path | None = None, **given) -> None:
     home = Path(home or default_home())
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
-    access = Access.from_environment(host, shared=bool(given.get("share")))
+    # Decided here, for Gradio would also share by itself in some notebooks.
+    share = given.pop("share", os.environ.get("GRADIO_SHARE", "").lower() == "true")
+    access = Access.from_environment(host, shared=bool(share))
     demo = build(home, worker=worker, access=access)
     signal.signal(signal.SIGTERM, stop)  # not by way of SIGINT, which a shell ignores for what it starts in the background
-    _, url, _ = demo.launch(server_name=host, quiet=True, prevent_thread_lock=True, **options(demo), **given)
+    _, url, _ = demo.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(demo), **given)
     print(s.READY.format(url=url.rstrip("/")), flush=True)
     if not access.has_owner:
         print(s.NO_OWNER, flush=True)

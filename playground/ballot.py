@@ -89,7 +89,7 @@ class Ballot:
         the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice that there is not.
         """
         query, store, memory = find_query(run, query_id), self.store, self._memory(run, voter)
-        self.workspace.access.limit("vote")
+        self.workspace.access.limit("vote", choice)
         if choice == "skip":
             memory.skipped.add(query.id)
             return False

@@ -99,7 +99,7 @@ def torch_has_cuda() -> bool:
 def folder_of(workspace: Workspace, model: str) -> Path | None:
     """Where the files of a model lie on this machine; None for a Hub id that has not been downloaded. Raises UserError for a path outside
     the workspace."""
-    name = workspace.model(model)
+    name = workspace.seen_model(model)
     if name == "bundled":
         return BUNDLED_MODEL
     if Path(name).is_absolute():

@@ -213,7 +213,7 @@ class ChatPage:
         return {self.notice: trouble, **self.sides.settle(chat, [place])}
 
     def _say(self, values: dict, side: list[Turn], index: int, kind: str, value: str) -> None:
-        self.workspace.access.limit("vote")
+        self.workspace.access.limit("vote", value)
         self.memory.keep(values[self.voter], values[self.chat])
         with self.lock:  # two clicks at once are one after the other
             opinions.say(self.ballot.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))

@@ -1,5 +1,6 @@
 """The worker as the page may use it: what an owner may do, what a visitor may, and the runs of visitors, where the page is open to them."""
 
+import os
 import shutil
 import threading
 import time
@@ -18,9 +19,12 @@ SECONDS, KEPT = 600, 20
 """Longest run of a visitor, from its start; and how many of them are kept, the newest."""
 COMMANDS = ("pause", "resume", "step", "stop")
 """What a visitor may do to them."""
+SMALLER = frozenset(("steps", "epochs", "batch_size", "max_tokens", "max_new_tokens", "candidates", "choices", "votes_first",
+                     "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples"))
+"""Settings that a visitor may lower."""
 FREE = frozenset(("labeler", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef", "temperature", "pessimism", "adapter",
                   "reward", "output", "query"))
-"""Settings that do not make a run larger: a visitor sets them as they like, and the others no higher than they are by default."""
+"""Settings that make a run neither larger nor longer: a visitor sets them as they like, and all others stay as they are by default."""
 LONGEST, SIDES = 512, 4
 """Tokens and checkpoints that a visitor may ask of a chat."""
 
@@ -40,6 +44,10 @@ class Guarded:
                 self._access.owners_only()
             config = self._visitors(stage, config)
             self._access.limit("start")
+        elif Path(config.get("output") or "").name.startswith(VISITORS):
+            if not resume:
+                raise UserError(s.VISITORS_NAME.format(prefix=VISITORS))
+            os.utime(Path(config["output"]) / "config.yaml")  # its time begins anew
         return self._worker.start(stage, config, resume=resume)
 
     def control(self, run: str, command: str, value: float | None = None) -> None:
@@ -47,16 +55,18 @@ class Guarded:
             self._access.owners_only()
         self._worker.control(run, command, value)
 
+    # No generators: what they check is checked where they are called, and not in a thread that takes their first item.
+
     def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
         self._access.owners_only()
-        yield from self._worker.load(model, dtype=dtype)
+        return self._worker.load(model, dtype=dtype)
 
     def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
         if not self._access.owner():
             if len(adapters) > SIDES or options.get("max_new_tokens", 0) > LONGEST:
                 raise UserError(s.CHAT_TOO_LARGE.format(sides=SIDES, tokens=LONGEST))
-            self._access.limit("chat")
-        yield from self._worker.chat(adapters, messages, **options)
+            self._access.limit("chat", str(messages))
+        return self._worker.chat(adapters, messages, **options)
 
     def _visitors(self, stage: str, config: dict) -> dict:
         """The settings of a visitor's run, under a name of its own."""
@@ -64,8 +74,7 @@ class Guarded:
         defaults = type(given)()
         for name, value in vars(given).items():
             usual = getattr(defaults, name)
-            larger = value > usual if isinstance(value, (int, float)) and not isinstance(value, bool) else value != usual
-            if name not in FREE and larger:
+            if name not in FREE and value != usual and not (name in SMALLER and 0 < value < usual):
                 raise UserError(s.NOT_FOR_VISITORS.format(name=configs.flag(name), value=value, usual=usual))
         if str(config.get("labeler", "")).startswith("judge"):
             raise UserError(s.NO_JUDGE_FOR_VISITORS)
@@ -77,7 +86,8 @@ class Guarded:
 def watch(worker, workspace: Workspace, ended: threading.Event, *, every: float = 5.0) -> None:
     """Stop runs of visitors when their time is over, and remove the oldest of them, until `ended` is set."""
     while not ended.wait(every):
-        mind(worker, workspace, time.time())
+        with suppress(UserError, OSError):  # a run has gone at this moment; the next look finds the others
+            mind(worker, workspace, time.time())
 
 
 def mind(worker, workspace: Workspace, now: float) -> None:

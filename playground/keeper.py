@@ -5,6 +5,7 @@ The store itself is never sent: its events are, as lines of files that only grow
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,7 @@ class Keeper:
     def __init__(self, workspace: Workspace, repo_id: str):
         self.home, self.repo_id = workspace.home, repo_id
         self.sync: Sync | None = None
+        self.restored = False
         self.sent: set[str] = set()
         """Ids of the events that the data set has, or will have with the next commit."""
         self.seq, self.saved, self.commit, self.unsaved = 0, 0.0, None, ""
@@ -34,8 +36,8 @@ class Keeper:
     def look(self) -> None:
         """One look at the store and at the last commit; never raises, but writes down what is wrong."""
         try:
-            if self.sync is None:
-                self._begin()
+            if not self.restored:
+                self._restore()
             store = Store(self.home / "feedback.sqlite")
             new = store.events(after=self.seq, retracted=True)
             if fresh := [event for event in new if event.id not in self.sent]:
@@ -43,15 +45,15 @@ class Keeper:
                 self.sent |= {event.id for event in fresh}
             self.seq = new[-1].seq if new else self.seq
             trouble = self._committed()
-        except UserError as error:
-            trouble = str(error)
+        except (UserError, OSError) as error:
+            trouble = first_line(error)
         self._say({"repo": self.repo_id, "events": len(self.sent), "saved": self.saved, "trouble": trouble})
 
-    def _begin(self) -> None:
+    def _restore(self) -> None:
         """Read back what was kept. Raises UserError; the next look tries again."""
         folder = self.home / "sync"
         folder.mkdir(parents=True, exist_ok=True)
-        sync = Sync(folder, self.repo_id)  # makes the data set, if it is not there yet
+        self.sync = self.sync or Sync(folder, self.repo_id)  # makes the data set, if it is not there yet; with a thread of its own
         with TemporaryDirectory() as copy:
             try:
                 from huggingface_hub import snapshot_download
@@ -60,7 +62,7 @@ class Keeper:
                 raise UserError(s.SYNC_UNREAD.format(repo=self.repo_id, error=first_line(error))) from None
             kept = [event for file in sorted(Path(copy).glob("*.jsonl")) for event in read_events(file)]
         Store(self.home / "feedback.sqlite").add_all(sorted(kept, key=lambda event: event.time))
-        self.sent, self.sync = {event.id for event in kept}, sync
+        self.sent, self.restored = {event.id for event in kept}, True
 
     def _committed(self) -> str:
         """What went wrong with the last commit, which the scheduler keeps to itself."""
@@ -68,13 +70,14 @@ class Keeper:
         if commit and commit.done() and commit is not self.commit:
             self.commit, error = commit, commit.exception()
             self.unsaved = s.SYNC_UNSAVED.format(repo=self.repo_id, error=first_line(error)) if error else ""
-            self.saved = self.saved if error else time.time()
+            self.saved = self.saved if error or commit.result() is None else time.time()  # None: there was nothing to save
         return self.unsaved
 
     def _say(self, said: dict) -> None:
         if said != self.said:
-            write_json(self.home / STATUS, said)
-            self.said = said
+            with suppress(OSError):  # a full disk: the next look writes it
+                write_json(self.home / STATUS, said)
+                self.said = said
 
 
 def keep(keeper: Keeper, ended: threading.Event, *, every: float = 10.0) -> None:

@@ -18,7 +18,7 @@ from rlhf_engine.feedback_export import agreement
 CHEAP, PATIENCE = 0.05, 10
 """A sum that took more processor time than this, in seconds, is made anew when it is that many times as old: votes that come in keep a
 tenth of a core busy, at most."""
-REMEMBERED = 16
+REMEMBERED = 256
 """Filters whose events and sums are kept."""
 NO_RUN, GONE = "-", "gone"
 """Filters for events of no run, and for those that were taken back."""

@@ -1,5 +1,6 @@
 """Where an owner says the password: a small page of its own at `/owner`, which needs no script; and uploads, which are the owner's."""
 
+import json
 from html import escape
 from urllib.parse import parse_qs
 
@@ -12,8 +13,8 @@ from playground import strings as s
 from playground.access import COOKIE, Access, address_of
 from rlhf_engine.config import UserError
 
-LONGEST = 10_000
-"""Bytes of a form that are read."""
+LONGEST, LARGEST = 10_000, 1_000_000
+"""Bytes of the form that are read, and of what a visitor's browser sends to the page."""
 DAYS = 30 * 24 * 3600
 STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:12vh auto;padding:0 1rem}
 input,button{font:inherit;padding:.5rem .7rem;margin:.4rem 0;width:100%;box-sizing:border-box}[role=alert]{color:#D55E00}"""
@@ -29,7 +30,7 @@ class Login:
 
     @property
     def middleware(self) -> list[Middleware]:
-        return [Middleware(OwnersUpload, access=self.access)]
+        return [Middleware(OwnersFiles, access=self.access)]
 
     async def owner(self, request: Request) -> Response:
         if request.method == "GET":
@@ -64,15 +65,38 @@ def form(inside: bool, trouble: str = "", status: int = 200) -> HTMLResponse:
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store", "X-Frame-Options": "DENY"})
 
 
-class OwnersUpload:
-    """Gradio takes files from anybody before it asks who they are for; this does not let a visitor's in."""
+class OwnersFiles:
+    """Gradio takes in files, and fetches those that a request names, before any handler can ask for whom. Not for a visitor: neither a
+    form with files, nor what reads like one to Gradio, nor more than a megabyte at once."""
 
     def __init__(self, app, access: Access):
         self.app, self.access = app, access
 
     async def __call__(self, scope, receive, send) -> None:
-        uploads = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/upload")
-        if uploads and not self.access.is_owner(Request(scope)):
+        posted = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS") and not scope["path"].endswith("/owner")
+        if not posted or self.access.is_owner(request := Request(scope, receive)):
+            await self.app(scope, receive, send)
+            return
+        body, refused = b"", "multipart" in request.headers.get("content-type", "")
+        if not refused:
+            async for part in request.stream():
+                if refused := len(body := body + part) > LARGEST:
+                    break
+        if refused or names_file(body):
             await PlainTextResponse(s.OWNERS_ONLY, status_code=403)(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        rest = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again():
+            return next(rest, None) or await receive()
+        await self.app(scope, again, send)
+
+
+def names_file(body: bytes) -> bool:
+    """Whether Gradio would read a file out of this JSON, however its letters are written."""
+    try:
+        return "gradio.FileData" in json.dumps(json.loads(body))
+    except ValueError:  # nor can Gradio read it
+        return False
+    except RecursionError:
+        return True

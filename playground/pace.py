@@ -26,6 +26,8 @@ FASTEST = 0.7
 FASTEST_SPACE = 2.0
 AGE = 0.25
 """Seconds for which a mark is good for all who ask."""
+SLOWEST = 30.0
+"""However many say that they look: anybody can say so."""
 SHARE = 0.1
 """Of one processor: what all looks together may take."""
 AROUND = 2.5
@@ -36,29 +38,21 @@ REST = 15.0
 """Seconds after which a browser looks in any case."""
 POLL = """() => {
   const root = window.gradio_config?.root ?? '.', tab = Math.random().toString(36).slice(2);
-  let seen = '', last = 0, asked = true;
+  let seen = '', last = 0;
   const look = () => { last = Date.now(); document.getElementById('look')?.click(); };
   const poll = async () => {
-    let wait = 1000;
-    try {
-      if (document.hidden) wait = 1000;
-      else if (!asked) look();
-      else {
-        const answer = await fetch(`${root}/mark?tab=${tab}`, {cache: 'no-store'});
-        if (answer.status === 404) asked = false;
-        else if (answer.ok) {
-          const {mark, after, rest} = await answer.json();
-          wait = 1000 * after;
-          if (mark !== seen || Date.now() - last > 1000 * rest) { seen = mark; look(); }
-        }
-      }
+    let wait = 2000, news = false, patience = 2000;  // without an answer, a look every other second
+    if (!document.hidden) try {
+      const {mark, after, rest} = await (await fetch(`${root}/mark?tab=${tab}`, {cache: 'no-store'})).json();
+      [news, seen, wait, patience] = [mark !== seen, mark, 1000 * after, 1000 * rest];
     } catch { }
+    if (!document.hidden && (news || Date.now() - last > patience)) look();
     setTimeout(poll, wait);
   };
   document.addEventListener('visibilitychange', () => { if (!document.hidden) look(); });
   poll();
 }"""
-"""In the browser. A server without `/mark` (`build` without `options`) is looked at every second."""
+"""In the browser. A server that has no `/mark` (`build` without `options`), or no answer, is looked at every other second."""
 
 
 class Pace:
@@ -86,7 +80,7 @@ class Pace:
         self._tabs.move_to_end(tab)
         while len(self._tabs) > REMEMBERED or next(iter(self._tabs.values())) < now - GONE:
             self._tabs.popitem(last=False)
-        return max(self.fastest, len(self._tabs) * self.cost * AROUND / SHARE)
+        return min(max(self.fastest, len(self._tabs) * self.cost * AROUND / SHARE), SLOWEST)
 
     def timed(self, look: Callable) -> Callable:
         """The same look, and what it takes is known."""

@@ -546,6 +546,8 @@ TOO_OFTEN = {
     "start": "That were many runs in a minute; start again in {seconds} s.",
     "login": "That were many passwords in a minute; try again in {seconds} s.",
 }
+TOO_LONG = "That has {count:,} characters; a visitor may write {longest:,} at once."
+VISITORS_NAME = "A name that begins with {prefix} is for runs of visitors; choose another."
 CHAT_TOO_LARGE = "A visitor may ask at most {sides} checkpoints for at most {tokens} tokens each."
 NOT_FOR_VISITORS = "{name} is {value}; a visitor's run has {usual} (at most, where it is a size)."
 NO_JUDGE_FOR_VISITORS = "A judge model is the owner's to ask; choose a person or a built-in labeler."

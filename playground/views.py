@@ -21,7 +21,7 @@ def notice(message: str) -> str:
 
 def header(line: str, kind: str = "", said: str = "", link: str = "") -> str:
     """What is going on, and for whom this is (`who`)."""
-    link = f' <a href="owner">{text(link)}</a>' if link else ""
+    link = f' <a href="owner" target="_top">{text(link)}</a>' if link else ""
     who = f'<p class="who">{text(said)}{link}</p>' if said or link else ""
     return (f'<header class="top {kind}"><h1>{s.TITLE}</h1><p>{s.TAGLINE}</p>'
             f'<p class="live" role="status">{text(line)}</p>{who}</header>')

@@ -95,7 +95,7 @@ class Workspace:
 
     def model_choices(self) -> list[str]:
         """Base models: the bundled one, folders under models/, and those that runs stand on."""
-        local = sorted(f"models/{p.parent.name}" for p in self.models.glob("*/config.json"))
+        local = sorted(f"models/{p.parent.name}" for p in self.models.glob("*/config.json")) if self.access.owner() else []
         return list(dict.fromkeys(["bundled", *local, *(self.name_of(e.model) for e in self.entries())]))
 
     def data_choices(self) -> list[str]:
@@ -150,6 +150,10 @@ class Workspace:
     def model(self, name: str) -> str:
         """A base model as the worker takes it."""
         return self._model(name)
+
+    def seen_model(self, name: str) -> str:
+        """The same for who only asks what it is, which of a Hub id anybody may."""
+        return name if HUB_ID.fullmatch(name) and not self._is_there(name) else self._model(name)
 
     def data(self, name: str) -> str:
         """Data as the worker takes it: a path in the workspace, or a Hub id. Raises UserError."""

@@ -53,9 +53,10 @@ class LiveReward:
         self.anchors: list[Row] = []
         self.events: list[Event] = []
         """All feedback so far that says something, the oldest first."""
-        self.outdated: set[str] = set()
-        """Events that count no more, because those since contradict them."""
-        self.turning = Turning()
+        self.turning: dict[str, Turning] = {}
+        """Of each voter: whether they have changed their mind."""
+        self.turns: list[tuple[list[str], list[str]]] = []
+        """Ids of events by which somebody did, and of those of theirs that count no more for it."""
         self.read: dict[str, torch.Tensor] = {}
         """Features [K, D] of the responses of an event. The base is frozen, so they are read once."""
 
@@ -120,12 +121,20 @@ class LiveReward:
 
     def _turned(self, events: list[Event]) -> bool:
         """Whether new votes make it plain that people have changed their mind; older ones than these are outdated then."""
-        for event in events:
-            if self.turning.heard(event, self._event_features(event), self.weights.mean(0), self.scale):
-                self.outdated |= {old.id for old in self.events if old.id not in self.turning.votes}
-                self.turning = Turning()  # what is left of `events` is guessed by a reward that has learned this
+        for place, event in enumerate(events):
+            turning = self.turning.setdefault(event.voter, Turning())
+            if turning.heard(event, self._event_features(event), self.weights.mean(0), self.scale):
+                before = [old.id for old in (*self.events, *events[:place]) if old.voter == event.voter and old.id not in turning.votes]
+                self.turns.append((turning.votes, before))
+                self.turning[event.voter] = Turning()  # what is left of `events` is guessed by a reward that has learned this
                 return True
         return False
+
+    @property
+    def outdated(self) -> set[str]:
+        """Events that count no more: unless the votes that contradict them have been taken back."""
+        there = {event.id for event in self.events}
+        return {name for votes, before in self.turns if there.intersection(votes) for name in before}
 
     def _guess(self, event: Event) -> float | None:
         raw = self._event_features(event) @ self.weights.T
@@ -155,7 +164,8 @@ class LiveReward:
                 for (kind, value, _), rows in alike.items()]
 
     def _counted(self) -> list[Event]:
-        return [event for event in self.events if event.id not in self.outdated]
+        outdated = self.outdated
+        return [event for event in self.events if event.id not in outdated]
 
     def _shares(self, event: Event) -> torch.Tensor:
         """[members]: Exponential(1) draws that hang on the event alone."""
@@ -188,8 +198,8 @@ class LiveReward:
     def state_dict(self) -> dict:
         return {"weights": self.weights, "gain": self.gain, "shift": self.shift, "words": self.words.state_dict(),
                 "anchored": self._anchored, "anchors": self.anchors, "scale": self.scale.state_dict(),
-                "events": [dataclasses.asdict(event) for event in self.events], "outdated": sorted(self.outdated),
-                "turning": self.turning.state_dict()}
+                "events": [dataclasses.asdict(event) for event in self.events], "turns": self.turns,
+                "turning": {voter: turning.state_dict() for voter, turning in self.turning.items()}}
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("weights", "gain", "shift"):
@@ -198,8 +208,8 @@ class LiveReward:
         self._anchored, self.anchors = state["anchored"], [tuple(row) for row in state["anchors"]]
         self.scale.load_state_dict(state["scale"])
         self.events = [Event.from_dict(row) for row in state["events"]]
-        self.outdated = set(state["outdated"])
-        self.turning.load_state_dict(state["turning"])
+        self.turns = [(list(votes), list(before)) for votes, before in state.get("turns", [])]  # older checkpoints know of none
+        self.turning = {voter: Turning.of(found) for voter, found in state.get("turning", {}).items()}
         self.read.clear()
 
 

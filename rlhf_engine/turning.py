@@ -1,4 +1,4 @@
-"""Have people changed their mind? Page's CUSUM test (1954) on what they say against what they are taken to want.
+"""Has somebody changed their mind? Page's CUSUM test (1954) on what they say against what is taken to be wanted.
 
 Votes that a reward did not expect are no sign of that: they may be noise, or on responses of which it knows nothing yet. Votes that are
 the opposite of what it expects, one after the other, are. So the evidence of a vote is its log-probability under the reward with its
@@ -50,9 +50,13 @@ class Turning:
         then = {"weights": self.then[0], "scale": self.then[1].state_dict()} if self.then else {}
         return {"earned": self.earned, "evidence": self.evidence, "votes": self.votes, "then": then}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.earned, self.evidence, self.votes, self.then = state["earned"], state["evidence"], list(state["votes"]), None
+    @classmethod
+    def of(cls, state: dict) -> "Turning":
+        """As it was when `state_dict` was taken."""
+        found = cls()
+        found.earned, found.evidence, found.votes = state["earned"], state["evidence"], list(state["votes"])
         if then := state["then"]:
             scale = Scale().requires_grad_(False)
             scale.load_state_dict(then["scale"])
-            self.then = then["weights"], scale
+            found.then = then["weights"], scale
+        return found

@@ -1,8 +1,10 @@
 """Owners and visitors: who is who, what each may do, and that no way round leads there."""
 
+import json
 import os
 import threading
 import time
+from contextlib import suppress
 
 import gradio as gr
 import httpx
@@ -93,6 +95,16 @@ def test_passwords_cannot_be_tried_for_long():
     with pytest.raises(UserError, match="try again in"):
         access.log_in(PASSWORD, "10.0.0.9")
     assert access.log_in(PASSWORD, "10.0.0.8")
+    for _ in range(2 * LIMITS["login"].address):
+        assert access.log_in(PASSWORD, "10.0.0.7"), "logging in is no try"
+
+
+def test_nor_by_way_of_the_header():
+    access = Access(alone=False, password=PASSWORD)
+    for _ in range(LIMITS["login"].address):
+        assert not access.is_owner(request({HEADER: "guess"}))
+    assert not access.is_owner(request({HEADER: PASSWORD})), "the right one says nothing any more"
+    assert access.is_owner(request({HEADER: PASSWORD}, client="10.0.0.8")) and not access._tokens
 
 
 def test_limits_are_of_a_tab_of_an_address_and_of_all(as_visitor, monkeypatch):
@@ -122,6 +134,20 @@ def test_of_those_who_were_counted_the_oldest_are_forgotten(as_visitor, monkeypa
         as_visitor(session_hash=f"tab {number}", client=f"10.0.0.{number}")
         access.limit("vote")
     assert len(access._times) <= 10
+    as_visitor(session_hash="last", client="10.0.0.1")
+    for number in range(LIMITS["vote"].address + 100):
+        as_visitor(session_hash=f"{number}" * 100, client="10.0.0.1")
+        with suppress(UserError):
+            access.limit("vote")
+    assert len(access._times) <= 10 and all(len(name) <= 64 for _, _, name in access._times)
+
+
+def test_a_visitors_texts_are_short(as_visitor, shut):
+    with pytest.raises(UserError, match="8,000 at once"):
+        shut.chat(["none"], [{"role": "user", "content": "x" * 8000}])
+    with pytest.raises(UserError, match="8,000 at once"):
+        Access(alone=False).limit("vote", "x" * 8001)
+    Access().limit("vote", "x" * 8001)
 
 
 def test_behind_the_proxy_of_a_space_the_first_address_counts(monkeypatch):
@@ -163,6 +189,23 @@ def test_a_visitors_names_mean_what_is_bundled_or_in_use(workspace, as_visitor):
     assert seen.data_choices() == ["bundled"] and workspace.data_choices() == ["bundled", "uploads/mine.jsonl"]
 
 
+def test_what_a_model_of_the_hub_is_anybody_may_ask(workspace, as_visitor):
+    seen = Workspace(workspace.home, Access(alone=False))
+    (workspace.models / "x").mkdir(parents=True)
+    assert seen.seen_model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+    with pytest.raises(UserError, match="owner's to open"):
+        seen.seen_model("models/x")
+
+
+def test_who_asks_is_known_where_streams_are_taken_in_threads(workspace, worker, as_visitor, monkeypatch):
+    """Sides of a chat that differ are read in threads of their own, in which nobody asks."""
+    shared = Guarded(worker, Workspace(workspace.home, Access(alone=False, password=PASSWORD)))
+    as_visitor({HEADER: PASSWORD})
+    stream = shared.chat(["none"] * 8, [{"role": "user", "content": "hi"}])
+    monkeypatch.setattr(access_module, "asking", lambda: None)
+    assert list(stream)
+
+
 def test_a_visitor_takes_back_only_what_is_theirs(workspace, as_visitor):
     store = Store(workspace.home / "feedback.sqlite")
     store.add_all([Event(f"e{who}", "thumb", "p", ("r",), "up", voter=who) for who in ("me", "you")])
@@ -187,7 +230,7 @@ def test_an_open_page_takes_small_runs_under_names_of_its_own(open_to_all, worke
     write_run(workspace.home, "visitor-teach-1", TeachConfig(labeler="person"))
     open_to_all.start("teach", {"labeler": "sentiment", "batch_size": 16})
     assert worker.log[-1][2]["output"] == str(workspace.runs / "visitor-teach-2")
-    for given in ({"batch_size": 1000}, {"steps": 10_000}, {"model": "me/other"}, {"data": "trl-lib/tldr"}, {"gradient_checkpointing": True},
+    for given in ({"batch_size": 1000}, {"steps": 10_000}, {"keep_checkpoints": 0}, {"checkpoint_every": 1}, {"micro_batch": 1}, {"model": "me/other"}, {"data": "trl-lib/tldr"}, {"gradient_checkpointing": True},
                   {"labeler": "judge=me/other"}):
         with pytest.raises(UserError, match="visitor's run has|judge model"):
             open_to_all.start("teach", {"labeler": "person"} | given)
@@ -214,6 +257,32 @@ def test_the_oldest_runs_of_visitors_make_room(workspace, worker, monkeypatch):
     mind(worker, workspace, 2000.0)
     assert sorted(p.name for p in workspace.runs.glob("visitor-*")) == ["visitor-sft-3", "visitor-sft-4"]
     assert (workspace.runs / "first").is_dir()
+
+
+def test_an_owner_leaves_the_names_of_visitors_alone_and_may_go_on_with_their_runs(workspace, worker):
+    owner, run = Guarded(worker, workspace), write_run(workspace.home, "visitor-sft-1", SFTConfig(), state="stopped")
+    with pytest.raises(UserError, match="for runs of visitors"):
+        owner.start("sft", {"output": str(workspace.runs / "visitor-mine")})
+    os.utime(run.path / "config.yaml", (1000, 1000))
+    owner.start("sft", {"output": str(run.path)}, resume=True)
+    run.set_status(state="running")
+    worker.log.clear()
+    mind(worker, workspace, time.time() + 60)
+    assert worker.log == []
+
+
+def test_a_run_that_goes_while_it_is_watched_does_not_end_the_watch(workspace, worker, monkeypatch):
+    looks, ended = [], threading.Event()
+    def vanishing(*_):
+        looks.append(1)
+        raise FileNotFoundError("config.yaml")
+    monkeypatch.setattr(guarded, "mind", vanishing)
+    watch = threading.Thread(target=guarded.watch, args=(worker, workspace, ended), kwargs={"every": 0.01})
+    watch.start()
+    while len(looks) < 3:
+        time.sleep(0.01)
+    ended.set()
+    watch.join(10)
 
 
 def test_the_watch_ends_with_the_page(workspace, worker):
@@ -248,6 +317,20 @@ def test_the_endpoints_know_an_owner_from_a_visitor(served, worker):
     assert worker.log == []
     owner = Client(served, verbose=False, analytics_enabled=False, headers={HEADER: PASSWORD})
     assert owner.predict(stage="sft", config={"output": "new"}, api_name="/start") == {"run": "new"}
+
+
+def test_a_visitor_brings_no_files_in_by_any_way(served):
+    """Gradio would take them in, or fetch them, before a handler could ask for whom."""
+    def post(path: str, headers: dict, **body) -> int:
+        return httpx.post(f"{served}gradio_api/{path}", headers=headers, timeout=60, **body).status_code
+    fetch = {"fn_index": 0, "data": [{"path": "http://127.0.0.1:1/large", "meta": {"_type": "gradio.FileData"}}], "session_hash": "x"}
+    hidden = json.dumps(fetch).replace("gradio.FileData", "\\u0067radio.FileData")
+    ways = [("upload", {"files": {"files": ("a.jsonl", b"{}")}}), ("process_recording", {"files": {"file": ("a.wav", b"x")}}),
+            ("run/predict", {"json": fetch}), ("queue/join", {"content": hidden}), ("run/predict", {"content": b"[" * 2_000_000}),
+            ("call/status", {"content": b"[" * 100_000})]
+    for path, body in ways:
+        assert post(path, {"content-type": "application/json"} if "content" in body else {}, **body) == 403, path
+    assert post("upload", {HEADER: PASSWORD}, files={"files": ("a.jsonl", b"{}")}) == 200
 
 
 def test_no_handler_starts_anything_for_a_visitor(served, workspace, worker):

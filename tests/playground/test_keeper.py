@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -71,6 +72,10 @@ def test_votes_come_back_after_the_disk_is_gone(hub, tmp_path):
     keeper.look()
     assert read_json(home / STATUS) == {"repo": "me/votes", "events": 3, "saved": 0.0, "trouble": ""}
     assert "with the next commit" in feedback_view.kept(read_json(home / STATUS))
+    hub.last_future = Future()
+    hub.last_future.set_result(None)  # there was nothing new in the folder
+    keeper.look()
+    assert read_json(home / STATUS)["saved"] == 0
     hub.commit()
     keeper.look()
     saved = read_json(home / STATUS)
@@ -113,7 +118,10 @@ def test_what_cannot_be_read_back_is_not_written_over(hub, tmp_path):
     (hub.folder / "events-x.jsonl").write_text("no event\n")
     keeper = Keeper(Workspace(home), "me/votes")
     keeper.look()
-    assert "events-x.jsonl" in read_json(home / STATUS)["trouble"] and keeper.sync is None
+    assert "events-x.jsonl" in read_json(home / STATUS)["trouble"] and not keeper.restored
+    made = keeper.sync
+    keeper.look()
+    assert keeper.sync is made, "another scheduler at each look"
 
 
 def test_the_last_votes_are_sent_as_the_page_ends(hub, tmp_path):
@@ -121,8 +129,8 @@ def test_the_last_votes_are_sent_as_the_page_ends(hub, tmp_path):
     ended = threading.Event()
     thread = threading.Thread(target=keep, args=(keeper := Keeper(Workspace(home), "me/votes"), ended), kwargs={"every": 60})
     thread.start()
-    while keeper.sync is None:
-        pass
+    while not keeper.restored:
+        time.sleep(0.01)
     Store(home / "feedback.sqlite").add(thumb("e1"))
     ended.set()
     thread.join(30)

@@ -43,6 +43,9 @@ def test_few_browsers_ask_often_and_many_share_what_looks_may_take(pace):
     waits = [pace.after(f"tab {number}", 2.0) for number in range(100)]
     assert waits == sorted(waits) and waits[-1] == pytest.approx(101 * 0.01 * pace_module.AROUND / pace_module.SHARE)
     assert pace.after("alone", 100.0) == pace.fastest, "those who have left still count"
+    for number in range(5000):
+        pace.after(f"invented {number}", 101.0)
+    assert pace.after("alone", 101.0) == pace_module.SLOWEST
 
 
 def test_what_a_look_takes_is_learned(pace):

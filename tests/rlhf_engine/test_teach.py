@@ -266,6 +266,28 @@ def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
     assert good < bad and torch.equal(again.score(rows), reward.score(rows))
 
 
+def test_everybody_has_a_mind_of_their_own_and_may_take_the_change_back(tiny_llama):
+    """Nobody's votes stop counting because somebody else thinks the opposite; and a change that is taken back is none."""
+    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward.set_anchors(anchors(backbone))
+    def of(voter: str, events: list[Event]) -> list[Event]:
+        return [dataclasses.replace(event, id=f"{voter} {event.id}", voter=voter) for event in events]
+    first, other = of("a", events_of("comparison", 30)), of("b", turned_round(events_of("comparison", 30, seed=1)))
+    for i in range(0, 30, 2):
+        assert "outdated" not in reward.learn(first[i:i + 2])
+    for i in range(0, 30, 2):
+        assert "outdated" not in reward.learn(other[i:i + 2]), "b agreed with nobody before"
+    reward = LiveReward(backbone, TeachConfig(**SMALL))
+    reward.set_anchors(anchors(backbone))
+    second = of("a", turned_round(events_of("comparison", 30, seed=1)))
+    for i in range(0, 30, 2):
+        reward.learn(first[i:i + 2])
+    changed = next(i for i in range(0, 30, 2) if "outdated" in reward.learn(second[i:i + 2]))
+    assert reward.outdated and reward.outdated <= {event.id for event in (*first, *second)}
+    reward.learn([Event(f"undo {event.id}", "retract", value=event.id, voter="a") for event in second[:changed + 2]])
+    assert not reward.outdated and len(reward._counted()) == 30
+
+
 def test_a_few_votes_at_random_change_nobodys_mind(tiny_llama):
     reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))

@@ -62,12 +62,10 @@ def test_while_there_is_evidence_the_reward_stays_as_it_was():
 
 
 def test_its_state_goes_through_a_checkpoint(tmp_path):
-    turning, again = Turning(), Turning()
+    turning = Turning()
     hear(turning, [0] * 20 + [1, 2])
     save_state(tmp_path, turning.state_dict())
-    again.load_state_dict(load_state(tmp_path))
+    again = Turning.of(load_state(tmp_path))
     assert hear(turning, [3, 1] * 10) == hear(again, [3, 1] * 10) is not None and again.evidence == turning.evidence
-    fresh = Turning()
     save_state(tmp_path, Turning().state_dict())
-    fresh.load_state_dict(load_state(tmp_path))
-    assert fresh.then is None
+    assert Turning.of(load_state(tmp_path)).then is None
