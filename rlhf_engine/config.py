@@ -256,7 +256,7 @@ class TeachConfig(PolicyConfig):
     patience: int = limits(8, 1)
     """Steps without a new vote after which PPO waits for one, while people have given fewer than `votes`."""
     votes_trusted: int = limits(20, 1, advanced=True)
-    """Votes from which on the reward has its full spread (1 on the reference's responses); with fewer it has their share of it."""
+    """Votes that tell responses apart (no ties) from which on the reward has its full spread (1 on the reference's responses); with fewer it has their share of it."""
     steps: int = limits(22, 1)
     """PPO steps; each samples one response to `batch_size` prompts."""
     batch_size: int = limits(64, 2)

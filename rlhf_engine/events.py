@@ -98,6 +98,11 @@ class Event:
         return self.value if self.kind == "ranking" else ()
 
     @property
+    def tie(self) -> bool:
+        """Whether a vote prefers nothing to anything else."""
+        return len(self.ranks) > 1 and len(set(self.ranks)) == 1
+
+    @property
     def guessed(self) -> bool | None:
         """Whether a best response is what the reward model scored highest; None where there was no order to guess, or no opinion."""
         if len(set(self.ranks)) < 2 or len(set(self.scores)) < 2:

@@ -173,10 +173,10 @@ class LiveReward:
         return torch.tensor([rng.expovariate(1.0) if members > 1 else 1.0 for _ in range(members)])
 
     def _normalise(self) -> None:
-        """Fit each member's gain and shift on the anchors: mean 0, and a standard deviation that grows to 1 with the votes, so that
-        the noise of the first few is not blown up."""
+        """Fit each member's gain and shift on the anchors: mean 0, and a standard deviation that grows to 1 with the votes that tell
+        responses apart, so that the noise of the first few is not blown up."""
         raw = self._anchored @ self.weights.T
-        trust = min(1.0, len(self._counted()) / self.config.votes_trusted)
+        trust = min(1.0, sum(not event.tie for event in self._counted()) / self.config.votes_trusted)
         self.gain = trust / raw.std(0, correction=0).clamp(min=SMALLEST)
         self.shift = -self.gain * raw.mean(0)
 

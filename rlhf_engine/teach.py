@@ -233,7 +233,7 @@ class Teach(Trainer):
         """The contract's numbers: how the policy compares with the one it started from, by the labeler's own score (if it has one), on
         held-out prompts."""
         votes, score = self.reward.events, self.labeler.score
-        found = {"stage": "teach", "votes": len(votes), "ties": sum(is_tie(event) for event in votes), "seconds": self.seconds}
+        found = {"stage": "teach", "votes": len(votes), "ties": sum(event.tie for event in votes), "seconds": self.seconds}
         if bias := getattr(self.labeler, "bias", None):
             found["judge"] = bias()
         if not self.held_out:
@@ -272,8 +272,3 @@ def wins(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """How often a score of `ours` [N] is above one of `theirs` [M], ties half, over all pairs."""
     apart = ours[:, None] - theirs[None]
     return ((apart > 0).double() + (apart == 0).double() / 2).mean().item()
-
-
-def is_tie(event: Event) -> bool:
-    """Whether a vote prefers nothing to anything else."""
-    return len(event.ranks) > 1 and len(set(event.ranks)) == 1

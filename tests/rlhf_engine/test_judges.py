@@ -19,7 +19,7 @@ from rlhf_engine.config import TeachConfig, UserError
 from rlhf_engine.encoding import render
 from rlhf_engine.judges import Judge, Local, Remote, find_judge, question, read_answer, two_orders
 from rlhf_engine.queries import Query
-from rlhf_engine.teach import Teach, is_tie
+from rlhf_engine.teach import Teach
 from tests.conftest import TEMPLATE, make_tokenizer, save, sentences
 from tests.rlhf_engine.test_teach import PROMPTS, SMALL
 
@@ -219,7 +219,7 @@ def test_a_judge_that_goes_by_the_place_decides_nothing(count, letter):
     if letter == "C" and count == 2:
         assert events == [] and judge.bias() == {"questions": 10, "unreadable": 1.0, "consistent": None, "first": None, "chance": None}
         return
-    assert len(events) == 10 and all(is_tie(event.validate()) for event in events)
+    assert len(events) == 10 and all(event.validate().tie for event in events)
     assert judge.bias() == {"questions": 10, "unreadable": 0.0, "consistent": 0.0, "first": float(letter == "A"), "chance": pytest.approx(1 / count)}
 
 
@@ -296,7 +296,7 @@ def test_teach_learns_from_a_judge(tiny_llama):
     judge = Judge(vowels)
     trainer = Teach(Backbone.load(str(tiny_llama)), PROMPTS, judge, TeachConfig(**SMALL | {"steps": 2}), held_out=PROMPTS[:2])
     assert [metrics["reward/votes"] for metrics in trainer] == [6, 8]
-    assert all(event.voter == "judge" for event in trainer.reward.events) and not all(map(is_tie, trainer.reward.events))
+    assert all(event.voter == "judge" for event in trainer.reward.events) and not all(event.tie for event in trainer.reward.events)
     report = trainer.report()
     assert report["votes"] == 8 and "win_rate" not in report  # a judge has no score to measure by
     assert judge.bias()["questions"] == 8 and judge.bias()["consistent"] > 0.9
@@ -506,7 +506,7 @@ def test_a_local_judge_from_end_to_end(tmp_path, monkeypatch):
     for i in range(6):
         judge.ask(query(*sentences(4, seed=i), name=f"0-{i}"))
     events = judge.answers()
-    assert len(events) == 6 and all(is_tie(event.validate()) for event in events)
+    assert len(events) == 6 and all(event.validate().tie for event in events)
     assert judge.bias() == {"questions": 6, "unreadable": 0.0, "consistent": 0.0, "first": 1.0, "chance": 0.25}
     judge = find_judge(f"judge={make_stubborn(tmp_path / 'other', '!')}")
     judge.ask(query("x", "y"))

@@ -18,7 +18,7 @@ from rlhf_engine.queries import Query
 from rlhf_engine.rollout import as_sampled
 from rlhf_engine.runs import Run
 from rlhf_engine.stages import make_trainer
-from rlhf_engine.teach import Teach, is_tie
+from rlhf_engine.teach import Teach
 from rlhf_engine.training import load_state, save_state
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
@@ -91,6 +91,16 @@ def test_a_reward_that_knows_nothing_is_not_blown_up(tiny_llama):
     next(trainer)
     scores = trainer.reward.score(trainer.reward.anchors)
     assert scores.std(0, correction=0).max() < 0.2
+
+
+def test_ties_are_no_reason_to_trust_the_reward(tiny_llama):
+    """Of a rare trait most votes are ties: the four that say something are not to drive the policy as forty would."""
+    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward.set_anchors(anchors(backbone))
+    ties = [dataclasses.replace(event, id=f"{event.id} tie", value="tie") for event in events_of("comparison", 20, seed=1)]
+    reward.learn([*events_of("comparison", 4), *ties])
+    spread = reward.score(reward.anchors).std(0, correction=0)
+    torch.testing.assert_close(spread, torch.full((2,), 4 / reward.config.votes_trusted), atol=1e-3, rtol=0)
 
 
 def test_pessimism_takes_the_spread_off(tiny_llama):
@@ -356,7 +366,7 @@ def test_a_simulated_voter_chooses_by_its_function():
         voter.ask(query(number, *responses))
         event, = voter.answers()
         assert (event.validate().kind, event.value) == (kind, value)
-        assert is_tie(event) == (len(set(scores := [len(r) for r in responses])) == 1 and len(scores) > 1)
+        assert event.tie == (len(set(scores := [len(r) for r in responses])) == 1 and len(scores) > 1)
     assert voter.answers() == []
 
 
