@@ -98,7 +98,7 @@ def test_ties_are_no_reason_to_trust_the_reward(tiny_llama):
     reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     ties = [dataclasses.replace(event, id=f"{event.id} tie", value="tie") for event in events_of("comparison", 20, seed=1)]
-    reward.learn([*events_of("comparison", 4), *ties])
+    reward.learn([*[event for event in events_of("comparison", 40) if not event.tie][:4], *ties])
     spread = reward.score(reward.anchors).std(0, correction=0)
     torch.testing.assert_close(spread, torch.full((2,), 4 / reward.config.votes_trusted), atol=1e-3, rtol=0)
 
