@@ -78,8 +78,8 @@ class Teach(Trainer):
         self.asked, self.seconds = 0, 0.0
         self.gold: list[torch.Tensor] = []
         """The labeler's own scores [N] of the anchors, and [B] of the newest rollout."""
-        self.last_vote, self.asking = 0, False
-        """Step that last learned from a vote; whether a query is being drawn at this moment."""
+        self.last_vote, self.asking, self.rested = 0, False, 0.0
+        """Step that last learned from a vote; whether a query is being drawn at this moment; when the next may be, within a step."""
         self.learned: dict[str, float] = {}
         """Metrics of what has been learned since the last step."""
         self.past: dict[int, list[list[str]]] = {}
@@ -246,10 +246,14 @@ class Teach(Trainer):
         return compared | found
 
     def _breathe(self) -> None:
-        """What is to be done between micro-batches; and a person who has nothing left to judge gets a query."""
+        """What is to be done between micro-batches; and a person who has nothing left to judge gets a query. However many people vote,
+        and however fast, drawing queries takes no more than half of the time."""
         self.breathe()
-        if self.prepared and not self.asking and self.labeler.unread() is not None:
+        if self.prepared and not self.asking and self.labeler.unread() is not None and (start := time.monotonic()) >= self.rested:
+            asked = self.asked
             self.ask()
+            if self.asked > asked:
+                self.rested = 2 * time.monotonic() - start
 
     # -- state -------------------------------------------------------------------------------------------------------
 

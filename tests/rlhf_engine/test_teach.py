@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from rlhf_engine import teach as teach_module
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig, UserError
 from rlhf_engine.data import read_prompts
@@ -91,6 +92,24 @@ def test_a_reward_that_knows_nothing_is_not_blown_up(tiny_llama):
     next(trainer)
     scores = trainer.reward.score(trainer.reward.anchors)
     assert scores.std(0, correction=0).max() < 0.2
+
+
+def test_people_who_vote_fast_do_not_keep_ppo_from_its_work(tiny_llama, monkeypatch):
+    """Ten breaths a second, a query that takes a second, and somebody who always wants another: half of the time is PPO's."""
+    trainer, clock, drawn = make(tiny_llama), [0.0], []
+
+    def draw() -> None:
+        clock[0] += 1.0
+        trainer.asked += 1
+        drawn.append(clock[0])
+    next(trainer)
+    monkeypatch.setattr(teach_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(trainer, "ask", draw)
+    monkeypatch.setattr(trainer.labeler, "unread", lambda: 0)
+    for _ in range(100):
+        trainer._breathe()
+        clock[0] += 0.1
+    assert 0.4 < len(drawn) / clock[0] < 0.55
 
 
 def test_ties_are_no_reason_to_trust_the_reward(tiny_llama):
