@@ -65,7 +65,7 @@ class Access:
 
     def owner(self) -> bool:
         """Whether the handler that is running does so for an owner; outside of any request nobody is, but where everyone is."""
-        return self.everyone or self.is_owner(asking())
+        return self.is_owner(asking())
 
     def is_owner(self, request) -> bool:
         """Of a Gradio or Starlette request, or None."""
@@ -82,11 +82,7 @@ class Access:
 
     def log_in(self, password: str, address: str) -> str:
         """A token for the cookie of who knows the password. Raises UserError for who does not, or has tried too often."""
-        tries = (("address", address), ("all", ""))
-        self._count("login", tries, only_look=True)
-        if not secrets.compare_digest(password.encode(), self.password.encode()) or not self.password:
-            self._count("login", tries)
-            raise UserError(s.WRONG_PASSWORD)
+        self._check(password, address)
         token = secrets.token_urlsafe(32)
         self._tokens.add(token)
         return token
@@ -94,12 +90,20 @@ class Access:
     def log_out(self, token: str) -> None:
         self._tokens.discard(token)
 
+    def _check(self, password: str, address: str) -> None:
+        """Raises UserError for a wrong password, which is counted, and for any after too many of them."""
+        tries = (("address", address), ("all", ""))
+        self._count("login", tries, only_look=True)
+        if not secrets.compare_digest(password.encode(), self.password.encode()) or not self.password:
+            self._count("login", tries)
+            raise UserError(s.WRONG_PASSWORD)
+
     def _tried(self, password: str, address: str) -> bool:
         """Whether the password of a header is right; a wrong one counts as one at the login."""
         if not password:
             return False
         try:
-            self.log_out(self.log_in(password, address))
+            self._check(password, address)
         except UserError:
             return False
         return True
@@ -147,14 +151,13 @@ def plain(request):
     return getattr(request, "request", None) or request
 
 
-def header(request, name: str) -> str:
-    found = getattr(plain(request), "headers", {})
+def header(request, name: str, *, among: str = "headers") -> str:
+    found = getattr(plain(request), among, {})
     return found.get(name, "") if hasattr(found, "get") else ""
 
 
 def token_of(request) -> str:
-    found = getattr(plain(request), "cookies", {})
-    return found.get(COOKIE, "") if hasattr(found, "get") else ""
+    return header(request, COOKIE, among="cookies")
 
 
 def names_of(request) -> set[str]:

@@ -29,11 +29,6 @@ def chat(page) -> None:
     page.wait_for_function("document.querySelector('#chat-status')?.innerText.includes('done')", timeout=120_000)
 
 
-def runs(page) -> None:
-    go(page, "Runs")
-    page.wait_for_timeout(4000)
-
-
 def tab(name: str, then: Callable = lambda page: None) -> Callable:
     def show(page) -> None:
         go(page, name)
@@ -83,7 +78,7 @@ def shoot(camera: Camera, api) -> None:
     camera.take("train", tab("Train"))
     wait_for_run(api, "happy", lambda status: status["state"] == "done")
     camera.take("teach-watched", tab("Teach"))
-    camera.take("runs", runs)
+    camera.take("runs", tab("Runs"))
     camera.take("chat", chat)
     api.predict(stage="teach", config={"output": "mine", "labeler": "person"}, api_name="/start")
     page = camera.browser.new_page(viewport=WIDE)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.browser import free_port
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.feedback import Store
 from rlhf_engine.runs import Run
@@ -44,9 +44,7 @@ def home(tmp_path_factory, tiny_llama) -> Path:
 @pytest.fixture(scope="module")
 def app(home) -> str:
     """`python app.py` as a user starts it; its address, and at the end the proof that it ends cleanly."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"PLAYGROUND_HOME": str(home), "GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # as a shell does for `app.py &`
