@@ -34,8 +34,13 @@ def go(page: Page, tab: str) -> Page:
     if button.count():
         button.click()
     else:
-        page.get_by_label("More tabs").click()
-        page.locator(".overflow-dropdown button", has_text=tab).click()
+        found = page.locator(".overflow-dropdown button", has_text=tab)
+        for _ in range(20):  # a page that is still being laid out closes its menu again
+            if found.is_visible():
+                break
+            page.get_by_label("More tabs").click()
+            page.wait_for_timeout(200)
+        found.click()
     return page
 
 

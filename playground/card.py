@@ -18,28 +18,42 @@ class Card(gr.HTML):
 
 
 ANSWER = """
-let shown = 0, sent = {turn: '', time: 0, focus: ''}, pressed = {key: '', time: 0};
+let shown = 0, sent = {turn: '', time: 0, focus: ''}, pressed = {key: '', time: 0}, later = [], drafts = {};
 const turn = () => props.value.event + (props.value.time || '');
 const start = () => { shown = element.checkVisibility() ? performance.now() : 0; };
 new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !shown) start(); }).observe(element);
 
 const answer = (choice, source) => {
   const now = performance.now();
-  // A click while another is on its way is not meant for the next question.
-  if (sent.turn === turn() && now - sent.time < 5000) return;
+  if (sent.turn === turn() && now - sent.time < 5000) {
+    // A click while another is on its way is not meant for the next question; a remark is about the one that stays.
+    if (choice.includes(':')) later.push([choice, source]);
+    return;
+  }
   sent = {turn: turn(), time: now, focus: source.id};
   source.classList.add('chosen');
   trigger('vote', {choice, seconds: shown ? (now - shown) / 1000 : 0});
+};
+const unfold = (place, open) => {
+  const form = element.querySelector(`#edit-form-${place}`);
+  form.hidden = !open;
+  element.querySelector(`#edit-${place}`).setAttribute('aria-expanded', String(open));
+  return form.querySelector('textarea');
 };
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button || event.detail > 1) return;  // the second half of a double click
   if (button.dataset.choice) return answer(button.dataset.choice, button);
   if (!button.dataset.edit) return;
-  const form = element.querySelector(`#edit-form-${button.dataset.edit}`), opener = element.querySelector(`#edit-${button.dataset.edit}`);
-  form.hidden = !form.hidden;
-  opener.setAttribute('aria-expanded', String(!form.hidden));
-  (form.hidden ? opener : form.querySelector('textarea')).focus();
+  const place = button.dataset.edit, open = element.querySelector(`#edit-form-${place}`).hidden;
+  const field = unfold(place, open);
+  if (open) drafts[place] = field.value;
+  else delete drafts[place];
+  (open ? field : element.querySelector(`#edit-${place}`)).focus();
+});
+element.addEventListener('input', (event) => {
+  const form = event.target.closest('form.edit');
+  if (form) drafts[form.dataset.place] = event.target.value;
 });
 element.addEventListener('change', (event) => {
   const place = event.target.dataset.score;
@@ -50,6 +64,7 @@ element.addEventListener('change', (event) => {
 element.addEventListener('submit', (event) => {
   event.preventDefault();
   const place = event.target.dataset.place;
+  delete drafts[place];
   answer(`edit:${place}:${event.target.querySelector('textarea').value}`, element.querySelector(`#edit-${place}`));
 });
 
@@ -69,12 +84,24 @@ const press = (event) => {
 };
 document.addEventListener('keydown', press);
 
+// A remark was noted, and the card drawn anew: what is being written stays open, and what was said meanwhile follows.
+const noted = () => {
+  if (sent.focus) element.querySelector(`#${sent.focus}`)?.focus();
+  for (const place in drafts) {
+    const field = unfold(place, true);
+    field.value = drafts[place];
+    if (!later.length) field.focus();
+  }
+  const next = later.shift();
+  if (next) answer(next[0], element.querySelector(`#${next[1].id}`) || next[1]);
+};
 let current = props.value.event, query = props.value.query;
 watch('value', () => {
   element.querySelectorAll('.chosen').forEach((button) => button.classList.remove('chosen'));
-  if (props.value.event === current) return;
+  if (props.value.event === current) return void (later = []);
   current = props.value.event;
-  if (props.value.query === query) return sent.focus && element.querySelector(`#${sent.focus}`)?.focus();  // a remark was noted
+  if (props.value.query === query) return noted();
+  later = [], drafts = {};
   query = props.value.query;
   start();
   if (shown && element.getBoundingClientRect().top < 0) element.scrollIntoView();

@@ -187,7 +187,7 @@ def test_a_peak_is_of_the_run_and_not_of_what_the_process_did_before():
     held = torch.ones(300 << 18)  # 300 MB
     before = driving.peak_memory_mb()
     del held
-    assert driving.peak_memory_mb() == before
+    assert abs(driving.peak_memory_mb() - before) < 10  # the system counts by processor, and adds up now and then
     driving.forget_peak()
     assert driving.peak_memory_mb() < before - 250
 
