@@ -120,13 +120,15 @@ def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict
     sums = update(trainer, rollout, advantages, returns, mask.sum().item())
     batch = Batch(trainer.backbone, rollout, list(range(len(rollout))))
     with torch.no_grad(), trainer.backbone.use("policy"):
-        new = batch.grid(batch.read(config.temperature).logprobs)
+        read = batch.read(config.temperature, entropy=True)
+    new = batch.grid(read.logprobs)
     return {"logprobs": rollout.logprobs, "ref_logprobs": rollout.ref_logprobs, "values": rollout.values, "scores": scores, "kl": kl,
             "KL per sequence": kl.sum(1), "rewards": rewards, "reward per sequence": rewards.sum(1),
             "advantages, raw": returns - rollout.values, "returns": returns, "advantages": advantages, "new_logprobs": new,
             "ratio": (new - rollout.logprobs).exp() * mask, "pg_loss": sums["loss/policy"], "vf_loss": sums["loss/value"],
             "approxkl": sums["policy/approxkl"], "clipfrac": sums["policy/clipfrac"], "vf_clipfrac": sums["value/clipfrac"],
-            "mean ratio": sums["val/ratio"], "objective/kl": metrics["objective/kl"], "objective/reward": metrics["objective/reward"],
+            "mean ratio": sums["val/ratio"], "entropy": read.entropy.mean(),
+            "objective/kl": metrics["objective/kl"], "objective/reward": metrics["objective/reward"],
             "gradient, policy": flat({n: p.grad for n, p in moving.items()}), "gradient, value head": moving["score.weight"].grad[0]}
 
 
@@ -191,8 +193,8 @@ def run_trl(folder: Path, adapter: Path, heads: dict[str, torch.Tensor], case: C
     return found | {
         "KL per sequence": found["kl"].sum(1), "reward per sequence": found["rewards"].sum(1), "whitened": whitened,
         "advantages, raw": found["returns"] - found["values"], "approxkl": logged["policy/approxkl_avg"],
-        "clipfrac": logged["policy/clipfrac_avg"], "mean ratio": logged["val/ratio"], "objective/kl": logged["objective/kl"],
-        "objective/reward": logged["objective/rlhf_reward"], "gradient, policy": flat(gradients),
+        "clipfrac": logged["policy/clipfrac_avg"], "mean ratio": logged["val/ratio"], "entropy": logged["policy/entropy_avg"],
+        "objective/kl": logged["objective/kl"], "objective/reward": logged["objective/rlhf_reward"], "gradient, policy": flat(gradients),
         "gradient, value head": gradients["score.weight"][0], "tokens": found["padding_mask"] == 0,
         "tokens_p1": found["padding_mask_p1"] == 0}
 
