@@ -497,6 +497,48 @@ def test_stats_carry_no_graph():
 
 
 # -----------------------------------------------------------------------------
+# the numbers of TRL 1.12.0, as benchmarks/parity.py reads them from a step of its PPOTrainer (two responses of four tokens,
+# lambda .95, KL coefficient and clip ranges .2)
+
+TRL = {name: torch.tensor(grid) for name, grid in {
+    "logprobs": [[-3.891421, -5.588768, -6.202711, -5.154346], [-7.314097, -9.851553, -3.850247, -6.234995]],
+    "ref_logprobs": [[-4.39022, -6.733683, -6.160932, -5.860075], [-7.391595, -10.3941, -5.200541, -7.088691]],
+    "values": [[-0.465011, 0.123289, -0.762612, 0.42794], [0.253323, 0.507992, 0.123028, -0.020663]],
+    "scores": [-0.230787, -1.451944],
+    "rewards": [[-0.09976, -0.228983, 0.008356, -0.371933], [-0.0155, -0.108509, -0.270059, -1.622683]],
+    "returns": [[-0.639387, -0.574518, -0.323583, -0.371933], [-1.723248, -1.824366, -1.812641, -1.622683]],
+    "advantages": [[0.981491, 0.446665, 1.608249, 0.342378], [-0.859937, -1.22347, -0.818144, -0.477232]],
+    "new_logprobs": [[-4.3796, -5.73541, -7.77432, -5.47074], [-5.520568, -11.461601, -3.965883, -7.240671]],
+    "new_values": [[-0.306054, 0.296979, -0.634879, 0.505455], [0.348022, 0.12645, 0.132451, -0.135486]]}.items()}
+
+
+def test_a_step_has_the_numbers_of_trl():
+    mask = torch.ones(2, 4)
+    rewards = shaped_rewards(TRL["scores"], TRL["logprobs"], TRL["ref_logprobs"], mask, 0.2)
+    close(rewards, TRL["rewards"])
+    advantages, returns = gae(rewards, TRL["values"], mask, gamma=1.0, lam=0.95)
+    close(returns, TRL["returns"])
+    close(whiten(advantages, mask) * math.sqrt(7 / 8), TRL["advantages"])  # its variance is divided by n - 1, ours by n
+    loss, stats = policy_loss(TRL["new_logprobs"], TRL["logprobs"], TRL["advantages"], mask, clip=0.2, tokens=8)
+    close([loss, stats["clipfrac"], stats["approxkl"], stats["ratio"]], [0.710804, 0.25, 0.603977, 1.235116])
+    loss, stats = value_loss(TRL["new_values"], TRL["values"], TRL["returns"], mask, clip=0.2, tokens=8)
+    close([loss, stats["clipfrac"]], [1.035599, 0.125])
+
+
+def test_a_score_one_place_after_the_end_token_is_the_same_at_lambda_one_only():
+    """TRL puts it there, on a pad with a value of its own; ours is on the end token. At lambda 1 the deltas telescope."""
+    rewards, values, scores = normal(8, 8), normal(8, 8, seed=1), normal(8, seed=2)
+    ends = torch.arange(8), torch.tensor(LENGTHS) - 1
+    ours, theirs = rewards.clone(), rewards.clone()
+    ours[ends] += scores
+    theirs[ends[0], ends[1] + 1] = scores
+    for lam, same in ((1.0, True), (0.95, False)):
+        a, _ = gae(ours, values, ragged(width=8), gamma=1.0, lam=lam)
+        b, _ = gae(theirs, values, ragged([n + 1 for n in LENGTHS]), gamma=1.0, lam=lam)
+        assert torch.allclose(a, b * ragged(width=8), atol=1e-5) == same
+
+
+# -----------------------------------------------------------------------------
 # KL controller
 
 @pytest.mark.parametrize("kl, episodes, horizon, expected", [
