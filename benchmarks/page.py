@@ -63,7 +63,7 @@ def votes(page, count: int) -> None:
         page.locator("#vote-1").wait_for()
         seconds = page.evaluate("""key => new Promise(done => {
             const card = document.querySelector('#vote-card'), was = card.innerText, start = performance.now();
-            new MutationObserver((_, watch) => { 
+            new MutationObserver((_, watch) => {
                 if (card.innerText !== was) { watch.disconnect(); done((performance.now() - start) / 1000); }
             }).observe(card, {childList: true, subtree: true, characterData: true});
             document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
@@ -85,6 +85,7 @@ def chats(page, count: int) -> None:
             document.querySelector('#chat-send').click();
             const look = () => said() ? done((performance.now() - start) / 1000) : setTimeout(look, 5);
             look();
+            setTimeout(() => done(60), 60000);
         })""")
         found.append(seconds)
         page.wait_for_timeout(4000)

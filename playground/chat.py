@@ -163,6 +163,9 @@ class ChatPage:
                 status = {}
             if chat.asked == number:
                 yield {self.status: status_line(done(chat, places)), **sides.settle(chat, places), **sides.verdict(chat)}
+            else:  # stopped or cleared: an item that is still on its way is true no more, nor is the last one, which Gradio sends again
+                yield sides.settle(chat, places)
+                yield gr.skip()
         except UserError as error:
             if chat.asked == number:
                 chat.restore(before)
