@@ -1,11 +1,11 @@
 """P3: peak memory of log-probabilities against the size of the vocabulary, forward and backward.
 
-    python benchmarks/vocabulary.py [--dtype bf16] [--sizes 4 16 32 64 128 152]
+    python benchmarks/vocabulary.py [--dtype bf16] [--entropy] [--sizes 4 16 32 64 128 152]
 
 A random Llama (5.8 million parameters with 4k tokens; embedding and output layer are one), LoRA r=8, 8 rows of 384 tokens of which 256 are
-responses: log-probabilities and entropies under the policy, a loss of both, and its gradient. `ours` reads them as training does, `plain`
-from the log-softmax of the model's own logits. Each point is a process of its own; `peak_mb` is what it holds at most beyond what it holds
-before (weights and libraries; a peak can be forgotten on Linux only), `seconds` of a second pass.
+responses: log-probabilities under the policy, a loss of them (and of entropies), and its gradient. `ours` reads them as training does,
+`plain` from the log-softmax of the model's own logits. Each point is a process of its own; `peak_mb` is what it holds at most beyond what
+it holds before (weights and libraries; a peak can be forgotten on Linux only), `seconds` of a second pass.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[4, 16, 32, 64, 128, 152], help="thousands of tokens")
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--only", nargs="*", default=["ours", "plain"])
-    parser.add_argument("--no-entropy", action="store_true", help="without the entropy, which PPO's loss has only where it is asked for")
+    parser.add_argument("--entropy", action="store_true", help="with an entropy bonus, which PPO has only where it is asked for")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        say(measure(args.model, args.run, args.dtype, not args.no_entropy))
+        say(measure(args.model, args.run, args.dtype, args.entropy))
         return
     say(machine())
     for thousands in args.sizes:
@@ -78,7 +78,7 @@ def main() -> None:
             make_model(Path(folder), vocab_size=1000 * thousands, tie_word_embeddings=True)
             for who in args.only:
                 done = subprocess.run([sys.executable, __file__, "--run", who, "--model", folder, "--dtype", args.dtype,
-                                       *(["--no-entropy"] if args.no_entropy else [])], capture_output=True, text=True)
+                                       *(["--entropy"] if args.entropy else [])], capture_output=True, text=True)
                 found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.stderr[-300:]}
                 say({"vocabulary": 1000 * thousands, "who": who} | found)
 
