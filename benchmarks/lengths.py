@@ -50,7 +50,7 @@ def main() -> None:
             rows, lengths = list(range(args.rows)), list(map(sum, drawn))
             ordered = sorted(rows, key=lengths.__getitem__)
             ways = {"one pass": [rows], "fours at random": micro_batches(rows, 4), "fours by length": micro_batches(ordered, 4),
-                    "cut by length": micro_batches(rows, 0, lengths.__getitem__, pass_price(backbone.device))}
+                    "cut by length": micro_batches(ordered, 0, lengths.__getitem__, pass_price(backbone.device))}
             for way, parts in ways.items():
                 start = time.perf_counter()
                 for part in parts:

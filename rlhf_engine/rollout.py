@@ -40,6 +40,10 @@ class Rollout:
         """Tokens of prompt and response."""
         return len(self.prompt_ids[row]) + len(self.response_ids[row])
 
+    def by_length(self, rows) -> list[int]:
+        """`rows` in the order of their lengths, so that little is padded."""
+        return sorted(rows, key=lambda i: (self.length(i), i))
+
 
 RewardFunction = Callable[[Rollout], torch.Tensor]
 """Scores [B] of the responses, or [B, R]: what each of their tokens adds to them."""
@@ -71,7 +75,7 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
     """
     rollout.logprobs, rollout.ref_logprobs, rollout.values = (torch.zeros_like(rollout.mask) for _ in range(3))
     entropy = 0.0
-    for part in micro_batches(list(range(len(rollout))), micro_batch, rollout.length, pass_price(backbone.device)):
+    for part in micro_batches(rollout.by_length(range(len(rollout))), micro_batch, rollout.length, pass_price(backbone.device)):
         batch = Batch(backbone, rollout, part)
         with backbone.use("policy"):
             tokens = batch.read(temperature, entropy=True)

@@ -240,13 +240,12 @@ def batch_of(step: int, lengths: list[int], batch: int, seed: int) -> list[int]:
 
 
 def micro_batches(rows: list[int], size: int, length: Callable[[int], int] | None = None, price: int = 0) -> list[list[int]]:
-    """`rows` in pieces of `size`; 0 is one piece. With the `length` of each row in tokens, pieces of at most that size, in order of length,
-    cut where the least is computed: every piece costs its rows times its longest, padding included, and `price` tokens for the pass.
+    """`rows` in pieces of `size`; 0 is one piece. With the `length` of each row in tokens, in whose order they come, pieces of at most that
+    size, cut where the least is computed: every piece costs its rows times its longest, padding included, and `price` tokens for the pass.
     """
     size = size or max(1, len(rows))
     if length is None:
         return [rows[i:i + size] for i in range(0, len(rows), size)]
-    rows = sorted(rows, key=lambda i: (length(i), i))
     best = [(0, 0)]  # of the first rows: the least cost, and where the last piece then begins
     for end, row in enumerate(rows, 1):
         best.append(min((best[start][0] + (end - start) * length(row) + price, start) for start in range(max(0, end - size), end)))
