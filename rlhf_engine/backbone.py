@@ -30,6 +30,7 @@ from rlhf_engine.bases import load_base, stop_ids
 from rlhf_engine.config import UserError
 from rlhf_engine.layers import is_small, speed_up, unpack, use_frozen_norms, use_short_rows
 from rlhf_engine.models import check_adapter, fingerprint, first_line
+from rlhf_engine.output_layer import read_shaping
 
 
 class ScalarHead(nn.Module):
@@ -78,11 +79,12 @@ class Backbone:
         self._settle()
         self.stop_ids = stop_ids(base, tokenizer)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
-        self.head_is_linear = self._check_head()
+        self.shaping = read_shaping(base, self.hidden, name)
 
     @classmethod
     def load(cls, model: str = "bundled", *, dtype: str = "auto", device: str = "auto") -> "Backbone":
-        """Load a base, frozen. Raises UserError for a missing, gated or pickled model and for a format this machine lacks."""
+        """Load a base, frozen. Raises UserError for a missing, gated or pickled model, for a format this machine lacks, and for logits that
+        `read_shaping` refuses."""
         base, tokenizer, path, dtype = load_base(model, dtype, device)
         return cls(base, tokenizer, name=str(model), path=path, dtype=dtype)
 
@@ -94,7 +96,8 @@ class Backbone:
 
     @property
     def hidden_size(self) -> int:
-        return self.base.config.get_text_config().hidden_size
+        """d, the width of the last hidden states."""
+        return self.base.get_output_embeddings().in_features
 
     @property
     def vocabulary(self) -> int:
@@ -119,8 +122,8 @@ class Backbone:
         return [states[0], states[len(states) // 2], states[-1]]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [..., V] of hidden states, where `head_is_linear` holds."""
-        return self.base.get_output_embeddings()(hidden)
+        """Logits [..., V], in fp32, of hidden states [..., d]."""
+        return self.shaping(self.base.get_output_embeddings()(hidden))
 
     def _settle(self) -> None:
         """Dropout off everywhere, except that 4-bit layers stay in training mode.
@@ -132,17 +135,6 @@ class Backbone:
         for module in self.base.modules():
             if type(module).__name__ == "Linear4bit":
                 module.training = True
-
-    @torch.no_grad()
-    def _check_head(self) -> bool:
-        """Whether logits are just the output layer on the last hidden state.
-
-        Soft-capping (Gemma), scaling (Cohere, Granite) and the like come after it; then log-probabilities go through
-        the model's own logits instead of chunks.
-        """
-        ids = torch.arange(8, device=self.device)[None] % self.vocabulary
-        ours, theirs = self.head(self.hidden(ids)), self.base(input_ids=ids, use_cache=False).logits
-        return ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-4)
 
     @contextmanager
     def checkpointing(self, enabled: bool = True):

@@ -61,7 +61,7 @@ class RunConfig:
     batch_size: int = limits(16, 1)
     """Rows per optimiser step."""
     micro_batch: int = limits(0, 0, advanced=True)
-    """Rows per forward pass; 0 is the whole batch. Gradients are the same for every value."""
+    """Rows per forward pass at most; 0 is the whole batch. Gradients are the same for every value."""
     learning_rate: float = limits(0.0, 0.0)
     """Peak learning rate of Adam on adapters and heads; 0 fits it to the width of the model, ten times a full fine-tuning's (Schulman et al. 2025)."""
     warmup: float = limits(0.05, 0.0, 1.0, advanced=True)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rlhf_engine.backbone import Backbone
+from rlhf_engine.output_layer import Shaping
 
 
 def chunk_size(device: torch.device, vocabulary: int) -> int:
@@ -56,13 +57,10 @@ def read_tokens(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, colum
     Logits are divided by `temperature`, as in sampling.
     """
     targets = ids[rows, columns + 1]
-    if not backbone.head_is_linear:
-        out = backbone.base(input_ids=ids, use_cache=False, output_hidden_states=True)
-        return Tokens(*_read(out.logits[rows, columns], targets, temperature, entropy), out.hidden_states[-1][rows, columns])
     hidden, head = backbone.hidden(ids)[rows, columns], backbone.base.get_output_embeddings()
     size = chunk_size(hidden.device, backbone.vocabulary)
     if type(head) is nn.Linear:
-        logprobs, entropies = FrozenHead.apply(hidden, head.weight, head.bias, targets, temperature, size, entropy)
+        logprobs, entropies = FrozenHead.apply(hidden, head.weight, head.bias, backbone.shaping, targets, temperature, size, entropy)
         return Tokens(logprobs, entropies if entropy else None, hidden)
     # An output layer with an adapter of its own has gradients, too.
     pieces = [checkpoint(lambda h, t: _read(backbone.head(h), t, temperature, entropy), h, t, use_reentrant=False)
@@ -77,7 +75,12 @@ def token_logprobs(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, co
 
 
 CACHED = 1 << 18
-"""Numbers of the softmax worked on at a time: 1 MB in fp32, which a core's own cache holds."""
+"""Numbers of the softmax worked on at a time on a CPU: 1 MB in fp32, which a core's own cache holds."""
+
+
+def cached(device: torch.device) -> int:
+    """Numbers of the softmax worked on at a time; elsewhere 64 MB, so that a slice is not a row and its few operations not all overhead."""
+    return CACHED if device.type == "cpu" else 1 << 24
 
 
 def slices(count: int, size: int) -> Iterator[slice]:
@@ -88,29 +91,42 @@ def slices(count: int, size: int) -> Iterator[slice]:
 class FrozenHead(torch.autograd.Function):
     """hidden [N, d] -> log-probabilities [N] of `targets` [N] and entropies [N] (zeros unless asked for), in fp32.
 
-    With z = (W h + b) / T and p = softmax(z): d log p_t / dh = (W_t - p W) / T and dH / dh = -(p * (log p + H)) W / T.
+    With x = W h + b, z the shaped x over T, p = softmax(z), and of the shaping s the scale and f = 1 - tanh^2 of its cap (1 without one):
+    d log p_t / dh = s (f_t W_t - (f p) W) / T and dH / dh = -s (f p (log p + H)) W / T.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, size, entropy):
+    def forward(ctx, hidden, weight, bias, shaping: Shaping, targets, temperature, size, entropy):
         logprobs, entropies = (torch.zeros(len(hidden), device=hidden.device) for _ in range(2))
         grads = [torch.empty_like(hidden) if ctx.needs_input_grad[0] and wanted else None for wanted in (True, entropy)]
+        to_entropy = None
         for part in slices(len(hidden), size):
             logits = F.linear(hidden[part], weight, bias)
-            for rows in slices(len(logits), max(1, CACHED // logits.shape[1])):
-                logp = logits[rows].float()
-                logp = (logp if temperature == 1 else logp.div_(temperature)).log_softmax(-1)
+            chosen = weight[targets[part]] if grads[0] is not None else None
+            if grads[1] is not None and to_entropy is None:
+                to_entropy = torch.empty_like(logits)
+            for rows in slices(len(logits), max(1, cached(logits.device) // logits.shape[1])):
                 at = slice(part.start + rows.start, part.start + rows.stop)
+                z = logits[rows].float()
+                flat = shaping.shape_(z, temperature)
+                logp = z.log_softmax(-1)
                 logprobs[at] = logp.gather(-1, targets[at, None])[:, 0]
                 p = logp.exp()
                 if entropy:
                     entropies[at] = -torch.linalg.vecdot(p, logp)
-                if grads[0] is not None:
-                    logits[rows] = p  # their room is used again
-                if grads[1] is not None:
-                    grads[1][at] = -(logp.add_(entropies[at, None]).mul_(p).to(weight.dtype) @ weight) / temperature
+                if grads[0] is None:
+                    continue
+                if flat is not None:
+                    chosen[rows] *= flat.gather(-1, targets[at, None])
+                    p.mul_(flat)
+                logits[rows] = p  # their room is used again
+                if to_entropy is not None:
+                    to_entropy[rows] = logp.add_(entropies[at, None]).mul_(p)
             if grads[0] is not None:
-                grads[0][part] = (weight[targets[part]] - logits @ weight) / temperature
+                grads[0][part] = chosen.sub_(logits @ weight).mul_(shaping.scale / temperature)
+            if grads[1] is not None:
+                grads[1][part] = (to_entropy[:len(logits)] @ weight).mul_(-shaping.scale / temperature)
+            del logits  # before the next chunk's are made
         ctx.save_for_backward(*grads)
         return logprobs, entropies
 
@@ -121,7 +137,7 @@ class FrozenHead(torch.autograd.Function):
         grad = of_logprobs[:, None] * to_logprobs
         if to_entropies is not None:
             grad = grad + of_entropies[:, None] * to_entropies
-        return grad.to(to_logprobs.dtype), None, None, None, None, None, None
+        return grad.to(to_logprobs.dtype), None, None, None, None, None, None, None
 
 
 def _read(logits: torch.Tensor, targets: torch.Tensor, temperature: float, entropy: bool):

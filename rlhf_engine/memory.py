@@ -27,8 +27,8 @@ RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
 """Python, torch and the libraries in the process that trains; on a GPU, the context that CUDA makes there (not yet measured)."""
 SLACK = {"cpu": 1.2, "cuda": 1.0}
 """What rollout and update take, over the sum of their tensors: a CPU's allocator leaves gaps (benchmarks/README.md)."""
-WORKSPACE = 3 << 20
-"""Bytes of the slices in which softmaxes are worked on (`logprobs.CACHED`, three of them in fp32)."""
+WORKSPACE = {"cpu": 3 << 20, "cuda": 192 << 20}
+"""Bytes of the slices in which softmaxes are worked on (`logprobs.cached`, three of them in fp32)."""
 
 
 @dataclass(frozen=True)
@@ -242,4 +242,5 @@ def head_bytes(shape: Shape, e: int, answer: int, device: str, config: RunConfig
     if config.stage == "reward":
         return 0
     size = max(64, (1 << 22 if device == "cpu" else 1 << 27) // shape.vocabulary)
-    return 2 * answer * shape.width * e + min(answer, size) * shape.vocabulary * e + WORKSPACE
+    chunks = 2 if getattr(config, "entropy_coef", 0) else 1  # the entropy's gradient has a second one
+    return 2 * answer * shape.width * e + chunks * min(answer, size) * shape.vocabulary * e + WORKSPACE[device]

@@ -219,7 +219,7 @@ class PPO(Trainer):
         tokens = rollout.mask[rows].sum().item()
         with self.backbone.checkpointing(self.config.gradient_checkpointing):
             sums = self.accumulate(rollout.by_length(rows), lambda part: self._backward(
-                Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens))
+                Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens), rollout.length)
         if self.config.update_stop and sums["policy/approxkl"] > self.config.update_stop:
             self.optimizer.zero_grad()
             return None

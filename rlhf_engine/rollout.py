@@ -9,7 +9,7 @@ from rlhf_engine.backbone import Backbone
 from rlhf_engine.encoding import Prompt, encode_example
 from rlhf_engine.generate import nothing, text_of
 from rlhf_engine.logprobs import Tokens, pad_right, read_tokens, response_positions
-from rlhf_engine.training import micro_batches
+from rlhf_engine.training import micro_batches, pass_price
 
 
 @dataclass
@@ -36,9 +36,13 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
+    def length(self, row: int) -> int:
+        """Tokens of prompt and response."""
+        return len(self.prompt_ids[row]) + len(self.response_ids[row])
+
     def by_length(self, rows) -> list[int]:
         """`rows` in the order of their lengths, so that little is padded."""
-        return sorted(rows, key=lambda i: (len(self.prompt_ids[i]) + len(self.response_ids[i]), i))
+        return sorted(rows, key=lambda i: (self.length(i), i))
 
 
 RewardFunction = Callable[[Rollout], torch.Tensor]
@@ -71,7 +75,7 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
     """
     rollout.logprobs, rollout.ref_logprobs, rollout.values = (torch.zeros_like(rollout.mask) for _ in range(3))
     entropy = 0.0
-    for part in micro_batches(rollout.by_length(range(len(rollout))), micro_batch):
+    for part in micro_batches(rollout.by_length(range(len(rollout))), micro_batch, rollout.length, pass_price(backbone.device)):
         batch = Batch(backbone, rollout, part)
         with backbone.use("policy"):
             tokens = batch.read(temperature, entropy=True)

@@ -28,7 +28,7 @@ from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, 
 from rlhf_engine.data import read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.encoding import encode_example, encode_prompt
 from rlhf_engine.layers import SMALL
-from rlhf_engine.logprobs import CACHED, chunk_size
+from rlhf_engine.logprobs import cached, chunk_size
 from rlhf_engine.memory import BUNDLED_ROWS, estimate, kept, read_model, read_shape
 from rlhf_engine.models import BUNDLED_MODEL
 
@@ -77,7 +77,7 @@ def test_the_bundled_model_and_the_rows_that_ship_with_it():
 def test_what_it_takes_from_modules_that_import_torch_is_still_so():
     from rlhf_engine import layers, soft_words
     assert (memory.SHORT, memory.SMALL, memory.LANDMARKS) == (layers.SHORT, SMALL, soft_words.LANDMARKS)
-    assert 3 * 4 * CACHED == memory.WORKSPACE
+    assert all(3 * 4 * cached(torch.device(kind)) == size for kind, size in memory.WORKSPACE.items())
     assert chunk_size(torch.device("cpu"), 4000) == max(64, (1 << 22) // 4000)
 
 

@@ -97,6 +97,26 @@ def test_held_out_rows_are_disjoint_and_nothing_is_lost(count, share, held):
         assert set(out) != set(split_held_out(rows, share, seed=1)[1])
 
 
+@pytest.mark.parametrize("price", [0, 5, 20, 1000])
+@pytest.mark.parametrize("size", [0, 2, 4])
+def test_micro_batches_by_length_compute_the_least(size, price):
+    lengths = random.Random(price + size).choices(range(1, 30), k=7)
+    order = sorted(range(7), key=lambda i: (lengths[i], i))
+
+    def cost(parts):
+        return sum(len(part) * max(lengths[i] for i in part) + price for part in parts)
+    cuts = [[0, *(i + 1 for i in range(6) if bits >> i & 1), 7] for bits in range(64)]
+    every = [[order[a:b] for a, b in zip(cut, cut[1:])] for cut in cuts if max(b - a for a, b in zip(cut, cut[1:])) <= (size or 7)]
+    found = micro_batches(order, size, lengths.__getitem__, price)
+    assert [i for part in found for i in part] == order
+    assert max(map(len, found)) <= (size or 7) and cost(found) == min(map(cost, every))
+
+
+def test_rows_of_one_length_go_together():
+    assert micro_batches([1, 2, 3], 0, lambda row: 9, 1) == [[1, 2, 3]]
+    assert micro_batches([], 0, lambda row: 9) == []
+
+
 def same(a, b) -> bool:
     """Equal in structure, types (a tuple may come back as a list) and bits."""
     if isinstance(a, torch.Tensor):
