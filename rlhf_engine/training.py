@@ -132,22 +132,27 @@ class Trainer:
                 self.backbone.fill_role(role, folder / role)
         self.load_state_dict(load_state(folder))
 
-    def accumulate(self, rows: list[int], backward: Callable[[list[int]], dict[str, float]]) -> dict[str, float]:
+    def accumulate(self, rows: list[int], backward: Callable[[list[int]], dict[str, float]],
+                   *more: tuple[list[int], Callable[[list[int]], dict[str, float]]]) -> dict[str, float]:
         """Gradients of one optimiser step: `backward(part)` for each micro-batch of `rows`; returns the sums of what it returns.
 
-        When memory runs out, the gradients are dropped and the step begins again with micro-batches of half the size: losses are
-        divided by counts of the whole step, so its gradients are the same. Raises what came if single rows do not fit.
+        `more` are rows of other kinds that the step learns from as well, each with a `backward` of its own. When memory runs out, the
+        gradients are dropped and the step begins again with micro-batches of half the size: losses are divided by counts of the whole
+        step, so its gradients are the same. Raises what came if single rows do not fit.
         """
+        jobs = [(rows, backward), *more]
+        most = max(len(kind) for kind, _ in jobs)
         while True:
             sums: dict[str, float] = {}
             try:
-                for part in micro_batches(rows, self.micro_batch):
-                    for name, value in backward(part).items():
-                        sums[name] = sums.get(name, 0.0) + value
-                    self.breathe()
+                for kind, through in jobs:
+                    for part in micro_batches(kind, self.micro_batch):
+                        for name, value in through(part).items():
+                            sums[name] = sums.get(name, 0.0) + value
+                        self.breathe()
                 return sums
             except RuntimeError as error:
-                size = min(self.micro_batch or len(rows), len(rows))
+                size = min(self.micro_batch or most, most)
                 if size == 1 or not out_of_memory(error):
                     raise
             # Outside of `except`, where the error no longer holds on to the tensors of the failed pass.
