@@ -1,6 +1,6 @@
 """PPO-ptx: what a reward costs the policy elsewhere, and how much of that a pretraining mix takes back.
 
-    python benchmarks/ptx.py [--coefs 0 0.5 1 2] [--seeds 0 1] [--text TEXT.jsonl --held-out TEXT.jsonl] [--set kl_target=6 ...]
+    python benchmarks/ptx.py [--coefs 0 0.03 0.1 0.3 1] [--seeds 0 1] [--text TEXT.jsonl --held-out TEXT.jsonl] [--set kl_target=6 ...]
 
 `ppo` on the bundled model against a scoring function, without a KL target, so that it may go as far as it likes. Of the bundled
 demonstrations a sixth is held out and the rest mixed in, or else `--text`. One line of JSON a run: score, wins and KL against the start on
@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, say
 
-SETTINGS = {"steps": 30, "batch_size": 32, "max_new_tokens": 64, "value": "head", "dtype": "bf16", "kl_coef": 0.02, "kl_target": 0.0,
-            "guard": False, "schedule": "linear"}
+SETTINGS = {"steps": 16, "batch_size": 32, "ppo_epochs": 1, "minibatches": 4, "ptx_rows": 8, "max_new_tokens": 48, "learning_rate": 1.5e-3,
+            "value": "head", "dtype": "bf16", "kl_coef": 0.02, "kl_target": 0.0, "guard": False, "schedule": "linear"}
+PROMPTS = 64
+"""Held-out prompts, answered twice by the start and twice by the end."""
 TEXTS = 200
 """Held-out rows of each kind, at most."""
 
@@ -46,21 +48,22 @@ def measure(given: dict, held_out: list, function) -> dict:
         encoded, _ = encode_examples(backbone, examples, trainer.max_tokens)
         return math.exp(-mean_logprob(backbone, role, [r.prompt_ids for r in encoded], [r.completion_ids for r in encoded], 16))
 
-    report, _ = compare(backbone, "policy", "reference", read_prompts("bundled-heldout"), text_judge(function), seed=config.seed,
-                        sampling=Sampling(config.max_new_tokens, config.temperature), max_tokens=trainer.max_tokens)
+    prompts, sampling = read_prompts("bundled-heldout", limit=PROMPTS), Sampling(config.max_new_tokens, config.temperature)
+    report, _ = compare(backbone, "policy", "reference", prompts, text_judge(function), seed=config.seed, sampling=sampling)
     kept = ("win_rate", "score", "score_against", "kl", "perplexity_ratio", "distinct_ratio", "empty", "length")
     found = {name: report[name] for name in kept}
     found |= {f"perplexity_{name}": [perplexity(role, examples) for role in ("reference", "policy")] for name, examples in held_out.items()}
     if "loss/ptx" in rows[0]:
         found["loss_ptx"] = [statistics.mean(row["loss/ptx"] for row in part) for part in (rows[:3], rows[-3:])]
     found |= {"update": statistics.median(row["time/update"] for row in rows), "seconds": seconds,
-              "kls": [row["objective/kl"] for row in rows[::5]], "grad_norm": statistics.median(row["grad_norm"] for row in rows)}
+              "parts": {part: sum(row[f"time/{part}"] for row in rows) for part in ("rollout", "score", "update")},
+              "kls": [row["objective/kl"] for row in rows[::3]], "grad_norm": statistics.median(row["grad_norm"] for row in rows)}
     return json.loads(json.dumps(found), parse_float=lambda x: round(float(x), 3))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--coefs", nargs="+", type=float, default=[0.0, 0.5, 1.0, 2.0])
+    parser.add_argument("--coefs", nargs="+", type=float, default=[0.0, 0.03, 0.1, 0.3, 1.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--reward", default="sentiment", help="a built-in scoring function, or FILE.py:FUNCTION")
     parser.add_argument("--text", help="what is mixed in, in the place of the bundled demonstrations")

@@ -102,7 +102,7 @@ def test_the_same_text_in_more_rows_weighs_the_same(tiny_llama):
 
 
 def test_when_memory_runs_out_the_step_begins_again_with_smaller_parts_of_both(tiny_llama):
-    fine, tight = make(tiny_llama), make(tiny_llama)
+    fine, tight = (make(tiny_llama, ptx_rows=12) for _ in range(2))
     backward, parts, breaths = tight.mix.backward, [], []
 
     def limited(part, tokens):
@@ -113,8 +113,9 @@ def test_when_memory_runs_out_the_step_begins_again_with_smaller_parts_of_both(t
 
     tight.mix.backward, tight.breathe = limited, lambda: breaths.append(len(parts))
     expected, found = first_gradient(fine)[0], first_gradient(tight)[0]
-    assert parts == [6, 4, 2, 2, 2] and [(e["was"], e["micro_batch"]) for e in tight.events if e["event"] == "memory"] == [(8, 4), (4, 2)]
-    assert breaths[-3:] == [3, 4, 5]  # after each part of the text, too
+    assert parts == [12, 6, 3] + 6 * [2]
+    assert [(e["was"], e["micro_batch"]) for e in tight.events if e["event"] == "memory"] == [(12, 6), (6, 3), (3, 2)]
+    assert breaths[-6:] == [4, 5, 6, 7, 8, 9]  # after each part of the text, too
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
 
@@ -145,17 +146,25 @@ def test_every_optimiser_step_has_rows_of_its_own_and_all_come_once_an_epoch(tin
     assert [row.ids for row in other.rows] != [row.ids for row in mix.rows]
 
 
+def test_a_run_asks_for_the_rows_of_each_of_its_optimiser_steps(tiny_llama):
+    trainer, asked = make(tiny_llama, steps=2, ppo_epochs=2, minibatches=2, max_new_tokens=4), []
+    drawn = trainer.mix.rows_at
+    trainer.mix.rows_at = lambda step, update: asked.append((step, update)) or drawn(step, update)
+    list(trainer)
+    assert asked == [(step, update) for step in (1, 2) for update in range(4)]
+
+
 def test_no_more_text_is_kept_than_a_run_uses(tiny_llama):
     assert len(make(tiny_llama, steps=2, minibatches=2, ptx_rows=3).mix.rows) == 2 * 2 * 3
 
 
-def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_model, tmp_path):
+def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_llama, tmp_path):
     settings = {"ppo_epochs": 2, "minibatches": 2}
-    whole = [without_time(m) for m in make(tiny_model, **settings)]
-    first = make(tiny_model, **settings)
+    whole = [without_time(m) for m in make(tiny_llama, **settings)]
+    first = make(tiny_llama, **settings)
     head = [without_time(next(first)) for _ in range(2)]
     first.save(tmp_path)
-    second = make(tiny_model, **settings)
+    second = make(tiny_llama, **settings)
     second.load(tmp_path)
     assert head + [without_time(m) for m in second] == whole
 
@@ -184,10 +193,10 @@ def test_plain_text_is_learned_whole_and_what_is_too_long_is_counted(tiny_llama)
 def test_from_a_file_to_the_run(cli, tiny_llama, inputs, tmp_path):
     write_rows(tmp_path / "stories.jsonl", [{"text": text} for text in sentences(9, seed=3)])
     code, out, err = cli("ppo", "--model", tiny_llama, "--data", inputs / "prompts.jsonl", "--reward", f"{inputs / 'score.py'}:vowels", "--steps", 2,
-                         "--batch-size", 4, "--max-tokens", 20, "--max-new-tokens", 6, "--reference-samples", 4, "--lora-rank", 2,
+                         "--batch-size", 4, "--max-tokens", 10, "--max-new-tokens", 4, "--reference-samples", 4, "--lora-rank", 2,
                          "--ptx-coef", 0.5, "--ptx-data", tmp_path / "stories.jsonl", "--output", tmp_path / "run")
     assert code == 0, err
-    assert "of the text mixed in (ptx), 9 of 9 rows were longer than 20 tokens" in out
+    assert "of the text mixed in (ptx), 9 of 9 rows were longer than 10 tokens" in out
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and all(row["loss/ptx"] > 0 for row in rows)
 
