@@ -20,11 +20,11 @@ class Mix:
     The loss is ptx_coef times the mean negative log-likelihood of the step's text, in nats per token: summed over the tokens of its
     completions (of plain text all tokens, the end token among them) and divided by their number. PPO's loss is a mean over the
     response tokens of its minibatch, so the coefficient is the weight of a token of text beside a token of a response, however many
-    rows there are of either. (InstructGPT's 27.8 belongs to sums of another kind.) Likelihoods are those of the model as it is, at
+    rows there are of either. (Equation 2 has whole texts beside whole episodes: its gamma of 27.8 is no guide here.) Likelihoods are at
     temperature 1, whatever PPO samples at.
 
-    Which rows a step gets follows from the seed and its number alone, so a resumed run sees the same ones. No more are kept than a run
-    can use: a data set may be larger than memory for its tokens. Raises UserError where there are none.
+    Which rows a step gets follows from the seed and its number alone, so a resumed run sees the same ones. Of a large data set no more
+    are drawn and encoded than the run has room for. Raises UserError where there are none.
     """
 
     def __init__(self, backbone: Backbone, texts: list[Demonstration], config: PolicyConfig, max_tokens: int):
