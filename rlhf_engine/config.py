@@ -170,7 +170,7 @@ class PolicyConfig(RunConfig):
     entropy_coef: float = limits(0.0, 0.0, advanced=True)
     """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
     ptx_coef: float = limits(0.0, 0.0)
-    """Weight of a pretraining mix beside the policy loss (PPO-ptx, Ouyang et al. 2022, eq. 2), per nat a token of its text; it keeps what the policy would forget. 0 mixes nothing in."""
+    """Weight of a pretraining mix beside the policy loss (PPO-ptx, Ouyang et al. 2022, eq. 2), per nat a token of its text, so that less is forgotten: 0.1 takes back most of the loss and keeps half of the reward (benchmarks/README.md). 0 mixes nothing in."""
     ptx_data: str = "bundled"
     """What is mixed in: plain text (a column `text`) or demonstrations; `bundled`, a Hub id or a file, as for `data`."""
     ptx_subset: str = limits("", advanced=True)
