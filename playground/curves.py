@@ -23,17 +23,18 @@ KEY_MEASURES = {
     "sft": ("loss/train", "loss/held_out", "lr", "grad_norm"),
     "reward": ("loss/train", "loss/held_out", "accuracy/train", "accuracy/held_out", "margin", "grad_norm"),
     "ppo": ("objective/scores", "objective/kl", "objective/length", "objective/entropy", "loss/policy", "loss/value",
-            "value/explained_variance", "policy/clipfrac"),
+            "loss/ptx", "value/explained_variance", "policy/clipfrac"),
     "teach": ("objective/scores", "objective/kl", "reward/guessed", "objective/length", "objective/entropy", "loss/policy", "loss/value",
-              "value/explained_variance"),
+              "loss/ptx", "value/explained_variance"),
 }
 UNITS = {"objective/scores": s.SCORE_UNIT, "objective/kl": s.NATS_SEQUENCE, "objective/entropy": s.NATS_TOKEN, "objective/length": s.TOKENS,
-         "margin": s.SCORE_UNIT}
+         "loss/ptx": s.NATS_TOKEN, "margin": s.SCORE_UNIT}
 SHARES = ("accuracy/train", "accuracy/held_out", "objective/ended", "policy/clipfrac", "reward/guessed", "text/empty")
 WHOLE = ("accuracy/train", "accuracy/held_out", "reward/guessed")
 """Shares that are shown from none to all."""
 COLOURS = {"objective/scores": REWARD, "objective/kl": KL, "objective/entropy": POLICY, "loss/policy": POLICY, "policy/clipfrac": POLICY,
-           "val/ratio": POLICY, "loss/value": VALUE, "value/explained_variance": VALUE, "reward/guessed": REWARD, "margin": REWARD}
+           "val/ratio": POLICY, "loss/value": VALUE, "loss/ptx": POLICY, "value/explained_variance": VALUE, "reward/guessed": REWARD,
+           "margin": REWARD}
 STAGE_COLOURS = {"sft": POLICY, "reward": REWARD}
 """Of what stages share: a loss is that of the role which is trained."""
 

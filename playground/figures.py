@@ -41,6 +41,8 @@ _SCORE = Panel(s.SCORE, s.SCORE_UNIT, (Line("objective/scores", s.SCORE_LINE, RE
 _KL = Panel(s.KL, s.NATS_SEQUENCE, (Line("objective/kl", s.KL_LINE, KL),))
 _TEXT = Panel(s.ENTROPY_LENGTH, s.NATS_TOKEN, (Line("objective/entropy", s.ENTROPY, POLICY),
                                                Line("objective/length", s.LENGTH, REFERENCE, second=True)), s.TOKENS)
+_LOSSES = Panel(s.LOSSES, "", (Line("loss/policy", s.POLICY, POLICY), Line("loss/value", s.VALUE, VALUE)))
+_LOSSES_PTX = Panel(s.LOSSES, "", (*_LOSSES.lines, Line("loss/ptx", s.PTX, REFERENCE, second=True)), s.NATS_TOKEN)
 STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
     "sft": (Panel(s.LOSS, s.NATS_TOKEN, (Line("loss/train", s.TRAINING, POLICY, faint=True),
                                          Line("loss/held_out", s.HELD_OUT, POLICY))),
@@ -50,7 +52,7 @@ STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
                Panel(s.ACCURACY, s.SHARE, (Line("accuracy/train", s.TRAINING, REWARD, faint=True),
                                            Line("accuracy/held_out", s.HELD_OUT, REWARD))),
                Panel(s.MARGIN, s.SCORE_UNIT, (Line("margin", s.MARGIN, REWARD),)), _optimiser(REWARD)[0]),
-    "ppo": (_SCORE, _KL, _TEXT, Panel(s.LOSSES, "", (Line("loss/policy", s.POLICY, POLICY), Line("loss/value", s.VALUE, VALUE)))),
+    "ppo": (_SCORE, _KL, _TEXT, _LOSSES),
     "teach": (_SCORE, _KL, _TEXT, Panel(s.GUESSED, s.VOTE_SHARE, (Line("reward/guessed", s.GUESSED_LINE, REWARD),
                                                              Line("reward/votes", s.VOTES, REFERENCE, second=True)), s.VOTES)),
 }
@@ -60,6 +62,8 @@ _WINS = Panel(s.WINS, s.WINS_UNIT, (Line("gold/wins", s.WINS_LINE, GOLD),))
 def figures(name: str, config: dict, metrics: list[dict]) -> list[dict]:
     """The panels of a run's stage as Plotly JSON, four of them."""
     panels = STAGE_PANELS[config["stage"]]
+    if config.get("ptx_coef"):
+        panels = [_LOSSES_PTX if panel is _LOSSES else panel for panel in panels]
     return [figure(panel, metrics, key=f"{name}/{panel.title}", level=level_of(panel, config)) for panel in panels]
 
 

@@ -68,7 +68,8 @@ class Form:
 
     def _offered(self) -> dict:
         return {"model": self.workspace.model_choices(), "data": self.workspace.data_choices(),
-                "adapter": self.workspace.adapter_choices(), "reward": self.workspace.reward_choices()}
+                "ptx_data": self.workspace.data_choices(), "adapter": self.workspace.adapter_choices(),
+                "reward": self.workspace.reward_choices()}
 
     def _field(self, name: str, kind):
         value = getattr(self.config, name)
@@ -76,7 +77,7 @@ class Form:
                  "elem_id": f"{self.stage}-{name}".replace("_", "-")}
         offered = self._offered()
         if name in offered:
-            return Choice(offered[name], value=value or None, allow_custom_value=name in ("model", "data"), **about)
+            return Choice(offered[name], value=value or None, allow_custom_value=name in ("model", "data", "ptx_data"), **about)
         if name == "labeler":
             return gr.Dropdown(list(LABELERS), value=PERSON, allow_custom_value=True, **about)
         if options := configs.choices(kind):

@@ -27,11 +27,13 @@ LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficie
           "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
           "adapter": "Start from", "reward": "Reward model", "output": "Run name",
           "votes_first": "Votes before the first step", "dtype": "Number format", "lam": "GAE lambda",
-          "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
+          "ptx_coef": "PPO-ptx coefficient", "ptx_data": "PPO-ptx text", "ptx_subset": "PPO-ptx subset", "ptx_split": "PPO-ptx split",
+          "ptx_rows": "PPO-ptx rows", "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
 INFO = {
     "adapter": "The checkpoint to start from; automatic is the bundled SFT adapter for reward and PPO on the bundled model, else none.",
     "model": "`bundled`, a Hub id such as `Qwen/Qwen3-0.6B`, or a folder under `models/` of the workspace.",
     "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
+    "ptx_data": "What is mixed in where the coefficient is above 0: plain text (a column `text`) or demonstrations, named as for the data.",
     "reward": "A finished reward run scores the responses.",
     "output": "Name of the new run; empty finds one.",
     "labeler": "Who votes: `person` is you, on the Teach tab; the others are simulated (`keyword=` takes any word).",
@@ -105,6 +107,7 @@ SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy an
 NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
 GUESSED, GUESSED_LINE, VOTES = "Votes it had guessed", "guessed right", "votes"
 SHARE, VOTE_SHARE, SCORE_UNIT, TOKENS = "share of pairs", "share of votes", "score", "tokens"
+PTX, PTX_LOSS = "text mixed in", "Loss on the text mixed in"
 POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
 
@@ -331,7 +334,7 @@ MEASURE = {
     "loss/train": "Loss, training", "loss/held_out": "Loss, held-out", "accuracy/train": "Accuracy, training",
     "accuracy/held_out": "Accuracy, held-out", "margin": MARGIN, "grad_norm": GRADIENT, "lr": LEARNING_RATE, "objective/scores": SCORE,
     "objective/kl": KL, "objective/entropy": "Entropy", "objective/length": "Response length", "objective/ended": "Responses that end",
-    "loss/policy": "Policy loss", "loss/value": "Value loss", "value/explained_variance": "Explained variance",
+    "loss/policy": "Policy loss", "loss/value": "Value loss", "loss/ptx": PTX_LOSS, "value/explained_variance": "Explained variance",
     "policy/clipfrac": "Clip fraction", "val/ratio": "Probability ratio", "reward/guessed": GUESSED,
     "reward/votes": "Votes learned", "text/distinct_ratio": "Variety of word pairs, beside the start's",
     "text/perplexity_ratio": "Perplexity, beside the start's", "objective/kl_coef": "KL coefficient",

@@ -139,8 +139,8 @@ class Workspace:
         """Settings from a form or an API call, checked, with workspace names made into paths. Raises UserError."""
         values = {name: value for name, value in values.items() if name != "stage"}
         configs.from_dict(stage, values)
-        for name, find in {"model": self._model, "adapter": self._adapter, "data": self._data, "reward": self._reward,
-                           "output": self._output}.items():
+        for name, find in {"model": self._model, "adapter": self._adapter, "data": self._data, "ptx_data": self._data,
+                           "reward": self._reward, "output": self._output}.items():
             if values.get(name):
                 values[name] = find(str(values[name]))
         if stage == "ppo" and not values.get("reward"):

@@ -169,6 +169,16 @@ class PolicyConfig(RunConfig):
     """The value function: an adapter of its own that starts from the reward model (Ouyang et al. 2022), or a head on the policy's adapter, which takes half the time and learns less per step (benchmarks/README.md)."""
     entropy_coef: float = limits(0.0, 0.0, advanced=True)
     """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
+    ptx_coef: float = limits(0.0, 0.0)
+    """Weight of a pretraining mix beside the policy loss (PPO-ptx, Ouyang et al. 2022, eq. 2), per nat a token of its text, so that less is forgotten: 0.1 takes back most of the loss and keeps half of the reward (benchmarks/README.md). 0 mixes nothing in."""
+    ptx_data: str = "bundled"
+    """What is mixed in: plain text (a column `text`) or demonstrations; `bundled`, a Hub id or a file, as for `data`."""
+    ptx_subset: str = limits("", advanced=True)
+    """Configuration name of a Hub data set to mix in, if it has several."""
+    ptx_split: str = limits("", advanced=True)
+    """Split of a Hub data set to mix in; empty means `train`."""
+    ptx_rows: int = limits(16, 1, advanced=True)
+    """Rows of it in each optimiser step."""
     update_stop: float = limits(0.0, 0.0, advanced=True)
     """Ends a step's passes before a minibatch on which the policy has moved by more than this (`policy/approxkl`, nats per token); 0 never does."""
     gamma: float = limits(1.0, 0.0, 1.0, advanced=True)
@@ -211,6 +221,8 @@ class PolicyConfig(RunConfig):
         super().validate()
         if self.batch_size // self.minibatches < 1:
             raise UserError(f"--minibatches is {self.minibatches}, more than --batch-size ({self.batch_size})")
+        if self.ptx_coef and not self.ptx_data:
+            raise UserError(f"--ptx-coef is {self.ptx_coef:g}, but --ptx-data is empty: name the text to mix in, or set --ptx-coef 0")
         return self
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rlhf_engine.backbone import Backbone
+from rlhf_engine.encoding import Encoded
 from rlhf_engine.output_layer import Shaping
 
 
@@ -72,6 +73,13 @@ def token_logprobs(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, co
                    temperature: float = 1.0) -> torch.Tensor:
     """The log-probabilities of `read_tokens`, [N]."""
     return read_tokens(backbone, ids, rows, columns, temperature).logprobs
+
+
+def nll(backbone: Backbone, rows: list[Encoded]) -> torch.Tensor:
+    """Summed negative log-likelihood of the rows' completions given their prompts under the role in use, in nats."""
+    ids = pad_right([row.ids for row in rows], backbone.pad_id, backbone.device)
+    where = response_positions([len(r.prompt_ids) for r in rows], [len(r.completion_ids) for r in rows], ids.device)
+    return -token_logprobs(backbone, ids, *where).sum()
 
 
 CACHED = 1 << 18

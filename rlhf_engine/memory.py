@@ -202,6 +202,11 @@ def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: in
     answer = longest if config.stage in ("sft", "reward") else min(config.max_new_tokens, longest)
     rows, more = min(trained, most), min(batch, most)
     backward = activations(shape, e, rows, longest, device, config) + head_bytes(shape, e, rows * answer, device, config)
+    if config.stage in ("ppo", "teach") and config.ptx_coef:  # a pass of its own, over rows that may be longer
+        texts, row = min(config.ptx_rows, config.micro_batch or config.ptx_rows), min(config.max_tokens, shape.longest)
+        if (config.model, config.ptx_data) == ("bundled", "bundled"):
+            row = min(row, BUNDLED_ROWS["sft"])
+        backward = max(backward, activations(shape, e, texts, row, device, config) + head_bytes(shape, e, texts * row, device, config))
     forward = passing(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
     if config.stage == "teach":  # the live reward reads all of the base's states, and compares each word with its landmarks
         states, alike = (shape.layers + 2) * batch * longest * shape.width * e, 16 * LANDMARKS * batch * answer

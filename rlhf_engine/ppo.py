@@ -9,15 +9,18 @@ import math
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from rlhf_engine import rl_math
 from rlhf_engine.backbone import Backbone
+from rlhf_engine.columns import Demonstration
 from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig, UserError
 from rlhf_engine.encoding import Prompt, encode_prompts
 from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
 from rlhf_engine.guards import Guard
+from rlhf_engine.ptx import Mix
 from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
 from rlhf_engine.training import Trainer, adam, batch_of
 
@@ -35,14 +38,15 @@ class PPO(Trainer):
     Roles: `policy` starts as it is in the backbone (or fresh), `reference` becomes a frozen copy of it (the bare base, if
     the policy starts fresh). With `value: adapter`, `value` is a copy of the reward model, head included, where there is one
     (Ouyang et al. 2022), else of the policy with a head that starts at 0. With `value: head` it is a head that starts at 0 on the
-    policy's own adapter, read from the same forward pass. Metrics carry the names of the run folder's contract.
+    policy's own adapter, read from the same forward pass. With `ptx_coef`, `ptx` is text that the policy goes on learning meanwhile
+    (`ptx.Mix`), and `loss/ptx` how well it knows it. Metrics carry the names of the run folder's contract.
     """
 
     roles = ("policy", "reference", "reward", "value")
     live = ("learning_rate", "kl_target", "temperature", "max_new_tokens")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PolicyConfig | None = None, *,
-                 breathe: Callable[[], None] = nothing):
+                 ptx: list[Demonstration] = (), breathe: Callable[[], None] = nothing):
         super().__init__(backbone, config or PPOConfig(), breathe=breathe)
         config = self.config
         if not prompts:
@@ -51,6 +55,9 @@ class PPO(Trainer):
         self.prompts = prompts * -(-config.batch_size // len(prompts))  # few prompts are asked several times a step
         self.controller = rl_math.KLController(config.kl_coef, 1.0, None, config.kl_lookahead * config.steps, floor=config.kl_floor)
         self.settle()
+        self.mix = Mix(backbone, ptx, config, self.max_tokens) if config.ptx_coef else None
+        if self.mix:
+            self.notes = self.notes + self.mix.notes
         self._make_roles()
         self.optimizer = adam(*self._parameter_groups())
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -205,7 +212,7 @@ class PPO(Trainer):
         totals: dict[str, float] = {}
         done = 0
         for part in [part for _ in range(config.ppo_epochs) for part in self._minibatches(rollout)]:
-            found = self._optimise(rollout, advantages, returns, part)
+            found = self._optimise(rollout, advantages, returns, part, self.mix.rows_at(self.step, done) if self.mix else [])
             if found is None:
                 break
             done += 1
@@ -213,13 +220,15 @@ class PPO(Trainer):
                 totals[name] = totals.get(name, 0.0) + value
         return {"lr": rate, "policy/updates": done} | {name: value / done for name, value in totals.items()}
 
-    def _optimise(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int]) -> dict | None:
-        """One optimiser step on `rows`; every loss is divided by the token count of the whole step. None if the policy had
-        moved too far for one."""
+    def _optimise(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int],
+                  texts: list[int]) -> dict | None:
+        """One optimiser step on `rows` of the rollout and `texts` of the mix; every loss is divided by its token count in the whole step.
+        None if the policy had moved too far for one."""
         tokens = rollout.mask[rows].sum().item()
+        more = [(texts, partial(self.mix.backward, tokens=self.mix.tokens(texts)), self.mix.length)] if texts else []
         with self.backbone.checkpointing(self.config.gradient_checkpointing):
             sums = self.accumulate(rollout.by_length(rows), lambda part: self._backward(
-                Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens), rollout.length)
+                Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens), *more, length=rollout.length)
         if self.config.update_stop and sums["policy/approxkl"] > self.config.update_stop:
             self.optimizer.zero_grad()
             return None

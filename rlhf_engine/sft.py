@@ -10,7 +10,7 @@ from rlhf_engine.config import SFTConfig, UserError
 from rlhf_engine.data import Demonstration
 from rlhf_engine.encoding import encode_examples
 from rlhf_engine.generate import nothing
-from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
+from rlhf_engine.logprobs import nll
 from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
 
 
@@ -44,7 +44,7 @@ class SFT(Trainer):
         rate = self.set_learning_rates(self.rate)
 
         def backward(part: list[int]) -> dict:
-            loss = self._nll([self.rows[i] for i in part]) / tokens  # of the whole step: micro-batches add up exactly
+            loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens  # of the whole step: micro-batches add up exactly
             loss.backward()
             return {"loss/train": loss.item()}
 
@@ -64,16 +64,10 @@ class SFT(Trainer):
             total = 0.0
             for micro in micro_batches(sorted(range(len(self.held_out)), key=lambda i: len(self.held_out[i].ids)),
                                        self.micro_batch or self.config.batch_size):
-                total += self._nll([self.held_out[i] for i in micro]).item()
+                total += nll(self.backbone, [self.held_out[i] for i in micro]).item()
                 self.breathe()
         return total / sum(len(row.completion_ids) for row in self.held_out)
 
     def report(self) -> dict:
         return {"stage": "sft", "rows": len(self.rows), "held_out_rows": len(self.held_out),
                 **({"held_out_loss": self.evaluate()} if self.held_out else {})}
-
-    def _nll(self, rows: list) -> torch.Tensor:
-        """Summed negative log-likelihood of the completions, in nats."""
-        ids = pad_right([row.ids for row in rows], self.backbone.pad_id, self.backbone.device)
-        where = response_positions([len(r.prompt_ids) for r in rows], [len(r.completion_ids) for r in rows], ids.device)
-        return -token_logprobs(self.backbone, ids, *where).sum()

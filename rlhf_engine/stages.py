@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
-from rlhf_engine.data import read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig, UserError
+from rlhf_engine.data import Rows, read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.encoding import Prompt
 from rlhf_engine.feedback import Store
 from rlhf_engine.generate import nothing
@@ -44,6 +44,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
         adapter = next((folder for folder in (checkpoint / "reference", checkpoint / "policy", checkpoint / "reward")
                         if folder.exists()), None) if adapter not in ("none", "") else None
     reward = find_reward(config, rows[0], checkpoint) if isinstance(config, PPOConfig) else None
+    texts = read_texts(config) if isinstance(config, PolicyConfig) else Rows()
     if isinstance(config, TeachConfig):
         labeler = labeler or find_labeler(config, rows[0], home)
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)
@@ -55,16 +56,27 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
         trainer = Reward(backbone, rows, config, breathe=breathe)
     elif isinstance(config, TeachConfig):
         prompts, held_out = hold_out(rows, config)
-        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, breathe=breathe)
+        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts, breathe=breathe)
     else:
         if isinstance(reward, Path):
             backbone.load_role("reward", reward, head=True)
             reward = RewardModel(backbone, batch=config.batch_size, breathe=breathe)
-        trainer = PPO(backbone, rows, reward, config, breathe=breathe)
-    trainer.notes = rows.notes + trainer.notes
+        trainer = PPO(backbone, rows, reward, config, ptx=texts, breathe=breathe)
+    trainer.notes = rows.notes + texts.notes + trainer.notes
     if checkpoint is not None:
         trainer.load(checkpoint)
     return trainer
+
+
+def read_texts(config: PolicyConfig) -> Rows:
+    """What PPO mixes in (`ptx_data`), none where it mixes nothing in. Raises UserError that names the flags."""
+    if not config.ptx_coef:
+        return Rows()
+    try:
+        return read_demonstrations(config.ptx_data, subset=config.ptx_subset or None, split=config.ptx_split or None)
+    except UserError as error:
+        said = str(error).replace("--subset", "--ptx-subset").replace("--split", "--ptx-split")
+        raise UserError(f"--ptx-data {said}") from None
 
 
 def find_reward(config: PPOConfig, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:

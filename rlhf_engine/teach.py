@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from rlhf_engine.backbone import Backbone
+from rlhf_engine.columns import Demonstration
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.encoding import Prompt
 from rlhf_engine.evaluate import compare, text_judge
@@ -65,15 +66,15 @@ class Teach(Trainer):
     live = (*PPO.live, "pessimism")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], labeler: Labeler, config: TeachConfig | None = None, *,
-                 held_out: list[Prompt] = (), breathe: Callable[[], None] = nothing):
+                 held_out: list[Prompt] = (), ptx: list[Demonstration] = (), breathe: Callable[[], None] = nothing):
         super().__init__(backbone, config or TeachConfig(), breathe=breathe)
         config = self.config
         self.labeler = labeler
         self.held_out = list(held_out)
         """Prompts that are never trained on, for the report."""
         self.reward = LiveReward(backbone, config, breathe=self._breathe)
-        self.ppo = (Tamer(backbone, prompts, config, breathe=self._breathe) if config.direct else
-                    PPO(backbone, prompts, self.told, config, breathe=self._breathe))
+        self.ppo = (Tamer(backbone, prompts, config, ptx=ptx, breathe=self._breathe) if config.direct else
+                    PPO(backbone, prompts, self.told, config, ptx=ptx, breathe=self._breathe))
         self.notes, self.total_steps = self.ppo.notes, config.steps
         self.asked, self.seconds = 0, 0.0
         self.gold: list[torch.Tensor] = []

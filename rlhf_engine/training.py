@@ -14,6 +14,11 @@ from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RunConfig, UserError
 from rlhf_engine.generate import nothing
 
+Backward = Callable[[list[int]], dict[str, float]]
+"""Gradients on some rows, by their numbers; returns their share of the step's statistics."""
+Length = Callable[[int], int]
+"""Tokens of a row, by its number."""
+
 
 class Trainer:
     """An iterator over optimiser (or PPO) steps: `for metrics in trainer`. Pausing is not asking for the next one.
@@ -132,24 +137,27 @@ class Trainer:
                 self.backbone.fill_role(role, folder / role)
         self.load_state_dict(load_state(folder))
 
-    def accumulate(self, rows: list[int], backward: Callable[[list[int]], dict[str, float]],
-                   length: Callable[[int], int] | None = None) -> dict[str, float]:
+    def accumulate(self, rows: list[int], backward: Backward, *more: tuple[list[int], Backward, Length | None],
+                   length: Length | None = None) -> dict[str, float]:
         """Gradients of one optimiser step: `backward(part)` for each of the `micro_batches` of `rows`; returns the sums of what it returns.
 
-        When memory runs out, the gradients are dropped and the step begins again with micro-batches of half the size: losses are
-        divided by counts of the whole step, so its gradients are the same. Raises what came if single rows do not fit.
+        `more` are rows of other kinds that the step learns from as well, each with a `backward` and a `length` of its own. When memory
+        runs out, the gradients are dropped and the step begins again with micro-batches of half the size: losses are divided by counts of
+        the whole step, so its gradients are the same. Raises what came if single rows do not fit.
         """
-        price = pass_price(self.backbone.device) if length else 0
+        kinds = [(rows, backward, length), *more]
+        most = max(len(kind) for kind, _, _ in kinds)
         while True:
             sums: dict[str, float] = {}
             try:
-                for part in micro_batches(rows, self.micro_batch, length, price):
-                    for name, value in backward(part).items():
-                        sums[name] = sums.get(name, 0.0) + value
-                    self.breathe()
+                for kind, through, lengths in kinds:
+                    for part in micro_batches(kind, self.micro_batch, lengths, pass_price(self.backbone.device) if lengths else 0):
+                        for name, value in through(part).items():
+                            sums[name] = sums.get(name, 0.0) + value
+                        self.breathe()
                 return sums
             except RuntimeError as error:
-                size = min(self.micro_batch or len(rows), len(rows))
+                size = min(self.micro_batch or most, most)
                 if size == 1 or not out_of_memory(error):
                     raise
             # Outside of `except`, where the error no longer holds on to the tensors of the failed pass.
@@ -239,7 +247,7 @@ def batch_of(step: int, lengths: list[int], batch: int, seed: int) -> list[int]:
     return batches[place]
 
 
-def micro_batches(rows: list[int], size: int, length: Callable[[int], int] | None = None, price: int = 0) -> list[list[int]]:
+def micro_batches(rows: list[int], size: int, length: Length | None = None, price: int = 0) -> list[list[int]]:
     """`rows` in pieces of `size`; 0 is one piece. With the `length` of each row in tokens, in whose order they come, pieces of at most that
     size, cut where the least is computed: every piece costs its rows times its longest, padding included, and `price` tokens for the pass.
     """

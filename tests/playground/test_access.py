@@ -181,7 +181,8 @@ def test_a_visitors_names_mean_what_is_bundled_or_in_use(workspace, as_visitor):
     seen = Workspace(workspace.home, Access(alone=False))
     assert seen.model("bundled") == "bundled" and seen.model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B" and seen.data("bundled") == "bundled"
     for forbidden in (lambda: seen.model("me/other"), lambda: seen.model("models/x"), lambda: seen.data("uploads/mine.jsonl"),
-                      lambda: seen.data("trl-lib/tldr"), lambda: seen.settings("sft", {"data": "uploads/mine.jsonl"})):
+                      lambda: seen.data("trl-lib/tldr"), lambda: seen.settings("sft", {"data": "uploads/mine.jsonl"}),
+                      lambda: seen.settings("ppo", {"ptx_data": "uploads/mine.jsonl"})):
         with pytest.raises(UserError, match="owner's to open"):
             forbidden()
     with pytest.raises(UserError, match="Only the owner"):
@@ -231,7 +232,7 @@ def test_an_open_page_takes_small_runs_under_names_of_its_own(open_to_all, worke
     open_to_all.start("teach", {"labeler": "sentiment", "batch_size": 16})
     assert worker.log[-1][2]["output"] == str(workspace.runs / "visitor-teach-2")
     for given in ({"batch_size": 1000}, {"steps": 10_000}, {"keep_checkpoints": 0}, {"checkpoint_every": 1}, {"micro_batch": 1}, {"model": "me/other"}, {"data": "trl-lib/tldr"}, {"gradient_checkpointing": True},
-                  {"labeler": "judge=me/other"}):
+                  {"ptx_coef": 1.0}, {"labeler": "judge=me/other"}):
         with pytest.raises(UserError, match="visitor's run has|judge model"):
             open_to_all.start("teach", {"labeler": "person"} | given)
 

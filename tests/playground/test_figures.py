@@ -34,6 +34,14 @@ def test_roles_keep_their_colours():
     assert entropy["data"][1]["line"]["color"] == "#8A8A8A"
 
 
+def test_text_that_is_mixed_in_is_drawn_on_an_axis_of_its_own_and_only_where_there_is_some():
+    metrics = [{"step": 1, "loss/policy": 0.01, "loss/value": 0.1, "loss/ptx": 1.5}]
+    plain, mixed = (figures.figures("run", config("ppo", ptx_coef=coef), metrics)[3] for coef in (0.0, 1.0))
+    assert len(plain["data"]) == 2 and "yaxis2" not in plain["layout"]
+    assert mixed["data"][2]["y"] == [1.5] and mixed["data"][2]["yaxis"] == "y2"
+    assert mixed["layout"]["yaxis2"]["title"]["text"] == "nats per token"
+
+
 @pytest.mark.parametrize("given, drawn", [({}, 6.0), ({"max_new_tokens": 10}, 2.0), ({"kl_target": 3.0}, 3.0)])
 def test_the_target_is_the_one_that_the_controller_aims_at(given, drawn):
     kl = figures.figures("run", config("ppo", **given), [{"step": 1, "objective/kl": 1.0}])[1]

@@ -137,6 +137,13 @@ def test_what_a_setting_saves(change, less):
     assert getattr(after, less) < 0.8 * getattr(before, less) and after.total < before.total
 
 
+def test_text_mixed_in_counts_where_its_rows_are_longer_than_the_responses():
+    shape = read_shape(read_model(BUNDLED_MODEL))
+    plain, bundled, long, small = (estimate(PPOConfig(**given), shape, tokens=114).update for given in (
+        {}, {"ptx_coef": 1.0}, {"ptx_coef": 1.0, "ptx_data": "wiki.jsonl"}, {"ptx_coef": 1.0, "ptx_data": "wiki.jsonl", "micro_batch": 2}))
+    assert plain <= bundled < 1.1 * plain < long and small < long
+
+
 def test_on_a_gpu_the_larger_of_rollout_and_update_counts_and_on_a_cpu_both():
     config = PPOConfig(model="a/b", reward="r", dtype="bf16")
     cpu, gpu = (estimate(config, shape_of(), device=device) for device in ("cpu", "cuda"))

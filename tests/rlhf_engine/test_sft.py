@@ -6,6 +6,7 @@ import torch
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import SFTConfig, UserError
 from rlhf_engine.data import Demonstration
+from rlhf_engine.logprobs import nll
 from rlhf_engine.sft import SFT
 from tests.conftest import sentences
 
@@ -20,7 +21,7 @@ def make(path, **settings) -> SFT:
 def test_loss_is_that_of_completion_tokens_only(tiny_model):
     trainer = make(tiny_model)
     rows = trainer.rows[:3]
-    ours = trainer._nll(rows).item()
+    ours = nll(trainer.backbone, rows).item()
     theirs = 0.0
     for row in rows:
         labels = torch.tensor([[-100] * len(row.prompt_ids) + row.completion_ids])

@@ -38,7 +38,7 @@ def commands(tiny_llama, inputs, tmp_path_factory) -> dict[str, list]:
     run_process(*reward, "--adapter", folder / "sft", "--output", folder / "reward", log=folder / "log")
     return {"sft": sft, "reward": [*reward, "--adapter", folder / "sft"],
             "ppo": [*ppo, "--adapter", folder / "sft", "--reward", folder / "reward"],
-            "ppo by function": [*ppo, "--reward", f"{inputs / 'score.py'}:vowels"]}
+            "ppo by function": [*ppo, "--reward", f"{inputs / 'score.py'}:vowels", "--ptx-coef", "0.5", "--ptx-data", inputs / "demos.jsonl", "--ptx-rows", 5]}
 
 
 @pytest.fixture(scope="module")
