@@ -70,22 +70,23 @@ class ChatPage:
         talks = self.sides.talks
         inputs = {self.chat, self.voter, self.model, *self.sides.picks, self.input, self.temperature, self.top_p, self.longest}
         outputs = [self.notice, self.status, self.input, *talks, *self.sides.verdicts]
-        asking = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden", "api_visibility": "private"}
-        self.asked = [
-            gr.on([self.send.click, self.input.submit], self._send, inputs, outputs, trigger_mode="once", **asking),
-            gr.on([self.again.click, *(talk.retry for talk in talks)], self._again, inputs, outputs, trigger_mode="once", **asking),
-            gr.on([talk.edit for talk in talks], self._edit, inputs, outputs, trigger_mode="multiple", **asking)]
+        # No event of these waits for another, nor is cancelled by one: what is no longer asked for ends by itself (`_answer`), while what
+        # Gradio cancels may be the next question already.
+        asking = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden", "trigger_mode": "multiple",
+                  "api_visibility": "private"}
+        gr.on([self.send.click, self.input.submit], self._send, inputs, outputs, **asking)
+        gr.on([self.again.click, *(talk.retry for talk in talks)], self._again, inputs, outputs, **asking)
+        gr.on([talk.edit for talk in talks], self._edit, inputs, outputs, **asking)
 
     def _wire_rest(self) -> None:
         private, sides = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}, self.sides
-        ending = {"cancels": self.asked, **private}
         self.face = face = [self.status, self.model, self.preset, self.count, self.blind, *sides.outputs]
-        self.stop.click(self._stop, {self.chat}, [self.status, *sides.talks, *sides.verdicts], **ending)
-        gr.on([self.clear.click, *(talk.clear for talk in sides.talks)], self._clear, {self.chat, *sides.picks}, face, **ending)
-        self.model.change(self._other_model, {self.chat, self.model}, face, **ending)
-        self.count.input(self._other_count, {self.chat, self.count, *sides.picks}, face, **ending)
-        self.blind.input(self._other_blind, {self.chat, self.blind, *sides.picks}, face, **ending)
-        self.preset.input(self._show_pair, {self.chat, self.preset}, face, **ending)
+        self.stop.click(self._stop, {self.chat}, [self.status, *sides.talks, *sides.verdicts], **private)
+        gr.on([self.clear.click, *(talk.clear for talk in sides.talks)], self._clear, {self.chat, *sides.picks}, face, **private)
+        self.model.change(self._other_model, {self.chat, self.model}, face, **private)
+        self.count.input(self._other_count, {self.chat, self.count, *sides.picks}, face, **private)
+        self.blind.input(self._other_blind, {self.chat, self.blind, *sides.picks}, face, **private)
+        self.preset.input(self._show_pair, {self.chat, self.preset}, face, **private)
         gr.on([pick.input for pick in sides.picks], lambda: None, None, self.preset, **private)
         judged = {self.chat, self.voter}
         gr.on([talk.like for talk in sides.talks], self._thumb, judged, [self.notice, *sides.talks], trigger_mode="multiple", **private)
@@ -98,9 +99,9 @@ class ChatPage:
 
     def _send(self, values: dict) -> Iterator[dict]:
         text = (values[self.input] or "").strip()
-        if text:
+        if text and not values[self.chat].sent_twice(text):
             yield from self._ask(values, text, typed=text)
-        else:
+        elif not text:
             yield {self.notice: notice(s.NOTHING_TO_SAY)}
 
     def _again(self, values: dict, event: gr.EventData) -> Iterator[dict]:
@@ -169,6 +170,7 @@ class ChatPage:
         except UserError as error:
             if chat.asked == number:
                 chat.restore(before)
+                chat.typed = ("", 0.0)
                 yield {self.notice: complain(error), self.status: "", **sides.settle(chat, places), **sides.verdict(chat),
                        **({self.input: typed} if typed else {})}
         finally:
@@ -240,8 +242,10 @@ class ChatPage:
     # -- who is asked ------------------------------------------------------------------------------------------------
 
     def _clear(self, values: dict) -> dict:
-        values[self.chat].clear()
-        return self._face(values[self.chat], values)
+        chat = values[self.chat]
+        chat.clear()
+        chat.typed = ("", 0.0)
+        return self._face(chat, values)
 
     def _other_model(self, values: dict) -> dict:
         chat = values[self.chat]

@@ -19,6 +19,8 @@ SIDES = 4
 """Checkpoints that can be asked at the same time."""
 FRAME = 0.06
 """Seconds between two updates of the page while text streams in."""
+TWICE = 1.0
+"""Seconds within which the same words once more are a double click."""
 
 
 def fresh_id() -> str:
@@ -63,6 +65,8 @@ class Chat:
     """Wins and rounds of each checkpoint, by the name it has on the page."""
     asked: int = 0
     """Counts what was asked: whoever is still answering an earlier question has to leave."""
+    typed: tuple[str, float] = ("", 0.0)
+    """What was sent last, and when (`time.monotonic`)."""
 
     @property
     def hidden(self) -> bool:
@@ -116,6 +120,11 @@ class Chat:
         for place, label in enumerate(labels[:self.count]):
             wins, rounds = self.score.get(label, (0, 0))
             self.score[label] = wins + (choice == str(place + 1)), rounds + 1
+
+    def sent_twice(self, text: str) -> bool:
+        """Whether this is the other half of a double click. Notes what was sent."""
+        before, self.typed = self.typed, (text, time.monotonic())
+        return text == before[0] and self.typed[1] - before[1] < TWICE
 
     def stop(self) -> None:
         """Whoever is still answering leaves, in the middle of a word perhaps."""

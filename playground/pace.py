@@ -26,7 +26,7 @@ FASTEST = 0.7
 FASTEST_SPACE = 2.0
 AGE = 0.25
 """Seconds for which a mark is good for all who ask."""
-SLOWEST = 30.0
+SLOWEST = 60.0
 """However many say that they look: anybody can say so."""
 SHARE = 0.1
 """Of one processor: what all looks together may take."""

@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import opinions
+from playground import conversation, opinions
 from playground.ballot import Ballot, voter_of
 from playground.chat import ChatPage
 from playground.conversation import Chat, Memory, Turn, alike, asked_again, inert, plain, prompt_of, reworded, settled, shown, together
@@ -435,6 +435,32 @@ def test_a_chat_that_is_cleared_in_the_middle_of_an_answer_stays_empty(page):
     assert page.says("left") == page.says("right") == []
 
 
+def test_a_question_sent_twice_at_once_is_one(page, monkeypatch):
+    page.set("chat-input", "Hello")
+    values = dict(page.values)
+    first, second = page.server._send(values), page.server._send(dict(values))
+    page.take(next(first))
+    assert list(second) == []
+    for item in first:
+        page.take(item)
+    assert page.says("left") == ["Hello", "none: Hello #1"]
+    monkeypatch.setattr(conversation, "TWICE", 0.0)  # later it is a question like any other
+    page.send("Hello")
+    assert page.says("left")[2:] == ["Hello", "none: Hello #2"]
+
+
+def test_what_was_cleared_or_failed_can_be_asked_again_at_once(page):
+    page.send("Hello")
+    page.do("_clear")
+    page.send("Hello")
+    assert page.says("left") == ["Hello", "none: Hello #2"]
+    page.worker.fails = "no run"
+    page.send("More")
+    page.worker.fails = ""
+    page.send("More")
+    assert page.says("left")[2:] == ["More", "none: More #4"]
+
+
 def test_a_stopped_answer_stays_and_is_gone_on_from(page):
     page.set("chat-input", "Hello")
     stream = page.server._send(dict(page.values))
@@ -601,7 +627,7 @@ def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
 
     def ask_for(text: str) -> None:
         page.fill("#chat-input textarea", text)
-        page.click("#chat-send")
+        page.dblclick("#chat-send")  # is one question
         expect(page.locator("#chat-left .user")).to_contain_text(text)
         expect(page.locator("#chat-status")).to_contain_text("answers are done")
 
