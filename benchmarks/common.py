@@ -73,15 +73,15 @@ def random_model(kind: str, shape: str, dtype: str, device):
     made = {}
     for module in model.modules():
         for name, old in list(module.named_parameters(recurse=False)):
-            if id(old) not in made:  # tied weights are one
+            if old not in made:  # tied weights are one
                 weight = torch.empty(old.shape, dtype=torch.bfloat16, device=device)
                 weight = weight.fill_(1.0) if old.dim() == 1 else weight.normal_(std=0.02)
                 if type(old).__name__ == "Params4bit":
-                    made[id(old)] = type(old)(weight, requires_grad=False, compress_statistics=old.compress_statistics,
-                                              quant_type=old.quant_type, quant_storage=old.quant_storage, module=module).to(device)
+                    made[old] = type(old)(weight, requires_grad=False, compress_statistics=old.compress_statistics,
+                                          quant_type=old.quant_type, quant_storage=old.quant_storage, module=module).to(device)
                 else:
-                    made[id(old)] = torch.nn.Parameter(weight)
-            setattr(module, name, made[id(old)])
+                    made[old] = torch.nn.Parameter(weight)
+            setattr(module, name, made[old])
     model.tie_weights()
     with torch.device(device):  # its frequencies are no parameters
         model.model.rotary_emb = type(model.model.rotary_emb)(config)

@@ -2,6 +2,7 @@
 
 import json
 
+import bitsandbytes
 import pytest
 import torch
 from peft import PeftModel
@@ -168,7 +169,7 @@ def test_the_random_base_of_the_gpu_benchmark_is_built_as_a_loaded_one(tmp_path,
     for backbone in (made, loaded):
         assert backbone.base.lm_head.weight is backbone.base.model.embed_tokens.weight
         backbone.new_role("policy", rank=2)
-        states = {n: m.weight.quant_state for n, m in backbone.base.named_modules() if type(m).__name__ == "Linear4bit"}
+        states = {n: m.weight.quant_state for n, m in backbone.base.named_modules() if type(m) is bitsandbytes.nn.Linear4bit}
         assert len(states) == (14 if dtype == "nf4" else 0)
         found.append(({n: type(m) for n, m in backbone.base.named_modules()},
                       {n: (type(p), p.dtype, p.shape, p.requires_grad) for n, p in backbone.base.named_parameters()},
