@@ -1,4 +1,4 @@
-"""What the benchmarks share: the random model of P1 and P2, memory, and what machine this is."""
+"""What the benchmarks share: the random model of P1 and P2, TRL's PPO as the control, memory, and what machine this is."""
 
 import contextlib
 import json
@@ -6,7 +6,9 @@ import os
 import platform
 import random
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -15,24 +17,75 @@ P1 = dict(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_atten
           max_position_embeddings=512)
 VOCABULARY = 4096
 
+QWEN3 = dict(head_dim=128, num_key_value_heads=8, vocab_size=151936, tie_word_embeddings=True)
+SHAPES = {
+    "0.6B": QWEN3 | dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16),
+    "1.7B": QWEN3 | dict(hidden_size=2048, intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16),
+    "4B": QWEN3 | dict(hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32),
+    "8B": QWEN3 | dict(hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32, tie_word_embeddings=False),
+    "tiny": dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+                 vocab_size=4096, tie_word_embeddings=True),
+}
+"""Of Qwen3, by name; `tiny` is for a CPU."""
 
-def make_model(folder: Path, **shape) -> Path:
-    """A random-weight Llama (P1's shape unless told otherwise) with a word-level tokenizer `t3 t4 ...`, saved to `folder`."""
-    import torch
+
+def make_tokenizer(vocabulary: int):
+    """A word-level tokenizer `t3 t4 ...` with an id for each word."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    vocabulary = shape.pop("vocab_size", VOCABULARY)
     special = ["<unk>", "<pad>", "</s>"]  # not "t0", which a tokenizer would find at the start of "t01", too
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + [f"t{i}" for i in range(3, vocabulary)])},
                                        unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", eos_token="</s>")
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", eos_token="</s>")
+
+
+def make_model(folder: Path, **shape) -> Path:
+    """A random-weight Llama (P1's shape unless told otherwise) with the tokenizer of `make_tokenizer`, saved to `folder`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocabulary = shape.pop("vocab_size", VOCABULARY)
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, eos_token_id=2, pad_token_id=1, bos_token_id=None, **P1 | shape))
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    make_tokenizer(vocabulary).save_pretrained(folder)
     return folder
+
+
+def random_model(kind: str, shape: str, dtype: str, device):
+    """`kind` ("CausalLM", "SequenceClassification") of a model with random weights in bf16, made one at a time on the device. "nf4": its
+    linear layers in 4 bits but for the last, as `load_base` makes them from a file."""
+    import torch
+    import transformers
+    from transformers.integrations import replace_with_bnb_linear
+
+    from rlhf_engine.bases import four_bits
+
+    config = transformers.Qwen3Config(**SHAPES[shape], max_position_embeddings=4096, num_labels=1, bos_token_id=None, pad_token_id=1,
+                                      eos_token_id=2)
+    with torch.device("meta"):
+        model = getattr(transformers, f"AutoModelFor{kind}").from_config(config, dtype=torch.bfloat16)
+    if dtype == "nf4":
+        replace_with_bnb_linear(model, modules_to_not_convert=["lm_head", "score"], quantization_config=four_bits())
+        model.is_loaded_in_4bit = True  # for PEFT
+    made = {}
+    for module in model.modules():
+        for name, old in list(module.named_parameters(recurse=False)):
+            if old not in made:  # tied weights are one
+                weight = torch.empty(old.shape, dtype=torch.bfloat16, device=device)
+                weight = weight.fill_(1.0) if old.dim() == 1 else weight.normal_(std=0.02)
+                if type(old).__name__ == "Params4bit":
+                    made[old] = type(old)(weight, requires_grad=False, compress_statistics=old.compress_statistics,
+                                          quant_type=old.quant_type, quant_storage=old.quant_storage, module=module).to(device)
+                else:
+                    made[old] = torch.nn.Parameter(weight)
+            setattr(module, name, made[old])
+    model.tie_weights()
+    with torch.device(device):  # its frequencies are no parameters
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    return model.eval()
 
 
 def prompts(count: int, tokens: int = 24) -> list[str]:
@@ -48,6 +101,43 @@ def time_steps(trainer) -> tuple[list[float], list[dict]]:
         parts.append({name: metrics[f"time/{name}"] for name in ("rollout", "score", "update")})
         clock = time.perf_counter()
     return seconds[1:], parts[1:]
+
+
+def time_trl(policy, value, reward, tokenizer, texts: list[str], steps: int, rank: int, **options) -> list[float]:
+    """Seconds of each step of TRL's PPO, LoRA on all linear layers, with all `texts` in each; the first of `steps` + 1 is left out."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    data = Dataset.from_dict({"input_ids": [tokenizer(text)["input_ids"] for text in texts] * (steps + 1)})
+    ends = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as output:
+        config = PPOConfig(output_dir=output, num_mini_batches=1, total_episodes=len(texts) * (steps + 1), learning_rate=1e-4,
+                           num_sample_generations=0, report_to="none", save_strategy="no", missing_eos_penalty=None, **options)
+        trainer = PPOTrainer(args=config, processing_class=tokenizer, model=policy, ref_model=None, reward_model=reward, value_model=value,
+                             train_dataset=data, eval_dataset=data, callbacks=[Clock()],
+                             peft_config=LoraConfig(r=rank, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+        trainer.train()
+    return [b - a for a, b in zip(ends, ends[1:])]
+
+
+def spawn(python: str, file: str, *flags, seconds: float | None = None) -> dict:
+    """The last line, JSON, that a benchmark prints in a process of its own. Raises RuntimeError with what it said if it fails or takes
+    longer than so many seconds."""
+    try:
+        done = subprocess.run([python, file, *map(str, flags)], capture_output=True, text=True, timeout=seconds,
+                              env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"was stopped after {seconds:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def peak_mb() -> int:

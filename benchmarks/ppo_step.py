@@ -9,18 +9,14 @@ is the peak less what the imports take.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, peak_mb, prompts, say, time_steps
+from benchmarks.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps, time_trl
 
 ROWS, TOKENS, EPOCHS = 16, 64, 4
 CONTESTANTS = ("trl", "fp32/adapter", "bf16/adapter", "nf4/adapter", "fp32/head", "bf16/head", "nf4/head")
@@ -44,41 +40,17 @@ def run_ours(folder: str, steps: int, dtype: str, value: str) -> dict:
 
 def run_trl(folder: str, steps: int) -> dict:
     import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from trl.experimental.ppo import PPOTrainer  # noqa: F401, imported before memory is read
 
     imports = peak_mb()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     value, reward = (AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32) for _ in range(2))
-    data = Dataset.from_dict({"input_ids": [tokenizer(text)["input_ids"] for text in prompts(ROWS)] * (steps + 1)})
-    ends = []
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            ends.append(time.perf_counter())
-
-    with tempfile.TemporaryDirectory() as output:
-        config = PPOConfig(output_dir=output, per_device_train_batch_size=ROWS, gradient_accumulation_steps=1, num_mini_batches=1,
-                           num_ppo_epochs=EPOCHS, response_length=TOKENS, total_episodes=ROWS * (steps + 1), learning_rate=1e-4,
-                           local_rollout_forward_batch_size=ROWS, num_sample_generations=0, report_to="none", save_strategy="no",
-                           bf16=False, use_cpu=True, gradient_checkpointing=False, missing_eos_penalty=None)
-        trainer = PPOTrainer(args=config, processing_class=tokenizer, model=policy, ref_model=None, reward_model=reward, value_model=value,
-                             train_dataset=data, eval_dataset=data, callbacks=[Clock()],
-                             peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
-        trainer.train()
-    return {"seconds": [b - a for a, b in zip(ends, ends[1:])], "imports_mb": imports, "peak_mb": peak_mb()}
-
-
-def spawn(contestant: str, folder: str, steps: int, trl: str) -> dict:
-    python = trl if contestant == "trl" else sys.executable
-    done = subprocess.run([python, __file__, "--run", contestant, "--model", folder, "--steps", str(steps)], capture_output=True, text=True,
-                          env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    if done.returncode:
-        sys.exit(f"{contestant} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    seconds = time_trl(policy, value, reward, tokenizer, prompts(ROWS), steps, 8, per_device_train_batch_size=ROWS, num_ppo_epochs=EPOCHS,
+                       response_length=TOKENS, local_rollout_forward_batch_size=ROWS, bf16=False, use_cpu=True,
+                       gradient_checkpointing=False)
+    return {"seconds": seconds, "imports_mb": imports, "peak_mb": peak_mb()}
 
 
 def main() -> None:
@@ -99,7 +71,8 @@ def main() -> None:
         runs = {contestant: [] for contestant in contestants}
         for _ in range(args.repeats):
             for contestant in contestants:
-                runs[contestant].append(spawn(contestant, folder, args.steps, args.trl))
+                runs[contestant].append(spawn(args.trl if contestant == "trl" else sys.executable, __file__, "--run", contestant,
+                                              "--model", folder, "--steps", args.steps))
     results = {}
     for contestant, found in runs.items():
         results[contestant] = {"seconds": round(statistics.median(s for run in found for s in run["seconds"]), 3),

@@ -6,16 +6,14 @@ Prints JSON: seconds a step (median), its parts, and seconds per thousand respon
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, peak_mb, prompts, say, time_steps
+from benchmarks.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps
 
 SIZES = {"1M": dict(hidden_size=128, intermediate_size=352, num_hidden_layers=4), "6M": {},
          "25M": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=7, num_attention_heads=8, num_key_value_heads=8),
@@ -58,11 +56,8 @@ def main() -> None:
         return
     results = []
     for shape in SHAPES:
-        done = subprocess.run([sys.executable, __file__, "--dtype", args.dtype, "--value", args.value, "--steps", str(args.steps), "--run",
-                               *map(str, shape)], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{shape} failed:\n{done.stderr[-3000:]}")
-        results.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        results.append(spawn(sys.executable, __file__, "--dtype", args.dtype, "--value", args.value, "--steps", args.steps, "--run",
+                             *shape))
     say({"benchmark": f"cost of a PPO step, {args.dtype}, value {args.value}", "machine": machine(), "results": results})
 
 

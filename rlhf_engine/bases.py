@@ -19,9 +19,7 @@ def load_base(model: str, dtype: str, device: str) -> tuple:
         dtype = "fp32" if device.type == "cpu" else "bf16"
     options = {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
     if dtype == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16)
+        options["quantization_config"] = four_bits()
         options["device_map"] = {"": device}
     transformers_logging.disable_progress_bar()
     # The models' own log lines (load reports, generation flags) are not for a user of the playground.
@@ -38,6 +36,12 @@ def load_base(model: str, dtype: str, device: str) -> tuple:
     if dtype != "nf4":
         base.to(device)
     return base, tokenizer, path, dtype
+
+
+def four_bits() -> BitsAndBytesConfig:
+    """NF4 with double quantisation, computed with in bf16 (Dettmers et al. 2023)."""
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 def stop_ids(base, tokenizer) -> list[int]:

@@ -72,7 +72,7 @@ def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) 
     """
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
-    chance = torch.rand(len(probabilities), 1, generator=generator).to(total.device) * total
+    chance = torch.rand(len(probabilities), 1, generator=generator).to(total.device, non_blocking=True) * total
     # Rounding must not reach the total itself, beyond which there is no token.
     chance = torch.minimum(chance, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, chance, right=True)[:, 0]
@@ -84,17 +84,21 @@ class CachedDecoder:
     def __init__(self, base):
         self.base, self.cache = base, DynamicCache(config=base.config)
         self.hidden: torch.Tensor | None = None
+        self.padded = False
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
         new = torch.zeros_like(ids, dtype=torch.bool) if hidden is None else hidden
         self.hidden = new if self.hidden is None else torch.cat([self.hidden, new], dim=1)
-        mask = (~self.hidden).long() if self.hidden.any() else None
+        if hidden is not None:
+            self.padded = bool(self.hidden.any())
+        mask = (~self.hidden).long() if self.padded else None
         return self.base(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
                          logits_to_keep=1).logits[:, 0]
 
     def keep(self, rows: torch.Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.hidden = self.hidden[rows]
+        self.padded = bool(self.hidden.any())
 
 
 @torch.no_grad()
@@ -117,22 +121,26 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
         which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
         decoder.keep(which)
         logits, ids, positions = logits[which], ids[which], positions[which]
-    stops, rows = torch.tensor(backbone.stop_ids, device=backbone.device), torch.arange(len(prompts))
-    live, newest = torch.ones(len(prompts), dtype=torch.bool, device=backbone.device), ids[:, -1].clone()
+    stops, rows = torch.tensor(backbone.stop_ids), torch.arange(len(prompts))
+    # Which rows go on is kept on the CPU: a GPU is waited for once a token, for the token.
+    live, newest = torch.ones(len(prompts), dtype=torch.bool), ids[:, -1]
     for step in range(sampling.max_new_tokens):
         if step:
             logits = decoder(newest[:, None], positions)
-        logits = logits if live.all() else logits[live]
+        going = None if live.all() else live.nonzero()[:, 0].to(backbone.device)
+        logits = logits if going is None else logits[going]
         tokens = logits.argmax(-1) if sampling.temperature == 0 else draw(probabilities(logits, sampling), generator)
-        yield list(zip(rows[live.cpu()].tolist(), tokens.tolist()))
-        newest[live] = tokens
-        live[live.clone()] = ~torch.isin(tokens, stops)
+        drawn = tokens.cpu()
+        yield list(zip(rows[live].tolist(), drawn.tolist()))
+        newest = tokens if going is None else newest.index_copy(0, going, tokens)
+        live[live.clone()] = ~torch.isin(drawn, stops)
         if not live.any() or step + 1 == sampling.max_new_tokens:
             return
         positions = positions[:, -1:] + 1
         if live.sum() <= COMPACT * len(live):  # until then a row that has ended costs less than moving the cache
-            decoder.keep(live.nonzero()[:, 0])
-            rows, newest, positions, live = rows[live.cpu()], newest[live], positions[live], live[live]
+            going = live.nonzero()[:, 0].to(backbone.device)
+            decoder.keep(going)
+            rows, newest, positions, live = rows[live], newest[going], positions[going], live[live]
 
 
 def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,

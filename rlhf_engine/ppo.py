@@ -22,7 +22,7 @@ from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
 from rlhf_engine.guards import Guard
 from rlhf_engine.ptx import Mix
 from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
-from rlhf_engine.training import Trainer, adam, batch_of
+from rlhf_engine.training import Trainer, adam, batch_of, out_of_memory
 
 PATIENCE = 10
 """Steps in a row above the hard stop after which a run ends."""
@@ -166,9 +166,16 @@ class PPO(Trainer):
         return [text_of(self.backbone, ids) for ids in answers]
 
     def measure(self, rollout: Rollout) -> None:
-        """Fill in what the update needs, from training's own forward pass."""
-        measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
-                breathe=self.breathe)
+        """Fill in what the update needs, from training's own forward pass; with smaller micro-batches where memory runs out."""
+        while True:
+            try:
+                return measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
+                               breathe=self.breathe)
+            except RuntimeError as error:
+                size = min(self.micro_batch or len(rollout), len(rollout))
+                if size == 1 or not out_of_memory(error):
+                    raise
+            self.halve(size)
 
     def advantages(self, rollout: Rollout, scores: torch.Tensor, kl: float,
                    tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, dict]:

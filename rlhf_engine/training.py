@@ -161,11 +161,15 @@ class Trainer:
                 if size == 1 or not out_of_memory(error):
                     raise
             # Outside of `except`, where the error no longer holds on to the tensors of the failed pass.
-            self.optimizer.zero_grad()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self.micro_batch = -(-size // 2)
-            self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
+            self.halve(size)
+
+    def halve(self, size: int) -> None:
+        """Drop gradients and go on with micro-batches of half the size, after memory has run out with those of `size` rows."""
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.micro_batch = -(-size // 2)
+        self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
 
     def set_learning_rates(self, *rates: float) -> float:
         """Peak rate of each parameter group times the schedule at this step; returns the first."""

@@ -2,12 +2,15 @@
 
 import json
 
+import bitsandbytes
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from benchmarks.common import SHAPES, random_model
+from benchmarks.common import make_tokenizer as words
 from rlhf_engine import layers
 from rlhf_engine.backbone import Backbone, ScalarHead
 from rlhf_engine.config import UserError
@@ -150,6 +153,28 @@ def test_nf4_is_four_bit_and_close_to_fp32(tiny_llama):
     exact = Backbone.load(str(tiny_llama), dtype="fp32")
     a, b = logprobs(backbone, None), logprobs(exact, None)
     assert 0 < (a - b).abs().mean() < 1.0
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "nf4"])
+def test_the_random_base_of_the_gpu_benchmark_is_built_as_a_loaded_one(tmp_path, dtype):
+    """Else it would measure something else than what a user has."""
+    cpu = torch.device("cpu")
+    tokenizer = words(SHAPES["tiny"]["vocab_size"])
+    random_model("CausalLM", "tiny", "bf16", cpu).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    made = Backbone(random_model("CausalLM", "tiny", dtype, cpu), tokenizer, name="tiny", path=tmp_path, dtype=dtype)
+    loaded = Backbone.load(str(tmp_path), dtype=dtype, device="cpu")
+    found = []
+    for backbone in (made, loaded):
+        assert backbone.base.lm_head.weight is backbone.base.model.embed_tokens.weight
+        backbone.new_role("policy", rank=2)
+        states = {n: m.weight.quant_state for n, m in backbone.base.named_modules() if type(m) is bitsandbytes.nn.Linear4bit}
+        assert len(states) == (14 if dtype == "nf4" else 0)
+        found.append(({n: type(m) for n, m in backbone.base.named_modules()},
+                      {n: (type(p), p.dtype, p.shape, p.requires_grad) for n, p in backbone.base.named_parameters()},
+                      {n: (s.quant_type, s.nested, s.blocksize, s.dtype, s.shape, s.state2.blocksize) for n, s in states.items()},
+                      {n: (b.dtype, b.tolist()) for n, b in backbone.base.named_buffers()}, backbone.stop_ids, backbone.pad_id))
+    assert found[0] == found[1]
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(tiny_model):

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.ppo import PPO
+from rlhf_engine.rollout import Batch
 from tests.rlhf_engine.test_ppo import LEARN, make, vowels
 from tests.rlhf_engine.test_sft import without_time
 
@@ -164,3 +165,24 @@ def test_a_full_memory_halves_the_micro_batch_and_changes_no_gradient(tiny_llama
     again = make(tiny_llama)
     again.load(tmp_path)
     assert again.micro_batch == 2  # or a resumed run would not be the one that was interrupted
+
+
+def test_scoring_halves_the_micro_batch_too_and_gives_the_same_numbers(tiny_llama, monkeypatch):
+    fine = measured(make(tiny_llama))
+    tight = make(tiny_llama)
+
+    class Limited(Batch):
+        def __init__(self, backbone, rollout, rows):
+            if len(rows) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(backbone, rollout, rows)
+
+    monkeypatch.setattr("rlhf_engine.rollout.Batch", Limited)
+    found = measured(tight)
+    assert [(e["was"], e["micro_batch"]) for e in tight.events if e["event"] == "memory"] == [(8, 4), (4, 2)]
+    for name in ("logprobs", "ref_logprobs", "values"):
+        torch.testing.assert_close(getattr(found, name), getattr(fine, name), rtol=1e-4, atol=1e-5)
+    assert found.entropy == pytest.approx(fine.entropy, rel=1e-5)
+    monkeypatch.setattr("rlhf_engine.rollout.Batch", None)  # another error is no lack of memory
+    with pytest.raises(TypeError):
+        tight.measure(found)
