@@ -15,7 +15,7 @@ from rlhf_engine.encoding import encode_examples, encode_prompts
 from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
 from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, ranked_pairs
 from rlhf_engine.rl_math import gain_and_bias
-from rlhf_engine.shared import bundles, last_states
+from rlhf_engine.shared import last_states, reading_order
 from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role
     """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches; rows that share a prompt stand together."""
     scores = torch.empty(len(rows), len(backbone.heads[role].bias))
     with backbone.use(role):
-        for part in micro_batches([i for places in bundles(backbone, rows) for i in places], batch):
+        for part in micro_batches(reading_order(backbone, rows), batch):
             scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
             breathe()
     return scores

@@ -16,7 +16,7 @@ from rlhf_engine.logprobs import pad_right
 
 LONGEST = 4096
 """Positions of a packed row, at most: its mask has the square of that."""
-WORTHWHILE = 0.95
+WORTHWHILE = 0.9
 """A row joins others if that takes less than this share of what it takes alone."""
 UNEVEN = 1.25
 """Packed rows longer than this times the shortest are read in another pass, so that little is padded."""
@@ -37,9 +37,14 @@ class Pass:
     columns: list[list[int]]
     """And at which columns its tokens do."""
 
+    def at(self, columns: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Index vectors (rows, columns) of `ids` for some columns of each row, one after the other."""
+        pairs = [(owner, column) for owner, some in zip(self.owners, columns) for column in some]
+        return torch.tensor(pairs, dtype=torch.long, device=self.ids.device).view(-1, 2).unbind(1)
+
     def last(self, hidden: torch.Tensor) -> torch.Tensor:
         """[B, T, d] -> [N, d]: the state at the last token of each row, in the order of `places`."""
-        return hidden[self.owners, [columns[-1] for columns in self.columns]]
+        return hidden[self.at([columns[-1:] for columns in self.columns])]
 
 
 def last_states(backbone: Backbone, rows: list[list[int]]) -> torch.Tensor:
@@ -75,6 +80,11 @@ def bundles(backbone: Backbone, rows: list[list[int]]) -> list[list[int]]:
     if together and not can_share(backbone, max(len(rows[i]) for i in together)):
         found = [[i] for i in range(len(rows))]
     return sorted(found, key=lambda places: (packed_length(rows, places), places))
+
+
+def reading_order(backbone: Backbone, rows: list[list[int]]) -> list[int]:
+    """All places, short rows first, and next to each other those that are read together: to be cut into micro-batches."""
+    return [i for places in bundles(backbone, rows) for i in places]
 
 
 def bundled(rows: list[list[int]], width: int) -> list[list[int]]:
