@@ -161,14 +161,16 @@ def can_share(backbone: Backbone, length: int) -> bool:
 
 
 def agrees(backbone: Backbone, length: int) -> bool:
-    """Whether two rows of `length` random tokens with a common half have the same last states packed and apart."""
+    """Whether two rows of `length` random tokens with a common half have the same states packed and apart, at the first token behind
+    what they share (which a window that counts columns would keep from the prompt) and at the last."""
     ids = torch.randint(backbone.vocabulary, (3, length), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = [ids[0][:length // 2] + more[length // 2:] for more in ids[1:]]
-    apart = backbone.hidden(pad_right(rows, backbone.pad_id, backbone.device))[:, -1].float()
+    half = length // 2
+    rows = [ids[0][:half] + more[half:] for more in ids[1:]]
+    apart = backbone.hidden(pad_right(rows, backbone.pad_id, backbone.device))[:, [half, -1]].flatten(0, 1).float()
     try:
         part = pack(backbone, rows, [[0, 1]])
-        packed = part.last(backbone.hidden(part.ids, **part.options)).float()
+        packed = backbone.hidden(part.ids, **part.options)[part.at([[columns[half], columns[-1]] for columns in part.columns])].float()
     except Exception:  # whatever a model makes of positions and masks that it has no use for
         return False
     allowed = EXACT if backbone.dtype == "fp32" else ROUNDED
-    return all((mine - theirs).norm() <= allowed * theirs.norm() for mine, theirs in zip(packed, apart))
+    return bool(((packed - apart).norm(dim=-1) <= allowed * apart.norm(dim=-1)).all())
