@@ -116,9 +116,9 @@ class Backbone:
         """
         return self.base.get_decoder()(input_ids=ids, use_cache=False, **options).last_hidden_state
 
-    def depths(self, ids: torch.Tensor) -> list[torch.Tensor]:
+    def depths(self, ids: torch.Tensor, **options) -> list[torch.Tensor]:
         """Three hidden states [B, T, d] of right-padded `ids` under the role in use: the embeddings, the middle, the end (normed)."""
-        states = self.base.get_decoder()(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+        states = self.base.get_decoder()(input_ids=ids, use_cache=False, output_hidden_states=True, **options).hidden_states
         return [states[0], states[len(states) // 2], states[-1]]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

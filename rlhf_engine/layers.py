@@ -21,23 +21,29 @@ SMALL = 100_000_000
 ATTENTION = "short_rows"
 SHORT = 256
 """Positions up to which plain products beat PyTorch's CPU kernel in bf16, whose backward pass is four times slower there."""
+MASKED = 1024
+"""The same where a mask has to be added, with which that kernel skips nothing."""
 
 
 def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
            scaling: float | None = None, **options) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [B, H, T, d], key and value [B, G, S, d] -> [B, T, H, d].
 
-    Whole rows of bf16 on a CPU go through plain products, all else through PyTorch's fused attention. The choice hangs on
-    shapes alone, never on gradients: scoring and training have to give the same log-probabilities.
+    Whole rows of bf16 on a CPU go through plain products, with a mask if it is one to add (`shared.pack`), all else through PyTorch's
+    fused attention. The choice hangs on shapes alone, never on gradients: scoring and training have to give the same log-probabilities.
     """
     rows, heads, length, width = query.shape
-    if (query.dtype != torch.bfloat16 or query.device.type != "cpu" or attention_mask is not None or not 1 < length <= SHORT
-            or key.shape[2] != length or options.get("dropout")):
+    longest = SHORT if attention_mask is None else MASKED if attention_mask.dtype == query.dtype else 0
+    if (query.dtype != torch.bfloat16 or query.device.type != "cpu" or not 1 < length <= longest or key.shape[2] != length
+            or options.get("dropout")):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     shared = heads // key.shape[1]
     query, key, value = (x.reshape(-1, length, width) for x in (query, repeat_kv(key, shared), repeat_kv(value, shared)))
-    future = torch.full((length, length), torch.finfo(query.dtype).min, dtype=query.dtype).triu(1)
-    scores = torch.baddbmm(future, query, key.transpose(1, 2), alpha=width ** -0.5 if scaling is None else scaling)
+    if attention_mask is None:
+        hidden = torch.full((length, length), torch.finfo(query.dtype).min, dtype=query.dtype).triu(1)
+    else:
+        hidden = attention_mask.expand(rows, heads, length, length).reshape(-1, length, length)
+    scores = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=width ** -0.5 if scaling is None else scaling)
     seen = torch.bmm(scores.softmax(-1), value)  # softmax of bf16 is computed in fp32 inside
     return seen.view(rows, heads, length, width).transpose(1, 2), None
 

@@ -13,9 +13,9 @@ from rlhf_engine.config import RewardConfig, UserError
 from rlhf_engine.data import Preference, Ranking
 from rlhf_engine.encoding import encode_examples, encode_prompts
 from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
-from rlhf_engine.logprobs import pad_right
 from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, ranked_pairs
 from rlhf_engine.rl_math import gain_and_bias
+from rlhf_engine.shared import last_states, reading_order
 from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
 
 if TYPE_CHECKING:
@@ -26,21 +26,18 @@ def member_scores(backbone: Backbone, rows: list[list[int]], role: str = "reward
     """Normalised scores [B, members] of whole token rows (prompt and response), read at each row's last token.
 
     The index comes from the row's length, never from `token != pad`: with pad equal to the end token that would read
-    one position early.
+    one position early. Responses to one prompt share its reading, where that is faster.
     """
-    ids = pad_right(rows, backbone.pad_id, backbone.device)
-    last = torch.tensor([len(row) - 1 for row in rows], device=ids.device)
-    hidden = backbone.hidden(ids)[torch.arange(len(rows), device=ids.device), last]
-    return backbone.heads[role].members(hidden)
+    return backbone.heads[role].members(last_states(backbone, rows))
 
 
 @torch.no_grad()
 def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
                   breathe: Callable[[], None] = nothing) -> torch.Tensor:
-    """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches."""
+    """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches; rows that share a prompt stand together."""
     scores = torch.empty(len(rows), len(backbone.heads[role].bias))
     with backbone.use(role):
-        for part in micro_batches(sorted(range(len(rows)), key=lambda i: len(rows[i])), batch):
+        for part in micro_batches(reading_order(backbone, rows), batch):
             scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
             breathe()
     return scores

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from rlhf_engine.backbone import Backbone
 from rlhf_engine.generate import nothing
-from rlhf_engine.logprobs import pad_right
+from rlhf_engine.shared import passes, reading_order
 from rlhf_engine.training import micro_batches
 
 Row = tuple[list[int], list[int]]
@@ -147,19 +147,21 @@ class SoftWords:
     def _states(self, rows: list[Row]) -> Iterator[tuple]:
         """Of the words W of the responses of a few rows at a time: (places of the rows, which of these a word belongs to [W], its states
         [W, d]: the mean embedding of its tokens, and the middle's at its last), in fp32 on the base's device."""
-        for part in micro_batches(sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i]))), self.batch):
-            ids = pad_right([rows[i][0] + rows[i][1] for i in part], self.backbone.pad_id, self.backbone.device)
-            bounds = torch.tensor([[len(rows[i][0]), sum(map(len, rows[i]))] for i in part], device=ids.device)
-            places = torch.arange(ids.shape[1], device=ids.device)
-            inside = (places >= bounds[:, :1]) & (places < bounds[:, 1:])
-            with self.backbone.use(None):
-                embedding, middle = (h[inside].float() for h in self.backbone.depths(ids)[:DEPTHS])
-            last = torch.cat([self.splitter.ends(rows[i][1]) for i in part]).to(ids.device)
-            word = last.cumsum(0) - last.long()
-            tokens = word.bincount(minlength=int(last.sum()))[:, None]
-            spelled = torch.zeros(len(tokens), embedding.shape[1], device=ids.device).index_add_(0, word, embedding) / tokens
-            yield part, inside.nonzero()[last, 0], [spelled, middle[last]]
-            self.breathe()
+        whole = [prompt + response for prompt, response in rows]
+        for places in micro_batches(reading_order(self.backbone, whole), self.batch):
+            for each in passes(self.backbone, [whole[i] for i in places]):
+                part = [places[i] for i in each.places]
+                columns = [columns[len(rows[i][0]):] for i, columns in zip(part, each.columns)]
+                where = each.at(columns)
+                with self.backbone.use(None):
+                    embedding, middle = (h[where].float() for h in self.backbone.depths(each.ids, **each.options)[:DEPTHS])
+                last = torch.cat([self.splitter.ends(rows[i][1]) for i in part]).to(embedding.device)
+                word = last.cumsum(0) - last.long()
+                tokens = word.bincount(minlength=int(last.sum()))[:, None]
+                spelled = torch.zeros(len(tokens), embedding.shape[1], device=last.device).index_add_(0, word, embedding) / tokens
+                owners = torch.tensor([i for i, found in enumerate(columns) for _ in found], dtype=torch.long, device=last.device)
+                yield part, owners[last], [spelled, middle[last]]
+                self.breathe()
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,17 @@ def test_short_rows_attend_as_the_formula_says(groups):
         assert (mine.grad.double() - other.grad).norm() < 0.02 * other.grad.norm()
 
 
+def test_a_mask_to_add_goes_through_plain_products(monkeypatch):
+    query, key, value = shapes(2)
+    generator = torch.Generator().manual_seed(2)
+    seen = (torch.rand(3, 1, 9, 9, generator=generator) < 0.5) | torch.eye(9, dtype=torch.bool)
+    mask = torch.zeros(seen.shape, dtype=query.dtype).masked_fill(~seen, torch.finfo(query.dtype).min)
+    theirs = F.scaled_dot_product_attention(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=seen, scale=0.3)
+    monkeypatch.setattr(layers, "sdpa_attention_forward", None)
+    ours, _ = layers.attend(types.SimpleNamespace(num_key_value_groups=2), query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(ours, theirs.transpose(1, 2), rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("case", ["fp32", "mask", "long", "one query"])
 def test_all_else_is_left_to_pytorch(monkeypatch, case):
     query, key, value = shapes(4, dtype=torch.float32 if case == "fp32" else torch.bfloat16)
@@ -42,7 +53,7 @@ def test_all_else_is_left_to_pytorch(monkeypatch, case):
         monkeypatch.setattr(layers, "SHORT", 8)
     if case == "one query":
         query = query[:, :, -1:]
-    mask = torch.zeros(3, 1, 9, 9, dtype=query.dtype) if case == "mask" else None
+    mask = torch.ones(3, 1, 9, 9, dtype=torch.bool) if case == "mask" else None
     monkeypatch.setattr(torch, "baddbmm", None)  # what the plain products would call
     module = types.SimpleNamespace(num_key_value_groups=1, is_causal=True)
     ours, _ = layers.attend(module, query, key, value, mask, scaling=0.3)
