@@ -99,10 +99,12 @@ class ChatPage:
 
     def _send(self, values: dict) -> Iterator[dict]:
         text = (values[self.input] or "").strip()
-        if text and not values[self.chat].sent_twice(text):
-            yield from self._ask(values, text, typed=text)
-        elif not text:
+        if not text:
             yield {self.notice: notice(s.NOTHING_TO_SAY)}
+        elif values[self.chat].sent_twice(text):
+            yield gr.skip()  # a stream without items would empty the page
+        else:
+            yield from self._ask(values, text, typed=text)
 
     def _again(self, values: dict, event: gr.EventData) -> Iterator[dict]:
         """The last question once more: of one side by its own button, of all by the one below."""
@@ -170,6 +172,7 @@ class ChatPage:
         except UserError as error:
             if chat.asked == number:
                 chat.restore(before)
+                chat.typed = ("", 0.0)
                 yield {self.notice: complain(error), self.status: "", **sides.settle(chat, places), **sides.verdict(chat),
                        **({self.input: typed} if typed else {})}
         finally:
@@ -241,8 +244,10 @@ class ChatPage:
     # -- who is asked ------------------------------------------------------------------------------------------------
 
     def _clear(self, values: dict) -> dict:
-        values[self.chat].clear()
-        return self._face(values[self.chat], values)
+        chat = values[self.chat]
+        chat.clear()
+        chat.typed = ("", 0.0)
+        return self._face(chat, values)
 
     def _other_model(self, values: dict) -> dict:
         chat = values[self.chat]

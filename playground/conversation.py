@@ -122,10 +122,9 @@ class Chat:
             self.score[label] = wins + (choice == str(place + 1)), rounds + 1
 
     def sent_twice(self, text: str) -> bool:
-        """Whether this is the other half of a double click: the same words while they are being answered. Notes what was sent."""
+        """Whether this is the other half of a double click. Notes what was sent."""
         before, self.typed = self.typed, (text, time.monotonic())
-        waiting = any(side and not (side[-1].role == "assistant" and side[-1].ended) for side in self.sides)
-        return waiting and text == before[0] and self.typed[1] - before[1] < TWICE
+        return text == before[0] and self.typed[1] - before[1] < TWICE
 
     def stop(self) -> None:
         """Whoever is still answering leaves, in the middle of a word perhaps."""

@@ -271,6 +271,7 @@ class Page:
                 self.values[part] = update
 
     def send(self, text: str) -> list[dict]:
+        self.chat.typed = (self.chat.typed[0], 0.0)  # nobody asks the same as fast as a test does
         self.set("chat-input", text)
         return self.do("_send")
 
@@ -440,24 +441,24 @@ def test_a_question_sent_twice_at_once_is_one(page):
     values = dict(page.values)
     first, second = page.server._send(values), page.server._send(dict(values))
     page.take(next(first))
-    assert list(second) == []
+    assert list(second) == [gr.skip()]
     for item in first:
         page.take(item)
     assert page.says("left") == ["Hello", "none: Hello #1"]
-    page.send("Hello")  # has been answered: a question like any other
+    page.send("Hello")  # later it is a question like any other
     assert page.says("left")[2:] == ["Hello", "none: Hello #2"]
 
 
 def test_what_was_cleared_or_failed_can_be_asked_again_at_once(page):
-    page.send("Hello")
-    page.do("_clear")
-    page.send("Hello")
-    assert page.says("left") == ["Hello", "none: Hello #2"]
-    page.worker.fails = "no run"
-    page.send("More")
-    page.worker.fails = ""
-    page.send("More")
-    assert page.says("left")[2:] == ["More", "none: More #5"]  # two sides that differ failed
+    for cleared, fails in ((True, ""), (False, "no run")):
+        page.worker.fails = fails
+        page.send("Hello")
+        page.worker.fails = ""
+        if cleared:
+            page.do("_clear")
+        page.set("chat-input", "Hello")
+        page.do("_send")
+        assert len(page.says("left")) == (2 if cleared else 4) and not page["notice"]
 
 
 def test_a_stopped_answer_stays_and_is_gone_on_from(page):
