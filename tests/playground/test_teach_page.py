@@ -388,7 +388,7 @@ def address(home, run) -> str:
 
 
 def connect(address: str) -> Client:
-    return Client(address, verbose=False, analytics_enabled=False)
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 60})  # other tests take the processors, too
 
 
 def test_the_endpoints_of_a_voter(address, run, home):
