@@ -88,6 +88,20 @@ def random_model(kind: str, shape: str, dtype: str, device):
     return model.eval()
 
 
+def random_backbone(shape: str, dtype: str, device):
+    """A `Backbone` on `random_model`, of which no token ends a response."""
+    import torch
+
+    from rlhf_engine.backbone import Backbone
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as empty:  # a fingerprint of nothing: there are no files
+        backbone = Backbone(random_model("CausalLM", shape, dtype, device), make_tokenizer(SHAPES[shape]["vocab_size"]), name=shape,
+                            path=Path(empty), dtype=dtype)
+    backbone.stop_ids = [-1]
+    return backbone
+
+
 def prompts(count: int, tokens: int = 24) -> list[str]:
     rng = random.Random(0)
     return [" ".join(f"t{rng.randrange(3, VOCABULARY)}" for _ in range(tokens)) for _ in range(count)]

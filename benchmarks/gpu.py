@@ -27,7 +27,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,7 +34,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import SHAPES, machine, make_tokenizer, peak_mb, prompts, random_model, say, spawn, time_steps, time_trl
+from benchmarks.common import (
+    SHAPES,
+    machine,
+    make_tokenizer,
+    peak_mb,
+    prompts,
+    random_backbone,
+    random_model,
+    say,
+    spawn,
+    time_steps,
+    time_trl,
+)
 
 WORK = {"tiny": (8, 16, 32)}
 """(rows, tokens of a prompt, new tokens) where they are not (32, 128, 256)."""
@@ -64,7 +75,6 @@ def summary(shape: str, contestant: str, seconds: list[float]) -> dict:
 def run_ours(shape: str, contestant: str, steps: int, cap: int) -> dict:
     import torch
 
-    from rlhf_engine.backbone import Backbone
     from rlhf_engine.bases import pick_device
     from rlhf_engine.config import PPOConfig
     from rlhf_engine.memory import RUNTIME, estimate, read_shape
@@ -74,11 +84,7 @@ def run_ours(shape: str, contestant: str, steps: int, cap: int) -> dict:
     if cap:
         torch.cuda.set_per_process_memory_fraction((cap * 2 ** 30 - RUNTIME["cuda"]) / torch.cuda.get_device_properties(0).total_memory)
     (dtype, value), (rows, asked, new) = contestant.split("/"), WORK.get(shape, (32, 128, 256))
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as empty:  # a fingerprint of nothing: there are no files
-        backbone = Backbone(random_model("CausalLM", shape, dtype, device), make_tokenizer(SHAPES[shape]["vocab_size"]), name=shape,
-                            path=Path(empty), dtype=dtype)
-    backbone.stop_ids = [-1]  # every response has its full length
+    backbone = random_backbone(shape, dtype, device)
     config = PPOConfig(model=shape, dtype=dtype, steps=steps, batch_size=rows, max_new_tokens=1, max_tokens=asked + new, lora_rank=RANK,
                        ppo_epochs=EPOCHS, micro_batch=rows // 2, gradient_checkpointing=True, missing_end="none", normalise_reward=False,
                        reference_samples=2, value=value)

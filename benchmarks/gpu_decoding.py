@@ -12,7 +12,6 @@ if it wins.
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,10 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import StaticCache
 
-from benchmarks.common import SHAPES, machine, make_tokenizer, prompts, random_model, say, spawn
+from benchmarks.common import SHAPES, machine, prompts, random_backbone, say, spawn
 from benchmarks.gpu import RANK, WORK
 from rlhf_engine import generate
-from rlhf_engine.backbone import Backbone
 from rlhf_engine.bases import pick_device
 from rlhf_engine.generate import CachedDecoder, Sampling, decode
 
@@ -63,12 +61,9 @@ def run(shape: str, dtype: str, repeats: int) -> dict:
     """Both decoders in turn, on one model."""
     device, (rows, asked, new) = pick_device("auto"), WORK.get(shape, (32, 128, 256))
     cuda = device.type == "cuda"
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as empty:
-        backbone = Backbone(random_model("CausalLM", shape, dtype, device), make_tokenizer(SHAPES[shape]["vocab_size"]), name=shape,
-                            path=Path(empty), dtype=dtype)
+    backbone = random_backbone(shape, dtype, device)
     backbone.new_role("policy", rank=RANK)
-    backbone.stop_ids, backbone.base.lean_fits = [-1], False
+    backbone.base.lean_fits = False
     asks = [backbone.tokenizer(text)["input_ids"] for text in prompts(rows, asked)]
     kinds = {"cached": CachedDecoder, "graph": lambda base: GraphDecoder(base, asked + new)}
     times, peaks, tokens = ({name: [] for name in kinds} for _ in range(3))

@@ -91,7 +91,7 @@ def chats(page, count: int) -> None:
         page.wait_for_timeout(4000)
         page.click("#chat-clear")
         page.wait_for_function("![...document.querySelectorAll('.bot')].some(part => part.innerText.trim().length > 1)")
-        page.wait_for_timeout(1000)  # nobody types faster; a question sent while the clearing is under way may be lost
+        page.wait_for_timeout(1000)  # nobody types faster
     say({"first chat token, while PPO trains": spread(found)})
 
 

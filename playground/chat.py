@@ -172,7 +172,6 @@ class ChatPage:
         except UserError as error:
             if chat.asked == number:
                 chat.restore(before)
-                chat.typed = ("", 0.0)
                 yield {self.notice: complain(error), self.status: "", **sides.settle(chat, places), **sides.verdict(chat),
                        **({self.input: typed} if typed else {})}
         finally:
@@ -244,10 +243,8 @@ class ChatPage:
     # -- who is asked ------------------------------------------------------------------------------------------------
 
     def _clear(self, values: dict) -> dict:
-        chat = values[self.chat]
-        chat.clear()
-        chat.typed = ("", 0.0)
-        return self._face(chat, values)
+        values[self.chat].clear()
+        return self._face(values[self.chat], values)
 
     def _other_model(self, values: dict) -> dict:
         chat = values[self.chat]

@@ -66,7 +66,7 @@ class Chat:
     asked: int = 0
     """Counts what was asked: whoever is still answering an earlier question has to leave."""
     typed: tuple[str, float] = ("", 0.0)
-    """What was sent last, and when (`time.monotonic`)."""
+    """What was sent last, and when (`time.monotonic`); nothing once that is cleared or has failed, so that it can be sent again."""
 
     @property
     def hidden(self) -> bool:
@@ -85,14 +85,19 @@ class Chat:
 
     def restore(self, state: tuple) -> None:
         self.sides, self.order, self.round, self.verdict = state
+        self.typed = ("", 0.0)
 
     def clear(self) -> None:
+        self._empty()
+        self.typed = ("", 0.0)
+
+    def _empty(self) -> None:
         self.asked += 1
         self.sides, self.round, self.verdict, self.order = [[] for _ in range(SIDES)], "", "", tuple(range(SIDES))
 
     def shuffle(self) -> None:
         """A new blind round: empty sides in an order that nobody knows."""
-        self.clear()
+        self._empty()
         self.round, self.order = fresh_id(), tuple(secrets.SystemRandom().sample(range(self.count), self.count))
 
     def begin(self, asked: dict[int, list[Turn]]) -> int:

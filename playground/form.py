@@ -67,8 +67,8 @@ class Form:
         return {field: gr.update(**update) for field, update in updates.items()}
 
     def _offered(self) -> dict:
-        return {"model": self.workspace.model_choices(), "data": self.workspace.data_choices(),
-                "ptx_data": self.workspace.data_choices(), "adapter": self.workspace.adapter_choices(),
+        data = self.workspace.data_choices()
+        return {"model": self.workspace.model_choices(), "data": data, "ptx_data": data, "adapter": self.workspace.adapter_choices(),
                 "reward": self.workspace.reward_choices()}
 
     def _field(self, name: str, kind):

@@ -22,7 +22,7 @@ from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
 from rlhf_engine.guards import Guard
 from rlhf_engine.ptx import Mix
 from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
-from rlhf_engine.training import Trainer, adam, batch_of, out_of_memory
+from rlhf_engine.training import Trainer, adam, batch_of
 
 PATIENCE = 10
 """Steps in a row above the hard stop after which a run ends."""
@@ -167,15 +167,9 @@ class PPO(Trainer):
 
     def measure(self, rollout: Rollout) -> None:
         """Fill in what the update needs, from training's own forward pass; with smaller micro-batches where memory runs out."""
-        while True:
-            try:
-                return measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
-                               breathe=self.breathe)
-            except RuntimeError as error:
-                size = min(self.micro_batch or len(rollout), len(rollout))
-                if size == 1 or not out_of_memory(error):
-                    raise
-            self.halve(size)
+        self.fitting(len(rollout), lambda: measure(
+            self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
+            breathe=self.breathe))
 
     def advantages(self, rollout: Rollout, scores: torch.Tensor, kl: float,
                    tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, dict]:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RunConfig, UserError
 from rlhf_engine.generate import nothing
 
+T = TypeVar("T")
 Backward = Callable[[list[int]], dict[str, float]]
 """Gradients on some rows, by their numbers; returns their share of the step's statistics."""
 Length = Callable[[int], int]
@@ -142,34 +144,38 @@ class Trainer:
         """Gradients of one optimiser step: `backward(part)` for each of the `micro_batches` of `rows`; returns the sums of what it returns.
 
         `more` are rows of other kinds that the step learns from as well, each with a `backward` and a `length` of its own. When memory
-        runs out, the gradients are dropped and the step begins again with micro-batches of half the size: losses are divided by counts of
-        the whole step, so its gradients are the same. Raises what came if single rows do not fit.
+        runs out, the gradients are dropped and the step begins again (`fitting`): losses are divided by counts of the whole step, so its
+        gradients are the same.
         """
         kinds = [(rows, backward, length), *more]
-        most = max(len(kind) for kind, _, _ in kinds)
-        while True:
+
+        def step() -> dict[str, float]:
             sums: dict[str, float] = {}
+            for kind, through, lengths in kinds:
+                for part in micro_batches(kind, self.micro_batch, lengths, pass_price(self.backbone.device) if lengths else 0):
+                    for name, value in through(part).items():
+                        sums[name] = sums.get(name, 0.0) + value
+                    self.breathe()
+            return sums
+
+        return self.fitting(max(len(kind) for kind, _, _ in kinds), step)
+
+    def fitting(self, most: int, work: Callable[[], T]) -> T:
+        """What `work` returns, which reads up to `most` rows in micro-batches. When memory runs out, gradients are dropped and it begins
+        again, with micro-batches of half the size. Raises what came if single rows do not fit."""
+        while True:
             try:
-                for kind, through, lengths in kinds:
-                    for part in micro_batches(kind, self.micro_batch, lengths, pass_price(self.backbone.device) if lengths else 0):
-                        for name, value in through(part).items():
-                            sums[name] = sums.get(name, 0.0) + value
-                        self.breathe()
-                return sums
+                return work()
             except RuntimeError as error:
                 size = min(self.micro_batch or most, most)
                 if size == 1 or not out_of_memory(error):
                     raise
             # Outside of `except`, where the error no longer holds on to the tensors of the failed pass.
-            self.halve(size)
-
-    def halve(self, size: int) -> None:
-        """Drop gradients and go on with micro-batches of half the size, after memory has run out with those of `size` rows."""
-        self.optimizer.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.micro_batch = -(-size // 2)
-        self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
+            self.optimizer.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.micro_batch = -(-size // 2)
+            self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
 
     def set_learning_rates(self, *rates: float) -> float:
         """Peak rate of each parameter group times the schedule at this step; returns the first."""
