@@ -45,43 +45,47 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             gr.LoginButton(size="sm", elem_id="login")
         notice = gr.HTML("", elem_id="notice")
         voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
+        front = gr.Textbox("teach", elem_id="front", elem_classes="unseen")  # in the browser: a restarted server has to be told
         with gr.Tabs():
-            with gr.Tab(s.TEACH, id="teach"):
+            with gr.Tab(s.TEACH, id="teach") as tab_teach:
                 teach = TeachPage(workspace, worker, ballot, voter, notice)
-            with gr.Tab(s.TRAIN, id="train"):
+            with gr.Tab(s.TRAIN, id="train") as tab_train:
                 train = TrainPage(workspace, worker, notice)
-            with gr.Tab(s.CHAT, id="chat"):
+            with gr.Tab(s.CHAT, id="chat") as tab_chat:
                 chat = ChatPage(workspace, worker, ballot, voter, notice)
-            with gr.Tab(s.RUNS, id="runs") as tab:
-                runs = RunsPage(workspace, tab)
-            with gr.Tab(s.DATA, id="data"):
+            with gr.Tab(s.RUNS, id="runs") as tab_runs:
+                runs = RunsPage(workspace)
+            with gr.Tab(s.DATA, id="data") as tab_data:
                 data = DataPage(workspace, voter, notice)
-            with gr.Tab(s.MODELS, id="models"):
+            with gr.Tab(s.MODELS, id="models") as tab_models:
                 models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
-        pages = (teach, train, chat, runs, data, models)
+        pages = {tab_teach: teach, tab_train: train, tab_chat: chat, tab_runs: runs, tab_data: data, tab_models: models}
+        for tab in pages:
+            tab.select(None, None, front, js=f"() => '{tab.id}'", queue=False, api_visibility="private")
         seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
         demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 
         def look(values: dict) -> dict:
-            """One look at the workspace for the whole page; what has not changed since the last is not sent again."""
+            """One look at the workspace for the header and the tab in front; what has not changed since the last is not sent again."""
             demo.seen.set()
             known, entries = dict(values[seen]), workspace.entries()
             line, who = views.live_line(next((e for e in entries if e.alive), None)), views.who(access)
             changes = {header: views.header(line, *who)} if changed(known, "header", [line, who]) else {}
-            for page in pages:
-                told = dict(known)
-                try:
-                    changes |= page.refresh(values, entries, told)
-                    known = told
-                except (UserError, OSError):  # a run has gone since they were listed; the next look has another list
-                    if {entry.name for entry in entries} <= {entry.name for entry in workspace.entries()}:
-                        raise
+            for tab, page in pages.items():
+                if tab.id == values[front]:
+                    told = dict(known.get(tab.id, {}))
+                    try:
+                        changes |= page.refresh(values, entries, told)
+                        known[tab.id] = told
+                    except (UserError, OSError):  # a run has gone since they were listed; the next look has another list
+                        if {entry.name for entry in entries} <= {entry.name for entry in workspace.entries()}:
+                            raise
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
-        gr.on([demo.load, again.click, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers], demo.pace.timed(look),
-              {seen, *(part for page in pages for part in page.watched)},
-              [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
+        gr.on([demo.load, again.click, front.change, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers],
+              demo.pace.timed(look), {seen, front, *(part for page in pages.values() for part in page.watched)},
+              [seen, header, *(part for page in pages.values() for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="always_last", api_visibility="private")
         demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
     return demo

@@ -30,12 +30,8 @@ class Slider(gr.Slider):
 
 
 class RunsPage:
-    """Nothing is sent before the tab is opened for the first time: the curves of six runs are no small thing."""
-
-    def __init__(self, workspace: Workspace, tab: gr.Tab):
+    def __init__(self, workspace: Workspace):
         self.workspace = workspace
-        self.opened = gr.State(False)
-        self.opened.elem_id = "runs-opened"  # there are other states on the page
         with gr.Row(elem_classes="run-choice"):
             self.picker = Choice([], value=[], multiselect=True, max_choices=curves.MOST, label=s.RUNS_CHOSEN, info=s.RUNS_CHOSEN_INFO,
                                  elem_id="runs-chosen", min_width=300, scale=3)
@@ -65,13 +61,12 @@ class RunsPage:
                 self.reports = gr.HTML("", elem_id="runs-reports", apply_default_css=False)
         with gr.Accordion(s.RUNS_EVENTS, open=True):
             self.events = gr.HTML("", elem_id="runs-events", apply_default_css=False)
-        tab.select(lambda: True, None, self.opened, queue=False, show_progress="hidden", api_visibility="private")
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> set:
-        return {self.opened, self.picker, self.measures, self.smoothing, self.window, self.scale, self.reader, self.step}
+        return {self.picker, self.measures, self.smoothing, self.window, self.scale, self.reader, self.step}
 
     @property
     def outputs(self) -> list:
@@ -81,13 +76,10 @@ class RunsPage:
     @property
     def triggers(self) -> list:
         """Events that ask for a look at once."""
-        return [part.change for part in (self.opened, self.picker, self.measures, self.smoothing, self.window, self.scale, self.reader,
-                                         self.step)]
+        return [part.change for part in (self.picker, self.measures, self.smoothing, self.window, self.scale, self.reader, self.step)]
 
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
-        """Updates as on the Train page; none before the tab was opened."""
-        if not values[self.opened]:
-            return {}
+        """Updates as on the Train page."""
         known = dict(seen)
         try:
             changes = self._look(values, entries, known)

@@ -283,7 +283,7 @@ class Page:
     def __init__(self, home: Path):
         self.demo = build(home, worker=FakeWorker())
         self.parts = {c.elem_id: c for c in self.demo.blocks.values() if getattr(c, "elem_id", None)}
-        self.values = {c: getattr(c, "value", None) for c in self.demo.blocks.values()}
+        self.values = {c: getattr(c, "value", None) for c in self.demo.blocks.values()} | {self.parts["front"]: "data"}
 
     def handler(self, name: str, part: str = ""):
         return next(f for f in self.demo.fns.values() if getattr(f.fn, "__name__", "") == name

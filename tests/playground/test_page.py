@@ -24,56 +24,69 @@ def test_the_page_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def look_of(demo: gr.Blocks):
-    """The page's one tick, and its components by elem_id."""
+def look_of(demo: gr.Blocks, front: str = "train"):
+    """The page's look, its components by elem_id, and what a browser sends along that has the tab `front` in front."""
     look = next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "look")
-    return look.fn, {c.elem_id or type(c).__name__: c for c in (*look.inputs, *look.outputs)}, look
+    parts = {c.elem_id or type(c).__name__: c for c in (*look.inputs, *look.outputs)}
+    return look, parts, {component: component.value for component in look.inputs} | {parts["front"]: front}
 
 
 def test_a_look_sends_what_changed_and_then_nothing(workspace, worker):
-    look, parts, event = look_of(build(workspace.home, worker=worker))
-    assert not event.queue
-    values = {component: component.value for component in event.inputs}
-    first = look(values)
+    look, parts, values = look_of(build(workspace.home, worker=worker))
+    assert not look.queue
+    first = look.fn(values)
     assert {"run-card", "plot-1", "samples", "events", "pause", "run-command"} <= {c.elem_id for c in first}
     assert "broken" in first[parts["run-card"]]
-    again = look(values | {parts["State"]: first[parts["State"]]})
+    again = look.fn(values | {parts["State"]: first[parts["State"]]})
     assert again == gr.skip()
     workspace.run("broken").set_status(step=4)
-    moved = look(values | {parts["State"]: first[parts["State"]]})
+    moved = look.fn(values | {parts["State"]: first[parts["State"]]})
     assert parts["run-card"] in moved and parts["run"] not in moved and parts["chat-left-adapter"] not in moved
 
 
+@pytest.mark.parametrize("front, sent, others", [("teach", "fixed", "run-card"), ("train", "run-card", "runs-legend"), ("runs", "runs-legend", "run-card"),
+                                                 ("data", "data-rows", "run-card"), ("nothing", "header", "run-card")])
+def test_only_the_tab_in_front_is_sent_and_what_the_others_know_stays(workspace, worker, front, sent, others):
+    look, parts, values = look_of(build(workspace.home, worker=worker), front)
+    first = look.fn(values)
+    names = {c.elem_id for c in first}
+    assert sent in names and others not in names
+    known = first[parts["State"]]
+    other = look.fn(values | {parts["front"]: "chat", parts["State"]: known})
+    known = known if other == gr.skip() else other[parts["State"]]
+    assert look.fn(values | {parts["State"]: known}) == gr.skip(), "nothing has changed meanwhile"
+
+
 def test_a_failed_run_can_be_resumed_and_not_stopped(workspace, worker):
-    look, parts, event = look_of(build(workspace.home, worker=worker))
-    sent = look({component: component.value for component in event.inputs})
+    look, parts, values = look_of(build(workspace.home, worker=worker))
+    sent = look.fn(values)
     assert sent[parts["resume"]]["interactive"] and sent[parts["resume"]]["value"] == "Resume this run"
     assert not sent[parts["stop"]]["interactive"] and not sent[parts["pause"]]["interactive"]
 
 
 def test_a_picked_run_that_is_gone_gives_way_to_the_newest(workspace, worker):
-    look, parts, event = look_of(build(workspace.home, worker=worker))
-    sent = look({component: component.value for component in event.inputs} | {parts["run"]: "removed"})
+    look, parts, values = look_of(build(workspace.home, worker=worker))
+    sent = look.fn(values | {parts["run"]: "removed"})
     assert sent[parts["run"]]["value"] == "" and "broken" in sent[parts["run-card"]]
 
 
 def test_a_run_that_goes_while_it_is_looked_at_gives_way_at_the_next_look(workspace, worker, monkeypatch):
-    look, parts, event = look_of(build(workspace.home, worker=worker))
-    values, entries = {component: component.value for component in event.inputs}, workspace.entries()
+    look, parts, values = look_of(build(workspace.home, worker=worker))
+    entries = workspace.entries()
     shutil.rmtree(workspace.runs / "broken")
     with monkeypatch.context() as before:
         lists = [entries]
         before.setattr(Workspace, "entries", lambda self, now=Workspace.entries: lists.pop() if lists else now(self))
-        sent = look(values)
+        sent = look.fn(values)
     assert parts["run-card"] not in sent
-    assert "taste" in look(values | {parts["State"]: sent[parts["State"]]})[parts["run-card"]]
+    assert "taste" in look.fn(values | {parts["State"]: sent[parts["State"]]})[parts["run-card"]]
 
 
 def test_the_target_in_a_plot_is_the_one_in_force(workspace, worker):
     run = workspace.run("broken")
     run.note("changed", step=2, name="kl_target", old=6.0, new=4.5)
-    look, parts, event = look_of(build(workspace.home, worker=worker))
-    sent = look({component: component.value for component in event.inputs})
+    look, parts, values = look_of(build(workspace.home, worker=worker))
+    sent = look.fn(values)
     levels = [line["y"] for number in range(1, 5) for line in sent[parts[f"plot-{number}"]]["data"] if line.get("name") == strings.TARGET]
     assert levels == [[4.5, 4.5]]
 

@@ -186,8 +186,8 @@ class Page:
         self.values = {part: part.value for part in self.look.inputs}
         self.updates: dict = {}
 
-    def tick(self, opened: bool = True, **changes) -> set[str]:
-        self.values |= {self.parts[name.replace("_", "-")]: value for name, value in changes.items()} | {self.parts["runs-opened"]: opened}
+    def tick(self, front: str = "runs", **changes) -> set[str]:
+        self.values |= {self.parts[name.replace("_", "-")]: value for name, value in ({"front": front} | changes).items()}
         updates = self.look.fn(dict(self.values))
         self.updates = {} if updates == gr.skip() else updates
         for part, update in self.updates.items():
@@ -215,8 +215,8 @@ def page(home) -> Page:
     return Page(home)
 
 
-def test_nothing_is_sent_before_the_tab_is_opened_and_nothing_twice(page, home):
-    assert page.tick(opened=False) == set()
+def test_nothing_is_sent_while_another_tab_is_in_front_and_nothing_twice(page, home):
+    assert page.tick(front="train") == set()
     assert {"runs-chosen", "runs-legend", "runs-plot-1", "runs-differences", "runs-answers", "runs-step"} <= page.tick()
     assert "two" in page["runs-legend"] and "one" in page["runs-legend"] and "old" not in page["runs-legend"]
     assert page["runs-plot-1"]["visible"] and "two at 12" in page["runs-answers"]

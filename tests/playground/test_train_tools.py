@@ -276,7 +276,7 @@ def live_of(workspace, worker):
 
 def test_the_values_in_force_are_shown_once_and_again_when_they_change(workspace, worker, lesson):
     _, look, parts = live_of(workspace, worker)
-    values = {component: component.value for component in look.inputs}
+    values = {component: component.value for component in look.inputs} | {parts["front"]: "train"}
     first = look.fn(values)
     assert first[parts["live-controls"]]["visible"] and first[parts["live-kl-target"]]["value"] == 6.0
     assert first[parts["live-pessimism"]]["visible"] and "0.0005" in first[parts["live-learning-rate"]]["info"]
