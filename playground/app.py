@@ -20,8 +20,9 @@ from playground.data_page import DataPage
 from playground.keeper import Keeper, keep
 from playground.login import Login
 from playground.models_page import ModelsPage
-from playground.pace import POLL, Pace
+from playground.pace import Pace
 from playground.runs_page import RunsPage
+from playground.scripts import ONCE, POLL, REOPENED, SELECTED
 from playground.teach import TeachPage
 from playground.theme import CSS, Playground
 from playground.train import TrainPage
@@ -46,7 +47,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
         notice = gr.HTML("", elem_id="notice")
         voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
         front = gr.Textbox("teach", elem_id="front", elem_classes="unseen")  # in the browser: a restarted server has to be told
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab(s.TEACH, id="teach") as tab_teach:
                 teach = TeachPage(workspace, worker, ballot, voter, notice)
             with gr.Tab(s.TRAIN, id="train") as tab_train:
@@ -62,7 +63,8 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
         Api(workspace, worker, ballot)
         pages = {tab_teach: teach, tab_train: train, tab_chat: chat, tab_runs: runs, tab_data: data, tab_models: models}
         for tab in pages:
-            tab.select(None, None, front, js=f"() => '{tab.id}'", queue=False, api_visibility="private")
+            tab.select(None, None, front, js=SELECTED % (tab.id, tab.id), queue=False, api_visibility="private")
+        demo.load(None, None, tabs, js=REOPENED % [tab.id for tab in pages], queue=False, api_visibility="private")
         seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
         demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 
@@ -94,7 +96,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
 def options(demo: gr.Blocks) -> dict:
     """For `demo.launch`: how the page of `build` looks, and what its server does besides."""
     login = Login(demo.access)
-    return {"theme": Playground(), "css_paths": CSS, "js": POLL, "run_history": False, "ssr_mode": False,
+    return {"theme": Playground(), "css_paths": CSS, "js": f"() => {{ ({POLL})(); ({ONCE})(); }}", "run_history": False, "ssr_mode": False,
             "footer_links": ["api", "settings", "gradio"],
             "app_kwargs": {"routes": [*login.routes, demo.pace.route], "middleware": login.middleware}}
 

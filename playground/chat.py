@@ -51,9 +51,9 @@ class ChatPage:
             self.input = gr.Textbox(label=s.CHAT_INPUT, placeholder=s.CHAT_PLACEHOLDER, lines=1, max_lines=6, scale=8, min_width=240,
                                     elem_id="chat-input")
             with gr.Column(scale=3, min_width=240):
-                self.send = gr.Button(s.SEND, variant="primary", elem_id="chat-send")
+                self.send = gr.Button(s.SEND, variant="primary", elem_id="chat-send", elem_classes="once")
                 with gr.Row():
-                    self.again = gr.Button(s.AGAIN, size="sm", elem_id="chat-again", min_width=90)
+                    self.again = gr.Button(s.AGAIN, size="sm", elem_id="chat-again", elem_classes="once", min_width=90)
                     self.stop = gr.Button(s.CHAT_STOP, size="sm", elem_id="chat-stop", min_width=60)
                     self.clear = gr.Button(s.CLEAR, size="sm", elem_id="chat-clear", min_width=60)
         with gr.Row(elem_classes="controls"):

@@ -36,23 +36,6 @@ GONE, REMEMBERED = 60.0, 10_000
 """Seconds after which a browser that has asked nothing is gone; browsers counted at most."""
 REST = 15.0
 """Seconds after which a browser looks in any case."""
-POLL = """() => {
-  const root = window.gradio_config?.root ?? '.', tab = Math.random().toString(36).slice(2);
-  let seen = '', last = 0;
-  const look = () => { last = Date.now(); document.getElementById('look')?.click(); };
-  const poll = async () => {
-    let wait = 2000, news = false, patience = 2000;  // without an answer, a look every other second
-    if (!document.hidden) try {
-      const {mark, after, rest} = await (await fetch(`${root}/mark?tab=${tab}`, {cache: 'no-store'})).json();
-      [news, seen, wait, patience] = [mark !== seen, mark, 1000 * after, 1000 * rest];
-    } catch { }
-    if (!document.hidden && (news || Date.now() - last > patience)) look();
-    setTimeout(poll, wait);
-  };
-  document.addEventListener('visibilitychange', () => { if (!document.hidden) look(); });
-  poll();
-}"""
-"""In the browser. A server that has no `/mark` (`build` without `options`), or no answer, is looked at every other second."""
 
 
 class Pace:

@@ -30,8 +30,8 @@ class TeachPage:
         with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
             gr.Markdown(s.BEGIN_ABOUT, container=False)
             with gr.Row(elem_classes="controls"):
-                self.begin = gr.Button(s.BEGIN, variant="primary", elem_id="begin-person")
-                self.watch = gr.Button(s.WATCH, elem_id="begin-watch")
+                self.begin = gr.Button(s.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
+                self.watch = gr.Button(s.WATCH, elem_id="begin-watch", elem_classes="once")
                 self.taste = gr.Dropdown([(name, value) for value, name in s.TASTES.items()], value=next(iter(s.TASTES)),
                                          label=s.WATCHED, elem_id="begin-taste", container=False, min_width=160)
         with gr.Column(visible=False) as self.scene:

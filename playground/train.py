@@ -50,7 +50,7 @@ class TrainPage:
                 self.forms[stage] = Form(stage, self.workspace)
         self.preview = DataPreview(self.workspace, self.stage, self.forms)
         self.memory = gr.HTML("", elem_id="memory", container=True, padding=True)
-        self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start")
+        self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start", elem_classes="once")
         self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload", elem_classes="owners")
         with gr.Accordion(s.AS_COMMAND, open=False):
             self.codes = Codes("", *codes("sft", {"output": self._example_output("sft")}))

@@ -16,9 +16,9 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on
 
 
 @contextmanager
-def browsing(url: str) -> Iterator[Callable[..., Page]]:
+def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
     """open_page(width=1280, query="", dark=False) -> a page of the app at `url`, fit for `expect`. At the end: no script may have failed
-    on any, and nothing may have been fetched from elsewhere."""
+    on any, and nothing may have been fetched from elsewhere. `expected` is in messages that a browser may have."""
     trouble: list[str] = []
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
@@ -36,14 +36,14 @@ def browsing(url: str) -> Iterator[Callable[..., Page]]:
 
         yield open_page
         browser.close()
-    assert not trouble, trouble
+    assert not (trouble := [said for said in trouble if not (expected and expected in said)]), trouble
 
 
 @contextmanager
-def serving(home, worker) -> Iterator[str]:
+def serving(home, worker, port: int | None = None) -> Iterator[str]:
     """The address of the page over a workspace, served from this process."""
     demo = build(home, worker=worker)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options(demo))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **options(demo))
     try:
         yield url
     finally:

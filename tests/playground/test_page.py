@@ -2,20 +2,25 @@
 
 import ast
 import shutil
+import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import gradio as gr
 import pytest
 from gradio_client import Client
+from playwright.sync_api import expect
 
+from benchmarks.browser import free_port
 from playground import strings
 from playground.app import build
 from playground.conversation import inert, paced, plain, together
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
+from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL
 
 
@@ -157,3 +162,27 @@ def test_no_string_is_defined_twice():
     names = [name.id for node in ast.parse(Path(strings.__file__).read_text()).body if isinstance(node, ast.Assign)
              for target in node.targets for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
     assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+@needs_browser
+def test_the_address_names_the_tab_which_a_reload_and_a_restarted_server_leave_open(workspace, worker):
+    port = free_port()
+    with ExitStack() as browser:
+        with serving(workspace.home, worker, port) as url:
+            open_page = browser.enter_context(browsing(url, expected="ERR_CONNECTION_REFUSED"))
+            for wish in ("#runs", "#<img src=x>"):
+                page = open_page(390, query=wish)
+                expect(page.locator("#runs-legend" if wish == "#runs" else "#begin-person")).to_be_visible()
+            go(page, "Train")
+            expect(page.locator("#run-card")).to_contain_text("broken")
+            assert page.url.endswith("#train")
+            page.reload()
+            expect(page.locator("#run-card")).to_contain_text("broken")
+            go(page, "Runs")
+            expect(page.locator("#runs-legend")).to_contain_text("broken")
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+        workspace.run("broken").set_status(step=7)
+        with serving(workspace.home, worker, port):
+            expect(page.locator("#runs-legend")).to_contain_text("7 of 10")
+            page.close()
