@@ -159,10 +159,17 @@ class Backbone:
         return list(self.peft.peft_config) if self.peft else []
 
     def new_role(self, role: str, *, rank: int = 8, alpha: int = 16, seed: int = 0) -> None:
-        """A fresh adapter on every linear layer but the output layer: random A, zero B, so the base's own output."""
+        """A fresh adapter on every linear layer but the output layer: random A, zero B, so the base's own output.
+
+        Raises UserError for an architecture whose layers are not all multiplied by LoRA's (Mamba's read their weights directly).
+        """
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none",
                             task_type="CAUSAL_LM", base_model_name_or_path=self.name)
-        self._add(role, config, seed)
+        try:
+            self._add(role, config, seed)
+        except ValueError as error:
+            raise UserError(f"{self.name}: LoRA does not fit this architecture ({first_line(error)}); choose a transformer, "
+                            "such as Llama, Qwen, Mistral or GPT-2") from None
 
     def copy_role(self, role: str, of: str) -> None:
         """A new adapter equal to `of`, its head included. It is frozen until `train` names it."""

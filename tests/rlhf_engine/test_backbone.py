@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Mamba2Config
 
 from benchmarks.common import SHAPES, random_model
 from benchmarks.common import make_tokenizer as words
@@ -17,6 +17,7 @@ from rlhf_engine.config import UserError
 from rlhf_engine.generate import Sampling, sample
 from rlhf_engine.logprobs import token_logprobs
 from rlhf_engine.models import fingerprint, resolve_adapter, resolve_model
+from tests.conftest import make_tokenizer, save
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 ROWS, COLUMNS = torch.tensor([0, 0, 0]), torch.tensor([2, 3, 4])
@@ -260,6 +261,14 @@ def test_an_adapter_of_another_base_is_refused_by_its_fingerprint(tiny_llama, ti
     (tmp_path / "policy" / "base.json").unlink()  # a foreign PEFT folder: names and shapes decide
     with pytest.raises(UserError, match="does not fit"):
         Backbone.load(str(tiny_qwen3)).load_role("policy", tmp_path / "policy")
+
+
+def test_an_architecture_that_lora_does_not_fit_is_refused_in_words(tmp_path):
+    config = Mamba2Config(vocab_size=400, hidden_size=32, state_size=8, num_heads=4, head_dim=16, num_hidden_layers=2, n_groups=1)
+    backbone = Backbone.load(str(save(AutoModelForCausalLM.from_config(config), make_tokenizer(chat=False), tmp_path / "mamba")))
+    with pytest.raises(UserError, match="mamba: LoRA does not fit this architecture .*out_proj.*choose a transformer"):
+        backbone.new_role("policy")
+    assert backbone.roles == []
 
 
 def test_fingerprint_depends_on_weights_alone(tiny_llama, tmp_path):
