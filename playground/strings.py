@@ -78,7 +78,7 @@ EVENT = {
     "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
-    "changed": "Step {step}: {name} is {new:.4g} from now on; it was {old:.4g}.",
+    "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
     "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
@@ -489,11 +489,12 @@ CELL_STEP = "one step of training; its metrics are in `step`"
 
 # train: live controls
 LIVE_CONTROLS = "Change it while it runs"
-LIVE_INFO = {"kl_target": "0 keeps the coefficient as it is", "learning_rate": "0 is fitted to the model: {fitted}",
+LIVE_INFO = {"steps": "of the whole run, those done included", "epochs": "of the whole run, where steps is 0", "votes": "to ask for in all",
+             "kl_target": "0 keeps the coefficient as it is", "learning_rate": "0 is fitted to the model: {fitted}",
              "temperature": "of sampling, and of the logits in training", "max_new_tokens": "tokens",
              "pessimism": "deviations taken off the reward"}
-LIVE_LABELS = {"kl_target": "KL target (nats)", "learning_rate": "Learning rate", "temperature": "Temperature",
-               "max_new_tokens": "Longest response", "pessimism": "Pessimism"}
+LIVE_LABELS = {"steps": "Steps", "epochs": "Epochs", "votes": "Votes", "kl_target": "KL target (nats)", "learning_rate": "Learning rate",
+               "temperature": "Temperature", "max_new_tokens": "Longest response", "pessimism": "Pessimism"}
 LIVE_IN_FORCE = "In force now: {values}."
 LIVE_VALUE = "{name} {value} (was {was})"
 LIVE_SAME = "{name} {value}"
