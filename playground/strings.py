@@ -501,6 +501,12 @@ LIVE_SAME = "{name} {value}"
 LIVE_APPLY = "Change from the next step on"
 LIVE_NOTHING = "Nothing differs from what is in force."
 LIVE_ASKED = "{name}: {changes}, from the next step on."
+
+# a run that is done, made longer
+GO_ON_LABELS = {"steps": "Steps in all", "votes": "Votes in all"}
+GO_ON, GOES_ON, TO_GO_ON = "Go on with more", "{name} goes on to step {steps:.0f}.", "to go on with it:"
+
+# train: the way back
 REWIND_TO, REWIND_STEP, REWIND = "Checkpoint", "step {step}", "Rewind"
 REWIND_SURE = "Take {name} back to step {step}? Its later steps and checkpoints are removed; votes are kept, and learned again."
 REWIND_YES, REWIND_NO = "Yes, go back", "Stay"
