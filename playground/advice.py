@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from playground import strings as s
 from rlhf_engine.config import KL_PER_TOKEN
+from rlhf_engine.journal import current, present
 
 RECENT = 5
 """Steps whose mean is judged: a single step of PPO says little."""
@@ -62,21 +63,6 @@ def advise(config: dict, metrics: list[dict], journal: list[dict], samples: list
     checks = POLICY_CHECKS if config["stage"] in ("ppo", "teach") else FITTING_CHECKS
     found = [(kind, values) for check in checks for kind, values in check(current(config, journal), metrics, journal, samples)]
     return [Advice(kind, s.ADVICE[kind][0].format(**values), s.ADVICE[kind][1].format(**values)) for kind, values in found]
-
-
-def present(journal: list[dict]) -> list[dict]:
-    """The journal without what a rewind has undone."""
-    kept: list[dict] = []
-    for row in journal:
-        if row.get("event") == "rewound" and "step" in row:  # to a checkpoint, which knows of no setting that was changed after it
-            kept = [old for old in kept if old.get("step", 0) < row["step"] + (old.get("event") != "changed")]
-        kept.append(row)
-    return kept
-
-
-def current(config: dict, journal: list[dict]) -> dict:
-    """The settings with what was changed while the run went on."""
-    return config | {row["name"]: row["new"] for row in journal if row.get("event") == "changed" and {"name", "new"} <= set(row)}
 
 
 # -- checks: each gives the kinds of warning that apply, with the numbers for their words -------------------------------

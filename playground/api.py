@@ -9,6 +9,7 @@ from playground import strings as s
 from playground.ballot import Ballot, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
+from rlhf_engine.runs import ALIVE
 from rlhf_engine.worker_requests import CHANGES
 
 IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "", "metrics": {}}
@@ -41,8 +42,9 @@ class Api:
     def control(self, run: str, command: str, value: float | None = None) -> dict:
         """pause, resume (a stopped or failed run goes on from its last checkpoint), step, stop (and save), or discard.
 
-        With a `value`: kl_target, learning_rate, temperature, max_new_tokens or pessimism (a new setting from the next step on), or
-        rewind (the step of a checkpoint).
+        With a `value`: resume, to that many steps in all, of which a run that is done needs more than it has; kl_target, learning_rate,
+        temperature, max_new_tokens, pessimism, steps, epochs or votes (a new setting from the next step on; the last three are those of
+        the whole run); or rewind (the step of a checkpoint).
         """
         if command not in COMMANDS:
             raise UserError(s.COMMAND_UNKNOWN.format(command=command, known=", ".join(COMMANDS)))
@@ -74,7 +76,7 @@ class Api:
         found = {"query_id": "", "run": name, "prompt": "", "responses": [], "step": 0, "votes": 0, "votes_wanted": 0, "message": ""}
         if folder:
             found |= {"run": folder.path.name, "votes": self.ballot.votes(folder),
-                      "votes_wanted": self.workspace.config(name).get("votes", 0)}
+                      "votes_wanted": self.workspace.current(name).get("votes", 0)}
         if query is None:
             return found | {"message": self.ballot.why_silent(name)}
         return found | {"query_id": query.id, "prompt": query.prompt, "responses": list(query.responses), "step": query.step}
@@ -97,12 +99,23 @@ class Api:
 
 
 def ask(worker, run, command: str, value: float | None = None) -> None:
-    """One command to a run; `resume` also starts a stopped or failed one from its last checkpoint. Raises UserError."""
-    if command == "resume" and run.status()["state"] in ("stopped", "failed"):
-        config = run.config()
-        worker.start(config.pop("stage"), config | {"output": str(run.path)}, resume=True)
-    else:
+    """One command to a run; `resume` also goes on with one that has ended, and with a value it is to have so many steps. Raises
+    UserError."""
+    if command != "resume":
         worker.control(str(run.path), command, value)
+        return
+    longer = {} if value is None else {"steps": value}
+    if run.status()["state"] not in ALIVE:
+        go_on(worker, run, longer)
+        return
+    for name, steps in longer.items():
+        worker.control(str(run.path), name, steps)
+    worker.control(str(run.path), "resume")
+
+
+def go_on(worker, run, longer: dict) -> None:
+    """From the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `longer`. Raises UserError."""
+    worker.start(run.config()["stage"], {"output": str(run.path), **longer}, resume=True)
 
 
 def plain_errors(endpoint: Callable) -> Callable:

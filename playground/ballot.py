@@ -62,7 +62,7 @@ class Ballot:
         """Why there is no question, and what to do about it."""
         if not name:
             return s.NOBODY_ASKS
-        run, config = self.workspace.run(name), self.workspace.config(name)
+        run, config = self.workspace.run(name), self.workspace.current(name)
         if config.get("labeler") != PERSON:
             return s.ASKS_NOBODY.format(name=name)
         if (state := run.status()["state"]) not in ALIVE:

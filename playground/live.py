@@ -2,26 +2,29 @@
 
 import gradio as gr
 
-from playground import advice, views
 from playground import strings as s
+from playground import views
+from playground.advice import plain
 from playground.common import changed, complain, told
 from playground.form import Choice
 from playground.workspace import Workspace
 from rlhf_engine.config import UserError
+from rlhf_engine.journal import current, present
 from rlhf_engine.runs import Run, step_of
 
-CONTROLS = {"sft": ("learning_rate",), "reward": ("learning_rate",),
-            "ppo": ("kl_target", "learning_rate", "temperature", "max_new_tokens"),
-            "teach": ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism")}
+CONTROLS = {"sft": ("steps", "epochs", "learning_rate"), "reward": ("steps", "epochs", "learning_rate"),
+            "ppo": ("steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"),
+            "teach": ("steps", "votes", "kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism")}
 """What each stage's trainer lets be changed (`Trainer.live`)."""
-STEPS = {"kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1, "pessimism": 0.1}
+STEPS = {"steps": 1, "epochs": 1, "votes": 1, "kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1, "pessimism": 0.1}
 """By how much an arrow key moves a value."""
 
 
 def in_force(config: dict, journal: list[dict]) -> dict[str, float]:
-    """The live settings as they are now: what the run began with, and what was changed since and not undone by a rewind."""
-    now = advice.current(config, advice.present(journal))
-    return {name: now[name] for name in CONTROLS[config["stage"]]}
+    """The live settings as they are now: what the run began with, and what was changed since and not undone by a rewind. Epochs say
+    nothing where there are steps."""
+    now = current(config, present(journal))
+    return {name: now[name] for name in CONTROLS[config["stage"]] if name != "epochs" or not now["steps"]}
 
 
 class LiveControls:
@@ -34,7 +37,7 @@ class LiveControls:
             with gr.Row(elem_classes="fields"):
                 self.fields = {name: gr.Number(label=s.LIVE_LABELS[name], info=s.LIVE_INFO[name].format(fitted=""), min_width=140,
                                                step=STEPS.get(name), elem_id=f"live-{name}".replace("_", "-"))
-                               for name in CONTROLS["teach"]}
+                               for name in dict.fromkeys(name for names in CONTROLS.values() for name in names)}
             self.apply = gr.Button(s.LIVE_APPLY, size="sm", elem_id="live-apply")
             with gr.Row(elem_classes="rewind"):
                 self.checkpoint = Choice([], value=None, label=s.REWIND_TO, elem_id="rewind-to", min_width=160)
@@ -123,4 +126,4 @@ class LiveControls:
 
 def short(value) -> str:
     """A number as a person writes it."""
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else plain(value)

@@ -78,7 +78,7 @@ EVENT = {
     "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
-    "changed": "Step {step}: {name} is {new:.4g} from now on; it was {old:.4g}.",
+    "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
     "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
@@ -489,17 +489,24 @@ CELL_STEP = "one step of training; its metrics are in `step`"
 
 # train: live controls
 LIVE_CONTROLS = "Change it while it runs"
-LIVE_INFO = {"kl_target": "0 keeps the coefficient as it is", "learning_rate": "0 is fitted to the model: {fitted}",
+LIVE_INFO = {"steps": "of the whole run, those done included", "epochs": "of the whole run, where steps is 0", "votes": "to ask for in all",
+             "kl_target": "0 keeps the coefficient as it is", "learning_rate": "0 is fitted to the model: {fitted}",
              "temperature": "of sampling, and of the logits in training", "max_new_tokens": "tokens",
              "pessimism": "deviations taken off the reward"}
-LIVE_LABELS = {"kl_target": "KL target (nats)", "learning_rate": "Learning rate", "temperature": "Temperature",
-               "max_new_tokens": "Longest response", "pessimism": "Pessimism"}
+LIVE_LABELS = {"steps": "Steps", "epochs": "Epochs", "votes": "Votes", "kl_target": "KL target (nats)", "learning_rate": "Learning rate",
+               "temperature": "Temperature", "max_new_tokens": "Longest response", "pessimism": "Pessimism"}
 LIVE_IN_FORCE = "In force now: {values}."
 LIVE_VALUE = "{name} {value} (was {was})"
 LIVE_SAME = "{name} {value}"
 LIVE_APPLY = "Change from the next step on"
 LIVE_NOTHING = "Nothing differs from what is in force."
 LIVE_ASKED = "{name}: {changes}, from the next step on."
+
+# a run that is done, made longer
+GO_ON_LABELS = {"steps": "Steps in all", "votes": "Votes in all"}
+GO_ON, GOES_ON, TO_GO_ON = "Go on with more", "{name} goes on to step {steps:.0f}.", "to go on with it:"
+
+# train: the way back
 REWIND_TO, REWIND_STEP, REWIND = "Checkpoint", "step {step}", "Rewind"
 REWIND_SURE = "Take {name} back to step {step}? Its later steps and checkpoints are removed; votes are kept, and learned again."
 REWIND_YES, REWIND_NO = "Yes, go back", "Stay"

@@ -12,6 +12,7 @@ from playground.ballot import PERSON, Ballot, choice_of, voter_of
 from playground.card import Card
 from playground.common import changed, complain, size_of, told
 from playground.form import Choice
+from playground.longer import GoOn
 from playground.plots import LivePlot
 from playground.workspace import Entry, Workspace
 from rlhf_engine.config import UserError
@@ -36,7 +37,7 @@ class TeachPage:
                                          label=s.WATCHED, elem_id="begin-taste", container=False, min_width=160)
         with gr.Column(visible=False) as self.scene:
             with gr.Row():
-                with gr.Column(scale=8, min_width=320):
+                with gr.Column(scale=8, min_width=320) as asks:
                     self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
                     self.card = Card(self._card("", ""), elem_id="vote-card")
                 with gr.Column(scale=4, min_width=320):
@@ -51,11 +52,16 @@ class TeachPage:
                 self.extremes = gr.HTML(vote_views.extremes([]), elem_id="extremes", apply_default_css=False)
             with gr.Accordion(s.FORMULAS, open=True):
                 self.formulas = gr.HTML(vote_views.formulas({}, []), elem_id="formulas", apply_default_css=False)
+        with asks:
+            self.longer = GoOn(workspace, worker, notice, "vote-", self.picker, self._shown)
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False, show_progress="hidden",
                        trigger_mode="multiple", api_visibility="private")
         control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
         self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin, **control)
         self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch, **control)
+
+    def _shown(self, picked: str) -> str:
+        return picked or next((entry.name for entry in self.ballot.taught(self.workspace.entries())), "")
 
     def _begin(self, labeler: str) -> dict:
         """Start a run with the defaults, taught by a person or by a built-in labeler."""
@@ -105,7 +111,7 @@ class TeachPage:
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 
     def _status(self, run: Run) -> dict:
-        config = self.workspace.config(run.path.name)
+        config = self.workspace.current(run.path.name)
         votes = self.ballot.votes(run)
         if config["labeler"] != PERSON:
             votes = int(max((row.get("reward/votes", 0) for row in run.metrics()), default=0))
@@ -120,7 +126,7 @@ class TeachPage:
     @property
     def outputs(self) -> list:
         return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect, *self.plots, self.fixed,
-                self.extremes, self.formulas]
+                self.extremes, self.formulas, *self.longer.outputs]
 
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
         """Updates as on the Train page. A question that somebody may be reading stays, unless it is another run's turn to ask."""
@@ -136,6 +142,7 @@ class TeachPage:
                                              **({"value": ""} if gone else {}))
             picked = "" if gone else picked
         entry = next((e for e in taught if e.name == picked or not picked), None)
+        changes |= self.longer.refresh(entry, seen)
         if changed(seen, "taught", entry is not None):  # before the first run, what this is about; then the run
             changes |= {self.path: gr.update(open=entry is None), self.scene: gr.update(visible=entry is not None)}
         try:

@@ -14,12 +14,13 @@ from playground.ballot import PERSON
 from playground.budget import budget, measured
 from playground.common import changed, complain, size_of, told
 from playground.data_preview import DataPreview
-from playground.form import Choice, Form
+from playground.form import Choice, Form, command_line
 from playground.live import LiveControls
+from playground.longer import GoOn, suggested
 from playground.plots import LivePlot
 from playground.presets import Presets
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import STAGES, UserError
+from rlhf_engine.config import LENGTHS, STAGES, UserError, flag
 
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
@@ -108,6 +109,7 @@ class TrainPage:
                 "stop": gr.Button(s.STOP, size="sm", elem_id="stop", interactive=False),
                 "discard": gr.Button(s.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False, elem_classes="owners"),
             }
+        self.longer = GoOn(self.workspace, self.worker, self.notice, "", self.picker, self.workspace.chosen)
         with gr.Group(visible=False) as self.sure:
             self.question = gr.HTML("", padding=True)
             with gr.Row(elem_classes="controls"):
@@ -172,7 +174,7 @@ class TrainPage:
     def outputs(self) -> list:
         moving = [field for form in self.forms.values() for field in form.moving()]
         return [self.picker, self.card, *self.buttons.values(), *self.plots, self.samples, self.events, self.peak,
-                *self.run_codes.parts, *self.live.outputs, *moving]
+                *self.run_codes.parts, *self.longer.outputs, *self.live.outputs, *moving]
 
     def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
         """Updates for everything whose mark differs from the one in `seen`, which is brought up to date."""
@@ -190,9 +192,9 @@ class TrainPage:
         if changed(seen, "run", self._mark(entry)):
             changes |= self._show(entry)
             changes |= self.live.refresh(self.workspace.run(entry.name) if entry and entry.alive else None, seen)
-            halted = bool(entry) and entry.state in ("stopped", "failed")
-            if changed(seen, "run code", [entry.name, halted] if entry else None):
-                changes |= self._show_code(entry, halted)
+            changes |= self.longer.refresh(entry, seen)
+            if changed(seen, "run code", [entry.name, entry.alive or entry.state, self.workspace.current(entry.name)] if entry else None):
+                changes |= self._show_code(entry)
         return changes
 
     def _mark(self, entry: Entry | None) -> list | None:
@@ -220,9 +222,16 @@ class TrainPage:
             **buttons, **dict(zip(self.plots, figures.figures(entry.name, current(config, present(journal)), metrics))),
         }
 
-    def _show_code(self, entry: Entry | None, halted: bool) -> dict:
-        """The very run as command, YAML and notebook cell; one that has halted is gone on with."""
+    def _show_code(self, entry: Entry | None) -> dict:
+        """The very run, as long as it is by now, as command, YAML and notebook cell; one that has halted is gone on with, and of one that
+        is done the command says how."""
         if entry is None:
             return dict.fromkeys(self.run_codes.parts, "")
-        config, path = self.workspace.config(entry.name), self.workspace.runs / entry.name
-        return dict(zip(self.run_codes.parts, codes(config["stage"], config | {"output": str(path)}, resume=halted)))
+        config, now = self.workspace.config(entry.name), self.workspace.current(entry.name)
+        settings = config | {name: now[name] for name in LENGTHS if name in now} | {"output": str(self.workspace.runs / entry.name)}
+        command, *others = codes(config["stage"], settings, resume=entry.state in ("stopped", "failed"))
+        if entry.state == "done" and entry.checkpoints:
+            line = command_line(config["stage"], settings, resume=True).replace(" \\\n ", "")
+            more = [f"{flag(name)} {value}" for name, value in suggested(config, now, entry.step).items()]
+            command += f"\n\n# {s.TO_GO_ON} {' '.join([line, *more])}"
+        return dict(zip(self.run_codes.parts, (command, *others)))

@@ -14,6 +14,7 @@ from playground import strings as s
 from playground.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.config import UserError
+from rlhf_engine.journal import current, present
 from rlhf_engine.models import ASSETS
 from rlhf_engine.runs import ALIVE, Run
 
@@ -86,6 +87,12 @@ class Workspace:
 
     def config(self, name: str) -> dict:
         return dict(config_of(self.run(name).path))
+
+    def current(self, name: str) -> dict:
+        """The settings of a run as they are by now."""
+        folder = self.run(name).path
+        journal = (folder / "journal.jsonl").stat() if (folder / "journal.jsonl").exists() else None
+        return dict(_current(folder, (folder / "config.yaml").stat().st_mtime_ns, journal and (journal.st_mtime_ns, journal.st_size)))
 
     def checkpoints(self, name: str) -> list[dict]:
         return [{"name": f"{name}@{folder.name}", "step": int(folder.name.removeprefix("step-")),
@@ -243,3 +250,8 @@ def config_of(folder: Path) -> dict:
 @lru_cache(maxsize=512)
 def _read(path: Path, _version: int) -> dict:
     return configs.read_yaml(path)
+
+
+@lru_cache(maxsize=512)
+def _current(folder: Path, _config: int, _journal: tuple[int, int] | None) -> dict:
+    return current(configs.read_yaml(folder / "config.yaml"), present(Run(folder).journal()))

@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     for stage, config in STAGES.items():
         command = commands.add_parser(stage, help=HELP[stage], description=config.__doc__.splitlines()[0])
         command.add_argument("--config", metavar="FILE.yaml", help="settings from a file, a run's config.yaml included; flags win")
-        command.add_argument("--resume", action="store_true", help="go on with the run in --output")
+        command.add_argument("--resume", action="store_true", help="go on with the run in --output, perhaps to other --steps")
         command.add_argument("--overwrite", action="store_true", help="replace the run in --output")
         add_fields(command, config)
     chat = commands.add_parser("chat", help=HELP["chat"])
@@ -93,23 +93,24 @@ def train(args: argparse.Namespace) -> int:
 def resume(stage: str, output: str, given: dict) -> int:
     run = Run(output)
     held = run.check_resume(stage, {k: v for k, v in given.items() if k != "output"})
-    config = configs.from_dict(stage, held | {"output": output})
-    if run.status()["state"] == "done":
-        print(f"{output} is done already: {run.status()['step']} steps")
+    config, longer = configs.from_dict(stage, held | {"output": output}), run.longer(given)
+    if run.status()["state"] == "done" and not longer:
+        print(f"{output} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
         return 0
     from rlhf_engine.stages import make_trainer
     trainer = make_trainer(config, checkpoint=run.last_checkpoint())
+    trainer.check(longer)
     run.cut_back()
-    return go(trainer, run)
+    return go(trainer, run, longer)
 
 
-def go(trainer, run: Run) -> int:
+def go(trainer, run: Run, changes: dict | None = None) -> int:
     import torch
 
     from rlhf_engine.drive import Control, Diverged, drive, stop_on_signals
     for note in trainer.notes:
         print(note)
-    stop_on_signals(control := Control())
+    stop_on_signals(control := Control(changes))
     try:
         state = drive(trainer, run, control=control)
     except (Diverged, torch.OutOfMemoryError):

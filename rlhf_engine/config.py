@@ -19,6 +19,10 @@ KL_PER_TOKEN = 0.2
 """The KL target in nats per sequence is never above this many nats per token of the longest response: beyond it text falls apart."""
 
 
+LENGTHS = ("steps", "epochs", "votes")
+"""How long a run is: the settings that may be other ones when it is resumed. The rest stay what it began with."""
+
+
 class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
@@ -67,7 +71,7 @@ class RunConfig:
     warmup: float = limits(0.05, 0.0, 1.0, advanced=True)
     """Share of the steps in which the learning rate rises linearly from zero."""
     schedule: Literal["linear", "constant"] = "linear"
-    """Learning rate after the warm-up: falling linearly to zero (Ziegler 2019), or constant."""
+    """Learning rate after the warm-up: falling linearly to zero (Ziegler 2019), or constant. Once a run is made longer or shorter, it is that of a run of the new length, warm-up included."""
     max_grad_norm: float = limits(1.0, 0.0, advanced=True)
     """Gradients are clipped to this global norm; 0 does not clip."""
     gradient_checkpointing: bool = limits(False, advanced=True)
@@ -148,7 +152,7 @@ class PolicyConfig(RunConfig):
     value_learning_rate: float = limits(0.0, 0.0)
     """Peak learning rate of Adam on the value adapter and its head; 0 is twice the policy's."""
     schedule: Literal["linear", "constant"] = "constant"
-    """Learning rate after the warm-up: falling linearly to zero, or constant."""
+    """Learning rate after the warm-up: falling linearly to zero, or constant. Once a run is made longer or shorter, it is that of a run of the new length, warm-up included."""
     max_new_tokens: int = limits(96, 1)
     """Longest response in tokens."""
     temperature: float = limits(1.0, 0.01, 10.0)
@@ -282,7 +286,7 @@ class TeachConfig(PolicyConfig):
     lam: float = limits(0.8, 0.0, 1.0, advanced=True)
     """Lambda of generalised advantage estimation; less than PPO's 0.95, because the live reward is told token by token."""
     schedule: Literal["linear", "constant"] = "linear"
-    """Learning rate after the warm-up: falling linearly to zero, or constant."""
+    """Learning rate after the warm-up: falling linearly to zero, or constant. Once a run is made longer or shorter, it is that of a run of the new length, warm-up included."""
     reference_samples: int = limits(256, 2)
     """Responses of the starting policy on which the reward is normalised, and from which it knows the words there are."""
     normalise_reward: bool = False
@@ -310,6 +314,12 @@ class TeachConfig(PolicyConfig):
 
 
 STAGES = {config.stage: config for config in (SFTConfig, RewardConfig, PPOConfig, TeachConfig)}
+
+
+def check_length(total: int, done: int) -> None:
+    """Whether a run that has taken `done` steps can become one of `total`. Raises UserError."""
+    if total <= done:
+        raise UserError(f"the run would end with step {total}, and has taken {done} already: ask for more than that")
 
 
 def flag(name: str) -> str:

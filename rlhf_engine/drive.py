@@ -20,43 +20,48 @@ from rlhf_engine.training import Trainer, out_of_memory
 
 
 class Control:
-    """What is asked of a running trainer between two steps: go on, pause, stop (and save), or discard; and settings to change."""
+    """What is asked of a running trainer between two steps: go on, pause, stop (and save), or discard; and settings to change, some
+    perhaps from the start."""
 
-    def __init__(self):
+    def __init__(self, changes: dict[str, float] | None = None):
         self.wish = "run"
+        self.waiting = list((changes or {}).items())
 
     def __call__(self) -> str:
         return self.wish
 
     def changes(self) -> list[tuple[str, float]]:
         """Settings and their new values, each told once, in the order in which they were ordered; "rewind" with a step is one, too."""
-        return []
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+
+ENDS = {"end": "done", "stop": "stopped", "discard": "discarded"}
+"""The state in which each wish leaves a run."""
 
 
 def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progress: bool = True) -> str:
     """Run a trainer to its end, writing the run folder; returns the final state: done, stopped, or discarded.
 
-    A resumed run repeats, step by step, what the journal says about the steps since its checkpoint: votes consumed, settings changed.
+    A resumed run repeats, step by step, what the journal says about the steps since its checkpoint: votes consumed, settings changed. One
+    that is over goes on if that, or an order, makes it longer.
     An exception leaves the state `failed` with the reason and an advice, and goes on to the caller.
     """
     control = control or Control()
     begin(trainer, run)
     past = Past(trainer, run)
     bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress, file=sys.stderr)
-    state, saved = "done", trainer.step
+    saved = trainer.step
     try:
-        while trainer.step < trainer.total_steps:
-            past.change(trainer)
-            wish = hold(trainer, run, control)
-            if wish in ("stop", "discard"):
-                state = "stopped" if wish == "stop" else "discarded"
-                break
+        while (wish := hold(trainer, run, control, past)) == "run":
             metrics = next(trainer)
             write_step(trainer, run, metrics, noted=trainer.step <= past.until)
+            bar.total = trainer.total_steps
             bar.set_postfix_str(headline(metrics), refresh=False)
             bar.update(trainer.step - bar.n)
             if trainer.step % trainer.config.checkpoint_every == 0:
                 saved = save(trainer, run)
+        state = ENDS[wish]
         if state == "discarded":
             run.discard()
             return state
@@ -98,13 +103,17 @@ class Past:
             trainer.change(row["name"], row["new"])
 
 
-def hold(trainer: Trainer, run: Run, control: Control) -> str:
-    """Do what was ordered, and wait while the run is paused or has to wait for people; returns the wish to act on: run, stop or discard."""
+def hold(trainer: Trainer, run: Run, control: Control, past: Past) -> str:
+    """Do what was ordered, and wait while the run is paused or has to wait for people; returns the wish to act on: run, stop or discard,
+    or "end" where no step is left. New orders wait until those of the past are repeated, which they were given after."""
     said = ("running", "")
     while True:
         wish = control()
-        for name, value in control.changes():
+        past.change(trainer)
+        for name, value in control.changes() if not past.changes else ():
             change(trainer, run, name, value)
+        if trainer.step >= trainer.total_steps and wish != "discard":
+            return "end"
         reason = trainer.waits() if wish == "run" else ""
         now = ("paused" if wish == "pause" else "waiting" if reason else "running", reason)
         if now != said:
@@ -125,6 +134,7 @@ def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
             run.rewind(step, was)
         else:
             run.note("changed", step=trainer.step, name=name, old=trainer.change(name, value), new=getattr(trainer.config, name))
+        run.set_status(total_steps=trainer.total_steps)
     except UserError as error:
         run.note("warning", step=trainer.step, text=str(error))
 
@@ -135,7 +145,7 @@ def write_step(trainer: Trainer, run: Run, metrics: dict, *, noted: bool = False
         run.note_all(trainer.events)
     run.add_samples(trainer.samples)
     run.log(metrics)
-    run.set_status(state="running", step=trainer.step, peak_memory_mb=peak_memory_mb())
+    run.set_status(state="running", step=trainer.step, total_steps=trainer.total_steps, peak_memory_mb=peak_memory_mb())
 
 
 def save(trainer: Trainer, run: Run) -> int:

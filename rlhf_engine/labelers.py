@@ -140,8 +140,8 @@ class AtOnce:
 
     def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
         if config.direct:
-            return -(-(config.votes - asked) // (config.steps - step + 1))
-        return min(config.votes_per_step if asked else min(BLIND, config.votes_first), config.votes - asked)
+            return max(0, -(-(config.votes - asked) // (config.steps - step + 1)))
+        return max(0, min(config.votes_per_step if asked else min(BLIND, config.votes_first), config.votes - asked))
 
     def ask(self, query: "Query") -> None:
         self.waiting.append(query)

@@ -43,7 +43,7 @@ class PPO(Trainer):
     """
 
     roles = ("policy", "reference", "reward", "value")
-    live = ("learning_rate", "kl_target", "temperature", "max_new_tokens")
+    live = ("learning_rate", "kl_target", "temperature", "max_new_tokens", "steps")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PolicyConfig | None = None, *,
                  ptx: list[Demonstration] = (), breathe: Callable[[], None] = nothing):
@@ -51,11 +51,11 @@ class PPO(Trainer):
         config = self.config
         if not prompts:
             raise UserError("there are no prompts to train on")
-        self.reward, self.total_steps = reward, config.steps
+        self.reward = reward
         self.prompts = prompts * -(-config.batch_size // len(prompts))  # few prompts are asked several times a step
-        self.controller = rl_math.KLController(config.kl_coef, 1.0, None, config.kl_lookahead * config.steps, floor=config.kl_floor)
-        self.settle()
+        self.controller = rl_math.KLController(config.kl_coef, 1.0, None, floor=config.kl_floor)
         self.mix = Mix(backbone, ptx, config, self.max_tokens) if config.ptx_coef else None
+        self.settle()
         if self.mix:
             self.notes = self.notes + self.mix.notes
         self._make_roles()
@@ -74,10 +74,13 @@ class PPO(Trainer):
 
     def settle(self) -> None:
         config = self.config
+        self.total_steps = config.steps
         room = prompt_room(self.backbone, config.max_new_tokens, config.max_tokens)
         self.encoded, self.notes = encode_prompts(self.backbone, self.prompts, room)
-        episodes = config.batch_size * config.steps
+        episodes, self.controller.lookahead = config.batch_size * config.steps, config.kl_lookahead * config.steps
         self.controller.aim(self.kl_target or 1.0, (config.kl_horizon or episodes / 20) if config.kl_target else None)
+        if self.mix:
+            self.mix.settle()
 
     def prepare(self) -> None:
         self.study(self.sample_reference())

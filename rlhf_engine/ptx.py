@@ -24,18 +24,27 @@ class Mix:
     temperature 1, whatever PPO samples at.
 
     Which rows a step gets follows from the seed and its number alone, so a resumed run sees the same ones. Of a large data set no more
-    are drawn and encoded than the run has room for. Raises UserError where there are none.
+    are drawn and encoded than the run has room for; once it is made longer, those that a run of that length would draw. Raises UserError
+    where there are none.
     """
 
     def __init__(self, backbone: Backbone, texts: list[Demonstration], config: PolicyConfig, max_tokens: int):
         if not texts:
             raise UserError("--ptx-coef wants text to mix in: name it with --ptx-data, or set the coefficient to 0")
-        self.backbone, self.config = backbone, config
+        self.backbone, self.config, self.texts, self.max_tokens = backbone, config, texts, max_tokens
         self.per_step = config.ppo_epochs * config.minibatches
         """Optimiser steps of a PPO step."""
+        self.drawn = 0
+        self.settle()
+
+    def settle(self) -> None:
+        """Draw the rows for the steps that there are."""
+        config, texts = self.config, self.texts
         wanted = min(len(texts), config.steps * self.per_step * config.ptx_rows)
-        chosen = random.Random(f"{config.seed} ptx").sample(range(len(texts)), wanted)
-        self.rows, cut = encode_examples(backbone, [(texts[i].prompt, texts[i].completion) for i in chosen], max_tokens)
+        if wanted == self.drawn:
+            return
+        self.drawn, chosen = wanted, random.Random(f"{config.seed} ptx").sample(range(len(texts)), wanted)
+        self.rows, cut = encode_examples(self.backbone, [(texts[i].prompt, texts[i].completion) for i in chosen], self.max_tokens)
         self.notes = [f"of the text mixed in (ptx), {line}" for line in cut]
 
     def rows_at(self, step: int, update: int) -> list[int]:

@@ -87,6 +87,7 @@ class Reward(Trainer):
     """
 
     roles = ("reward",)
+    live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, preferences: list[Preference | Ranking], config: RewardConfig | None = None, *,
                  breathe: Callable[[], None] = nothing):
@@ -97,7 +98,7 @@ class Reward(Trainer):
         groups, self.notes = self._groups(preferences)
         kept, held_out = split_held_out(list(zip(preferences, groups)), config.held_out, config.seed, key=lambda row: str(row[0].prompt))
         self.groups, self.held_out = ([group for _, group in rows] for rows in (kept, held_out))
-        self.total_steps = step_count(len(self.groups), config.batch_size, config.epochs, config.steps)
+        self.settle()
         if "policy" in backbone.roles:
             backbone.copy_role("reward", "policy")
         else:
@@ -110,6 +111,11 @@ class Reward(Trainer):
         self.anchors: list[list[int]] = []
         self.measured: dict[str, float] = {}
         """The last `evaluate()`, made before the scores were normalised for the last time."""
+        self.scale: list[torch.Tensor] = []
+        """Gain and shift that it was trained with, once it is over and normalised; a run that is made longer goes on with these."""
+
+    def settle(self) -> None:
+        self.total_steps = step_count(len(self.groups), self.config.batch_size, self.config.epochs, self.config.steps)
 
     def prepare(self) -> None:
         """Sample the anchors (whole rows: prompts of the data answered by the starting policy) and normalise on them."""
@@ -122,7 +128,11 @@ class Reward(Trainer):
         self.normalise()
 
     def advance(self) -> dict:
-        start, config = time.perf_counter(), self.config
+        start, config, head = time.perf_counter(), self.config, self.backbone.heads["reward"]
+        if self.scale:
+            head.gain.copy_(self.scale[0])
+            head.shift.copy_(self.scale[1])
+            self.scale = []
         lengths = [sum(map(len, group.rows)) for group in self.groups]
         batch = batch_of(self.step, lengths, config.batch_size, config.seed)
         rate = self.set_learning_rates(self.rate)
@@ -144,6 +154,7 @@ class Reward(Trainer):
             self.measured = self.evaluate()
             metrics |= self.measured
         if self.step == self.total_steps:
+            self.scale = [head.gain.clone(), head.shift.clone()]
             self.normalise()
         return metrics | {"time/update": time.perf_counter() - start}
 
@@ -181,11 +192,11 @@ class Reward(Trainer):
                 **{name.replace("/", "_"): value for name, value in self.measured.items()}}
 
     def state_dict(self) -> dict:
-        return super().state_dict() | {"anchors": self.anchors, "measured": self.measured}
+        return super().state_dict() | {"anchors": self.anchors, "measured": self.measured, "scale": self.scale}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.anchors, self.measured = state["anchors"], state["measured"]
+        self.anchors, self.measured, self.scale = state["anchors"], state["measured"], state.get("scale", [])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import RunConfig, UserError
+from rlhf_engine.config import LENGTHS, RunConfig, UserError
+from rlhf_engine.journal import current, present
 
 ALIVE = ("waiting", "running", "paused")
 LISTS = ("metrics.jsonl", "samples.jsonl")
@@ -97,8 +98,8 @@ class Run:
         return run
 
     def check_resume(self, stage: str, given: dict) -> dict:
-        """The settings of an interrupted run. Raises UserError if there is none, if it is being written, if it is of another
-        stage, or if one of the settings in `given` is not the run's own."""
+        """The settings with which an interrupted run began. Raises UserError if there is none, if it is being written, if it is of
+        another stage, or if one of the settings in `given` is not the run's own, its length apart (`longer`)."""
         if not self.exists():
             raise UserError(f"{self.path} holds no run to resume: leave out --resume to start one")
         self.check_idle()
@@ -106,10 +107,23 @@ class Run:
         if held.pop("stage", None) != stage:
             raise UserError(f"{self.path} is a run of another stage: resume it with that command")
         changed = [f"{name} is {held.get(name)!r} in the run and {value!r} now" for name, value in given.items()
-                   if held.get(name) != value]
+                   if held.get(name) != value and name not in LENGTHS]
         if changed:
             raise UserError(f"{self.path} cannot be resumed with other settings: {'; '.join(changed)}. Leave them out, or start a new run")
         return held
+
+    def longer(self, given: dict) -> dict[str, float]:
+        """The `LENGTHS` in `given` that are not in force, for a run that is gone on with. Raises UserError for what cannot be one, and
+        if the run is done and they would leave it so."""
+        held = self.config()
+        stage, now = held.pop("stage"), current(held, present(self.journal()))
+        found = {name: given[name] for name in LENGTHS if name in given and given[name] != now.get(name)}
+        configs.from_dict(stage, held | found)
+        if steps := found.get("steps"):
+            configs.check_length(steps, self.last_step())
+        if found and not {"steps", "epochs"} & set(found) and self.status()["state"] == "done":
+            raise UserError(f"{self.path} is done, and {configs.flag(*found)} gives it no more steps: ask for more with --steps as well")
+        return found
 
     def check_idle(self) -> None:
         status = self.status()

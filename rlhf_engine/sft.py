@@ -22,6 +22,7 @@ class SFT(Trainer):
     """
 
     roles = ("policy",)
+    live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, demonstrations: list[Demonstration], config: SFTConfig | None = None, *,
                  breathe: Callable[[], None] = nothing):
@@ -31,11 +32,14 @@ class SFT(Trainer):
             raise UserError("there are no demonstrations to train on")
         self.rows, self.notes = encode_examples(backbone, [(d.prompt, d.completion) for d in demonstrations], self.max_tokens)
         self.rows, self.held_out = split_held_out(self.rows, config.held_out, config.seed)
-        self.total_steps = step_count(len(self.rows), config.batch_size, config.epochs, config.steps)
+        self.settle()
         if "policy" not in backbone.roles:
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         backbone.train("policy")
         self.optimizer = adam(backbone.parameters("policy"))
+
+    def settle(self) -> None:
+        self.total_steps = step_count(len(self.rows), self.config.batch_size, self.config.epochs, self.config.steps)
 
     def advance(self) -> dict:
         start, config = time.perf_counter(), self.config

@@ -63,7 +63,7 @@ class Teach(Trainer):
     """
 
     roles = ("policy", "reference", "value")
-    live = (*PPO.live, "pessimism")
+    live = (*PPO.live, "pessimism", "votes")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], labeler: Labeler, config: TeachConfig | None = None, *,
                  held_out: list[Prompt] = (), ptx: list[Demonstration] = (), breathe: Callable[[], None] = nothing):
@@ -223,6 +223,7 @@ class Teach(Trainer):
 
     def settle(self) -> None:
         self.ppo.settle()
+        self.total_steps = self.config.steps
 
     def repeat(self, journal: list[dict]) -> None:
         self.past = {}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import RunConfig, UserError
+from rlhf_engine.config import LENGTHS, RunConfig, UserError, check_length
 from rlhf_engine.generate import nothing
 
 T = TypeVar("T")
@@ -84,14 +84,19 @@ class Trainer:
         return self.config.learning_rate or self.config.rate_scale * fitted_learning_rate(self.backbone.hidden_size)
 
     def change(self, name: str, value: float) -> float:
-        """Change a live setting from the next step on; returns the old value. Raises UserError, and changes nothing, if it cannot be."""
+        """Change a live setting from the next step on; returns the old value. Raises UserError, and changes nothing, if it cannot be.
+
+        Of `LENGTHS`, none that leaves no step to take: a run that is over has to be made longer before anything else.
+        """
         if name not in self.live:
             raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.live)}")
+        if name == "epochs" and self.config.steps:
+            raise UserError(f"epochs say nothing here: the length of this run is told in steps ({self.config.steps}); change those")
         old = getattr(self.config, name)
         try:
-            setattr(self.config, name, value)
-            self.config.validate()
-            self.settle()
+            self._set(name, value)
+            if name in LENGTHS:
+                check_length(self.total_steps, self.step)
         except UserError:
             setattr(self.config, name, old)
             self.settle()
@@ -100,11 +105,26 @@ class Trainer:
         self.changed[name] = getattr(self.config, name)
         return old
 
+    def check(self, changes: dict[str, float]) -> None:
+        """Whether these changes can be made, one after the other; none of them is. Raises UserError."""
+        before = dict(self.changed)
+        try:
+            for name, value in changes.items():
+                self.change(name, value)
+        finally:
+            self.change_back(before)
+
     def change_back(self, changed: dict[str, float]) -> None:
-        """The live settings of a checkpoint."""
+        """The live settings of a checkpoint, which may be that of the last step."""
         for name, value in (self.begun | changed).items():
-            self.change(name, value)
+            self.begun.setdefault(name, getattr(self.config, name))
+            self._set(name, value)
         self.changed = dict(changed)
+
+    def _set(self, name: str, value: float) -> None:
+        setattr(self.config, name, value)
+        self.config.validate()
+        self.settle()
 
     def settle(self) -> None:
         """Fit what is made from settings to their new values."""

@@ -64,6 +64,7 @@ class Worker:
     def start(self, stage: str, config: dict, *, resume: bool = False, overwrite: bool = False) -> str:
         """Start a run, or go on with the one in config["output"]; returns the run folder's path once the input is found good.
 
+        A run that is gone on with may get other `steps`, `epochs` or `votes`, by which it becomes longer; one that is done has to.
         An empty "output" gets a name of its own; a bare name is a folder under `home/runs`, and no other place is allowed.
         "adapter" and "reward" may be names of runs, too. Starts the process if need be. Raises UserError for bad input and
         while another run is live.
@@ -73,8 +74,8 @@ class Worker:
 
     def control(self, run: str, command: str, value: float | None = None) -> None:
         """`pause`, `resume`, `step` (one step, then paused), `stop` (save, then end) or `discard` (end, remove the folder); with a
-        `value`, `kl_target`, `learning_rate`, `temperature`, `max_new_tokens`, `pessimism` (new settings) or `rewind` (the step of a
-        checkpoint).
+        `value`, `kl_target`, `learning_rate`, `temperature`, `max_new_tokens`, `pessimism`, `steps`, `epochs`, `votes` (new
+        settings; steps and epochs are those of the whole run) or `rewind` (the step of a checkpoint).
 
         Takes effect between two steps; the run's status says when, the journal what was changed from what to what. Raises UserError
         if `run` is not the live run, or the value is none that the setting may have.

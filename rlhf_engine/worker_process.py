@@ -96,15 +96,15 @@ class ModelOwner:
         """A whole run, to its last checkpoint. What goes wrong is told to whoever asked for it, or stands in the run folder."""
         server = self.server
         try:
-            config, run = self._settle(job)
+            config, run, longer = self._settle(job)
         except Exception as error:
             server.job = None
             job.result.set_exception(told(error))
             return
         server.error, server.loading = "", True
-        server.live = live = Live(run, Orders(lambda: server.closing))
+        server.live = live = Live(run, Orders(lambda: server.closing, longer))
         try:
-            self._load_run(config, run, job)
+            self._load_run(config, run, job, longer)
         except Exception as error:
             self.trainer, server.live, server.job, server.loading = None, None, None, False
             self._forget(self._roles())
@@ -126,7 +126,7 @@ class ModelOwner:
             # Answers that the policy is giving go on, so it stays until the next start.
             self._forget([role for role in self._roles() if role != "policy" and role not in self.chat_roles])
 
-    def _load_run(self, config: RunConfig, run: Run, job: Start) -> None:
+    def _load_run(self, config: RunConfig, run: Run, job: Start, longer: dict) -> None:
         """Data, base, roles and trainer, and then the run folder. Raises UserError."""
         self._end_talks(UserError("a run is starting and has taken the model: ask again in a moment"))
         self._forget(self._roles())
@@ -139,26 +139,29 @@ class ModelOwner:
         self.backbone, self.loaded_as = self.trainer.backbone, (config.dtype, config.device)
         self.server.model = config.model
         if job.resume:
+            self.trainer.check(longer)
             run.cut_back()
         else:
             Run.create(run.path, config, overwrite=job.overwrite)
 
-    def _settle(self, job: Start) -> tuple[RunConfig, Run]:
-        """Settings and run folder of a start, names made paths. Everything that can be refused without a model is refused here."""
+    def _settle(self, job: Start) -> tuple[RunConfig, Run, dict]:
+        """Settings and run folder of a start, names made paths, and what length a resumed run is to have, if another. Everything that can
+        be refused without a model is refused here."""
         if job.resume and job.overwrite:
             raise UserError("resume and overwrite exclude each other")
         home, config = self.server.home, configs.from_dict(job.stage, job.config)
         if job.resume and not config.output:
             raise UserError("--output is missing: name the run to resume")
-        run = Run(place_run(home, job.stage, config.output))
+        run, longer = Run(place_run(home, job.stage, config.output)), {}
         config.output = str(run.path)
         for name in {"adapter", "reward"} & set(configs.hints(type(config))):
             setattr(config, name, locate(home, getattr(config, name)))
         if job.resume:
-            held = run.check_resume(job.stage, {name: getattr(config, name) for name in job.config if name != "output"})
+            given = {name: getattr(config, name) for name in job.config if name != "output"}
+            held, longer = run.check_resume(job.stage, given), run.longer(given)
             config = configs.from_dict(job.stage, held | {"output": str(run.path)})
-            if run.status()["state"] == "done":
-                raise UserError(f"{run.path} is done already: {run.status()['step']} steps")
+            if run.status()["state"] == "done" and not longer:
+                raise UserError(f"{run.path} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
         else:
             Run.check_new(run.path, overwrite=job.overwrite)
         for name, mend in (("reward", "name a reward run here"), ("labeler", "name a person or a built-in one here")):
@@ -166,7 +169,7 @@ class ModelOwner:
             if is_function(value) or is_judge(value):  # one runs code, the other sends a key to wherever it is told
                 what = "a judge" if is_judge(value) else "a file with a scoring function"
                 raise UserError(f"--{name} is {value!r}: {what} is taken on the command line only; {mend}")
-        return config, run
+        return config, run, longer
 
     def load(self, job: Load) -> None:
         """A base in the place of the one that is loaded, if that is another."""

@@ -16,7 +16,7 @@ from rlhf_engine.config import UserError
 from rlhf_engine.models import ASSETS
 from rlhf_engine.runs import Run
 
-CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism", "rewind")
+CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism", "steps", "epochs", "votes", "rewind")
 """Commands with a value: the settings that can be changed while a run goes on, and the step of a checkpoint to go back to."""
 
 # -- names -----------------------------------------------------------------------------------------------------------
@@ -142,11 +142,11 @@ class Orders:
 
     WISHES = {"pause": "pause", "resume": "run", "step": "step", "stop": "stop", "discard": "discard"}
 
-    def __init__(self, closing: Callable[[], bool]):
+    def __init__(self, closing: Callable[[], bool], changes: dict[str, float] | None = None):
         self.closing, self.wish, self.lock = closing, "run", threading.Lock()
         self.paused = False
         """The trainer waits; a chat need not leave it any time."""
-        self.waiting: list[tuple[str, float]] = []
+        self.waiting: list[tuple[str, float]] = list((changes or {}).items())
         """Changes that the trainer has not made yet."""
 
     def give(self, command: str, value: float | None = None, run: Run | None = None) -> None:
@@ -191,6 +191,8 @@ def check_change(run: Run, name: str, value: float | None) -> None:
     if name not in configs.hints(configs.STAGES[stage]):
         raise UserError(f"{stage} has no setting {name!r} that could be changed")
     configs.from_dict(stage, held | {name: value})
+    if name == "steps" and value:
+        configs.check_length(value, run.status()["step"])
 
 
 @dataclass

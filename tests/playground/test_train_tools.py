@@ -253,7 +253,8 @@ def test_what_is_in_force_follows_changes_and_rewinds():
     assert in_force(config, [changed(3, 4.0), changed(12, 2.0), back])["kl_target"] == 4.0
     assert in_force(config, [changed(10, 2.0), back])["kl_target"] == 6.0  # made after the checkpoint of step 10
     assert in_force(config, [changed(12, 2.0), back, changed(10, 3.0)])["kl_target"] == 3.0
-    assert set(in_force({"stage": "sft", **configs.to_dict(SFTConfig())}, [])) == {"learning_rate"}
+    assert in_force({"stage": "sft", **configs.to_dict(SFTConfig(epochs=3))}, []) == {"learning_rate": 0.0, "epochs": 3, "steps": 0}
+    assert set(in_force({"stage": "sft", **configs.to_dict(SFTConfig(steps=3))}, [])) == {"learning_rate", "steps"}
 
 
 @pytest.fixture
@@ -280,7 +281,8 @@ def test_the_values_in_force_are_shown_once_and_again_when_they_change(workspace
     first = look.fn(values)
     assert first[parts["live-controls"]]["visible"] and first[parts["live-kl-target"]]["value"] == 6.0
     assert first[parts["live-pessimism"]]["visible"] and "0.0005" in first[parts["live-learning-rate"]]["info"]
-    assert "KL target (nats) 6, Learning rate 0.0005" in first[parts["live-in-force"]]
+    assert "Steps 22, Votes 40, KL target (nats) 6, Learning rate 0.0005" in first[parts["live-in-force"]]
+    assert first[parts["live-votes"]]["visible"] and not first[parts["live-epochs"]]["visible"]
     assert [value for _, value in first[parts["rewind-to"]]["choices"]] == [3, 2]
     state = next(c for c in look.outputs if type(c).__name__ == "State")
     lesson.log({"step": 4, "objective/kl": 1.0, "time/update": 1.0})
@@ -305,6 +307,7 @@ def test_only_what_differs_is_sent_and_a_refusal_is_one_line(workspace, worker, 
     assert change(now | {fields["kl_target"]: 4, fields["temperature"]: 0.5}) == ""
     assert [entry[2:] for entry in worker.log] == [("kl_target", 4), ("temperature", 0.5)] and "4 (was 6)" in said[-1]
     assert "--kl-target is -1" in change(now | {fields["kl_target"]: -1}) and len(worker.log) == 2
+    assert change(now | {fields["steps"]: 200}) == "" and worker.log[-1][2:] == ("steps", 200) and "Steps 200 (was 22)" in said[-1]
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------

@@ -383,7 +383,9 @@ def test_a_run_is_neither_replaced_nor_resumed_by_mistake(refused, cli, runs):
     line = refused("sft", output=runs / "sft")
     assert "--resume" in line and "--overwrite" in line
     line = refused("sft", "--resume", "--steps", 4, "--learning-rate", "0.01", output=runs / "sft")
-    assert "steps is 3 in the run and 4 now" in line and "learning_rate is 0.1 in the run and 0.01 now" in line
+    assert "learning_rate is 0.1 in the run and 0.01 now" in line and "steps is" not in line  # a run may be made longer, and no more
+    assert "would end with step 2, and has taken 3" in refused("sft", "--resume", "--steps", 2, output=runs / "sft")
+    assert "would end with step 1, and has taken 3" in refused("sft", "--resume", "--steps", 0, "--epochs", "0.1", output=runs / "sft")
     assert "another stage" in refused("ppo", "--resume", output=runs / "sft")
     # Wrong input finds the old run as it was, --overwrite or not.
     refused("sft", "--overwrite", "--data", "none.jsonl", output=runs / "sft")

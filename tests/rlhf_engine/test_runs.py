@@ -320,9 +320,9 @@ def test_only_a_run_of_this_stage_with_these_settings_is_resumed(tmp_path):
     run.set_status(state="stopped")
     assert run.check_resume("sft", {"learning_rate": 1e-3, "steps": 5})["learning_rate"] == 1e-3
     assert "another stage" in refused(run.check_resume, "ppo", {})
-    message = refused(run.check_resume, "sft", {"learning_rate": 2e-3, "steps": 6, "seed": 0})
-    assert "learning_rate is 0.001 in the run and 0.002 now" in message and "steps is 5 in the run and 6 now" in message
-    assert "seed" not in message
+    message = refused(run.check_resume, "sft", {"learning_rate": 2e-3, "lora_rank": 6, "seed": 0, "steps": 9})
+    assert "learning_rate is 0.001 in the run and 0.002 now" in message and "lora_rank is 8 in the run and 6 now" in message
+    assert "seed" not in message and "steps" not in message
     assert "holds no run" in refused(Run(tmp_path / "none").check_resume, "sft", {})
 
 

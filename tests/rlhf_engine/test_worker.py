@@ -218,6 +218,28 @@ def test_pause_step_resume_stop_and_resume_equals_uninterrupted(idle, tiny):
         idle.start("sft", {"output": "parts"}, resume=True)
 
 
+def test_a_run_is_made_longer_live_and_when_it_is_done(idle, tiny):
+    path = idle.start("sft", sft(tiny, "longer", steps=400))
+    idle.control(path, "pause")
+    run = Run(path)
+    wait_for(lambda: run.status()["state"] == "paused")
+    at = run.status()["step"]
+    for steps, words in ((at, f"would end with step {at}, and has taken {at}"), (-1, "at least 0"), (at + 0.5, "of type int"), (None, "needs a value")):
+        with pytest.raises(UserError, match=words):
+            idle.control(path, "steps", steps)
+    idle.control(path, "steps", at + 2)
+    wait_for(lambda: run.status()["total_steps"] == at + 2)
+    idle.control(path, "resume")
+    assert finish(idle, path).status()["step"] == at + 2
+    for more, words in (({"steps": at + 2}, "done already"), ({"steps": at}, "would end with step"), ({"epochs": 50}, "told in steps")):
+        with pytest.raises(UserError, match=words):
+            idle.start("sft", {"output": "longer", **more}, resume=True)
+        assert run.status()["state"] == "done" and idle.status()["run"] is None
+    assert idle.start("sft", {"output": "longer", "steps": at + 5}, resume=True) == path
+    assert finish(idle, path).status()["step"] == run.status()["total_steps"] == at + 5 == run.report()["steps"]
+    assert [row["new"] for row in run.journal() if row["event"] == "changed"] == [at + 2, at + 5] and run.config()["steps"] == 400
+
+
 def test_discard_removes_the_folder(idle, tiny):
     path = idle.start("sft", sft(tiny, "unwanted", steps=500))
     idle.control(path, "discard")
