@@ -27,19 +27,23 @@ def test_as_much_again_is_suggested():
     assert suggested(sft, sft, 120) == {"steps": 240} and suggested(sft | {"steps": 50}, sft, 60) == {"steps": 110}
 
 
-def test_a_done_run_can_go_on_and_a_live_one_has_no_need_to(workspace, worker, lesson):
+@pytest.mark.parametrize("front, prefix, picker", [("train", "", "run"), ("teach", "vote-", "vote-run")])
+def test_a_done_run_can_go_on_and_a_live_one_has_no_need_to(workspace, worker, lesson, front, prefix, picker):
     _, look, parts = live_of(workspace, worker)
-    values = {component: component.value for component in look.inputs}
+    group, steps, votes = (parts[f"{prefix}go-on{name}"] for name in ("", "-steps", "-votes"))
+    values = {component: component.value for component in look.inputs} | {parts["front"]: front}
     first = look.fn(values)
-    for prefix in ("", "vote-"):
-        assert first[parts[f"{prefix}go-on"]]["visible"]
-        assert [first[parts[f"{prefix}go-on-{name}"]]["value"] for name in ("steps", "votes")] == [52, 90]
+    assert first[group]["visible"] and [first[field]["value"] for field in (steps, votes)] == [52, 90]
     state = next(c for c in look.outputs if type(c).__name__ == "State")
     lesson.note("resumed", step=30)
-    assert not {parts["go-on"], parts["vote-go-on-steps"]} & set(look.fn(values | {state: first[state]}))  # somebody may be typing
+    assert not {group, steps} & set(look.fn(values | {state: first[state]}))  # somebody may be typing
     lesson.set_status(state="running")
-    live = look.fn(values | {state: first[state]})
-    assert not live[parts["go-on"]]["visible"] and not live[parts["vote-go-on"]]["visible"]
+    assert not look.fn(values | {state: first[state]})[group]["visible"]
+
+
+def test_of_a_run_that_asks_nobody_only_steps_are_suggested(workspace, worker, lesson):
+    _, look, parts = live_of(workspace, worker)
+    values = {component: component.value for component in look.inputs} | {parts["front"]: "train"}
     picked = look.fn(values | {parts["run"]: "first"})
     assert picked[parts["go-on"]]["visible"] and not picked[parts["go-on-votes"]]["visible"]
     assert not look.fn(values | {parts["run"]: "broken"})[parts["go-on"]]["visible"]  # what has failed is resumed as it is
@@ -61,7 +65,7 @@ def test_the_button_asks_for_what_stands_there(workspace, worker, lesson, prefix
 
 def test_the_run_as_a_command_is_as_long_as_it_is_by_now_and_says_how_to_go_on(workspace, worker, lesson):
     _, look, parts = live_of(workspace, worker)
-    values = {component: component.value for component in look.inputs}
+    values = {component: component.value for component in look.inputs} | {parts["front"]: "train"}
     command, yaml = (look.fn(values)[parts[f"run-{name}"]] for name in ("command", "yaml"))
     assert "--steps 30" in command and "--votes 50" in command and "steps: 30" in yaml
     assert command.splitlines()[-1] == f"# {s.TO_GO_ON} python -m rlhf_engine teach --output {lesson.path} --resume --steps 52 --votes 90"
