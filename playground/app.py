@@ -17,6 +17,7 @@ from playground.ballot import Ballot
 from playground.chat import ChatPage
 from playground.common import changed
 from playground.data_page import DataPage
+from playground.export_page import ExportPage
 from playground.keeper import Keeper, keep
 from playground.login import Login
 from playground.models_page import ModelsPage
@@ -53,13 +54,13 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             with gr.Tab(s.CHAT, id="chat"):
                 chat = ChatPage(workspace, worker, ballot, voter, notice)
             with gr.Tab(s.RUNS, id="runs") as tab:
-                runs = RunsPage(workspace, tab)
+                runs, take = RunsPage(workspace, tab), ExportPage(workspace, notice)
             with gr.Tab(s.DATA, id="data"):
                 data = DataPage(workspace, voter, notice)
             with gr.Tab(s.MODELS, id="models"):
                 models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
-        pages = (teach, train, chat, runs, data, models)
+        pages = (teach, train, chat, runs, take, data, models)
         seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
         demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from rlhf_engine.config import STAGES
+from rlhf_engine.models import BUNDLED_MODEL
 
 STAGE_NAMES = {"sft": "supervised fine-tuning", "reward": "reward model", "ppo": "PPO", "teach": "PPO, with votes that came while it ran"}
 SETTINGS = ("adapter", "data", "labeler", "reward", "votes", "epochs", "batch_size", "learning_rate", "lora_rank", "lora_alpha",
@@ -114,7 +115,7 @@ def loading(given: Card) -> str:
         lines.append(f"model = PeftModel.from_pretrained({names[0]}.from_pretrained({json.dumps(given.base)}), {json.dumps(here)})")
     lines.append(f"tokenizer = {names[1]}.from_pretrained({json.dumps(here)})")
     text = code("python", "\n".join(lines))
-    if given.merged:
+    if given.merged and given.base_folder != BUNDLED_MODEL:  # of which llama.cpp does not know the tokenizer
         text += ("\n\nFor llama.cpp, where it knows the base's architecture and tokenizer:\n\n"
                  + code("sh", "python convert_hf_to_gguf.py THIS-FOLDER --outfile model.gguf"))
     return text
