@@ -28,11 +28,9 @@ class ExportPage:
                 self.pick = Choice([], value=None, label=s.TAKE_PICK, elem_id="take-pick", min_width=220, scale=3)
                 self.kind = gr.Radio([(title, kind) for kind, title in s.TAKE_KINDS.items()], value="adapter", label=s.TAKE_KIND,
                                      elem_id="take-kind", min_width=220, scale=2)
-            with gr.Row(elem_classes="run-choice"):
-                self.repo = gr.Textbox(label=s.TAKE_REPO, info=s.TAKE_REPO_INFO, placeholder="OWNER/NAME", max_lines=1, elem_id="take-repo",
-                                       min_width=220, scale=3)
-                self.private = gr.Checkbox(True, label=s.TAKE_PRIVATE, info=s.TAKE_PRIVATE_INFO, elem_id="take-private", min_width=220,
-                                           scale=2)
+            with gr.Row(elem_classes="fields fit"):
+                self.repo = gr.Textbox(label=s.TAKE_REPO, info=s.TAKE_REPO_INFO, placeholder="OWNER/NAME", max_lines=1, elem_id="take-repo")
+                self.private = gr.Checkbox(True, label=s.TAKE_PRIVATE, info=s.TAKE_PRIVATE_INFO, elem_id="take-private")
             with gr.Row(elem_classes="controls"):
                 self.make = gr.Button(s.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make")
                 self.download = gr.DownloadButton(s.DOWNLOAD, size="sm", visible=False, elem_id="take-download")

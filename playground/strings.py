@@ -374,7 +374,7 @@ TAKE_ABOUT = ("A checkpoint as a folder that others load without this page, with
               "is a few megabytes; a merged model is as large as its base, and the form that llama.cpp converts.")
 TAKE_PICK, TAKE_KIND, TAKE_KINDS = "Checkpoint", "What to make", {"adapter": "An adapter (PEFT)", "merged": "A merged model"}
 TAKE_REPO, TAKE_REPO_INFO = "Push to the Hub, too", "A new repository; empty pushes nothing."
-TAKE_PRIVATE, TAKE_PRIVATE_INFO = "Private", "Only you see the repository."
+TAKE_PRIVATE, TAKE_PRIVATE_INFO = "Private", "Otherwise everybody sees it."
 TAKE_MAKE = "Make it"
 TAKE_BEGUN = "{name} is being made. Training goes on meanwhile, and closing the page stops nothing."
 TAKE_GOING, TAKE_STARTS = "Making {name}: {said}", "starting"

@@ -112,7 +112,8 @@ def loading(given: Card) -> str:
         lines.append(f"model = {names[0]}.from_pretrained({json.dumps(here)})")
     else:
         lines[:1] = ["from peft import PeftModel", lines[0]]
-        lines.append(f"model = PeftModel.from_pretrained({names[0]}.from_pretrained({json.dumps(given.base)}), {json.dumps(here)})")
+        lines.append(f"base = {names[0]}.from_pretrained({json.dumps(given.base)})")
+        lines.append(f"model = PeftModel.from_pretrained(base, {json.dumps(here)})")
     lines.append(f"tokenizer = {names[1]}.from_pretrained({json.dumps(here)})")
     text = code("python", "\n".join(lines))
     if given.merged and given.base_folder != BUNDLED_MODEL:  # of which llama.cpp does not know the tokenizer
