@@ -1,5 +1,6 @@
 """A folder onto the Hub: looked at before any work is done, private unless told otherwise, and never over what is there."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def push(folder: Path, repo: str, public: bool) -> str:
             made = api.create_repo(repo, private=not public, exist_ok=True)
             api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Made with RLHF Playground")
     except UserError as error:
-        again = f"hf upload {repo} {folder} .{'' if public else ' --private'}"
+        again = f"hf upload {repo} {shlex.quote(str(folder))} .{'' if public else ' --private'}"
         raise UserError(f"{error}. {folder} is complete; to push it later: {again}") from None
     return str(made)
 
