@@ -17,6 +17,7 @@ from playground.ballot import Ballot
 from playground.chat import ChatPage
 from playground.common import changed
 from playground.data_page import DataPage
+from playground.export_page import ExportPage
 from playground.keeper import Keeper, keep
 from playground.login import Login
 from playground.models_page import ModelsPage
@@ -55,16 +56,16 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             with gr.Tab(s.CHAT, id="chat") as tab_chat:
                 chat = ChatPage(workspace, worker, ballot, voter, notice)
             with gr.Tab(s.RUNS, id="runs") as tab_runs:
-                runs = RunsPage(workspace)
+                runs, take = RunsPage(workspace), ExportPage(workspace, notice)
             with gr.Tab(s.DATA, id="data") as tab_data:
                 data = DataPage(workspace, voter, notice)
             with gr.Tab(s.MODELS, id="models") as tab_models:
                 models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
-        pages = {tab_teach: teach, tab_train: train, tab_chat: chat, tab_runs: runs, tab_data: data, tab_models: models}
-        for tab in pages:
+        pages = {teach: tab_teach, train: tab_train, chat: tab_chat, runs: tab_runs, take: tab_runs, data: tab_data, models: tab_models}
+        for tab in dict.fromkeys(pages.values()):
             tab.select(None, None, front, js=SELECTED % (tab.id, tab.id), queue=False, api_visibility="private")
-        demo.load(None, None, tabs, js=REOPENED % [tab.id for tab in pages], queue=False, api_visibility="private")
+        demo.load(None, None, tabs, js=REOPENED % [tab.id for tab in pages.values()], queue=False, api_visibility="private")
         seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
         demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 
@@ -74,20 +75,19 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             known, entries = dict(values[seen]), workspace.entries()
             line, who = views.live_line(next((e for e in entries if e.alive), None)), views.who(access)
             changes = {header: views.header(line, *who)} if changed(known, "header", [line, who]) else {}
-            for tab, page in pages.items():
-                if tab.id == values[front]:
-                    told = dict(known.get(tab.id, {}))
-                    try:
-                        changes |= page.refresh(values, entries, told)
-                        known[tab.id] = told
-                    except (UserError, OSError):  # a run has gone since they were listed; the next look has another list
-                        if {entry.name for entry in entries} <= {entry.name for entry in workspace.entries()}:
-                            raise
+            for page, name in ((page, type(page).__name__) for page, tab in pages.items() if tab.id == values[front]):
+                told = dict(known.get(name, {}))
+                try:
+                    changes |= page.refresh(values, entries, told)
+                    known[name] = told
+                except (UserError, OSError):  # a run has gone since they were listed; the next look has another list
+                    if {entry.name for entry in entries} <= {entry.name for entry in workspace.entries()}:
+                        raise
             return changes | {seen: known} if known != values[seen] else gr.skip()
 
         gr.on([demo.load, again.click, front.change, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers],
-              demo.pace.timed(look), {seen, front, *(part for page in pages.values() for part in page.watched)},
-              [seen, header, *(part for page in pages.values() for part in page.outputs)], queue=False, show_progress="hidden",
+              demo.pace.timed(look), {seen, front, *(part for page in pages for part in page.watched)},
+              [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="always_last", api_visibility="private")
         demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
     return demo

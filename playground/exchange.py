@@ -29,16 +29,7 @@ def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[P
     rows = events if what == "events" else getattr(feedback_export, what)(events)
     if not rows:
         raise UserError(s.EXPORT_NOTHING.format(votes=len(votes)))
-    place = folder / f"feedback-{secrets.token_hex(16)}"
-    for old in folder.glob("feedback-*"):
-        with suppress(OSError):  # another request may have removed it
-            if time.time() - old.stat().st_mtime > KEPT:
-                shutil.rmtree(old)
-    path = place / f"{what}.{ending}"
-    try:
-        place.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(s.NO_EXPORT.format(error=error.strerror)) from None
+    path = fresh(folder, "feedback") / f"{what}.{ending}"
     if what == "events":
         feedback_export.export(events, path)
         return path, s.EXPORTED.format(rows=len(rows), votes=len(votes))
@@ -46,6 +37,20 @@ def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[P
     left = sum(not getattr(feedback_export, what)([event]) for event in votes)
     told = s.EXPORTED.format(rows=len(rows), votes=len(votes) - left)
     return path, f"{told} {s.EXPORT_LEFT.format(left=left)}" if left else told
+
+
+def fresh(folder: Path, kind: str) -> Path:
+    """A new folder for a download inside `folder`, of an unguessable name; old ones of its kind are removed. Raises UserError."""
+    place = folder / f"{kind}-{secrets.token_hex(16)}"
+    for old in folder.glob(f"{kind}-*"):
+        with suppress(OSError):  # another request may have removed it
+            if time.time() - old.stat().st_mtime > KEPT:
+                shutil.rmtree(old)
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(s.NO_EXPORT.format(error=error.strerror)) from None
+    return place
 
 
 def take_in(path: Path, store: Path) -> str:

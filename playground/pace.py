@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from playground.exporting import LOG, MADE
 from playground.keeper import STATUS
 from playground.workspace import Workspace
 
@@ -91,7 +92,8 @@ class Pace:
         space, entries = self.workspace, self.workspace.entries()
         growing = [space.runs / e.name / name for e in entries if e.alive for name in ("metrics.jsonl", "samples.jsonl", "journal.jsonl",
                                                                                        "queries.jsonl")]
-        others = [space.home / "feedback.sqlite", space.home / "feedback.sqlite-wal", space.home / STATUS, space.uploads, space.models]
+        others = [space.home / "feedback.sqlite", space.home / "feedback.sqlite-wal", space.home / STATUS, space.uploads, space.models,
+                  space.home / LOG, space.home / MADE]
         return [entries, [version(path) for path in (*growing, *others)]]
 
 

@@ -368,6 +368,21 @@ RESULTS = {
 }
 RUNS_EVENTS = "What happened in them"
 
+# take it along
+TAKE_ALONG = "Take it along"
+TAKE_ABOUT = ("A checkpoint as a folder that others load without this page, with a card of its settings and measured numbers. An adapter "
+              "is a few megabytes; a merged model is as large as its base, and the form that llama.cpp converts.")
+TAKE_PICK, TAKE_KIND, TAKE_KINDS = "Checkpoint", "What to make", {"adapter": "An adapter (PEFT)", "merged": "A merged model"}
+TAKE_REPO, TAKE_REPO_INFO = "Push to the Hub, too", "A new repository; empty pushes nothing."
+TAKE_PRIVATE, TAKE_PRIVATE_INFO = "Private", "Otherwise everybody sees it."
+TAKE_MAKE = "Make it"
+TAKE_BEGUN = "{name} is being made. Training goes on meanwhile, and closing the page stops nothing."
+TAKE_GOING, TAKE_STARTS = "Making {name}: {said}", "starting"
+TAKE_DONE = "It lies in {folder}. To load it:"
+TAKE_ENDED = "the export ended without a word (killed, or out of memory); make room, then try again"
+EXPORT_BUSY = "an export is being made already; wait for it"
+NO_HUB_NAME = "{name} is no name on the Hub; give OWNER/NAME"
+
 WARNINGS = "Warnings"
 NO_ADVICE = "Nothing in the numbers of {names} asks for a warning."
 JOURNAL_WARNS = "The trainer of {name} has warned {count} times itself: see what happened, below."

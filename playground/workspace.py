@@ -162,6 +162,11 @@ class Workspace:
         """The same for who only asks what it is, which of a Hub id anybody may."""
         return name if HUB_ID.fullmatch(name) and not self._is_there(name) else self._model(name)
 
+    def adapter(self, name: str) -> tuple[str, str]:
+        """(model, adapter) as the command line takes them, of a choice of the chat. Raises UserError."""
+        known = name in ("bundled", *(shipped for _, shipped in gallery()))
+        return "bundled" if known else self.config(name.partition("@")[0])["model"], self._adapter(name)
+
     def data(self, name: str) -> str:
         """Data as the worker takes it: a path in the workspace, or a Hub id. Raises UserError."""
         return self._data(name)

@@ -14,7 +14,8 @@ from rlhf_engine.runs import Run, check_place, write_json, write_text
 HELP = {"sft": "fine-tune on demonstrations", "reward": "train a reward model on preferences",
         "ppo": "align with PPO against a reward", "teach": "align with PPO while somebody votes",
         "chat": "talk to a model or a checkpoint",
-        "evaluate": "compare two checkpoints on the same prompts"}
+        "evaluate": "compare two checkpoints on the same prompts",
+        "export": "write an adapter, or the model merged with it, for others to load"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, default=0, help="use at most this many prompts; 0 is all")
     evaluate.add_argument("--overwrite", action="store_true", help="replace what is in --output")
     add_sampling(evaluate)
+    add_export(commands.add_parser("export", help=HELP["export"]))
     return parser
 
 
@@ -69,6 +71,16 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most likely token")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="bundled", help="the base that the adapter was trained on: bundled, a Hub id or a local folder")
+    parser.add_argument("--adapter", required=True, help="bundled, a run folder, its checkpoint or a PEFT folder")
+    parser.add_argument("--output", required=True, help="new folder to write; one that holds anything is refused")
+    parser.add_argument("--merge", action="store_true", help="a whole model: the adapter merged into the base in full precision")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16"), help="of a merged model; auto is the base's own")
+    parser.add_argument("--push", default="", metavar="OWNER/NAME", help="push it to this new repository of the Hub, too; private")
+    parser.add_argument("--public", action="store_true", help="push to a public repository")
 
 
 def train(args: argparse.Namespace) -> int:
@@ -208,6 +220,15 @@ def evaluate(args: argparse.Namespace) -> None:
           f"distinct-2 x{report['distinct_ratio']:.2f}, empty {report['empty']:.1%}")
 
 
+def export(args: argparse.Namespace) -> None:
+    for flag, needs in (("dtype", "merge"), ("public", "push")):
+        if getattr(args, flag) not in ("auto", False) and not getattr(args, needs):
+            raise UserError(f"--{flag} goes with --{needs}: leave it out, or add --{needs}")
+    from rlhf_engine.export import export
+    export(args.model, args.adapter, args.output, merge=args.merge, dtype=args.dtype, push_to=args.push, public=args.public,
+           say=partial(print, flush=True))
+
+
 def load_judge(spec: str):
     """A function(backbone) -> Judge; the file or folder is checked now, before a model is loaded."""
     from rlhf_engine.evaluate import text_judge
@@ -238,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         args = make_parser().parse_args(argv)
-        return {"chat": chat, "evaluate": evaluate}.get(args.command, train)(args) or 0
+        return {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)(args) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

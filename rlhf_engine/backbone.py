@@ -58,6 +58,17 @@ class ScalarHead(nn.Module):
         return self.members(hidden).mean(-1)
 
 
+def read_lora(folder: Path) -> LoraConfig:
+    """The configuration of a PEFT folder. Raises UserError for any but a plain LoRA adapter."""
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # whatever PEFT makes of a file that is not its own
+        raise UserError(f"{folder}: its adapter_config.json cannot be read ({first_line(error)}); name another adapter") from None
+    if not isinstance(config, LoraConfig) or config.modules_to_save:
+        raise UserError(f"{folder}: only plain LoRA adapters are supported, without modules_to_save; export it as one")
+    return config
+
+
 class Backbone:
     """A frozen base with its tokenizer and its roles. Make one with `Backbone.load`."""
 
@@ -192,12 +203,7 @@ class Backbone:
         """
         folder = Path(folder)
         check_adapter(folder, self.fingerprint)
-        try:
-            config = PeftConfig.from_pretrained(str(folder))
-        except Exception as error:  # whatever PEFT makes of a file that is not its own
-            raise UserError(f"{folder}: its adapter_config.json cannot be read ({first_line(error)}); name another adapter") from None
-        if not isinstance(config, LoraConfig) or config.modules_to_save:
-            raise UserError(f"{folder}: only plain LoRA adapters are supported, without modules_to_save; export it as one")
+        config = read_lora(folder)
         config.base_model_name_or_path, config.inference_mode = self.name, False
         has_head = (folder / "head.safetensors").exists()
         if head and not has_head:

@@ -11,13 +11,14 @@ from rlhf_engine.config import UserError
 from rlhf_engine.models import code_needed, first_line, resolve_model
 
 
-def load_base(model: str, dtype: str, device: str) -> tuple:
-    """(base, tokenizer, folder, "fp32" | "bf16" | "nf4"), on the device. Raises UserError as `Backbone.load` does."""
+def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple:
+    """(base, tokenizer, folder, "fp32" | "bf16" | "nf4"), on the device; a torch dtype is taken as it is. Raises UserError as
+    `Backbone.load` does."""
     path = resolve_model(model)
     device = pick_device(device)
     if dtype == "auto":
         dtype = "fp32" if device.type == "cpu" else "bf16"
-    options = {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
+    options = {"dtype": dtype if isinstance(dtype, torch.dtype) else torch.float32 if dtype == "fp32" else torch.bfloat16}
     if dtype == "nf4":
         options["quantization_config"] = four_bits()
         options["device_map"] = {"": device}

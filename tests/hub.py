@@ -1,5 +1,6 @@
 """A Hugging Face Hub in a thread: what `datasets` and `huggingface_hub` ask of it, answered from a dictionary."""
 
+import base64
 import hashlib
 import http.server
 import json
@@ -11,9 +12,10 @@ SHA = "0123456789" * 4
 
 def serve(repos: dict[str, dict[str, bytes] | int]) -> http.server.ThreadingHTTPServer:
     """Serve `repos`: "models/owner/name" or "datasets/owner/name" -> its files, or the status of a gated one (401, 403) or of a
-    broken server (500)."""
+    broken server (500). `server.private` names those that are; `server.users` has who may write: token -> name, whose repositories
+    begin with it, and `server.refuses` the status of commits, once they are to fail."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.repos = repos
+    server.repos, server.private, server.users, server.refuses = repos, set(), {}, 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -32,8 +34,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """Repository, tree, and files."""
 
     def answer(self):
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urllib.parse.unquote(self.path.split("?")[0]).strip("/").removeprefix("api/").split("/")
+        if parts[0] == "validate-yaml":
+            return self.tell({"errors": [], "warnings": []})
+        if parts[0] in ("whoami-v2", "repos") or parts[3:4] in (["preupload"], ["commit"]):
+            return self.write(parts, sent)
         if parts[0] not in ("models", "datasets"):  # the files of a model stand at the top
             parts.insert(0, "models")
         name, rest = "/".join(parts[:3]), parts[3:]
@@ -47,11 +53,43 @@ class Hub(http.server.BaseHTTPRequestHandler):
             if file not in repo:
                 return self.reply(404, {"X-Error-Code": "EntryNotFound"})
             return self.reply(200, {"ETag": f'"{hashlib.sha1(repo[file]).hexdigest()}"'}, repo[file])
-        body = {"id": "/".join(parts[1:3]), "sha": SHA, "siblings": [{"rfilename": file} for file in repo]}
+        body = {"id": "/".join(parts[1:3]), "sha": SHA, "private": name in self.server.private, "siblings": [{"rfilename": file} for file in repo]}
         if rest[:1] == ["tree"]:
             body = [{"type": "file", "path": file, "size": len(text), "oid": hashlib.sha1(text).hexdigest()}
                     for file, text in repo.items() if file.startswith("/".join(rest[2:]))]
         return self.reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+
+    def write(self, parts: list[str], sent: bytes):
+        """Who asks, a new repository, and a commit of files that come with it."""
+        user = self.server.users.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        if user is None:
+            return self.reply(401, {})
+        if parts[0] == "whoami-v2":
+            return self.tell({"name": user, "orgs": [{"name": "club"}]})
+        if parts[0] == "repos":
+            asked = json.loads(sent)
+            owner = asked.get("organization") or user
+            if owner != user:
+                return self.reply(403, {})
+            name = f"models/{owner}/{asked['name']}"
+            made = {"url": f"http://{self.headers['Host']}/{owner}/{asked['name']}"}
+            if name in self.server.repos:
+                return self.tell(made, 409)
+            self.server.repos[name] = {".gitattributes": b""}
+            if asked.get("private") or asked.get("visibility") == "private":
+                self.server.private.add(name)
+            return self.tell(made)
+        if parts[3] == "preupload":
+            return self.tell({"files": [file | {"uploadMode": "regular", "shouldIgnore": False} for file in json.loads(sent)["files"]]})
+        if self.server.refuses:
+            return self.reply(self.server.refuses, {})
+        for line in map(json.loads, sent.splitlines()):
+            if line["key"] == "file":
+                self.server.repos["/".join(parts[:3])][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        return self.tell({"commitUrl": f"http://{self.headers['Host']}/{parts[1]}/{parts[2]}/commit/{SHA}", "commitOid": SHA})
+
+    def tell(self, body: dict, status: int = 200):
+        return self.reply(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
 
     def reply(self, status: int, headers: dict, body: bytes = b""):
         self.send_response(status)
