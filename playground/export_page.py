@@ -32,7 +32,7 @@ class ExportPage:
                 self.repo = gr.Textbox(label=s.TAKE_REPO, info=s.TAKE_REPO_INFO, placeholder="OWNER/NAME", max_lines=1, elem_id="take-repo")
                 self.private = gr.Checkbox(True, label=s.TAKE_PRIVATE, info=s.TAKE_PRIVATE_INFO, elem_id="take-private")
             with gr.Row(elem_classes="controls"):
-                self.make = gr.Button(s.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make")
+                self.make = gr.Button(s.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make", elem_classes="once")
                 self.download = gr.DownloadButton(s.DOWNLOAD, size="sm", visible=False, elem_id="take-download")
             self.status = gr.HTML("", elem_id="take-status", apply_default_css=False)
         self.make.click(self._make, {self.pick, self.kind, self.repo, self.private}, [self.notice, self.status], concurrency_id="control",

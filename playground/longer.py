@@ -20,7 +20,7 @@ class GoOn:
         with gr.Row(visible=False, elem_id=f"{prefix}go-on", elem_classes=["owners", "go-on"]) as self.group:
             self.fields = {name: gr.Number(label=s.GO_ON_LABELS[name], step=1, min_width=120, elem_id=f"{prefix}go-on-{name}")
                            for name in s.GO_ON_LABELS}
-            self.button = gr.Button(s.GO_ON, size="md", min_width=120, elem_id=f"{prefix}go-on-start")
+            self.button = gr.Button(s.GO_ON, size="md", min_width=120, elem_id=f"{prefix}go-on-start", elem_classes="once")
         gr.on([self.button.click, *(field.submit for field in self.fields.values())], self._go_on, {picker, *self.fields.values()}, notice,
               show_progress_on=self.button, concurrency_id="control", concurrency_limit=4, api_visibility="private",
               show_progress="minimal")

@@ -40,5 +40,6 @@ class Playground(gr.themes.Base):
             button_cancel_text_color="#a84a00", button_cancel_text_color_dark="#f0965a",
             button_cancel_border_color="#D55E0066", button_cancel_border_color_dark="#D55E0099",
             button_border_width="1px", slider_color="*primary_600",
+            checkbox_border_color="*neutral_400", checkbox_border_color_dark="*neutral_500",
             link_text_color="*primary_700", link_text_color_dark="*primary_300",
         )

@@ -82,7 +82,8 @@ def vote_status(name: str, status: dict, votes: int, wanted: int) -> str:
         doing.append(status["advice"])
     elif state in ("stopped", "failed"):
         doing.append(s.VOTES_KEPT)
-    return (f'<section class="run-card"><div class="run-title"><strong>{s.VOTES_SO_FAR.format(votes=votes, wanted=wanted)}</strong>'
+    count = s.VOTES_SO_FAR.format(votes=votes, wanted=wanted) if votes <= wanted else s.VOTES_BEYOND.format(votes=votes, wanted=wanted)
+    return (f'<section class="run-card"><div class="run-title"><strong>{count}</strong>'
             f'<span class="badge {text(state)}">{text(s.STATES.get(state, state))}</span>'
             f'<span class="facts">{text(" · ".join([name, *doing]))}</span></div>'
             f'<div class="bar votes" role="progressbar" aria-label="{s.VOTES}" aria-valuemin="0" aria-valuemax="{int(wanted)}" '

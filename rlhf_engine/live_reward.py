@@ -98,7 +98,8 @@ class LiveReward:
         worth = self.words.worth(self.weights).mean(1)
         names = [self.backbone.tokenizer.decode(word).strip() for word in self.words.chosen]
         order = [i for i in worth.argsort(descending=True, stable=True).tolist() if names[i]]
-        return ([names[i] for i in order[:count] if worth[i] > 0], [names[i] for i in order[::-1][:count] if worth[i] < 0])
+        liked, disliked = ([names[i] for i in order if worth[i] > 0], [names[i] for i in reversed(order) if worth[i] < 0])
+        return list(dict.fromkeys(liked))[:count], list(dict.fromkeys(disliked))[:count]  # "dog" and " dog" are one to a reader
 
     # -- learning ----------------------------------------------------------------------------------------------------
 

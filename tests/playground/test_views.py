@@ -122,6 +122,7 @@ def test_a_simulated_vote_marks_what_was_chosen(value, best):
 def test_the_status_of_a_vote_says_what_the_trainer_waits_for():
     html = vote_views.vote_status("run", STATUS | {"state": "waiting", "advice": "waiting for 7 more votes"}, 9, 16)
     assert "9 of 16 votes" in html and "waiting for 7 more votes" in html and 'aria-valuenow="9"' in html
+    assert "20 votes, 16 were asked for" in vote_views.vote_status("run", STATUS, 20, 16)
     assert "votes are kept" in vote_views.vote_status("run", STATUS | {"state": "failed", "advice": "x"}, 20, 16)
     assert "waiting for 7 more votes" in views.card("run", {"stage": "teach"}, STATUS | {"state": "waiting", "advice": "waiting for 7 more votes"}, [])
 
