@@ -1,4 +1,4 @@
-"""Each notebook, from top to bottom, in a fresh kernel, with few steps. What a learner sees must be there: text and a figure."""
+"""Each notebook, from top to bottom, in a fresh kernel, with few steps on few rows. What a learner sees must be there: text and a figure."""
 
 from pathlib import Path
 
@@ -11,7 +11,19 @@ from rlhf_engine.queries import Query
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FEW = "steps = 3\nreward_steps = 3\nvotes = 10\n"
+FEW = """
+from functools import partial
+import rlhf_engine.teach
+
+rlhf_engine.teach.SAMPLES = 16
+steps, reward_steps, votes = 3, 3, 10
+fewer = {"PPOConfig": {"batch_size": 16, "reference_samples": 16, "max_new_tokens": 32},
+         "TeachConfig": {"batch_size": 16, "reference_samples": 32, "max_new_tokens": 32},
+         "read_preferences": {"limit": 200}, "read_demonstrations": {"limit": 200}}
+globals().update({name: partial(globals()[name], **few) for name, few in fewer.items() if name in globals()})
+if "read_prompts" in globals():
+    read_prompts = lambda data, limit=16, read=read_prompts: read(data, limit=min(limit, 16))
+"""
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
