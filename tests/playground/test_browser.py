@@ -180,6 +180,7 @@ def test_chat_streams_two_adapters_while_training(training):
         assert side.locator("img[src=x], b, script, .katex").count() == 0
     assert training.evaluate("window.hacked") is None
     training.click("#chat-example-1")
+    expect(training.locator("#chat-input textarea")).not_to_have_value("")
     training.click("#chat-send")  # a second turn: two conversations that have parted
     for side in sides:
         expect(side.locator(".bot")).to_have_count(2)

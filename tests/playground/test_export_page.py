@@ -225,6 +225,7 @@ def test_an_owner_takes_a_checkpoint_along(trained, worker, tmp_path):
     with serving(trained.home, worker) as url, browsing(url) as open_page:
         page = go(open_page(), "Runs")
         page.locator("#take-along > button").click()
+        expect(page.locator("#take-pick input")).not_to_have_value("")
         page.click("#take-make")
         expect(page.locator("#take-status [role=progressbar]")).to_be_visible()
         expect(page.locator("#take-status")).to_contain_text("PeftModel.from_pretrained")
