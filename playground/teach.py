@@ -7,7 +7,6 @@ import gradio as gr
 
 from playground import figures, views, vote_views
 from playground import strings as s
-from playground.advice import current, present
 from playground.ballot import PERSON, Ballot, choice_of, voter_of
 from playground.card import Card
 from playground.common import changed, complain, size_of, told
@@ -179,7 +178,7 @@ class TeachPage:
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, journal, samples = run.metrics(), run.journal(), run.samples()
         votes = self.ballot.store.events(run=run.id) if config["labeler"] == PERSON else []
-        drawn = figures.live(entry.name, current(config, present(journal)), metrics, journal)
+        drawn = figures.live(entry.name, self.workspace.current(entry.name), metrics, journal)
         return {self.status: self._status(run),
                 self.effect: vote_views.effect(journal, config["choices"], vote_views.wins(metrics, votes)),
                 self.fixed: vote_views.fixed(samples), self.extremes: vote_views.extremes(samples),

@@ -7,7 +7,6 @@ from gradio.context import Context
 
 from playground import figures, views
 from playground import strings as s
-from playground.advice import current, present
 from playground.api import ask
 from playground.as_code import Codes, codes
 from playground.ballot import PERSON
@@ -219,7 +218,7 @@ class TrainPage:
             self.card: views.card(entry.name, config, status, metrics),
             self.samples: views.samples(run.samples()), self.events: views.events(journal),
             self.peak: measured(self.workspace, config, status),
-            **buttons, **dict(zip(self.plots, figures.figures(entry.name, current(config, present(journal)), metrics))),
+            **buttons, **dict(zip(self.plots, figures.figures(entry.name, self.workspace.current(entry.name), metrics))),
         }
 
     def _show_code(self, entry: Entry | None) -> dict:
