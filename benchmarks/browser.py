@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, Playwright
 
-from rlhf_engine.worker import Worker
+from rlhf_engine.worker.client import Worker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

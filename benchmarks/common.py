@@ -61,7 +61,7 @@ def random_model(kind: str, shape: str, dtype: str, device):
     import transformers
     from transformers.integrations import replace_with_bnb_linear
 
-    from rlhf_engine.bases import four_bits
+    from rlhf_engine.model.loading import four_bits
 
     config = transformers.Qwen3Config(**SHAPES[shape], max_position_embeddings=4096, num_labels=1, bos_token_id=None, pad_token_id=1,
                                       eos_token_id=2)
@@ -92,7 +92,7 @@ def random_backbone(shape: str, dtype: str, device):
     """A `Backbone` on `random_model`, of which no token ends a response."""
     import torch
 
-    from rlhf_engine.backbone import Backbone
+    from rlhf_engine.model.backbone import Backbone
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as empty:  # a fingerprint of nothing: there are no files

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.common import machine, make_model, prompts, say
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.generate import Sampling, pad_left, sample
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, pad_left, sample
 
 
 def ours(backbone: Backbone, rows: list[list[int]], tokens: int) -> int:

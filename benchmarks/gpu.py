@@ -75,10 +75,10 @@ def summary(shape: str, contestant: str, seconds: list[float]) -> dict:
 def run_ours(shape: str, contestant: str, steps: int, cap: int) -> dict:
     import torch
 
-    from rlhf_engine.bases import pick_device
     from rlhf_engine.config import PPOConfig
-    from rlhf_engine.memory import RUNTIME, estimate, read_shape
-    from rlhf_engine.ppo import PPO
+    from rlhf_engine.model.loading import pick_device
+    from rlhf_engine.runs.memory_estimate import RUNTIME, estimate, read_shape
+    from rlhf_engine.trainers.ppo import PPO
 
     device = pick_device("auto")
     if cap:
@@ -108,7 +108,7 @@ def gpu_time(backbone, rows: list[list[int]], tokens: int = 16) -> dict:
     """How long the GPU itself works to decode a token of all rows."""
     import torch
 
-    from rlhf_engine.generate import Sampling, decode
+    from rlhf_engine.model.generation import Sampling, decode
     if backbone.device.type != "cuda":
         return {}
     with backbone.use("policy"):
@@ -145,7 +145,7 @@ def run_trl(shape: str, contestant: str, steps: int, each: int) -> dict:
 
 def child(args) -> None:
     """One run, in this process: prints its result, or that its memory did not suffice."""
-    from rlhf_engine.training import out_of_memory
+    from rlhf_engine.model.batching import out_of_memory
     try:
         say(run_trl(args.shape, args.run, args.steps, args.each) if args.run.startswith("trl") else
             run_ours(args.shape, args.run, args.steps + 1, args.cap))

@@ -22,9 +22,9 @@ from transformers import StaticCache
 
 from benchmarks.common import SHAPES, machine, prompts, random_backbone, say, spawn
 from benchmarks.gpu import RANK, WORK
-from rlhf_engine import generate
-from rlhf_engine.bases import pick_device
-from rlhf_engine.generate import CachedDecoder, Sampling, decode
+from rlhf_engine.model import generation as generate
+from rlhf_engine.model.generation import CachedDecoder, Sampling, decode
+from rlhf_engine.model.loading import pick_device
 
 
 class GraphDecoder:

@@ -32,9 +32,9 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from rlhf_engine.backbone import Backbone
-    from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
-    from rlhf_engine.training import micro_batches, pass_price
+    from rlhf_engine.model.backbone import Backbone
+    from rlhf_engine.model.batching import micro_batches, pass_price
+    from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 
     with tempfile.TemporaryDirectory() as folder:
         backbone = Backbone.load(str(make_model(Path(folder))), dtype=args.dtype, device="cpu")

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, make_model, prompts, say
 from rlhf_engine import config as configs
-from rlhf_engine.memory import BUNDLED_ROWS, estimate, read_model, read_shape
-from rlhf_engine.models import resolve_model
+from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, estimate, read_model, read_shape
+from rlhf_engine.runs.resolve import resolve_model
 
 LARGE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, vocab_size=12000)
 ROW, ANSWER = 224, 64

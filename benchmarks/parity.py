@@ -24,12 +24,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, make_model, say
-from rlhf_engine import rl_math
-from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import PPOConfig
-from rlhf_engine.ppo import PPO
-from rlhf_engine.reward import RewardModel
-from rlhf_engine.rollout import Batch, Rollout, make_rollout
+from rlhf_engine.losses import ppo as rl_math
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.reward_functions import RewardModel
+from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout
+from rlhf_engine.trainers.ppo import PPO
 
 SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              initializer_range=0.15)

@@ -25,9 +25,9 @@ CONTESTANTS = ("trl", "fp32/adapter", "bf16/adapter", "nf4/adapter", "fp32/head"
 def run_ours(folder: str, steps: int, dtype: str, value: str) -> dict:
     import torch
 
-    from rlhf_engine.backbone import Backbone
     from rlhf_engine.config import PPOConfig
-    from rlhf_engine.ppo import PPO
+    from rlhf_engine.model.backbone import Backbone
+    from rlhf_engine.trainers.ppo import PPO
 
     imports = peak_mb()
     backbone = Backbone.load(folder, dtype=dtype)

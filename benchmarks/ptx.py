@@ -31,12 +31,12 @@ TEXTS = 200
 
 def measure(given: dict, held_out: list, function) -> dict:
     """One run, in this process; nothing is written."""
+    from rlhf_engine.build import make_trainer
     from rlhf_engine.config import from_dict
-    from rlhf_engine.data import read_prompts
-    from rlhf_engine.encoding import encode_examples
-    from rlhf_engine.evaluate import compare, mean_logprob, text_judge
-    from rlhf_engine.generate import Sampling
-    from rlhf_engine.stages import make_trainer
+    from rlhf_engine.data.readers import read_prompts
+    from rlhf_engine.data.tokenization import encode_examples
+    from rlhf_engine.evaluation.compare import compare, mean_logprob, text_judge
+    from rlhf_engine.model.generation import Sampling
 
     start = time.perf_counter()
     trainer = make_trainer(from_dict("ppo", given))
@@ -71,15 +71,15 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
     args = parser.parse_args()
 
-    from rlhf_engine import labelers
-    from rlhf_engine.data import read_demonstrations
-    from rlhf_engine.training import split_held_out
+    from rlhf_engine.data.batches import split_held_out
+    from rlhf_engine.data.readers import read_demonstrations
+    from rlhf_engine.feedback import scoring_functions
 
     settings = SETTINGS | dict(field.split("=", 1) for field in args.set)
-    if args.reward in labelers.BUILT_IN:
-        function, settings["reward"] = labelers.BUILT_IN[args.reward], f"{labelers.__file__}:{args.reward}"
+    if args.reward in scoring_functions.BUILT_IN:
+        function, settings["reward"] = scoring_functions.BUILT_IN[args.reward], f"{scoring_functions.__file__}:{args.reward}"
     else:
-        function, settings["reward"] = labelers.load_function(args.reward), args.reward
+        function, settings["reward"] = scoring_functions.load_function(args.reward), args.reward
     say({"machine": machine(), "reward": args.reward, "text": Path(args.text).name if args.text else "bundled", "settings": settings})
     demonstrations, kept = split_held_out(list(read_demonstrations("bundled")), 1 / 6, 0, key=lambda row: str(row.prompt))
     held_out = {"demonstrations": [(row.prompt, row.completion) for row in kept[:TEXTS]]}

@@ -25,9 +25,9 @@ SHAPES = [("6M", batch, 64) for batch in (4, 8, 16, 32, 64)] + [("6M", 16, token
 def run(size: str, batch: int, tokens: int, dtype: str, value: str, steps: int) -> dict:
     import torch
 
-    from rlhf_engine.backbone import Backbone
     from rlhf_engine.config import PPOConfig
-    from rlhf_engine.ppo import PPO
+    from rlhf_engine.model.backbone import Backbone
+    from rlhf_engine.trainers.ppo import PPO
 
     imports = peak_mb()
     with tempfile.TemporaryDirectory() as folder:

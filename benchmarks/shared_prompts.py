@@ -20,14 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.common import machine, say
-from rlhf_engine import shared
-from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import RewardConfig
-from rlhf_engine.data import Preference
-from rlhf_engine.generate import Sampling, sample
-from rlhf_engine.lean import lean_decoder
-from rlhf_engine.models import ASSETS, BUNDLED_ADAPTER
-from rlhf_engine.reward import Group, Reward, score_all
+from rlhf_engine.data.readers import Preference
+from rlhf_engine.model import prefix_packing as shared
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.cpu_decoder import lean_decoder
+from rlhf_engine.model.generation import Sampling, sample
+from rlhf_engine.rollout.reward_functions import score_all
+from rlhf_engine.runs.resolve import ASSETS, BUNDLED_ADAPTER
+from rlhf_engine.trainers.reward import Group, Reward
 
 can_share = shared.can_share
 ANSWER = 64

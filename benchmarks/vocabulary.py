@@ -26,9 +26,9 @@ ROWS, PROMPT, RESPONSE = 8, 128, 256
 def measure(folder: str, who: str, dtype: str, entropy: bool) -> dict:
     import torch
 
-    from rlhf_engine.backbone import Backbone
-    from rlhf_engine.drive import forget_peak, peak_memory_mb
-    from rlhf_engine.logprobs import read_tokens, response_positions
+    from rlhf_engine.loop import forget_peak, peak_memory_mb
+    from rlhf_engine.model.backbone import Backbone
+    from rlhf_engine.model.logprobs import read_tokens, response_positions
 
     backbone = Backbone.load(folder, dtype=dtype)
     backbone.new_role("policy", rank=8)

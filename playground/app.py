@@ -9,27 +9,28 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import guarded, views
 from playground import strings as s
-from playground.access import Access
-from playground.api import Api
-from playground.ballot import Ballot
-from playground.chat import ChatPage
-from playground.common import changed
-from playground.data_page import DataPage
-from playground.export_page import ExportPage
-from playground.keeper import Keeper, keep
-from playground.login import Login
-from playground.models_page import ModelsPage
-from playground.pace import Pace
-from playground.runs_page import RunsPage
+from playground.components import html as views
+from playground.components.notices import changed
+from playground.pages.chat.page import ChatPage
+from playground.pages.data.page import DataPage
+from playground.pages.models.page import ModelsPage
+from playground.pages.runs.export_panel import ExportPage
+from playground.pages.runs.page import RunsPage
+from playground.pages.teach.page import TeachPage
+from playground.pages.train.page import TrainPage
 from playground.scripts import ONCE, POLL, REOPENED, SELECTED
-from playground.teach import TeachPage
+from playground.server import worker_guard as guarded
+from playground.server.access import Access
+from playground.server.api import Api
+from playground.server.feedback_backup import Keeper, keep
+from playground.server.login import Login
+from playground.server.polling import Pace
 from playground.theme import CSS, Playground
-from playground.train import TrainPage
+from playground.voting import Ballot
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.worker import Worker
+from rlhf_engine.errors import UserError
+from rlhf_engine.worker.client import Worker
 
 
 def build(home: str | Path | None = None, *, worker=None, access: Access | None = None) -> gr.Blocks:

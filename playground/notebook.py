@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 from IPython.display import display
 from plotly.subplots import make_subplots
 
-from playground.figures import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
-from rlhf_engine.events import Event
-from rlhf_engine.labelers import AtOnce, prompt_text
-from rlhf_engine.queries import Query
+from playground.components.charts import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.labelers import AtOnce
+from rlhf_engine.feedback.queries import Query
+from rlhf_engine.feedback.scoring_functions import prompt_text
 
 __all__ = ["KL", "POLICY", "REFERENCE", "REWARD", "VALUE", "You", "live"]
 

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from rlhf_engine.models import ASSETS
+from rlhf_engine.runs.resolve import ASSETS
 
 CSS = ASSETS / "css" / "playground.css"
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from playground import strings as s
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.queries import Query, find_query, next_query
-from rlhf_engine.runs import ALIVE, Run
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.queries import Query, find_query, next_query
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.runs.folder import ALIVE, Run
 
 PERSON = "person"
 """The labeler of a run that asks people."""

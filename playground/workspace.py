@@ -5,18 +5,21 @@ A name from a page or an API call is looked up here and nowhere else; it can onl
 
 import os
 import re
+import secrets
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from playground import strings as s
-from playground.access import Access
+from playground.server.access import Access
 from rlhf_engine import config as configs
-from rlhf_engine.config import UserError
-from rlhf_engine.journal import current, present
-from rlhf_engine.models import ASSETS
-from rlhf_engine.runs import ALIVE, Run
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.folder import ALIVE, Run
+from rlhf_engine.runs.journal import current, present
+from rlhf_engine.runs.resolve import ASSETS
 
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -260,3 +263,21 @@ def _read(path: Path, _version: int) -> dict:
 @lru_cache(maxsize=512)
 def _current(folder: Path, _config: int, _journal: tuple[int, int] | None) -> dict:
     return current(configs.read_yaml(folder / "config.yaml"), present(Run(folder).journal()))
+
+
+KEPT = 3600.0
+"""Seconds after which a file that was made for a download is removed, when the next one is made."""
+
+
+def fresh(folder: Path, kind: str) -> Path:
+    """A new folder for a download inside `folder`, of an unguessable name; old ones of its kind are removed. Raises UserError."""
+    place = folder / f"{kind}-{secrets.token_hex(16)}"
+    for old in folder.glob(f"{kind}-*"):
+        with suppress(OSError):  # another request may have removed it
+            if time.time() - old.stat().st_mtime > KEPT:
+                shutil.rmtree(old)
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(s.NO_EXPORT.format(error=error.strerror)) from None
+    return place

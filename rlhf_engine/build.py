@@ -4,21 +4,24 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig, UserError
-from rlhf_engine.data import Rows, read_demonstrations, read_preferences, read_prompts
-from rlhf_engine.encoding import Prompt
-from rlhf_engine.feedback import Store
-from rlhf_engine.generate import nothing
-from rlhf_engine.judges import find_judge, is_judge
-from rlhf_engine.labelers import FunctionReward, Person, Simulated, find_function, is_function, load_function, score_text
-from rlhf_engine.models import resolve_adapter, resolve_reward, starting_adapter
-from rlhf_engine.ppo import PPO
-from rlhf_engine.reward import Reward, RewardModel
-from rlhf_engine.runs import Run
-from rlhf_engine.sft import SFT
-from rlhf_engine.teach import Labeler, Teach
-from rlhf_engine.training import Trainer, split_held_out
+from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
+from rlhf_engine.data.batches import split_held_out
+from rlhf_engine.data.readers import Rows, read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.feedback.labelers import Person, Simulated
+from rlhf_engine.feedback.llm_judge import find_judge, is_judge
+from rlhf_engine.feedback.scoring_functions import find_function, is_function, load_function, score_text
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward, starting_adapter
+from rlhf_engine.teach.trainer import Labeler, Teach
+from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.ppo import PPO
+from rlhf_engine.trainers.reward import Reward
+from rlhf_engine.trainers.sft import SFT
 
 HELD_OUT = 128
 """Prompts, at most, on which `teach` is measured."""

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES, UserError
-from rlhf_engine.runs import Run, check_place, write_json, write_text
+from rlhf_engine.config import STAGES
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import check_place, write_json, write_text
+from rlhf_engine.runs.folder import Run
 
 HELP = {"sft": "fine-tune on demonstrations", "reward": "train a reward model on preferences",
         "ppo": "align with PPO against a reward", "teach": "align with PPO while somebody votes",
@@ -97,7 +99,7 @@ def train(args: argparse.Namespace) -> int:
         return resume(args.command, output, given)
     config = configs.from_dict(args.command, given)
     Run.check_new(output, overwrite=args.overwrite)
-    from rlhf_engine.stages import make_trainer
+    from rlhf_engine.build import make_trainer
     trainer = make_trainer(config)
     return go(trainer, Run.create(output, config, overwrite=args.overwrite))
 
@@ -109,7 +111,7 @@ def resume(stage: str, output: str, given: dict) -> int:
     if run.status()["state"] == "done" and not longer:
         print(f"{output} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
         return 0
-    from rlhf_engine.stages import make_trainer
+    from rlhf_engine.build import make_trainer
     trainer = make_trainer(config, checkpoint=run.last_checkpoint())
     trainer.check(longer)
     run.cut_back()
@@ -119,7 +121,7 @@ def resume(stage: str, output: str, given: dict) -> int:
 def go(trainer, run: Run, changes: dict | None = None) -> int:
     import torch
 
-    from rlhf_engine.drive import Control, Diverged, drive, stop_on_signals
+    from rlhf_engine.loop import Control, Diverged, drive, stop_on_signals
     for note in trainer.notes:
         print(note)
     stop_on_signals(control := Control(changes))
@@ -150,10 +152,10 @@ def read_config(path: str, stage: str) -> dict:
 def chat(args: argparse.Namespace) -> None:
     import torch
 
-    from rlhf_engine.backbone import Backbone
-    from rlhf_engine.encoding import encode_prompt
-    from rlhf_engine.generate import prompt_room, stream
-    from rlhf_engine.models import resolve_adapter
+    from rlhf_engine.data.tokenization import encode_prompt
+    from rlhf_engine.model.backbone import Backbone
+    from rlhf_engine.model.generation import prompt_room, stream
+    from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
     adapter = resolve_adapter(args.adapter, args.model)
     backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
@@ -193,10 +195,10 @@ def evaluate(args: argparse.Namespace) -> None:
     for name, low in (("per_prompt", 1), ("limit", 0)):
         if getattr(args, name) < low:
             raise UserError(f"{configs.flag(name)} is {getattr(args, name)}, but must be at least {low}")
-    from rlhf_engine.backbone import Backbone
-    from rlhf_engine.data import read_prompts
-    from rlhf_engine.evaluate import compare
-    from rlhf_engine.models import resolve_adapter
+    from rlhf_engine.data.readers import read_prompts
+    from rlhf_engine.evaluation.compare import compare
+    from rlhf_engine.model.backbone import Backbone
+    from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
     prompts = read_prompts(args.data, limit=args.limit or None)
     folders = {"policy": resolve_adapter(args.adapter, args.model), "against": resolve_adapter(args.against, args.model)}
@@ -224,30 +226,30 @@ def export(args: argparse.Namespace) -> None:
     for flag, needs in (("dtype", "merge"), ("public", "push")):
         if getattr(args, flag) not in ("auto", False) and not getattr(args, needs):
             raise UserError(f"--{flag} goes with --{needs}: leave it out, or add --{needs}")
-    from rlhf_engine.export import export
+    from rlhf_engine.export.checkpoint import export
     export(args.model, args.adapter, args.output, merge=args.merge, dtype=args.dtype, push_to=args.push, public=args.public,
            say=partial(print, flush=True))
 
 
 def load_judge(spec: str):
     """A function(backbone) -> Judge; the file or folder is checked now, before a model is loaded."""
-    from rlhf_engine.evaluate import text_judge
-    from rlhf_engine.labelers import is_function, load_function, score_text
-    from rlhf_engine.models import resolve_reward
+    from rlhf_engine.evaluation.compare import text_judge
+    from rlhf_engine.feedback.scoring_functions import is_function, load_function, score_text
+    from rlhf_engine.runs.resolve import resolve_reward
     if is_function(spec):
         function = load_function(spec)
         return lambda backbone: text_judge(partial(score_text, function))
     folder = resolve_reward(spec, "--judge")
 
     def with_model(backbone):
-        from rlhf_engine.reward import score_all
+        from rlhf_engine.rollout.reward_functions import score_all
         backbone.load_role("reward", folder, head=True)
         return lambda prompts, ids, responses, texts: score_all(backbone, [p + r for p, r in zip(ids, responses)], batch=32).tolist()
     return with_model
 
 
 def check_sampling(args: argparse.Namespace):
-    from rlhf_engine.generate import Sampling
+    from rlhf_engine.model.generation import Sampling
     if args.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {args.max_new_tokens}, but must be at least 1")
     if not 0 <= args.temperature <= 10:
@@ -265,7 +267,3 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

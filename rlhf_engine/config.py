@@ -15,16 +15,14 @@ from typing import Literal
 
 import yaml
 
+from rlhf_engine.errors import UserError
+
 KL_PER_TOKEN = 0.2
 """The KL target in nats per sequence is never above this many nats per token of the longest response: beyond it text falls apart."""
 
 
 LENGTHS = ("steps", "epochs", "votes")
 """How long a run is: the settings that may be other ones when it is resumed. The rest stay what it began with."""
-
-
-class UserError(ValueError):
-    """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
 
 def limits(default, low=None, high=None, *, advanced=False):

@@ -12,11 +12,11 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line
-from rlhf_engine.ppo import Diverged
-from rlhf_engine.runs import Run
-from rlhf_engine.training import Trainer, out_of_memory
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.model.batching import out_of_memory
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.ppo import Diverged
 
 
 class Control:

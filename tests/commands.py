@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Children are forked from a server that has imported torch and the engine once: real processes without five seconds each.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["rlhf_engine.stages", "rlhf_engine.evaluate"])
+SERVER.set_forkserver_preload(["rlhf_engine.build", "rlhf_engine.evaluation.compare"])
 
 
 class Command:
@@ -55,6 +55,6 @@ def _run(args: list[str], log: str) -> None:
     os.nice(5)  # the test that watches goes first, or the run might be over before it is interrupted
     import torch
 
-    from rlhf_engine.__main__ import main
+    from rlhf_engine.cli import main
     torch.set_num_threads(1)
     sys.exit(main(args))

@@ -7,15 +7,15 @@ import pytest
 from nbclient import NotebookClient
 
 from playground.notebook import You
-from rlhf_engine.queries import Query
+from rlhf_engine.feedback.queries import Query
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW = """
 from functools import partial
-import rlhf_engine.teach
+import rlhf_engine.teach.trainer
 
-rlhf_engine.teach.SAMPLES = 16
+rlhf_engine.teach.trainer.SAMPLES = 16
 steps, reward_steps, votes = 3, 3, 10
 fewer = {"PPOConfig": {"batch_size": 16, "reference_samples": 16, "max_new_tokens": 32},
          "TeachConfig": {"batch_size": 16, "reference_samples": 32, "max_new_tokens": 32},

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from rules import cheerful, mentions, words
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.data import read_prompts
-from rlhf_engine.encoding import encode_prompt
-from rlhf_engine.generate import Sampling, sample, text_of
-from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
+from rlhf_engine.data.readers import read_prompts
+from rlhf_engine.data.tokenization import encode_prompt
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, sample, text_of
+from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 
 ASSETS = Path(__file__).resolve().parents[1]
 ANIMALS = """dog cat bird bunny bear frog duck fish mouse lion fox horse cow pig sheep monkey elephant butterfly bee turtle owl

@@ -2,11 +2,12 @@
 
 import gradio as gr
 
-from playground import data_view, views
 from playground import strings as s
-from playground.form import Form
+from playground.components import dataset_view as data_view
+from playground.components import html as views
+from playground.pages.train.form import Form
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 LOCAL = {"queue": False, "show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
 HUB = {"concurrency_id": "hub", "concurrency_limit": 1, "api_visibility": "private"}

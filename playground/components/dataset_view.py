@@ -6,12 +6,13 @@ from pathlib import Path
 from statistics import median
 
 from playground import strings as s
-from playground.views import conversation, text
+from playground.components.formatting import conversation
+from playground.components.html import text
 from playground.workspace import Workspace
-from rlhf_engine.columns import Demonstration, Preference, Ranking
-from rlhf_engine.config import UserError
-from rlhf_engine.data import Rows, read_rows
-from rlhf_engine.models import ASSETS
+from rlhf_engine.data.formats import Demonstration, Preference, Ranking
+from rlhf_engine.data.readers import Rows, read_rows
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.resolve import ASSETS
 
 BUNDLED = {"bundled-prompts": "prompts.jsonl", "bundled-heldout": "prompts-heldout.jsonl",
            "bundled-demonstrations": "demonstrations.jsonl", "bundled-preferences": "preferences.jsonl"}

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import gradio as gr
 
 from playground import strings as s
-from playground.api import go_on
-from playground.common import changed, complain, told
+from playground.components.notices import changed, complain, told
+from playground.run_commands import go_on
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 
 class GoOn:

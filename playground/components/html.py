@@ -1,11 +1,11 @@
 """Run folders as HTML. Everything that comes from a model, a file or a user passes through `text`."""
 
 import html
-import math
 
 from playground import strings as s
-from playground.access import Access
-from playground.guarded import SECONDS
+from playground.components.formatting import duration, number, said, sentence
+from playground.server.access import Access
+from playground.server.worker_guard import SECONDS
 from playground.workspace import Entry
 
 
@@ -70,28 +70,12 @@ def seconds_left(metrics: list[dict], total: int) -> float | None:
     return (total - metrics[-1]["step"]) * sum(recent) / len(recent)
 
 
-def duration(seconds: float) -> str:
-    seconds = math.ceil(seconds)
-    if seconds < 90:
-        return f"{seconds} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def events(journal: list[dict], latest: int = 30) -> str:
     """The journal, newest first."""
     if not journal:
         return f'<p class="empty">{s.NO_EVENTS}</p>'
     rows = [f'<li class="{text(row.get("event", ""))}">{text(sentence(row))}</li>' for row in reversed(journal[-latest:])]
     return f'<ul class="events">{"".join(rows)}</ul>'
-
-
-def sentence(row: dict) -> str:
-    """A journal line in words; an event without words of its own shows its name and its text."""
-    try:
-        return s.EVENT[row["event"]].format(**row)
-    except (KeyError, ValueError, IndexError):
-        return ": ".join(str(part) for part in (row.get("event", ""), row.get("text", "")) if part != "")
 
 
 def samples(rows: list[dict], latest: int = 8) -> str:
@@ -109,17 +93,3 @@ def samples(rows: list[dict], latest: int = 8) -> str:
             f'<tbody>{body}</tbody></table></div>')
 
 
-def said(prompt) -> str:
-    """A prompt as text: as it is, or the last message of a conversation."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"]) if prompt else ""
-
-
-def conversation(prompt) -> str:
-    """A prompt as one text: as it is, or who says what where there are several turns."""
-    if isinstance(prompt, str) or len(prompt) < 2:
-        return said(prompt)
-    return "\n\n".join(f"{s.ROLES.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
-
-
-def number(value) -> str:
-    return "" if value is None else f"{value:.2f}"

@@ -12,15 +12,15 @@ from pathlib import Path
 import psutil
 
 from playground import strings as s
-from playground.figures import POLICY, REFERENCE, REWARD, VALUE
-from playground.presets import SHAPES
-from playground.views import text
+from playground.components.charts import POLICY, REFERENCE, REWARD, VALUE
+from playground.components.html import text
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
-from rlhf_engine.config import RunConfig, UserError
-from rlhf_engine.memory import BUNDLED_ROWS, Estimate, Shape, estimate, read_model, read_shape
-from rlhf_engine.models import BUNDLED_MODEL
-from rlhf_engine.runs import read_json
+from rlhf_engine.config import RunConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json
+from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, Estimate, Shape, estimate, read_model, read_shape
+from rlhf_engine.runs.resolve import BUNDLED_MODEL
 
 COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE, "rollout": "#56B4E9",
            "update": "#8298ad", "runtime": "#b4bdc9"}
@@ -215,3 +215,17 @@ def size(count: float) -> str:
     if count < 1000 << 20:
         return f"{count / (1 << 20):.0f} MB"
     return f"{count / (1 << 30):.1f} GB"
+
+
+_QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960}
+
+
+SHAPES = {
+    "Qwen/Qwen3-1.7B": _QWEN3 | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+                                 "tie_word_embeddings": True},
+    "Qwen/Qwen3-4B": _QWEN3 | {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+                               "tie_word_embeddings": True},
+    "Qwen/Qwen3-8B": _QWEN3 | {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+                               "tie_word_embeddings": False},
+}
+"""What the config.json of the suggested models says about their size, so that the memory is known before they are downloaded."""

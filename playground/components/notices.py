@@ -2,8 +2,8 @@
 
 import gradio as gr
 
-from playground import views
-from rlhf_engine.config import UserError
+from playground.components import html as views
+from rlhf_engine.errors import UserError
 
 
 def complain(error: UserError) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gradio.context import LocalContext
 
 from playground import strings as s
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 COOKIE, HEADER = "rlhf-playground-owner", "x-playground-password"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

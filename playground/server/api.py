@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 import gradio as gr
 
 from playground import strings as s
-from playground.ballot import Ballot, voter_of
+from playground.run_commands import ask
+from playground.voting import Ballot, voter_of
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.runs import ALIVE
-from rlhf_engine.worker_requests import CHANGES
+from rlhf_engine.errors import UserError
+from rlhf_engine.worker.requests import CHANGES
 
 IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "", "metrics": {}}
 COMMANDS = ("pause", "resume", "step", "stop", "discard", *CHANGES)
@@ -96,26 +96,6 @@ class Api:
         else:
             stored = self.ballot.vote(folder, str(query_id), choice, event_id, voter)
         return {"stored": stored, "votes": self.ballot.votes(folder)}
-
-
-def ask(worker, run, command: str, value: float | None = None) -> None:
-    """One command to a run; `resume` also goes on with one that has ended, and with a value it is to have so many steps. Raises
-    UserError."""
-    if command != "resume":
-        worker.control(str(run.path), command, value)
-        return
-    longer = {} if value is None else {"steps": value}
-    if run.status()["state"] not in ALIVE:
-        go_on(worker, run, longer)
-        return
-    for name, steps in longer.items():
-        worker.control(str(run.path), name, steps)
-    worker.control(str(run.path), "resume")
-
-
-def go_on(worker, run, longer: dict) -> None:
-    """From the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `longer`. Raises UserError."""
-    worker.start(run.config()["stage"], {"output": str(run.path), **longer}, resume=True)
 
 
 def plain_errors(endpoint: Callable) -> Callable:

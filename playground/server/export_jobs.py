@@ -12,12 +12,13 @@ import psutil
 
 from playground import strings as s
 from playground.workspace import HUB_ID, NAME, Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.runs import born, is_alive, read_json, write_json
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json, write_json
+from rlhf_engine.runs.folder import born, is_alive
 
 LOG, MADE = "exports/.log", "exports/.made.json"
 """In the workspace: what the last export has printed, and how it stands."""
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[2]
 LONGEST = 2000
 """Bytes of the log's end in which its last line is looked for."""
 

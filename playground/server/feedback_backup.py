@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 
 from playground import strings as s
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.feedback import Store
-from rlhf_engine.feedback_export import Sync, read_events
-from rlhf_engine.models import first_line
-from rlhf_engine.runs import write_json
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.feedback.exchange import Sync, read_events
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.files import write_json
 
 STATUS = "sync.json"
 """In the workspace: how it went, for the page."""

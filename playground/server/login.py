@@ -10,8 +10,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from playground import strings as s
-from playground.access import COOKIE, Access, address_of
-from rlhf_engine.config import UserError
+from playground.server.access import COOKIE, Access, address_of
+from rlhf_engine.errors import UserError
 
 LONGEST, LARGEST = 10_000, 1_000_000
 """Bytes of the form that are read, and of what a visitor's browser sends to the page."""

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from playground.exporting import LOG, MADE
-from playground.keeper import STATUS
+from playground.server.export_jobs import LOG, MADE
+from playground.server.feedback_backup import STATUS
 from playground.workspace import Workspace
 
 FASTEST = 0.7

@@ -11,7 +11,7 @@ from pathlib import Path
 from playground import strings as s
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 VISITORS = "visitor-"
 """Names of runs that visitors started begin with this."""

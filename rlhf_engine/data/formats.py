@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlhf_engine.encoding import Prompt
-from rlhf_engine.sources import kind_of
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.errors import kind_of
 
 
 @dataclass(frozen=True)

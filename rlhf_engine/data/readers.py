@@ -7,11 +7,11 @@ public sets hold a few, which nobody can mend, and these are skipped and counted
 
 from collections.abc import Collection, Sequence
 
-from rlhf_engine.columns import COLUMNS, KNOWN, NEVER, RARE, Demonstration, Flaw, Preference, Ranking
-from rlhf_engine.config import UserError
-from rlhf_engine.encoding import Encoded, Prompt, encode_example, encode_examples, encode_prompt, encode_prompts, render
-from rlhf_engine.models import ASSETS
-from rlhf_engine.sources import READABLE, Table, read_table
+from rlhf_engine.data.formats import COLUMNS, KNOWN, NEVER, RARE, Demonstration, Flaw, Preference, Ranking
+from rlhf_engine.data.tables import READABLE, Table, read_table
+from rlhf_engine.data.tokenization import Encoded, Prompt, encode_example, encode_examples, encode_prompt, encode_prompts, render
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.resolve import ASSETS
 
 __all__ = [
     "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "encode_example", "encode_examples", "encode_prompt",

@@ -17,8 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line
+from rlhf_engine.errors import UserError, first_line, kind_of
 
 READABLE = "a .json, .jsonl or .csv file (gzipped or not), a .parquet file, or a Hub id (owner/name)"
 Table = tuple[list[str], Sequence[dict]]
@@ -186,7 +185,3 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def kind_of(value) -> str:
-    """A value's type in plain words, for messages."""
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
-    return kinds.get(type(value), "an object" if isinstance(value, dict) else f"a {type(value).__name__}")

@@ -9,8 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line
+from rlhf_engine.errors import UserError, first_line
 
 Prompt = str | list[dict]
 """Plain text, or messages {"role": system|user|assistant, "content": text}, the last one the user's."""

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.encoding import Prompt, encode_prompts
-from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
-from rlhf_engine.logprobs import pad_right, response_positions, token_logprobs
-from rlhf_engine.training import micro_batches
+from rlhf_engine.data.tokenization import Prompt, encode_prompts
+from rlhf_engine.errors import nothing
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
+from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
+from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 
 Judge = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], list[float]]
 """Scores of responses, from prompts, prompt ids, response ids and response texts; equal scores are a tie."""
@@ -97,20 +99,3 @@ def bootstrap(values: list[float], seed: int, draws: int = 2000) -> tuple[float,
     return means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
 
 
-def distinct(responses: list[list[int]], n: int = 2, tokens: int | None = None) -> float:
-    """Distinct n-grams over all n-grams of the first `tokens` tokens; n-grams do not cross responses."""
-    seen, count, left = set(), 0, tokens if tokens is not None else sum(map(len, responses))
-    for ids in responses:
-        ids = ids[:left]
-        left -= len(ids)
-        for i in range(len(ids) - n + 1):
-            seen.add(tuple(ids[i:i + n]))
-            count += 1
-    return len(seen) / count if count else 0.0
-
-
-def distinct_ratio(ours: list[list[int]], theirs: list[list[int]]) -> float:
-    """distinct-2 of ours over theirs, both over as many tokens as the shorter has: distinct-n falls with length."""
-    tokens = min(sum(map(len, ours)), sum(map(len, theirs)))
-    base = distinct(theirs, tokens=tokens)
-    return distinct(ours, tokens=tokens) / base if base else 0.0

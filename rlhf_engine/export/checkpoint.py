@@ -20,13 +20,14 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig
 
-from rlhf_engine.backbone import Backbone, read_lora
-from rlhf_engine.bases import load_base
-from rlhf_engine.config import UserError
-from rlhf_engine.hub import check_repo, push
-from rlhf_engine.model_card import Card, card
-from rlhf_engine.models import check_adapter, fingerprint, first_line, read_json, resolve_adapter, resolve_model
-from rlhf_engine.runs import Run, check_place, step_of, write_json
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.export.hub import check_repo, push
+from rlhf_engine.export.model_card import Card, card
+from rlhf_engine.files import check_place, read_json_or_none, write_json
+from rlhf_engine.model.backbone import Backbone, read_lora
+from rlhf_engine.model.loading import load_base
+from rlhf_engine.runs.folder import Run, step_of
+from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 
 OWN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The formats that a base may have for a merge, as safetensors names them."""
@@ -155,7 +156,7 @@ def facts(source: Source, merge: bool, repo: str) -> Card:
 
 def write_adapter(source: Source, folder: Path) -> None:
     """A PEFT folder with the tokenizer; of a reward model with the head."""
-    config = read_json(source.folder / "adapter_config.json")
+    config = read_json_or_none(source.folder / "adapter_config.json")
     # What names a library to import has no place in a folder that others open.
     config |= {"base_model_name_or_path": source.base_name, "auto_mapping": None, "inference_mode": True}
     write_json(folder / "adapter_config.json", config)
@@ -169,7 +170,7 @@ def check_merge(source: Source, output: Path, dtype: str) -> None:
     """Raises UserError where nothing can be merged: a reward model, a quantised base, no room on the disk or in memory."""
     if source.reward:
         raise UserError(f"{source.folder}: a reward model is an adapter and its head, which no merged model holds; leave out --merge")
-    if (read_json(source.base / "config.json") or {}).get("quantization_config"):
+    if (read_json_or_none(source.base / "config.json") or {}).get("quantization_config"):
         raise UserError(f"{source.model}: is quantised, and nothing is merged into a quantised base; leave out --merge")
     count, own = read_weights(source)
     held, written = (count * kind.itemsize for kind in formats(own, dtype))
@@ -250,7 +251,7 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
 def tidy(path: Path) -> None:
     """Take out what points to code of the base's repository, or to a folder of this machine."""
     left_out = ("auto_map", "_name_or_path", "name_or_path", "is_local", "local_files_only")
-    write_json(path, {name: value for name, value in read_json(path).items() if name not in left_out})
+    write_json(path, {name: value for name, value in read_json_or_none(path).items() if name not in left_out})
 
 
 # -- the place -----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line
+from rlhf_engine.errors import UserError, first_line
 
 
 def check_repo(repo: str, public: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from rlhf_engine.config import STAGES
-from rlhf_engine.models import BUNDLED_MODEL
+from rlhf_engine.runs.resolve import BUNDLED_MODEL
 
 STAGE_NAMES = {"sft": "supervised fine-tuning", "reward": "reward model", "ppo": "PPO", "teach": "PPO, with votes that came while it ran"}
 SETTINGS = ("adapter", "data", "labeler", "reward", "votes", "epochs", "batch_size", "learning_rate", "lora_rank", "lora_alpha",

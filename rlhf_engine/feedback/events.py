@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rlhf_engine.config import UserError
-from rlhf_engine.encoding import Prompt
-from rlhf_engine.sources import kind_of
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.errors import UserError, kind_of
 
 COUNTS = {"comparison": (2, 16), "ranking": (2, 16), "thumb": (1, 1), "score": (1, 1), "edit": (1, 1), "retract": (0, 0)}
 """The kinds of event, and the fewest and the most responses each is about."""

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from rlhf_engine.config import UserError
-from rlhf_engine.encoding import Prompt, encode_prompt
-from rlhf_engine.events import Event
-from rlhf_engine.labelers import AtOnce
+from rlhf_engine.data.tokenization import Prompt, encode_prompt
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.labelers import AtOnce
 
 Complete = Callable[[list[list[dict]]], list[str]]
 """A chat model: a batch of conversations -> the texts it answers."""
@@ -205,14 +205,14 @@ class Local:
     """A chat model on this machine, beside the one in training. It takes the most likely token, and does not think aloud."""
 
     def __init__(self, model: str, dtype: str = "auto", device: str = "auto", *, batch: int = 16):
-        from rlhf_engine.backbone import Backbone
+        from rlhf_engine.model.backbone import Backbone
         self.backbone, self.batch = Backbone.load(model, dtype=dtype, device=device), batch
         tokenizer = self.backbone.tokenizer
         if isinstance(tokenizer.chat_template, str):  # the switch of Qwen3, SmolLM3, GLM and others; unknown to the rest
             tokenizer.chat_template = "{% set enable_thinking = false %}" + tokenizer.chat_template
 
     def __call__(self, questions: list[list[dict]]) -> list[str]:
-        from rlhf_engine.generate import Sampling, sample, text_of
+        from rlhf_engine.model.generation import Sampling, sample, text_of
         backbone = self.backbone
         rows = [encode_prompt(backbone.tokenizer, messages).ids for messages in questions]
         if (longest := max(map(len, rows))) > backbone.longest - NEW_TOKENS:

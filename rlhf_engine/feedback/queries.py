@@ -8,11 +8,11 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlhf_engine.config import UserError
-from rlhf_engine.encoding import Prompt
-from rlhf_engine.events import SCORES, Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.runs import Run
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import SCORES, Event
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.runs.folder import Run
 
 if TYPE_CHECKING:
     import torch

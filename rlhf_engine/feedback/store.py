@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rlhf_engine.config import UserError
-from rlhf_engine.events import Event
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
 
 APPLICATION, VERSION = 0x524C4846, 1
 """Marks in the file: "RLHF", and the version of the tables."""

@@ -9,7 +9,7 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
-from rlhf_engine.rl_math import _check_shapes
+from rlhf_engine.losses.ppo import _check_shapes
 
 
 def ranked_pairs(ranks) -> list[tuple[int, int, bool]]:

@@ -26,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rlhf_engine.bases import load_base, stop_ids
-from rlhf_engine.config import UserError
-from rlhf_engine.layers import is_small, speed_up, unpack, use_frozen_norms, use_short_rows
-from rlhf_engine.models import check_adapter, fingerprint, first_line
-from rlhf_engine.output_layer import read_shaping
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.model.fast_layers import is_small, speed_up, unpack, use_frozen_norms, use_short_rows
+from rlhf_engine.model.loading import load_base, stop_ids
+from rlhf_engine.model.logit_transform import read_shaping
+from rlhf_engine.runs.resolve import check_adapter, fingerprint
 
 
 class ScalarHead(nn.Module):

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
-from rlhf_engine.layers import is_small
+from rlhf_engine.model.fast_layers import is_small
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 TOLERANCE = 0.02

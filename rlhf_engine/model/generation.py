@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import UserError
-from rlhf_engine.encoding import Prompt, encode_prompt
-from rlhf_engine.lean import lean_decoder
+from rlhf_engine.data.tokenization import Prompt, encode_prompt
+from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.cpu_decoder import lean_decoder
 
 COMPACT = 0.75
 """Share of rows still going below which the others leave the batch."""
@@ -25,10 +25,6 @@ class Sampling:
     """0 takes the most likely token."""
     top_k: int = 0
     top_p: float = 1.0
-
-
-def nothing() -> None:
-    """The default `breathe`: nobody is waiting."""
 
 
 def prompt_room(backbone: Backbone, max_new_tokens: int, max_tokens: int | None = None) -> int:

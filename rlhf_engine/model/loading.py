@@ -7,8 +7,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from rlhf_engine.config import UserError
-from rlhf_engine.models import code_needed, first_line, resolve_model
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.runs.resolve import code_needed, resolve_model
 
 
 def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 LITTLE, MUCH, RANGE = 2.0**-10, 2.0**20, 100.0
 """Numbers put in the place of the output layer's: one that no cap touches, one that every cap cuts, and the reach of the others."""

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.encoding import Encoded
-from rlhf_engine.output_layer import Shaping
+from rlhf_engine.data.tokenization import Encoded
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logit_transform import Shaping
 
 
 def chunk_size(device: torch.device, vocabulary: int) -> int:

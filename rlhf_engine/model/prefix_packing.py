@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.logprobs import pad_right
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logprobs import pad_right
 
 LONGEST = 4096
 """Positions of a packed row, at most: its mask has the square of that."""

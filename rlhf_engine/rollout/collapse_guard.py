@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from rlhf_engine.evaluate import distinct_ratio
-from rlhf_engine.rollout import Rollout
+from rlhf_engine.model.text_metrics import distinct_ratio
+from rlhf_engine.rollout.rollout import Rollout
 
 SMOOTHING = 0.5
 """Share of the newest rollout in what is judged: one odd rollout is no collapse."""

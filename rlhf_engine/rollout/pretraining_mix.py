@@ -6,12 +6,13 @@ elsewhere while it learns to please its reward.
 
 import random
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.columns import Demonstration
-from rlhf_engine.config import PolicyConfig, UserError
-from rlhf_engine.encoding import encode_examples
-from rlhf_engine.logprobs import nll
-from rlhf_engine.training import batch_of
+from rlhf_engine.config import PolicyConfig
+from rlhf_engine.data.batches import batch_of
+from rlhf_engine.data.formats import Demonstration
+from rlhf_engine.data.tokenization import encode_examples
+from rlhf_engine.errors import UserError
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logprobs import nll
 
 
 class Mix:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.encoding import Prompt, encode_example
-from rlhf_engine.generate import nothing, text_of
-from rlhf_engine.logprobs import Tokens, pad_right, read_tokens, response_positions
-from rlhf_engine.training import micro_batches, pass_price
+from rlhf_engine.data.tokenization import Prompt, encode_example
+from rlhf_engine.errors import nothing
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.batching import micro_batches, pass_price
+from rlhf_engine.model.generation import text_of
+from rlhf_engine.model.logprobs import Tokens, pad_right, read_tokens, response_positions
 
 
 @dataclass
@@ -43,10 +44,6 @@ class Rollout:
     def by_length(self, rows) -> list[int]:
         """`rows` in the order of their lengths, so that little is padded."""
         return sorted(rows, key=lambda i: (self.length(i), i))
-
-
-RewardFunction = Callable[[Rollout], torch.Tensor]
-"""Scores [B] of the responses, or [B, R]: what each of their tokens adds to them."""
 
 
 def as_sampled(backbone: Backbone, prompt: Prompt, response: str, sampling: dict, max_tokens: int) -> tuple[list[int], list[int]]:

@@ -9,8 +9,9 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from rlhf_engine.config import RunConfig, UserError
-from rlhf_engine.models import starting_adapter
+from rlhf_engine.config import RunConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.resolve import starting_adapter
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3")
 PLAIN = ("gpt2", "gpt_neox")

@@ -3,12 +3,16 @@
 import hashlib
 import io
 import json
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf_engine.config import RunConfig, UserError
+from rlhf_engine.config import RunConfig
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import read_json_or_none
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 BUNDLED_MODEL = ASSETS / "storyteller"
 BUNDLED_ADAPTER = ASSETS / "adapters" / "sft"
 
@@ -37,7 +41,7 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
 
 def refuse_code(folder: Path, model: str) -> None:
     """Raises UserError for a model that only runs with code of its own, of an architecture that transformers does not have."""
-    config = read_json(folder / "config.json")
+    config = read_json_or_none(folder / "config.json")
     if isinstance(config, dict) and "auto_map" in config:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
         if config.get("model_type") not in CONFIG_MAPPING_NAMES:
@@ -47,14 +51,6 @@ def refuse_code(folder: Path, model: str) -> None:
 def code_needed(model: str) -> UserError:
     return UserError(f"{model}: needs code of its own, which is never run; choose a model whose architecture transformers has, "
                      "such as Llama, Qwen, Mistral or GPT-2")
-
-
-def read_json(path: Path):
-    """What a file holds; None if it is none, or broken, which whoever loads the model tells better."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def bundled(folder: Path) -> Path:
@@ -165,5 +161,33 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def locate(home: Path, name: str) -> str:
+    """ADAPTER or a reward as a page names it, spelled as a path: a run's name, a gallery name, a path; each may end in
+    `@step-000050`. Words such as `none`, and what names nothing, stay as they are."""
+    base, at, step = name.rpartition("@step-")
+    folder = Path(base if at else name)
+    if len(folder.parts) == 1:
+        for parent in (home / "runs", ASSETS / "adapters"):
+            if folder.name not in ("none", "bundled", "auto") and (parent / folder).is_dir():
+                folder = parent / folder
+                break
+        else:
+            return name
+    return str(folder / "checkpoints" / f"step-{step}") if at else str(folder)
+
+
+def place_run(home: Path, stage: str, output: str) -> str:
+    """The run folder that "output" means. Raises UserError for any place but directly under `home/runs`."""
+    runs = (home / "runs").resolve()
+    if not output:
+        name = f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
+        fresh = (runs / (name if n == 1 else f"{name}-{n}") for n in range(1, 1000))
+        return str(next(path for path in fresh if not path.exists()))
+    path = Path(output)
+    path = runs / path if len(path.parts) == 1 else path
+    if path.parent.resolve() != runs or path.resolve().parent != runs:
+        raise UserError(f"--output is {output!r}, which is not in {runs}: give a name without folders; "
+                        "only the command line writes elsewhere")
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", path.name):
+        raise UserError(f"--output is {output!r}: name a run with letters, digits and . _ + - and begin with a letter or digit")
+    return str(path)

@@ -14,15 +14,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from rlhf_engine.backbone import Backbone
 from rlhf_engine.config import TeachConfig
-from rlhf_engine.events import Event
-from rlhf_engine.feedback_export import live
-from rlhf_engine.generate import nothing
-from rlhf_engine.likelihood import Scale, guess, log_likelihood
-from rlhf_engine.rollout import Rollout, as_sampled
-from rlhf_engine.soft_words import Row, SoftWords
-from rlhf_engine.turning import Turning
+from rlhf_engine.errors import nothing
+from rlhf_engine.feedback.datasets import live
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.rollout import Rollout, as_sampled
+from rlhf_engine.teach.likelihood import Scale, guess, log_likelihood
+from rlhf_engine.teach.preference_drift import Turning
+from rlhf_engine.teach.word_features import Row, SoftWords
 
 PRIOR = 0.1
 """Precision of the Gaussian prior on a member's weights, for features of size 1 on the anchors."""

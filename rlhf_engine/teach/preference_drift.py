@@ -8,8 +8,8 @@ the reward stays for this purpose as it was, for it learns from the very votes t
 
 import torch
 
-from rlhf_engine.events import Event
-from rlhf_engine.likelihood import Scale, log_likelihood
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.teach.likelihood import Scale, log_likelihood
 
 ENOUGH = 3.0
 """Nats of evidence at which it is plain. Over 400 votes for one thing, a fifth of them at random, it came to 1.2; votes for the opposite

@@ -6,9 +6,9 @@ model says what it would be worth on all that the policy writes from then on.
 
 import torch
 
-from rlhf_engine.events import Event
-from rlhf_engine.ppo import PPO
-from rlhf_engine.rollout import Rollout, as_sampled, make_rollout
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.rollout.rollout import Rollout, as_sampled, make_rollout
+from rlhf_engine.trainers.ppo import PPO
 
 
 class Tamer(PPO):

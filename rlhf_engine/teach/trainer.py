@@ -7,19 +7,20 @@ from typing import Protocol
 
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.columns import Demonstration
 from rlhf_engine.config import TeachConfig
-from rlhf_engine.encoding import Prompt
-from rlhf_engine.evaluate import compare, text_judge
-from rlhf_engine.events import Event
-from rlhf_engine.generate import Sampling, nothing
-from rlhf_engine.live_reward import LiveReward
-from rlhf_engine.ppo import PPO
-from rlhf_engine.queries import BLIND, Query, choose
-from rlhf_engine.rollout import Rollout
-from rlhf_engine.tamer import Tamer
-from rlhf_engine.training import Trainer
+from rlhf_engine.data.formats import Demonstration
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.errors import nothing
+from rlhf_engine.evaluation.compare import compare, text_judge
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.queries import BLIND, Query, choose
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling
+from rlhf_engine.rollout.rollout import Rollout
+from rlhf_engine.teach.online_reward import LiveReward
+from rlhf_engine.teach.tamer import Tamer
+from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.ppo import PPO
 
 SAMPLES = 256
 """Fresh samples, at least, on which the outcome is measured."""

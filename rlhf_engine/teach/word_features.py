@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.generate import nothing
-from rlhf_engine.shared import passes, reading_order
-from rlhf_engine.training import micro_batches
+from rlhf_engine.errors import nothing
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.prefix_packing import passes, reading_order
 
 Row = tuple[list[int], list[int]]
 """Token ids of a prompt and of a response."""

@@ -1,25 +1,21 @@
 """What the three trainers share: row order, learning rate, optimiser, and saving and loading their state without pickle."""
 
-import json
 import math
-import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import LENGTHS, RunConfig, UserError, check_length
-from rlhf_engine.generate import nothing
+from rlhf_engine.config import LENGTHS, RunConfig, check_length
+from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.batching import Length, micro_batches, out_of_memory, pass_price
+from rlhf_engine.trainers.state import load_state, save_state
 
 T = TypeVar("T")
 Backward = Callable[[list[int]], dict[str, float]]
 """Gradients on some rows, by their numbers; returns their share of the step's statistics."""
-Length = Callable[[int], int]
-"""Tokens of a row, by its number."""
 
 
 class Trainer:
@@ -210,12 +206,6 @@ class Trainer:
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf).item()
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a lack of memory, on a GPU or on the CPU (whose allocator raises a plain RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error).lower() for words in ("out of memory", "not enough memory", "allocate memory"))
-
-
 def fitted_learning_rate(width: int) -> float:
     """Adam's rate for LoRA by the model's hidden size: ten times 5e-5 at a width of 2000, less for wider models (Schulman et al. 2025).
 
@@ -236,101 +226,6 @@ def adam(*groups: list[torch.nn.Parameter]) -> torch.optim.Adam:
     return torch.optim.Adam([{"params": group} for group in groups], lr=0.0, eps=1e-5, fused=True)
 
 
-def split_held_out(rows: list, share: float, seed: int, key: Callable | None = None) -> tuple[list, list]:
-    """(training rows, held-out rows), a seeded shuffle; at least one of each when both are asked for.
-
-    Rows of equal `key` (the prompt, say) stay on one side, for a row is not held out whose twin is trained on.
-    """
-    shuffled = random.Random(f"{seed} held out").sample(rows, len(rows))
-    keys = [key(row) if key else i for i, row in enumerate(shuffled)]
-    count = min(max(round(share * len(rows)), 1), len(rows) - 1) if share and len(rows) > 1 else 0
-    sizes, held, taken = Counter(keys), set(), 0
-    for k in list(sizes)[:-1]:  # one key at least is left to train on
-        if taken >= count:
-            break
-        held.add(k)
-        taken += sizes[k]
-    return [row for row, k in zip(shuffled, keys) if k not in held], [row for row, k in zip(shuffled, keys) if k in held]
-
-
-def step_count(rows: int, batch: int, epochs: float, steps: int) -> int:
-    """Optimiser steps: as told, or enough for so many passes; one at least."""
-    return steps or max(1, round(epochs * rows / batch))
-
-
-def batch_of(step: int, lengths: list[int], batch: int, seed: int) -> list[int]:
-    """Row indices of the `step`-th batch (from 1). A function of its arguments alone, so resuming needs no sampler state.
-
-    Each epoch is a new shuffle; within runs of eight batches rows are sorted by length, so that little is padded, and
-    the batches of a run go in random order.
-    """
-    batch = min(batch, len(lengths))
-    per_epoch = max(1, len(lengths) // batch)
-    epoch, place = divmod(step - 1, per_epoch)
-    rng = random.Random(f"{seed} epoch {epoch}")
-    order = rng.sample(range(len(lengths)), len(lengths))
-    batches = []
-    for start in range(0, per_epoch * batch, 8 * batch):
-        run = sorted(order[start:min(start + 8 * batch, per_epoch * batch)], key=lambda i: lengths[i])
-        parts = [run[i:i + batch] for i in range(0, len(run), batch)]
-        batches += rng.sample(parts, len(parts))
-    return batches[place]
-
-
-def micro_batches(rows: list[int], size: int, length: Length | None = None, price: int = 0) -> list[list[int]]:
-    """`rows` in pieces of `size`; 0 is one piece. With the `length` of each row in tokens, in whose order they come, pieces of at most that
-    size, cut where the least is computed: every piece costs its rows times its longest, padding included, and `price` tokens for the pass.
-    """
-    size = size or max(1, len(rows))
-    if length is None:
-        return [rows[i:i + size] for i in range(0, len(rows), size)]
-    best = [(0, 0)]  # of the first rows: the least cost, and where the last piece then begins
-    for end, row in enumerate(rows, 1):
-        best.append(min((best[start][0] + (end - start) * length(row) + price, start) for start in range(max(0, end - size), end)))
-    pieces, end = [], len(rows)
-    while end:
-        pieces.append(rows[best[end][1]:end])
-        end = best[end][1]
-    return pieces[::-1]
-
-
-def pass_price(device: torch.device) -> int:
-    """What one more pass costs beside its tokens, in tokens: Python on a CPU, launches of kernels on a GPU (not measured)."""
-    return 64 if device.type == "cpu" else 1024
-
-
 # -- state without pickle --------------------------------------------------------------------------------------------
 
-def save_state(folder: Path, state: dict) -> None:
-    """Write trainer.json (structure and numbers; floats survive exactly) and trainer.safetensors (tensors)."""
-    tensors: dict[str, torch.Tensor] = {}
-    (folder / "trainer.json").write_text(json.dumps(_pack(state, "state", tensors)), encoding="utf-8")
-    save_file(tensors, str(folder / "trainer.safetensors"))
 
-
-def load_state(folder: Path) -> dict:
-    # Copies: tensors of a mapped file begin anywhere, and with where they begin products round differently on some processors.
-    tensors = {name: tensor.clone() for name, tensor in load_file(folder / "trainer.safetensors").items()}
-    return _unpack(json.loads((folder / "trainer.json").read_text(encoding="utf-8")), tensors)
-
-
-def _pack(value, path: str, tensors: dict):
-    if isinstance(value, torch.Tensor):
-        name = f"{len(tensors)} {path}"  # the number tells names apart that read alike
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
-    if isinstance(value, dict):  # pairs, because JSON would turn the optimiser's integer keys into strings
-        return {"pairs": [[key, _pack(item, f"{path}.{key}", tensors)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [_pack(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
-    return value
-
-
-def _unpack(value, tensors: dict):
-    if isinstance(value, dict):
-        if "tensor" in value:
-            return tensors[value["tensor"]]
-        return {key: _unpack(item, tensors) for key, item in value["pairs"]}
-    if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
-    return value

@@ -13,16 +13,19 @@ from functools import partial
 
 import torch
 
-from rlhf_engine import rl_math
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.columns import Demonstration
-from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig, UserError
-from rlhf_engine.encoding import Prompt, encode_prompts
-from rlhf_engine.generate import Sampling, nothing, prompt_room, sample, text_of
-from rlhf_engine.guards import Guard
-from rlhf_engine.ptx import Mix
-from rlhf_engine.rollout import Batch, RewardFunction, Rollout, make_rollout, measure
-from rlhf_engine.training import Trainer, adam, batch_of
+from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig
+from rlhf_engine.data.batches import batch_of
+from rlhf_engine.data.formats import Demonstration
+from rlhf_engine.data.tokenization import Prompt, encode_prompts
+from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.losses import ppo as rl_math
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
+from rlhf_engine.rollout.collapse_guard import Guard
+from rlhf_engine.rollout.pretraining_mix import Mix
+from rlhf_engine.rollout.reward_functions import RewardFunction
+from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout, measure
+from rlhf_engine.trainers.base import Trainer, adam
 
 PATIENCE = 10
 """Steps in a row above the hard stop after which a run ends."""

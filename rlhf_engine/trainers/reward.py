@@ -8,55 +8,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import RewardConfig, UserError
-from rlhf_engine.data import Preference, Ranking
-from rlhf_engine.encoding import encode_examples, encode_prompts
-from rlhf_engine.generate import Sampling, nothing, prompt_room, sample
-from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, ranked_pairs
-from rlhf_engine.rl_math import gain_and_bias
-from rlhf_engine.shared import last_states, reading_order
-from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
+from rlhf_engine.config import RewardConfig
+from rlhf_engine.data.batches import batch_of, split_held_out, step_count
+from rlhf_engine.data.readers import Preference, Ranking
+from rlhf_engine.data.tokenization import encode_examples, encode_prompts
+from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.losses.ppo import gain_and_bias
+from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.generation import Sampling, prompt_room, sample
+from rlhf_engine.rollout.reward_functions import member_scores, score_members
+from rlhf_engine.trainers.base import Trainer, adam
 
 if TYPE_CHECKING:
-    from rlhf_engine.rollout import Rollout
-
-
-def member_scores(backbone: Backbone, rows: list[list[int]], role: str = "reward") -> torch.Tensor:
-    """Normalised scores [B, members] of whole token rows (prompt and response), read at each row's last token.
-
-    The index comes from the row's length, never from `token != pad`: with pad equal to the end token that would read
-    one position early. Responses to one prompt share its reading, where that is faster.
-    """
-    return backbone.heads[role].members(last_states(backbone, rows))
-
-
-@torch.no_grad()
-def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
-                  breathe: Callable[[], None] = nothing) -> torch.Tensor:
-    """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches; rows that share a prompt stand together."""
-    scores = torch.empty(len(rows), len(backbone.heads[role].bias))
-    with backbone.use(role):
-        for part in micro_batches(reading_order(backbone, rows), batch):
-            scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
-            breathe()
-    return scores
-
-
-def score_all(backbone: Backbone, rows: list[list[int]], **options) -> torch.Tensor:
-    """Scores [N], the mean of the members; options as for `score_members`."""
-    return score_members(backbone, rows, **options).mean(-1)
-
-
-class RewardModel:
-    """A trained reward as PPO takes it: `reward(rollout) -> scores [B]`. The adapter and head are the role `reward`."""
-
-    def __init__(self, backbone: Backbone, *, batch: int = 32, breathe: Callable[[], None] = nothing):
-        self.backbone, self.batch, self.breathe = backbone, batch, breathe
-
-    def __call__(self, rollout: "Rollout") -> torch.Tensor:
-        rows = [p + r for p, r in zip(rollout.prompt_ids, rollout.response_ids)]
-        return score_all(self.backbone, rows, batch=self.batch, breathe=self.breathe)
+    pass
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import SFTConfig, UserError
-from rlhf_engine.data import Demonstration
-from rlhf_engine.encoding import encode_examples
-from rlhf_engine.generate import nothing
-from rlhf_engine.logprobs import nll
-from rlhf_engine.training import Trainer, adam, batch_of, micro_batches, split_held_out, step_count
+from rlhf_engine.config import SFTConfig
+from rlhf_engine.data.batches import batch_of, split_held_out, step_count
+from rlhf_engine.data.readers import Demonstration
+from rlhf_engine.data.tokenization import encode_examples
+from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.logprobs import nll
+from rlhf_engine.trainers.base import Trainer, adam
 
 
 class SFT(Trainer):

@@ -24,17 +24,10 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
 
-from rlhf_engine.config import UserError
-from rlhf_engine.runs import is_alive, read_json
-
-LARGEST = 10 << 20
-"""Bytes of the longest request."""
-TAKEN = 3
-"""Exit code of a worker that found another one in its workspace."""
-
-
-class WorkerError(UserError):
-    """The worker is gone, or met a mistake of its own. One line, as every UserError."""
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json
+from rlhf_engine.runs.folder import is_alive
+from rlhf_engine.worker.protocol import LARGEST, TAKEN, WorkerError
 
 
 class Worker:
@@ -158,12 +151,12 @@ class Worker:
 
     def _spawn(self) -> subprocess.Popen:
         self.home.mkdir(parents=True, exist_ok=True)
-        package = str(Path(__file__).resolve().parents[1])
+        package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         # -P: a file in the working directory must not pass for one of our modules. A session of its own: Ctrl-C or the
         # closing terminal of the page does not reach the worker.
         with open(self.home / "worker.log", "ab") as log:
-            child = subprocess.Popen([sys.executable, "-P", "-u", "-m", "rlhf_engine.worker", str(self.home)],
+            child = subprocess.Popen([sys.executable, "-P", "-u", "-m", "rlhf_engine.worker.client", str(self.home)],
                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                      env={**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"})
         self._children[child.pid] = child
@@ -203,8 +196,3 @@ class Worker:
         except OSError:
             lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it left no word")
-
-
-if __name__ == "__main__":
-    from rlhf_engine.worker_server import main
-    sys.exit(main(sys.argv[1]))

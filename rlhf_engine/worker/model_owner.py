@@ -17,20 +17,21 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf_engine import config as configs
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import RunConfig, UserError
-from rlhf_engine.drive import advice, drive, forget_peak
-from rlhf_engine.encoding import encode_prompt
-from rlhf_engine.generate import Sampling, decode, text_of
-from rlhf_engine.judges import is_judge
-from rlhf_engine.labelers import is_function
-from rlhf_engine.models import fingerprint, first_line, resolve_adapter, resolve_model
-from rlhf_engine.runs import Run
-from rlhf_engine.stages import make_trainer
-from rlhf_engine.training import Trainer
-from rlhf_engine.worker import WorkerError
-from rlhf_engine.worker_requests import Chat, Live, Load, Orders, Start, locate, place_run
-from rlhf_engine.worker_server import Server
+from rlhf_engine.build import make_trainer
+from rlhf_engine.config import RunConfig
+from rlhf_engine.data.tokenization import encode_prompt
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.feedback.llm_judge import is_judge
+from rlhf_engine.feedback.scoring_functions import is_function
+from rlhf_engine.loop import advice, drive, forget_peak
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, decode, text_of
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import fingerprint, locate, place_run, resolve_adapter, resolve_model
+from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.worker.protocol import WorkerError
+from rlhf_engine.worker.requests import Chat, Live, Load, Orders, Start
+from rlhf_engine.worker.server import Server
 
 KEPT = 4
 """Adapters of past chats that stay loaded."""

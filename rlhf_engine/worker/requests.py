@@ -3,54 +3,19 @@
 Checked here, as everything that comes over the line is, before it reaches the thread that owns the model.
 """
 
-import re
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import UserError
-from rlhf_engine.models import ASSETS
-from rlhf_engine.runs import Run
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.folder import Run
 
 CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism", "steps", "epochs", "votes", "rewind")
 """Commands with a value: the settings that can be changed while a run goes on, and the step of a checkpoint to go back to."""
 
 # -- names -----------------------------------------------------------------------------------------------------------
-
-def locate(home: Path, name: str) -> str:
-    """ADAPTER or a reward as a page names it, spelled as a path: a run's name, a gallery name, a path; each may end in
-    `@step-000050`. Words such as `none`, and what names nothing, stay as they are."""
-    base, at, step = name.rpartition("@step-")
-    folder = Path(base if at else name)
-    if len(folder.parts) == 1:
-        for parent in (home / "runs", ASSETS / "adapters"):
-            if folder.name not in ("none", "bundled", "auto") and (parent / folder).is_dir():
-                folder = parent / folder
-                break
-        else:
-            return name
-    return str(folder / "checkpoints" / f"step-{step}") if at else str(folder)
-
-
-def place_run(home: Path, stage: str, output: str) -> str:
-    """The run folder that "output" means. Raises UserError for any place but directly under `home/runs`."""
-    runs = (home / "runs").resolve()
-    if not output:
-        name = f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
-        fresh = (runs / (name if n == 1 else f"{name}-{n}") for n in range(1, 1000))
-        return str(next(path for path in fresh if not path.exists()))
-    path = Path(output)
-    path = runs / path if len(path.parts) == 1 else path
-    if path.parent.resolve() != runs or path.resolve().parent != runs:
-        raise UserError(f"--output is {output!r}, which is not in {runs}: give a name without folders; "
-                        "only the command line writes elsewhere")
-    if not re.fullmatch(r"\w[\w.+-]{0,99}", path.name):
-        raise UserError(f"--output is {output!r}: name a run with letters, digits and . _ + - and begin with a letter or digit")
-    return str(path)
 
 
 # -- what passes from the listener to the thread that owns the model ---------------------------------------------------

@@ -6,7 +6,6 @@ The listener answers from its own threads, so that status and orders pass while 
 import json
 import os
 import secrets
-import signal
 import threading
 import time
 import traceback
@@ -18,11 +17,11 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 
-from rlhf_engine.config import UserError
-from rlhf_engine.models import first_line, resolve_model
-from rlhf_engine.runs import ALIVE, born
-from rlhf_engine.worker import LARGEST, TAKEN, WorkerError
-from rlhf_engine.worker_requests import Chat, Live, Load, Start
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.runs.folder import ALIVE, born
+from rlhf_engine.runs.resolve import resolve_model
+from rlhf_engine.worker.protocol import LARGEST, WorkerError
+from rlhf_engine.worker.requests import Chat, Live, Load, Start
 
 CHATS = 16
 """Chats answered or waiting at once; more are told to come back."""
@@ -256,28 +255,3 @@ def take(home: Path):
         return None
 
 
-def main(home: str) -> int:
-    """The worker: `python -m rlhf_engine.worker HOME`. SIGTERM saves and stops a live run, then ends."""
-    folder = Path(home).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = take(folder)
-    if lock is None:
-        return TAKEN
-    server = Server(folder)
-
-    def close(number, frame):
-        server.closing = True
-
-    signal.signal(signal.SIGTERM, close)
-    signal.signal(signal.SIGINT, close)
-    server.announce()
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {os.getpid()} in {folder}")
-    try:
-        # The listener answers already while torch is imported, which takes seconds.
-        from rlhf_engine.worker_process import ModelOwner
-        server.loading = False
-        ModelOwner(server).serve()
-        time.sleep(0.1)  # the last replies are on their way
-    finally:
-        (folder / "worker.json").unlink(missing_ok=True)
-    return 0

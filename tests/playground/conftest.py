@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from playground.workspace import Workspace
-from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, UserError
-from rlhf_engine.runs import Run
+from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.folder import Run
 
 EVIL = "<img src=x onerror=\"window.hacked='yes'\"><b>bold</b> {{value}} ${window.hacked='yes'} $$x^2$$ & <script>window.hacked='yes'</script>"
 

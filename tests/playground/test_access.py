@@ -13,17 +13,18 @@ from gradio_client import Client
 from playwright.sync_api import expect
 from starlette.requests import Request
 
-from playground import access as access_module
-from playground import guarded
 from playground import strings as s
-from playground.access import COOKIE, HEADER, LIMITS, Access, asking
 from playground.app import build, options
-from playground.guarded import Guarded, mind
-from playground.ledger import Ledger
+from playground.pages.data.feedback_index import Ledger
+from playground.server import access as access_module
+from playground.server import worker_guard as guarded
+from playground.server.access import COOKIE, HEADER, LIMITS, Access, asking
+from playground.server.worker_guard import Guarded, mind
 from playground.workspace import Workspace
-from rlhf_engine.config import SFTConfig, TeachConfig, UserError
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
+from rlhf_engine.config import SFTConfig, TeachConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, go, needs_browser
 from tests.playground.conftest import write_run
 

@@ -6,7 +6,7 @@ import pytest
 
 import rlhf_engine
 from playground import strings as s
-from playground.advice import advise, current, present
+from playground.pages.runs.diagnostics import advise, current, present
 from rlhf_engine.config import STAGES, to_dict
 
 ENGINE = Path(rlhf_engine.__file__).parent

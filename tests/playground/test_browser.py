@@ -15,9 +15,9 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.browser import free_port
 from rlhf_engine.config import PPOConfig
-from rlhf_engine.feedback import Store
-from rlhf_engine.runs import Run
-from rlhf_engine.worker import Worker
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.worker.client import Worker
 from tests.conftest import sentences
 from tests.playground.browser import PATIENCE, browsing, go, needs_browser
 from tests.playground.conftest import EVIL, write_run

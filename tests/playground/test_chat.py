@@ -8,16 +8,30 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import opinions
-from playground.ballot import Ballot, voter_of
-from playground.chat import ChatPage
-from playground.conversation import Chat, Memory, Turn, alike, asked_again, inert, plain, prompt_of, reworded, settled, shown, together
-from playground.speakers import Speaker, first_picks, presets, speaker
+from playground.pages.chat import chat_feedback as opinions
+from playground.pages.chat.checkpoints import Speaker, first_picks, presets, speaker
+from playground.pages.chat.conversation import (
+    Chat,
+    Memory,
+    Turn,
+    alike,
+    asked_again,
+    inert,
+    plain,
+    prompt_of,
+    reworded,
+    settled,
+    shown,
+    together,
+)
+from playground.pages.chat.page import ChatPage
+from playground.voting import Ballot, voter_of
 from playground.workspace import Workspace
-from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, UserError
-from rlhf_engine.feedback import Store
-from rlhf_engine.labelers import Person
-from rlhf_engine.queries import next_query
+from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.labelers import Person
+from rlhf_engine.feedback.queries import next_query
+from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 from tests.playground.test_teach_page import ask

@@ -7,18 +7,22 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import data_view, exchange, feedback_view, strings
+from playground import strings
 from playground.app import build
-from playground.ledger import GONE, NO_RUN, Ledger, Wanted, summed
-from playground.pager import page_of, slice_of
+from playground.components import dataset_view as data_view
+from playground.components.pager import page_of, slice_of
+from playground.pages.data import feedback_files as exchange
+from playground.pages.data import feedback_view
+from playground.pages.data.feedback_index import GONE, NO_RUN, Ledger, Wanted, summed
 from playground.workspace import Workspace
-from rlhf_engine.columns import COLUMNS
-from rlhf_engine.config import TeachConfig, UserError
-from rlhf_engine.data import read_demonstrations, read_preferences
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.feedback_export import read_events
-from rlhf_engine.runs import Run
+from rlhf_engine.config import TeachConfig
+from rlhf_engine.data.formats import COLUMNS
+from rlhf_engine.data.readers import read_demonstrations, read_preferences
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.exchange import read_events
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.runs.folder import Run
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
@@ -173,14 +177,14 @@ def test_sums_by_hand():
 def test_a_large_store_is_summed_up_again_only_when_that_is_worth_it(ledger, store, monkeypatch):
     now = [100.0]
     for clock in ("monotonic", "thread_time"):
-        monkeypatch.setattr(f"playground.ledger.time.{clock}", lambda: now[0])
+        monkeypatch.setattr(f"playground.pages.data.feedback_index.time.{clock}", lambda: now[0])
     counted = []
 
     def slowly(events, gone=frozenset()):
         counted.append(len(events))
         now[0] += 2.0
         return summed(events, gone)
-    monkeypatch.setattr("playground.ledger.summed", slowly)
+    monkeypatch.setattr("playground.pages.data.feedback_index.summed", slowly)
     store.add(vote("1"))
     assert ledger.sums(ledger.book(), Wanted())[1].all.votes == 1
     store.add(vote("2"))

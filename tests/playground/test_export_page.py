@@ -14,17 +14,19 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import export_page, exporting
 from playground import strings as s
-from playground.access import Access
 from playground.app import build, options
-from playground.export_page import ExportPage, offered
-from playground.exporting import LOG, MADE, Exports, how_to_load
-from playground.pace import Pace
+from playground.pages.runs import export_panel as export_page
+from playground.pages.runs.export_panel import ExportPage, offered
+from playground.server import export_jobs as exporting
+from playground.server.access import Access
+from playground.server.export_jobs import LOG, MADE, Exports, how_to_load
+from playground.server.polling import Pace
 from playground.workspace import Workspace
-from rlhf_engine.config import SFTConfig, TeachConfig, UserError
-from rlhf_engine.models import BUNDLED_ADAPTER
-from rlhf_engine.runs import read_json, write_json
+from rlhf_engine.config import SFTConfig, TeachConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json, write_json
+from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from playground import figures
+from playground.components import charts as figures
 from rlhf_engine.config import STAGES, to_dict
 
 

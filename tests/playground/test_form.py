@@ -3,9 +3,9 @@ import shlex
 import gradio as gr
 import pytest
 
-from playground.form import BASIC, Form, command_line
+from playground.pages.train.form import BASIC, Form, command_line
 from rlhf_engine import config as configs
-from rlhf_engine.__main__ import make_parser
+from rlhf_engine.cli import make_parser
 
 
 @pytest.fixture(params=list(configs.STAGES))

@@ -9,12 +9,12 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from playground import feedback_view
-from playground.keeper import STATUS, Keeper, keep
+from playground.pages.data import feedback_view
+from playground.server.feedback_backup import STATUS, Keeper, keep
 from playground.workspace import Workspace
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.runs import read_json
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.files import read_json
 from tests.playground.conftest import EVIL
 
 

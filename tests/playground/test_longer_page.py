@@ -3,10 +3,11 @@
 import pytest
 
 from playground import strings as s
-from playground.api import ask
-from playground.ballot import Ballot
-from playground.longer import suggested
-from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, UserError, to_dict
+from playground.components.extend_run import suggested
+from playground.run_commands import ask
+from playground.voting import Ballot
+from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, to_dict
+from rlhf_engine.errors import UserError
 from tests.playground.conftest import write_run
 from tests.playground.test_train_tools import live_of
 
@@ -89,8 +90,8 @@ def test_resume_with_a_value_is_a_length(workspace, worker, lesson):
 
 
 def test_a_visitor_makes_no_run_longer(workspace, worker):
-    from playground.access import Access
-    from playground.guarded import Guarded
+    from playground.server.access import Access
+    from playground.server.worker_guard import Guarded
     workspace.access = Access(alone=False, password="x", open=True)
     guarded, run = Guarded(worker, workspace), write_run(workspace.home, "visitor-sft-1", SFTConfig())
     for state in ("done", "stopped", "paused"):

@@ -6,15 +6,15 @@ import shutil
 import pytest
 from playwright.sync_api import expect
 
-from playground import models_page
 from playground import strings as s
 from playground.app import build
-from playground.budget import Machine, size
-from playground.models_page import SMALL, Facts, card, facts, fit, listed, progress
+from playground.components.machine_memory import Machine, size
+from playground.pages.models import page as models_page
+from playground.pages.models.page import SMALL, Facts, card, facts, fit, listed, progress
 from rlhf_engine import config as configs
-from rlhf_engine.config import UserError
-from rlhf_engine.memory import estimate, read_model, read_shape
-from rlhf_engine.models import BUNDLED_MODEL
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
+from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL
 

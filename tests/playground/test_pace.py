@@ -5,12 +5,12 @@ import time
 import httpx
 import pytest
 
-from playground import pace as pace_module
 from playground.app import build, options
-from playground.pace import Pace
+from playground.server import polling as pace_module
+from playground.server.polling import Pace
 from rlhf_engine.config import TeachConfig
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import write_run
 

@@ -17,9 +17,9 @@ from playwright.sync_api import expect
 from benchmarks.browser import free_port
 from playground import strings
 from playground.app import build
-from playground.conversation import inert, paced, plain, together
+from playground.pages.chat.conversation import inert, paced, plain, together
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL
 

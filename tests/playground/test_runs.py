@@ -8,13 +8,16 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import curves, runs_views, strings
-from playground.advice import Advice
+from playground import strings
 from playground.app import build
-from playground.curves import Curves, Look
-from playground.runs_page import chosen, warnings_of
+from playground.pages.runs import comparison_charts as curves
+from playground.pages.runs import views as runs_views
+from playground.pages.runs.comparison_charts import Curves, Look
+from playground.pages.runs.diagnostics import Advice
+from playground.pages.runs.page import chosen, warnings_of
 from playground.workspace import Workspace
-from rlhf_engine.config import STAGES, PPOConfig, SFTConfig, TeachConfig, UserError, to_dict
+from rlhf_engine.config import STAGES, PPOConfig, SFTConfig, TeachConfig, to_dict
+from rlhf_engine.errors import UserError
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 

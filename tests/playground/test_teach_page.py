@@ -12,11 +12,12 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from playground.app import build
-from playground.ballot import Ballot, choice_of, voter_of
+from playground.voting import Ballot, choice_of, voter_of
 from playground.workspace import Workspace
-from rlhf_engine.config import SFTConfig, TeachConfig, UserError
-from rlhf_engine.feedback import Store
-from rlhf_engine.runs import Run
+from rlhf_engine.config import SFTConfig, TeachConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.runs.folder import Run
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 

@@ -12,22 +12,23 @@ import torch
 import yaml
 from playwright.sync_api import expect
 
-from playground import budget, presets
 from playground.app import build
-from playground.as_code import as_cell, as_yaml
-from playground.budget import Machine, machine, measured, size
-from playground.form import Form, command_line
-from playground.live import CONTROLS, in_force
-from playground.presets import PURPOSES, ROOM, SHAPES, SIZES, Presets
+from playground.components import machine_memory as budget
+from playground.components.machine_memory import SHAPES, Machine, machine, measured, size
+from playground.pages.train import presets
+from playground.pages.train.code_snippets import as_cell, as_yaml
+from playground.pages.train.form import Form, command_line
+from playground.pages.train.live_settings import CONTROLS, in_force
+from playground.pages.train.presets import PURPOSES, ROOM, SIZES, Presets
 from rlhf_engine import config as configs
-from rlhf_engine.__main__ import make_parser, read_config
+from rlhf_engine.cli import make_parser, read_config
 from rlhf_engine.config import STAGES, PPOConfig, SFTConfig, TeachConfig
-from rlhf_engine.memory import estimate, read_model, read_shape
-from rlhf_engine.models import BUNDLED_MODEL
-from rlhf_engine.ppo import PPO
-from rlhf_engine.reward import Reward
-from rlhf_engine.sft import SFT
-from rlhf_engine.teach import Teach
+from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
+from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.teach.trainer import Teach
+from rlhf_engine.trainers.ppo import PPO
+from rlhf_engine.trainers.reward import Reward
+from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
@@ -127,7 +128,7 @@ def test_whether_torch_has_cuda_is_read_from_its_files():
 
 
 def test_none_of_it_imports_torch():
-    code = ("import sys; from playground.budget import budget; from playground.workspace import Workspace; "
+    code = ("import sys; from playground.components.machine_memory import budget; from playground.workspace import Workspace; "
             "budget(Workspace('nowhere'), 'sft', {'model': 'a/b'}); budget(Workspace('nowhere'), 'sft', {}); "
             "sys.exit(sum(m in sys.modules for m in ('torch', 'transformers', 'peft', 'datasets')))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

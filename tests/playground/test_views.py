@@ -1,7 +1,9 @@
 import pytest
 
-from playground import views, vote_views
-from rlhf_engine.events import Event
+from playground.components import formatting
+from playground.components import html as views
+from playground.pages.teach import views as vote_views
+from rlhf_engine.feedback.events import Event
 from tests.playground.conftest import EVIL
 
 STATUS = {"state": "running", "step": 2, "total_steps": 10, "error": "", "advice": ""}
@@ -135,11 +137,11 @@ def test_a_question_about_two_is_worded_for_two():
 
 def test_a_conversation_shows_who_said_what():
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "a story"}]
-    assert views.conversation(turns) == "User: hi\n\nAssistant: hello\n\nUser: a story"
-    assert views.conversation(turns[-1:]) == "a story"
+    assert formatting.conversation(turns) == "User: hi\n\nAssistant: hello\n\nUser: a story"
+    assert formatting.conversation(turns[-1:]) == "a story"
 
 
 def test_before_anybody_chooses_the_newest_trained_answers_beside_the_bare_model():
-    from playground.speakers import first_picks
+    from playground.pages.chat.checkpoints import first_picks
     assert first_picks([("Base", "none"), ("Live", "live"), ("Step 10", "live@step-000010")]) == ("none", "live")
     assert first_picks([("Base", "none")]) == ("none", "none")

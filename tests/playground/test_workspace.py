@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from playground.workspace import Workspace, gallery
-from rlhf_engine.config import RewardConfig, SFTConfig, UserError
+from rlhf_engine.config import RewardConfig, SFTConfig
+from rlhf_engine.errors import UserError
 from tests.playground.conftest import write_run
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine.__main__ import main
+from rlhf_engine.cli import main
 from tests.conftest import sentences
 
 SCORE = '''

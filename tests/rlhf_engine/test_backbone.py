@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, Mamba2Config
 
 from benchmarks.common import SHAPES, random_model
 from benchmarks.common import make_tokenizer as words
-from rlhf_engine import layers
-from rlhf_engine.backbone import Backbone, ScalarHead
-from rlhf_engine.config import UserError
-from rlhf_engine.generate import Sampling, sample
-from rlhf_engine.logprobs import token_logprobs
-from rlhf_engine.models import fingerprint, resolve_adapter, resolve_model
+from rlhf_engine.errors import UserError
+from rlhf_engine.model import fast_layers as layers
+from rlhf_engine.model.backbone import Backbone, ScalarHead
+from rlhf_engine.model.generation import Sampling, sample
+from rlhf_engine.model.logprobs import token_logprobs
+from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model
 from tests.conftest import make_tokenizer, save
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])

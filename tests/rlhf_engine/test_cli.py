@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rlhf_engine import config as configs
-from rlhf_engine import models
 from rlhf_engine.config import STAGES
-from rlhf_engine.runs import Run
+from rlhf_engine.runs import resolve as models
+from rlhf_engine.runs.folder import Run
 from tests.commands import run_process
 from tests.rlhf_engine.conftest import write_rows
 
@@ -114,7 +114,7 @@ def test_three_stages_on_real_data(cli, shared, tmp_path):
 
 
 def test_peft_reads_the_policy_of_a_run(runs, tiny_llama):
-    from rlhf_engine.backbone import Backbone
+    from rlhf_engine.model.backbone import Backbone
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32), runs / "ppo" / "checkpoints" / "last" / "policy")
     ours = Backbone.load(str(tiny_llama))
@@ -355,7 +355,7 @@ def test_weights_that_are_broken(refused, runs, tiny_llama, tmp_path):
 def test_without_the_assets_bundled_is_one_clear_line(refused, monkeypatch, tmp_path, inputs):
     for name in ("BUNDLED_MODEL", "BUNDLED_ADAPTER"):
         monkeypatch.setattr(models, name, tmp_path / "assets" / name.lower())
-    monkeypatch.setattr("rlhf_engine.data.ASSETS", tmp_path / "assets")
+    monkeypatch.setattr("rlhf_engine.data.readers.ASSETS", tmp_path / "assets")
     assert "bundled: " in refused("sft", "--model", "bundled")
     assert "bundled: " in refused("sft", "--data", "bundled")
     assert "bundled: " in refused("chat", "--prompt", "x")

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES, PPOConfig, RewardConfig, RunConfig, SFTConfig, UserError, from_dict, to_dict
+from rlhf_engine.config import STAGES, PPOConfig, RewardConfig, RunConfig, SFTConfig, from_dict, to_dict
+from rlhf_engine.errors import UserError
 
 EVERY_FIELD = [(stage, name) for stage, config in STAGES.items() for name in configs.hints(config)]
 
@@ -124,7 +125,7 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path):
     assert "cannot be read" in refused(configs.read_yaml, tmp_path)
 
 
-@pytest.mark.parametrize("module", ["config", "runs", "models", "worker", "__main__"])
+@pytest.mark.parametrize("module", ["config", "runs.folder", "runs.resolve", "worker.client", "cli"])
 def test_what_the_page_needs_at_once_imports_neither_torch_nor_gradio(module):
     code = f"import sys, rlhf_engine.{module}; print([m for m in ('torch', 'transformers', 'datasets', 'gradio') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -14,9 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rlhf_engine import data
-from rlhf_engine.config import UserError
-from rlhf_engine.data import Demonstration, Preference, Ranking, preview, read_demonstrations, read_preferences, read_prompts, read_rows
+from rlhf_engine.data import readers as data
+from rlhf_engine.data.readers import (
+    Demonstration,
+    Preference,
+    Ranking,
+    preview,
+    read_demonstrations,
+    read_preferences,
+    read_prompts,
+    read_rows,
+)
+from rlhf_engine.errors import UserError
 from tests import hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -503,7 +512,7 @@ def test_hub(ask_hub):
 
 
 def test_the_page_starts_without_torch():
-    code = "import sys, rlhf_engine.data; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    code = "import sys, rlhf_engine.data.readers; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 

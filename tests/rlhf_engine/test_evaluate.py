@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import UserError
-from rlhf_engine.evaluate import bootstrap, compare, distinct, distinct_ratio, mean_logprob, win_rates
-from rlhf_engine.generate import Sampling
+from rlhf_engine.errors import UserError
+from rlhf_engine.evaluation.compare import bootstrap, compare, mean_logprob, win_rates
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling
+from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 from tests.conftest import sentences
 
 PROMPTS = [text[:15] for text in sentences(24, seed=3)]
@@ -138,7 +139,7 @@ def test_empty_responses_are_counted(backbone, monkeypatch):
     backbone.stop_ids = list(range(backbone.vocabulary))  # the first token ends it
     eos = backbone.tokenizer.eos_token_id
     with torch.no_grad():
-        monkeypatch.setattr("rlhf_engine.generate.draw", lambda p, generator: torch.full((len(p),), eos))
+        monkeypatch.setattr("rlhf_engine.model.generation.draw", lambda p, generator: torch.full((len(p),), eos))
         report, samples = compare(backbone, "policy", "against", PROMPTS, by_length, sampling=Sampling(4))
     assert report["empty"] == 1.0 and report["length"] == 1.0 and report["distinct_ratio"] == 0.0
     assert all(s["response"] == "" for s in samples)

@@ -16,13 +16,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from rlhf_engine import export as exports
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import RewardConfig, SFTConfig, TeachConfig, UserError
-from rlhf_engine.export import export
-from rlhf_engine.generate import Sampling, sample
-from rlhf_engine.models import BUNDLED_MODEL, resolve_reward
-from rlhf_engine.runs import Run, write_json
+from rlhf_engine.config import RewardConfig, SFTConfig, TeachConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.export import checkpoint as exports
+from rlhf_engine.export.checkpoint import export
+from rlhf_engine.files import write_json
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, sample
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import BUNDLED_MODEL, resolve_reward
 from tests import hub
 from tests.conftest import make_tokenizer, save
 
@@ -328,7 +330,7 @@ def test_a_card_tells_facts_and_keeps_what_users_wrote_inert(tiny_llama, tmp_pat
 
 
 def test_a_card_of_a_hub_base_names_it_and_one_of_a_folder_does_not(tmp_path, monkeypatch):
-    from rlhf_engine.model_card import Card, card
+    from rlhf_engine.export.model_card import Card, card
     (tmp_path / "README.md").write_text("---\nlicense: llama3.2\n---\n")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(tmp_path / "README.md"))
     text = card(Card("meta/llama", tmp_path, True, merged=True, repo="me/mine"))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine import feedback
-from rlhf_engine.config import UserError
-from rlhf_engine.events import MAX_NAME, MAX_TEXT, Event
-from rlhf_engine.feedback import Store
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback import store as feedback
+from rlhf_engine.feedback.events import MAX_NAME, MAX_TEXT, Event
+from rlhf_engine.feedback.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
@@ -45,7 +45,7 @@ def refused(function, *args, **options) -> str:
 
 def start(code: str, *args) -> subprocess.Popen:
     """Another Python process with the engine's store at hand."""
-    head = "import os, sys, threading\nfrom rlhf_engine.events import Event\nfrom rlhf_engine.feedback import Store\n"
+    head = "import os, sys, threading\nfrom rlhf_engine.feedback.events import Event\nfrom rlhf_engine.feedback.store import Store\n"
     return subprocess.Popen([sys.executable, "-c", head + code, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -486,7 +486,7 @@ def test_a_writer_that_never_ends_is_waited_for_and_named(store, monkeypatch):
 
 
 def test_the_store_is_imported_without_heavy_libraries():
-    code = ("import rlhf_engine.feedback_export\nheavy = {'torch', 'gradio', 'datasets', 'huggingface_hub', 'pandas', 'pyarrow', 'numpy'}\n"
+    code = ("import rlhf_engine.feedback.exchange\nheavy = {'torch', 'gradio', 'datasets', 'huggingface_hub', 'pandas', 'pyarrow', 'numpy'}\n"
             "print(sorted(heavy & set(sys.modules)))")
     assert start(code).communicate()[0] == "[]\n"
 

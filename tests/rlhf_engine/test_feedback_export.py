@@ -9,25 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlhf_engine.data import Demonstration, Preference, Ranking, read_demonstrations, read_preferences, read_prompts
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.feedback_export import (
-    Sync,
-    agreement,
-    demonstrations,
-    export,
-    export_rows,
-    groups,
-    import_events,
-    import_preferences,
-    live,
-    pairs,
-    push_to_hub,
-    ratings,
-    read_events,
-    thumbs,
-)
+from rlhf_engine.data.readers import Demonstration, Preference, Ranking, read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.feedback.datasets import agreement, demonstrations, groups, live, pairs, ratings, thumbs
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.exchange import Sync, export, export_rows, import_events, import_preferences, push_to_hub, read_events
+from rlhf_engine.feedback.store import Store
 from tests.rlhf_engine.conftest import write_rows
 from tests.rlhf_engine.test_feedback import CHAT, ids, refused, small_disk, vote
 

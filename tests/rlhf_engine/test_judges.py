@@ -13,13 +13,14 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from rlhf_engine import judges
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import TeachConfig, UserError
-from rlhf_engine.encoding import render
-from rlhf_engine.judges import Judge, Local, Remote, find_judge, question, read_answer, two_orders
-from rlhf_engine.queries import Query
-from rlhf_engine.teach import Teach
+from rlhf_engine.config import TeachConfig
+from rlhf_engine.data.tokenization import render
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback import llm_judge as judges
+from rlhf_engine.feedback.llm_judge import Judge, Local, Remote, find_judge, question, read_answer, two_orders
+from rlhf_engine.feedback.queries import Query
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.teach.trainer import Teach
 from tests.conftest import TEMPLATE, make_tokenizer, save, sentences
 from tests.rlhf_engine.test_teach import PROMPTS, SMALL
 

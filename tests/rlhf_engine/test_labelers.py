@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
-from rlhf_engine.config import UserError
-from rlhf_engine.labelers import FunctionReward, is_function, load_function, prompt_text, score_text
-from rlhf_engine.rollout import Rollout
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.scoring_functions import is_function, load_function, prompt_text, score_text
+from rlhf_engine.rollout.reward_functions import FunctionReward
+from rlhf_engine.rollout.rollout import Rollout
 
 
 @pytest.mark.parametrize(("spec", "expected"), [

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from rlhf_engine import layers
-from rlhf_engine.backbone import Backbone
+from rlhf_engine.model import fast_layers as layers
+from rlhf_engine.model.backbone import Backbone
 
 
 def shapes(groups: int, length: int = 9, dtype=torch.bfloat16):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlhf_engine import layers
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.generate import CachedDecoder, Sampling, sample
-from rlhf_engine.lean import LeanDecoder, lean_decoder
+from rlhf_engine.model import fast_layers as layers
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.cpu_decoder import LeanDecoder, lean_decoder
+from rlhf_engine.model.generation import CachedDecoder, Sampling, sample
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17]]
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf_engine.likelihood import POINTS, Scale, compared, guess, log_likelihood, ranked, scored, thumb
+from rlhf_engine.teach.likelihood import POINTS, Scale, compared, guess, log_likelihood, ranked, scored, thumb
 
 FOUR = [0.7, -1.2, 0.1, 2.3]
 RANKINGS = list(itertools.permutations((1, 2, 3, 4)))

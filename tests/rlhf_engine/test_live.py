@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf_engine import drive as driving
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import TeachConfig, UserError, from_dict
-from rlhf_engine.drive import Control, drive
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.guards import PAUSE, SLOWEST, Guard
-from rlhf_engine.labelers import Person
-from rlhf_engine.queries import Query, find_query, next_query
-from rlhf_engine.rollout import Rollout
-from rlhf_engine.runs import Run
-from rlhf_engine.stages import make_trainer
-from rlhf_engine.teach import Teach
-from rlhf_engine.worker import Worker
+from rlhf_engine import loop as driving
+from rlhf_engine.build import make_trainer
+from rlhf_engine.config import TeachConfig, from_dict
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.labelers import Person
+from rlhf_engine.feedback.queries import Query, find_query, next_query
+from rlhf_engine.feedback.store import Store
+from rlhf_engine.loop import Control, drive
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.collapse_guard import PAUSE, SLOWEST, Guard
+from rlhf_engine.rollout.rollout import Rollout
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.teach.trainer import Teach
+from rlhf_engine.worker.client import Worker
 from tests.rlhf_engine.test_sft import without_time
 from tests.rlhf_engine.test_teach import PROMPTS, SMALL, vowels
 
@@ -148,7 +149,7 @@ def test_drive_says_that_it_waits_and_can_be_stopped_meanwhile(tiny_llama, tmp_p
 
 def test_queries_drawn_between_micro_batches_change_nothing(tiny_llama, tmp_path, monkeypatch):
     # Queries get a random word into their ids, and with it their votes, by which the members weigh them: here it is always the same.
-    monkeypatch.setattr("rlhf_engine.labelers.secrets.token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr("rlhf_engine.feedback.labelers.secrets.token_hex", lambda size: "0" * 2 * size)
     rows = []
     for name, more in (("quiet", 0), ("busy", 3)):
         trainer, run = make(tiny_llama, tmp_path / name, micro_batch=2, votes=4)

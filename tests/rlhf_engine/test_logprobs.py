@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from rlhf_engine import logprobs as module
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.logprobs import pad_right, read_tokens, response_positions
+from rlhf_engine.model import logprobs as module
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logprobs import pad_right, read_tokens, response_positions
 
 PROMPTS, RESPONSES = [[5, 6, 7], [8, 9], [10, 11, 12, 13]], [[20, 21], [22, 23, 24, 25], [26]]
 

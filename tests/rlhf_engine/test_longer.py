@@ -4,16 +4,17 @@ import json
 
 import pytest
 
-from rlhf_engine import drive as driving
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, UserError
-from rlhf_engine.data import read_demonstrations
-from rlhf_engine.drive import Control
-from rlhf_engine.labelers import Simulated
-from rlhf_engine.ppo import PPO
-from rlhf_engine.runs import Run
-from rlhf_engine.sft import SFT
-from rlhf_engine.stages import make_trainer
+from rlhf_engine import loop as driving
+from rlhf_engine.build import make_trainer
+from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
+from rlhf_engine.data.readers import read_demonstrations
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.labelers import Simulated
+from rlhf_engine.loop import Control
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.trainers.ppo import PPO
+from rlhf_engine.trainers.sft import SFT
 from tests.commands import Command, run_process
 from tests.rlhf_engine.test_live import make, vote, vote_when_asked
 from tests.rlhf_engine.test_sft import without_time

@@ -22,15 +22,16 @@ from transformers import (
     SmolLM3Config,
 )
 
-from rlhf_engine import memory
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, UserError, from_dict
-from rlhf_engine.data import read_demonstrations, read_preferences, read_prompts
-from rlhf_engine.encoding import encode_example, encode_prompt
-from rlhf_engine.layers import SMALL
-from rlhf_engine.logprobs import cached, chunk_size
-from rlhf_engine.memory import BUNDLED_ROWS, estimate, kept, read_model, read_shape
-from rlhf_engine.models import BUNDLED_MODEL
+from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, from_dict
+from rlhf_engine.data.readers import read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.data.tokenization import encode_example, encode_prompt
+from rlhf_engine.errors import UserError
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.fast_layers import SMALL
+from rlhf_engine.model.logprobs import cached, chunk_size
+from rlhf_engine.runs import memory_estimate as memory
+from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, estimate, kept, read_model, read_shape
+from rlhf_engine.runs.resolve import BUNDLED_MODEL
 
 QWEN3 = dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
              vocab_size=151936, tie_word_embeddings=True)
@@ -75,7 +76,8 @@ def test_the_bundled_model_and_the_rows_that_ship_with_it():
 
 
 def test_what_it_takes_from_modules_that_import_torch_is_still_so():
-    from rlhf_engine import layers, soft_words
+    from rlhf_engine.model import fast_layers as layers
+    from rlhf_engine.teach import word_features as soft_words
     assert (memory.SHORT, memory.SMALL, memory.LANDMARKS) == (layers.SHORT, SMALL, soft_words.LANDMARKS)
     assert all(3 * 4 * cached(torch.device(kind)) == size for kind, size in memory.WORKSPACE.items())
     assert chunk_size(torch.device("cpu"), 4000) == max(64, (1 << 22) // 4000)
@@ -172,5 +174,5 @@ def test_a_broken_config_file(tmp_path):
 
 
 def test_it_imports_no_torch():
-    code = "import sys, rlhf_engine.memory; sys.exit(sum(m in sys.modules for m in ('torch', 'transformers', 'peft')))"
+    code = "import sys, rlhf_engine.runs.memory_estimate; sys.exit(sum(m in sys.modules for m in ('torch', 'transformers', 'peft')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

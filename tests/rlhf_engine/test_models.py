@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine import models
-from rlhf_engine.config import SFTConfig, UserError
-from rlhf_engine.models import check_adapter, fingerprint, resolve_adapter, resolve_model
-from rlhf_engine.runs import Run
+from rlhf_engine.config import SFTConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs import resolve as models
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 from tests import hub
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,11 +9,11 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlhf_engine import logprobs as module
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import UserError
-from rlhf_engine.logprobs import read_tokens
-from rlhf_engine.output_layer import Shaping, read_shaping
+from rlhf_engine.errors import UserError
+from rlhf_engine.model import logprobs as module
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logit_transform import Shaping, read_shaping
+from rlhf_engine.model.logprobs import read_tokens
 from tests.conftest import make_tokenizer, save
 
 COMMON = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from rlhf_engine import ppo as ppo_module
-from rlhf_engine import rl_math
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, UserError
-from rlhf_engine.ppo import PPO, Diverged
-from rlhf_engine.reward import Reward, RewardModel
+from rlhf_engine.config import PPOConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.losses import ppo as rl_math
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.reward_functions import RewardModel
+from rlhf_engine.trainers import ppo as ppo_module
+from rlhf_engine.trainers.ppo import PPO, Diverged
+from rlhf_engine.trainers.reward import Reward
 from tests.conftest import sentences
 from tests.rlhf_engine.test_reward import make as make_reward
 from tests.rlhf_engine.test_sft import without_time

@@ -7,9 +7,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.ppo import PPO
-from rlhf_engine.rollout import Batch
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.rollout import Batch
+from rlhf_engine.trainers.ppo import PPO
 from tests.rlhf_engine.test_ppo import LEARN, make, vowels
 from tests.rlhf_engine.test_sft import without_time
 
@@ -177,12 +177,12 @@ def test_scoring_halves_the_micro_batch_too_and_gives_the_same_numbers(tiny_llam
                 raise torch.OutOfMemoryError("CUDA out of memory")
             super().__init__(backbone, rollout, rows)
 
-    monkeypatch.setattr("rlhf_engine.rollout.Batch", Limited)
+    monkeypatch.setattr("rlhf_engine.rollout.rollout.Batch", Limited)
     found = measured(tight)
     assert [(e["was"], e["micro_batch"]) for e in tight.events if e["event"] == "memory"] == [(8, 4), (4, 2)]
     for name in ("logprobs", "ref_logprobs", "values"):
         torch.testing.assert_close(getattr(found, name), getattr(fine, name), rtol=1e-4, atol=1e-5)
     assert found.entropy == pytest.approx(fine.entropy, rel=1e-5)
-    monkeypatch.setattr("rlhf_engine.rollout.Batch", None)  # another error is no lack of memory
+    monkeypatch.setattr("rlhf_engine.rollout.rollout.Batch", None)  # another error is no lack of memory
     with pytest.raises(TypeError):
         tight.measure(found)

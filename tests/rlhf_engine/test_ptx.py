@@ -5,14 +5,15 @@ import json
 import pytest
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, TeachConfig, UserError, from_dict
-from rlhf_engine.data import Demonstration
-from rlhf_engine.labelers import Simulated
-from rlhf_engine.ppo import PPO
-from rlhf_engine.ptx import Mix
-from rlhf_engine.stages import make_trainer
-from rlhf_engine.teach import Teach
+from rlhf_engine.build import make_trainer
+from rlhf_engine.config import PPOConfig, TeachConfig, from_dict
+from rlhf_engine.data.readers import Demonstration
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.labelers import Simulated
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.pretraining_mix import Mix
+from rlhf_engine.teach.trainer import Teach
+from rlhf_engine.trainers.ppo import PPO
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
 from tests.rlhf_engine.test_ppo import PROMPTS, vowels

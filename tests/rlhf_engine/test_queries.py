@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf_engine.queries import Query, choose
+from rlhf_engine.feedback.queries import Query, choose
 
 STRATEGIES = ("random", "best", "disagreement", "spread")
 TEXTS = [f"text {i}" for i in range(8)]

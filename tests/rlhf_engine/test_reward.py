@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import RewardConfig, UserError
-from rlhf_engine.data import Preference, Ranking
-from rlhf_engine.reward import Reward, member_scores, score_all, score_members
+from rlhf_engine.config import RewardConfig
+from rlhf_engine.data.readers import Preference, Ranking
+from rlhf_engine.errors import UserError
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.reward_functions import member_scores, score_all, score_members
+from rlhf_engine.trainers.reward import Reward
 from tests.conftest import sentences
 from tests.rlhf_engine.test_sft import without_time
 

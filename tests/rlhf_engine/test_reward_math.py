@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from rlhf_engine.reward_math import calibration_error, centring_loss, comparison_loss, ranked_pairs
+from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
 
 
 def close(a, b, atol=1e-5, rtol=1e-5):

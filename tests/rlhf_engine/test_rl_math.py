@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from rlhf_engine.rl_math import (
+from rlhf_engine.losses.ppo import (
     KLController,
     explained_variance,
     gae,

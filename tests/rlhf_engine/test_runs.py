@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine.config import RewardConfig, SFTConfig, UserError
-from rlhf_engine.runs import Run, born, is_alive, read_json, read_lines, write_json
+from rlhf_engine.config import RewardConfig, SFTConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json, read_lines, write_json
+from rlhf_engine.runs.folder import Run, born, is_alive
 
 
 def make(tmp_path, **settings) -> Run:
@@ -44,7 +46,7 @@ def test_a_new_run_holds_its_config_and_waits(tmp_path):
 def test_a_reader_never_sees_half_a_status(tmp_path):
     """Another process rewrites a long and a short status as fast as it can; every read gives one of the two, whole."""
     path = tmp_path / "status.json"
-    code = ("import sys; from pathlib import Path; from rlhf_engine.runs import write_json\n"
+    code = ("import sys; from pathlib import Path; from rlhf_engine.files import write_json\n"
             "while True:\n    [write_json(Path(sys.argv[1]), {'text': c * n}) for c, n in (('a', 300000), ('b', 3))]")
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
     try:
@@ -277,7 +279,7 @@ def test_a_kill_while_a_run_is_being_created_can_be_repeated(tmp_path, monkeypat
 
 def held_by_another(tmp_path, state: str = "running") -> tuple[Run, subprocess.Popen]:
     """A run whose writer is a process of its own, alive until it is killed."""
-    code = ("import sys, time; from rlhf_engine.config import SFTConfig; from rlhf_engine.runs import Run\n"
+    code = ("import sys, time; from rlhf_engine.config import SFTConfig; from rlhf_engine.runs.folder import Run\n"
             "run = Run.create(sys.argv[1], SFTConfig(output=sys.argv[1])); run.set_status(state=sys.argv[2], step=3)\n"
             "print('ready', flush=True); time.sleep(600)")
     run = Run(tmp_path / "run")

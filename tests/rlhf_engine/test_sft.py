@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import SFTConfig, UserError
-from rlhf_engine.data import Demonstration
-from rlhf_engine.logprobs import nll
-from rlhf_engine.sft import SFT
+from rlhf_engine.config import SFTConfig
+from rlhf_engine.data.readers import Demonstration
+from rlhf_engine.errors import UserError
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logprobs import nll
+from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
 
 DEMOS = [Demonstration(text[:20], " " + text[20:]) for text in sentences(24)]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, GPTNeoConfig, MambaConfig, MistralConfig, Qwen2Config
 
-from rlhf_engine import shared
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.data import Ranking
-from rlhf_engine.reward import score_members
-from rlhf_engine.shared import bundled, bundles, can_share, last_states, packed_length, passes
-from rlhf_engine.soft_words import SoftWords
+from rlhf_engine.data.readers import Ranking
+from rlhf_engine.model import prefix_packing as shared
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.prefix_packing import bundled, bundles, can_share, last_states, packed_length, passes
+from rlhf_engine.rollout.reward_functions import score_members
+from rlhf_engine.teach.word_features import SoftWords
 from tests.conftest import make_tokenizer, save
 from tests.rlhf_engine.test_reward import make
 

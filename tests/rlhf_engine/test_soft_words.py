@@ -6,9 +6,9 @@ import random
 import pytest
 import torch
 
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.soft_words import WIDTH, SoftWords, Splitter
-from rlhf_engine.training import load_state, save_state
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.teach.word_features import WIDTH, SoftWords, Splitter
+from rlhf_engine.trainers.state import load_state, save_state
 
 TOKENS = list(range(20, 32))
 
@@ -85,7 +85,7 @@ def test_a_feature_is_the_mean_over_words_of_the_kernel_with_a_landmark(tiny_mod
 
 
 def test_the_commonest_words_are_landmarks(tiny_llama, monkeypatch):
-    monkeypatch.setattr("rlhf_engine.soft_words.LANDMARKS", 2)
+    monkeypatch.setattr("rlhf_engine.teach.word_features.LANDMARKS", 2)
     words = SoftWords(Backbone.load(str(tiny_llama)), batch=4)
     words.fit([([5], [20, 10, 21, 22, 10, 21, 22]), ([5], [10, 22])])
     assert words.chosen == [(10,), (21, 22)]

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf_engine import drive as driving
-from rlhf_engine import stages
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import PPOConfig, SFTConfig, UserError
-from rlhf_engine.drive import Control, advice, drive
-from rlhf_engine.ppo import Diverged
-from rlhf_engine.runs import Run
-from rlhf_engine.stages import make_trainer
+from rlhf_engine import build as stages
+from rlhf_engine import loop as driving
+from rlhf_engine.build import make_trainer
+from rlhf_engine.config import PPOConfig, SFTConfig
+from rlhf_engine.errors import UserError
+from rlhf_engine.loop import Control, advice, drive
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.trainers.ppo import Diverged
 from tests.commands import Command, run_process
 
 COMMON = ["--lora-rank", 2, "--max-tokens", 64, "--checkpoint-every", 4, "--keep-checkpoints", 2, "--learning-rate", "5e-3"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rlhf_engine.events import Event
-from rlhf_engine.tamer import verdicts
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.teach.tamer import verdicts
 from tests.rlhf_engine.test_teach import make
 
 

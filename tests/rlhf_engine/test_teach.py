@@ -8,19 +8,21 @@ import random
 import pytest
 import torch
 
-from rlhf_engine import teach as teach_module
-from rlhf_engine.backbone import Backbone
-from rlhf_engine.config import TeachConfig, UserError
-from rlhf_engine.data import read_prompts
-from rlhf_engine.events import Event
-from rlhf_engine.labelers import BUILT_IN, Simulated, find_function
-from rlhf_engine.live_reward import SOFT, LiveReward, fit, fit_sparse
-from rlhf_engine.queries import Query
-from rlhf_engine.rollout import as_sampled
-from rlhf_engine.runs import Run
-from rlhf_engine.stages import make_trainer
-from rlhf_engine.teach import Teach
-from rlhf_engine.training import load_state, save_state
+from rlhf_engine.build import make_trainer
+from rlhf_engine.config import TeachConfig
+from rlhf_engine.data.readers import read_prompts
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.labelers import Simulated
+from rlhf_engine.feedback.queries import Query
+from rlhf_engine.feedback.scoring_functions import BUILT_IN, find_function
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.rollout import as_sampled
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.teach import trainer as teach_module
+from rlhf_engine.teach.online_reward import SOFT, LiveReward, fit, fit_sparse
+from rlhf_engine.teach.trainer import Teach
+from rlhf_engine.trainers.state import load_state, save_state
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
 from tests.rlhf_engine.test_sft import without_time
@@ -199,7 +201,7 @@ def test_fitting_in_the_span_of_what_was_shown_changes_nothing(count):
     """Fewer or more responses than features: with one and the same prior for all, both are `fit`'s own weights."""
     votes = best_of_four(torch.randn(40, generator=torch.Generator().manual_seed(1)), count, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlhf_engine.live_reward.REFITS", 0)
+        patch.setattr("rlhf_engine.teach.online_reward.REFITS", 0)
         torch.testing.assert_close(fit_sparse(votes, 1)[0], fit(votes, 1)[0], rtol=1e-2, atol=1e-2)
 
 

@@ -7,19 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf_engine.training import (
-    Trainer,
-    adam,
-    batch_of,
-    fitted_learning_rate,
-    load_state,
-    micro_batches,
-    out_of_memory,
-    save_state,
-    schedule,
-    split_held_out,
-    step_count,
-)
+from rlhf_engine.data.batches import batch_of, split_held_out, step_count
+from rlhf_engine.model.batching import micro_batches, out_of_memory
+from rlhf_engine.trainers.base import Trainer, adam, fitted_learning_rate, schedule
+from rlhf_engine.trainers.state import load_state, save_state
 
 LENGTHS = random.Random(3).choices(range(5, 100), k=96)
 

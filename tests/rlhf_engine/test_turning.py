@@ -6,10 +6,10 @@ import random
 import pytest
 import torch
 
-from rlhf_engine.events import Event
-from rlhf_engine.likelihood import Scale
-from rlhf_engine.training import load_state, save_state
-from rlhf_engine.turning import ENOUGH, Turning
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.teach.likelihood import Scale
+from rlhf_engine.teach.preference_drift import ENOUGH, Turning
+from rlhf_engine.trainers.state import load_state, save_state
 
 FEATURES = torch.eye(4)[:, :2] * 1.0
 """Of four responses: the first has what the first weight likes, the second what the second likes."""

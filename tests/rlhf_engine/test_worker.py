@@ -16,11 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlhf_engine.config import UserError
-from rlhf_engine.runs import Run, read_json
-from rlhf_engine.worker import LARGEST, Worker, WorkerError
-from rlhf_engine.worker_requests import locate, place_run
-from rlhf_engine.worker_server import CHATS, Server
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json
+from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import locate, place_run
+from rlhf_engine.worker.client import Worker
+from rlhf_engine.worker.protocol import LARGEST, WorkerError
+from rlhf_engine.worker.server import CHATS, Server
 
 HELLO = [{"role": "user", "content": "once upon a time"}]
 
@@ -398,7 +400,7 @@ def test_other_handles_find_the_same_worker(idle, home):
     second = Worker(home)
     second.ensure()
     assert second.alive() and second.status()["state"] == "idle"
-    code = f"from rlhf_engine.worker import Worker; w = Worker({str(home)!r}); w.ensure(); print(w.status()['state'])"
+    code = f"from rlhf_engine.worker.client import Worker; w = Worker({str(home)!r}); w.ensure(); print(w.status()['state'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "idle"
     assert read_json(home / "worker.json")["pid"] == pid
     assert os.getsid(pid) == pid, "the worker would die with its page"

@@ -1,10 +1,10 @@
 """What people say about the answers of a chat, as events in the store."""
 
-from playground.conversation import Turn
-from rlhf_engine.encoding import Prompt
-from rlhf_engine.events import MAX_NAME, Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.queries import judgement
+from playground.pages.chat.conversation import Turn
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.feedback.events import MAX_NAME, Event
+from rlhf_engine.feedback.queries import judgement
+from rlhf_engine.feedback.store import Store
 
 THUMBS = {"up": "Like", "down": "Dislike"}
 """Thumbs as the store and as the Chatbot call them."""

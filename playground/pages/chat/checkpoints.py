@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playground import strings as s
 from playground.workspace import Entry, Workspace, gallery
-from rlhf_engine.runs import ALIVE
+from rlhf_engine.runs.folder import ALIVE
 
 SHIPPED = ("none", "bundled")
 
@@ -68,7 +68,7 @@ def presets(workspace: Workspace, entries: list[Entry], model: str) -> list[tupl
 def start_of(workspace: Workspace, config: dict) -> str | None:
     """What a run started from, as a picker has it; None where that is outside of the workspace, or gone."""
     adapter = config["adapter"]
-    if adapter == "auto":  # as rlhf_engine.stages.starting_adapter, which imports torch
+    if adapter == "auto":  # as rlhf_engine.build.starting_adapter, which imports torch
         return "bundled" if config["model"] == "bundled" and config["stage"] != "sft" else "none"
     path = Path(adapter)
     if path.name in (name for _, name in gallery()):

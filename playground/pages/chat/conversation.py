@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from playground.speakers import Speaker
-from rlhf_engine.encoding import Prompt
+from playground.pages.chat.checkpoints import Speaker
+from rlhf_engine.data.tokenization import Prompt
 
 SIDES = 4
 """Checkpoints that can be asked at the same time."""

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import gradio as gr
 
-from playground import opinions, speakers
 from playground import strings as s
-from playground.answers import Answerer, Wish
-from playground.ballot import Ballot, voter_of
-from playground.chat_sides import Sides, status_line
-from playground.common import changed, complain, told
-from playground.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
-from playground.form import Choice
-from playground.speakers import first_picks
-from playground.views import notice
+from playground.components.html import notice
+from playground.components.inputs import Choice
+from playground.components.notices import changed, complain, told
+from playground.pages.chat import chat_feedback as opinions
+from playground.pages.chat import checkpoints as speakers
+from playground.pages.chat.checkpoints import first_picks
+from playground.pages.chat.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
+from playground.pages.chat.panes import Sides, status_line
+from playground.pages.chat.streaming import Answerer, Wish
+from playground.voting import Ballot, voter_of
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 
 class ChatState(gr.State):

@@ -2,15 +2,15 @@
 
 import gradio as gr
 
-from playground import opinions
 from playground import strings as s
-from playground.ballot import Ballot
-from playground.conversation import SIDES, Chat, shown
-from playground.form import Choice
-from playground.speakers import first_picks
-from playground.views import text
+from playground.components.html import text
+from playground.components.inputs import Choice
+from playground.pages.chat import chat_feedback as opinions
+from playground.pages.chat.checkpoints import first_picks
+from playground.pages.chat.conversation import SIDES, Chat, shown
+from playground.voting import Ballot
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 IDS = ("left", "right", "third", "fourth")
 AS_TEXT = """

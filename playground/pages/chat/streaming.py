@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from playground.ballot import Ballot
-from playground.conversation import Chat, Turn, alike, messages, paced, together
-from playground.speakers import speaker
+from playground.pages.chat.checkpoints import speaker
+from playground.pages.chat.conversation import Chat, Turn, alike, messages, paced, together
+from playground.voting import Ballot
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 
 @dataclass(frozen=True)

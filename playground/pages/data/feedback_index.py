@@ -8,12 +8,12 @@ from statistics import median
 from typing import NamedTuple
 
 from playground import strings as s
-from playground.views import conversation
+from playground.components.formatting import conversation
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.events import Event
-from rlhf_engine.feedback import Store
-from rlhf_engine.feedback_export import agreement
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.datasets import agreement
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.store import Store
 
 CHEAP, PATIENCE = 0.05, 10
 """A sum that took more processor time than this, in seconds, is made anew when it is that many times as old: votes that come in keep a

@@ -4,18 +4,20 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import exchange, feedback_view, views
 from playground import strings as s
-from playground.ballot import voter_of
-from playground.common import complain, told
-from playground.data_preview import LOCAL
-from playground.form import Choice
-from playground.keeper import STATUS
-from playground.ledger import GONE, NO_RUN, Ledger, Wanted
-from playground.pager import Pager, slice_of, within
+from playground.components import html as views
+from playground.components.data_preview import LOCAL
+from playground.components.inputs import Choice
+from playground.components.notices import complain, told
+from playground.components.pager import Pager, slice_of, within
+from playground.pages.data import feedback_files as exchange
+from playground.pages.data import feedback_view
+from playground.pages.data.feedback_index import GONE, NO_RUN, Ledger, Wanted
+from playground.server.feedback_backup import STATUS
+from playground.voting import voter_of
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.runs import read_json
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json
 
 OFFERED = 50
 """Voters in the filter, the most active ones; any other can be typed in."""

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import gradio as gr
 
 from playground import strings as s
-from playground.data_view import clipped
-from playground.ledger import Sums, Voter
-from playground.views import conversation, notice, text
-from rlhf_engine.events import Event
+from playground.components.dataset_view import clipped
+from playground.components.formatting import conversation
+from playground.components.html import notice, text
+from playground.pages.data.feedback_index import Sums, Voter
+from rlhf_engine.feedback.events import Event
 
 LISTED = 10
 """Voters in the table."""

@@ -2,15 +2,16 @@
 
 import gradio as gr
 
-from playground import data_view, views
 from playground import strings as s
-from playground.common import changed, complain, told
-from playground.data_preview import HUB, LOCAL
-from playground.feedback_page import Feedback
-from playground.form import Choice
-from playground.pager import Pager, slice_of
+from playground.components import dataset_view as data_view
+from playground.components import html as views
+from playground.components.data_preview import HUB, LOCAL
+from playground.components.inputs import Choice
+from playground.components.notices import changed, complain, told
+from playground.components.pager import Pager, slice_of
+from playground.pages.data.feedback_tab import Feedback
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
+from rlhf_engine.errors import UserError
 
 
 class Files:

@@ -7,17 +7,17 @@ from pathlib import Path
 import gradio as gr
 
 from playground import strings as s
-from playground import views
-from playground.budget import Machine, folder_of, machine, size
-from playground.common import changed, complain
-from playground.form import Choice
-from playground.presets import SHAPES
-from playground.views import text
+from playground.components import html as views
+from playground.components.html import text
+from playground.components.inputs import Choice
+from playground.components.machine_memory import SHAPES, Machine, folder_of, machine, size
+from playground.components.notices import changed, complain
 from playground.workspace import Entry, Workspace
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES, UserError
-from rlhf_engine.memory import Shape, estimate, read_model, read_shape
-from rlhf_engine.models import read_json
+from rlhf_engine.config import STAGES
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json_or_none
+from rlhf_engine.runs.memory_estimate import Shape, estimate, read_model, read_shape
 
 DTYPES = {"auto": "auto", "fp32": "fp32", "bf16": "bf16", "nf4": "nf4 (4-bit)"}
 SMALL = {"gradient_checkpointing": True, "micro_batch": 1}
@@ -62,7 +62,7 @@ def has_template(folder: Path) -> bool | None:
     """None where the tokenizer's files are not there."""
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
         return True
-    tokenizer = read_json(folder / "tokenizer_config.json")
+    tokenizer = read_json_or_none(folder / "tokenizer_config.json")
     return bool(tokenizer.get("chat_template")) if isinstance(tokenizer, dict) else None
 
 

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from playground import strings as s
-from playground import views
-from playground.figures import KL, NOTHING, POINTS, POLICY, REFERENCE, REWARD, VALUE, finite, thin
+from playground.components import html as views
+from playground.components.charts import KL, NOTHING, POINTS, POLICY, REFERENCE, REWARD, VALUE, finite, thin
 from rlhf_engine.config import KL_PER_TOKEN
 
 MOST = 6

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from playground import strings as s
+from playground.components.formatting import plain
 from rlhf_engine.config import KL_PER_TOKEN
-from rlhf_engine.journal import current, present
+from rlhf_engine.runs.journal import current, present
 
 RECENT = 5
 """Steps whose mean is judged: a single step of PPO says little."""
@@ -190,11 +191,6 @@ FITTING_CHECKS: tuple[Callable[..., Found], ...] = (no_number, at_chance, overfi
 def values(key: str, metrics: list[dict]) -> list[float]:
     """What was measured under a name; what is no number (`no_number`) is left out."""
     return [row[key] for row in metrics if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
-
-
-def plain(number: float) -> str:
-    """A number with as many digits as mean something, and never as a power of ten where it is large."""
-    return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
 
 
 def mean(numbers: list[float]) -> float:

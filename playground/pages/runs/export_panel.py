@@ -6,14 +6,13 @@ from pathlib import Path
 import gradio as gr
 
 from playground import strings as s
-from playground import views
-from playground.common import changed, complain, told
-from playground.exchange import fresh
-from playground.exporting import Exports, how_to_load
-from playground.form import Choice
-from playground.views import text
-from playground.workspace import Entry, Workspace, gallery
-from rlhf_engine.config import UserError
+from playground.components import html as views
+from playground.components.html import text
+from playground.components.inputs import Choice
+from playground.components.notices import changed, complain, told
+from playground.server.export_jobs import Exports, how_to_load
+from playground.workspace import Entry, Workspace, fresh, gallery
+from rlhf_engine.errors import UserError
 
 
 class ExportPage:

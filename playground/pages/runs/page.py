@@ -5,15 +5,19 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import advice, curves, figures, runs_views
 from playground import strings as s
-from playground.common import changed
-from playground.curves import Curves, Look
-from playground.form import Choice
-from playground.plots import LivePlot
+from playground.components import charts as figures
+from playground.components.inputs import Choice
+from playground.components.notices import changed
+from playground.components.plots import LivePlot
+from playground.pages.runs import comparison_charts as curves
+from playground.pages.runs import diagnostics as advice
+from playground.pages.runs import views as runs_views
+from playground.pages.runs.comparison_charts import Curves, Look
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.runs import Run, read_lines
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_lines
+from rlhf_engine.runs.folder import Run
 
 PLOTS, HEIGHT = 8, 280
 FILES = ("metrics.jsonl", "journal.jsonl", "samples.jsonl", "report.json")

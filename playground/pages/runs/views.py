@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 
 from playground import strings as s
-from playground import views
-from playground.advice import Advice, plain
-from playground.curves import RUN_COLOURS, title_of
-from playground.form import label
-from playground.views import text
+from playground.components import html as views
+from playground.components.formatting import conversation, plain
+from playground.components.html import text
+from playground.components.inputs import label
+from playground.pages.runs.comparison_charts import RUN_COLOURS, title_of
+from playground.pages.runs.diagnostics import Advice
 from rlhf_engine import config as configs
 
 
@@ -65,7 +66,7 @@ def through_time(rows: list[dict], step: int) -> str:
     steps = answered(rows)
     shown = list(dict.fromkeys((steps[0], step)))
     titles = [s.FIXED_START if at == steps[0] else s.ANSWERS_AT.format(step=at) for at in shown]
-    answers = {(views.conversation(row["prompt"]), row["step"]): row["response"] for row in rows if row.get("fixed")}
+    answers = {(conversation(row["prompt"]), row["step"]): row["response"] for row in rows if row.get("fixed")}
     prompts = dict.fromkeys(prompt for prompt, _ in answers)
     heads = "".join(f'<th scope="col">{text(title)}</th>' for title in (s.FIXED_PROMPT, *titles))
     body = "".join(f'<tr><td class="prompt">{text(prompt)}</td>' + "".join(

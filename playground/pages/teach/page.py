@@ -5,18 +5,20 @@ import time
 
 import gradio as gr
 
-from playground import figures, views, vote_views
 from playground import strings as s
-from playground.ballot import PERSON, Ballot, choice_of, voter_of
-from playground.card import Card
-from playground.common import changed, complain, size_of, told
-from playground.form import Choice
-from playground.longer import GoOn
-from playground.plots import LivePlot
+from playground.components import charts as figures
+from playground.components import html as views
+from playground.components.extend_run import GoOn
+from playground.components.inputs import Choice
+from playground.components.notices import changed, complain, size_of, told
+from playground.components.plots import LivePlot
+from playground.pages.teach import views as vote_views
+from playground.pages.teach.vote_card import Card
+from playground.voting import PERSON, Ballot, choice_of, voter_of
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.queries import find_query
-from rlhf_engine.runs import Run
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.queries import find_query
+from rlhf_engine.runs.folder import Run
 
 HEIGHT = 205
 """Of a plot, in pixels. A plot that is hidden at first has to be told when it is shown."""

@@ -1,8 +1,9 @@
 """The Teach page as HTML: questions and remarks, what the reward has learned, and the numbers of a step in words."""
 
 from playground import strings as s
-from playground.views import conversation, text
-from rlhf_engine.events import SCORES, Event
+from playground.components.formatting import conversation
+from playground.components.html import text
+from rlhf_engine.feedback.events import SCORES, Event
 
 _HAND = ("M7 11v9H4a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1zm2 0 4-8c1.5 0 2.5 1 2.5 2.5L15 9h4.6c1.3 0 2.2 1.2 1.9 2.4l-1.7 7"
          "c-.2.9-1 1.6-2 1.6H11l-2-1z")

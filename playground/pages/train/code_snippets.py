@@ -5,8 +5,8 @@ from pathlib import Path
 import gradio as gr
 
 from playground import strings as s
-from playground.ballot import PERSON
-from playground.form import command_line, nearer
+from playground.pages.train.form import command_line, nearer
+from playground.voting import PERSON
 from rlhf_engine import config as configs
 
 
@@ -40,8 +40,8 @@ def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | No
     return "\n".join([
         f"from playground.notebook import {'You, ' if asks else ''}live",
         f"from rlhf_engine.config import {config.__name__}",
-        *(["from rlhf_engine.runs import Run"] if resume else []),
-        "from rlhf_engine.stages import make_trainer", "",
+        *(["from rlhf_engine.runs.folder import Run"] if resume else []),
+        "from rlhf_engine.build import make_trainer", "",
         f"config = {config.__name__}({arguments})",
         f"trainer = make_trainer(config{labeler}{begin})",
         f"for step in live(trainer):  # {s.CELL_STEP}", "    pass", "trainer.report()", ""])

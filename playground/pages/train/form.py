@@ -6,26 +6,17 @@ from pathlib import Path
 import gradio as gr
 
 from playground import strings as s
-from playground.ballot import PERSON
+from playground.components.inputs import Choice, label
+from playground.voting import PERSON
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
-from rlhf_engine.labelers import BUILT_IN
+from rlhf_engine.feedback.scoring_functions import BUILT_IN
 
 BASIC = {"sft": ("data", "epochs", "learning_rate", "batch_size"),
          "reward": ("data", "adapter", "epochs", "learning_rate", "batch_size"),
          "ppo": ("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens"),
          "teach": ("labeler", "votes", "adapter", "steps", "kl_target", "max_new_tokens")}
 LABELERS = (PERSON, *BUILT_IN, "keyword=dog")
-
-
-class Choice(gr.Dropdown):
-    """A dropdown whose choices follow the workspace. A browser may still hold what is gone: whoever reads the value looks it up."""
-
-    def get_block_name(self) -> str:
-        return "dropdown"
-
-    def preprocess(self, payload):
-        return payload
 
 
 class Form:
@@ -87,10 +78,6 @@ class Form:
         if kind is str:
             return gr.Textbox(value=value, **about)
         return gr.Number(value=value, step=1 if kind is int else (value / 10 or 0.1), **about)
-
-
-def label(name: str) -> str:
-    return s.LABELS.get(name, name.replace("_", " ").capitalize())
 
 
 def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:

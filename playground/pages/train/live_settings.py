@@ -3,14 +3,14 @@
 import gradio as gr
 
 from playground import strings as s
-from playground import views
-from playground.advice import plain
-from playground.common import changed, complain, told
-from playground.form import Choice
+from playground.components import html as views
+from playground.components.formatting import plain
+from playground.components.inputs import Choice
+from playground.components.notices import changed, complain, told
 from playground.workspace import Workspace
-from rlhf_engine.config import UserError
-from rlhf_engine.journal import current, present
-from rlhf_engine.runs import Run, step_of
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.folder import Run, step_of
+from rlhf_engine.runs.journal import current, present
 
 CONTROLS = {"sft": ("steps", "epochs", "learning_rate"), "reward": ("steps", "epochs", "learning_rate"),
             "ppo": ("steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"),

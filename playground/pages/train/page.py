@@ -5,21 +5,24 @@ from contextlib import suppress
 import gradio as gr
 from gradio.context import Context
 
-from playground import figures, views
 from playground import strings as s
-from playground.api import ask
-from playground.as_code import Codes, codes
-from playground.ballot import PERSON
-from playground.budget import budget, measured
-from playground.common import changed, complain, size_of, told
-from playground.data_preview import DataPreview
-from playground.form import Choice, Form, command_line
-from playground.live import LiveControls
-from playground.longer import GoOn, suggested
-from playground.plots import LivePlot
-from playground.presets import Presets
+from playground.components import charts as figures
+from playground.components import html as views
+from playground.components.data_preview import DataPreview
+from playground.components.extend_run import GoOn, suggested
+from playground.components.inputs import Choice
+from playground.components.machine_memory import budget, measured
+from playground.components.notices import changed, complain, size_of, told
+from playground.components.plots import LivePlot
+from playground.pages.train.code_snippets import Codes, codes
+from playground.pages.train.form import Form, command_line
+from playground.pages.train.live_settings import LiveControls
+from playground.pages.train.presets import Presets
+from playground.run_commands import ask
+from playground.voting import PERSON
 from playground.workspace import Entry, Workspace
-from rlhf_engine.config import LENGTHS, STAGES, UserError, flag
+from rlhf_engine.config import LENGTHS, STAGES, flag
+from rlhf_engine.errors import UserError
 
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from playground import strings as s
-from playground.form import Form, label
-from playground.views import text
+from playground.components.html import text
+from playground.components.inputs import label
+from playground.pages.train.form import Form
 from rlhf_engine import config as configs
 
 
@@ -69,17 +70,6 @@ SIZES = (
     Size(*s.SIZE_16, 16 * GIB, _four_bits("Qwen/Qwen3-8B", 2), {"max_new_tokens": 128}),
     Size(*s.SIZE_24, 24 * GIB, _four_bits("Qwen/Qwen3-8B", 2, checkpointing=False), {"max_new_tokens": 192}),
 )
-
-_QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960}
-SHAPES = {
-    "Qwen/Qwen3-1.7B": _QWEN3 | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
-                                 "tie_word_embeddings": True},
-    "Qwen/Qwen3-4B": _QWEN3 | {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
-                               "tie_word_embeddings": True},
-    "Qwen/Qwen3-8B": _QWEN3 | {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
-                               "tie_word_embeddings": False},
-}
-"""What the config.json of the suggested models says about their size, so that the memory is known before they are downloaded."""
 
 
 def filled(offered: list[dict], chosen: dict, defaults) -> dict:

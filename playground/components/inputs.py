@@ -1,0 +1,19 @@
+"""Inputs that several pages use."""
+
+import gradio as gr
+
+from playground import strings as s
+
+
+class Choice(gr.Dropdown):
+    """A dropdown whose choices follow the workspace. A browser may still hold what is gone: whoever reads the value looks it up."""
+
+    def get_block_name(self) -> str:
+        return "dropdown"
+
+    def preprocess(self, payload):
+        return payload
+
+
+def label(name: str) -> str:
+    return s.LABELS.get(name, name.replace("_", " ").capitalize())
