@@ -9,8 +9,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
+from playground import text
 from playground.components import html as views
+from playground.components import text as shared_text
 from playground.components.notices import changed
 from playground.pages.chat.page import ChatPage
 from playground.pages.data.page import DataPage
@@ -42,25 +43,25 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
     workspace = Workspace(home or default_home(), access)
     access = workspace.access
     worker, ballot = guarded.Guarded(worker or Worker(workspace.home), workspace), Ballot(workspace)
-    with gr.Blocks(title=s.TITLE, analytics_enabled=False) as demo:
-        header = gr.HTML(views.header(s.NO_RUN_LIVE), elem_id="header")
+    with gr.Blocks(title=shared_text.TITLE, analytics_enabled=False) as demo:
+        header = gr.HTML(views.header(shared_text.NO_RUN_LIVE), elem_id="header")
         if access.space_owner and importlib.util.find_spec("authlib") and os.environ.get("OAUTH_CLIENT_ID"):
             gr.LoginButton(size="sm", elem_id="login")
         notice = gr.HTML("", elem_id="notice")
         voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
         front = gr.Textbox("teach", elem_id="front", elem_classes="unseen")  # in the browser: a restarted server has to be told
         with gr.Tabs() as tabs:
-            with gr.Tab(s.TEACH, id="teach") as tab_teach:
+            with gr.Tab(text.TEACH, id="teach") as tab_teach:
                 teach = TeachPage(workspace, worker, ballot, voter, notice)
-            with gr.Tab(s.TRAIN, id="train") as tab_train:
+            with gr.Tab(text.TRAIN, id="train") as tab_train:
                 train = TrainPage(workspace, worker, notice)
-            with gr.Tab(s.CHAT, id="chat") as tab_chat:
+            with gr.Tab(text.CHAT, id="chat") as tab_chat:
                 chat = ChatPage(workspace, worker, ballot, voter, notice)
-            with gr.Tab(s.RUNS, id="runs") as tab_runs:
+            with gr.Tab(text.RUNS, id="runs") as tab_runs:
                 runs, take = RunsPage(workspace), ExportPage(workspace, notice)
-            with gr.Tab(s.DATA, id="data") as tab_data:
+            with gr.Tab(shared_text.DATA, id="data") as tab_data:
                 data = DataPage(workspace, voter, notice)
-            with gr.Tab(s.MODELS, id="models") as tab_models:
+            with gr.Tab(shared_text.MODELS, id="models") as tab_models:
                 models = ModelsPage(workspace, worker, notice)
         Api(workspace, worker, ballot)
         pages = {teach: tab_teach, train: tab_train, chat: tab_chat, runs: tab_runs, take: tab_runs, data: tab_data, models: tab_models}
@@ -118,9 +119,9 @@ def launch(home: str | Path | None = None, **given) -> None:
     demo = build(home, worker=worker, access=access)
     signal.signal(signal.SIGTERM, stop)  # not by way of SIGINT, which a shell ignores for what it starts in the background
     _, url, _ = demo.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(demo), **given)
-    print(s.READY.format(url=url.rstrip("/")), flush=True)
+    print(text.READY.format(url=url.rstrip("/")), flush=True)
     if not access.has_owner:
-        print(s.NO_OWNER, flush=True)
+        print(shared_text.NO_OWNER, flush=True)
     threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
     ended, helpers = threading.Event(), []
     if access.open:
@@ -157,6 +158,6 @@ def warm_up(worker, seen: threading.Event) -> None:
 def leave(worker, workspace: Workspace) -> None:
     """Shut the worker down, unless it has a run to go on with."""
     if live := workspace.live():
-        print(s.LEFT_RUNNING.format(name=live), flush=True)
+        print(text.LEFT_RUNNING.format(name=live), flush=True)
     elif worker.alive():
         worker.shutdown()

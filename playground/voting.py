@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from playground import strings as s
+from playground import text
 from playground.workspace import Entry, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
@@ -61,13 +61,13 @@ class Ballot:
     def why_silent(self, name: str) -> str:
         """Why there is no question, and what to do about it."""
         if not name:
-            return s.NOBODY_ASKS
+            return text.NOBODY_ASKS
         run, config = self.workspace.run(name), self.workspace.current(name)
         if config.get("labeler") != PERSON:
-            return s.ASKS_NOBODY.format(name=name)
+            return text.ASKS_NOBODY.format(name=name)
         if (state := run.status()["state"]) not in ALIVE:
-            return s.ASKS_NO_MORE.format(name=name, state=s.STATES[state])
-        return s.ALL_VOTES_IN.format(wanted=config["votes"]) if self.votes(run) >= config["votes"] else s.QUESTION_COMES
+            return text.ASKS_NO_MORE.format(name=name, state=text.STATES[state])
+        return text.ALL_VOTES_IN.format(wanted=config["votes"]) if self.votes(run) >= config["votes"] else text.QUESTION_COMES
 
     # -- questions and votes -----------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Ballot:
         last = next((event for event in reversed(store.events(run=run.id))
                      if event.voter == voter and {"query", "about"} & event.sampling.keys()), None)
         if last is None:  # what was said in a chat is taken back there
-            raise UserError(s.NOTHING_TO_UNDO.format(name=run.path.name))
+            raise UserError(text.NOTHING_TO_UNDO.format(name=run.path.name))
         store.add(Event(event_id, "retract", value=last.id, run=run.id, voter=voter))
         self._memory(run, voter).shown.pop(last.sampling.get("query"), None)
         return last
@@ -158,5 +158,5 @@ def voter_of(session: str | None) -> str:
 def choice_of(vote: Event) -> str:
     """In words, what a vote from here chose: the inverse of `Query.event`."""
     if vote.value in ("tie", "both_bad"):
-        return (s.SAID_TIE if vote.value == "tie" else s.SAID_BOTH_BAD)[len(vote.responses) > 2]
-    return s.SAID_BEST.format(place=vote.ranks.index(1) + 1) if vote.ranks else s.SAID_REMARK[vote.kind].format(value=vote.value)
+        return (text.SAID_TIE if vote.value == "tie" else text.SAID_BOTH_BAD)[len(vote.responses) > 2]
+    return text.SAID_BEST.format(place=vote.ranks.index(1) + 1) if vote.ranks else text.SAID_REMARK[vote.kind].format(value=vote.value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from playground import strings as s
+from playground import text
 from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
@@ -81,7 +81,7 @@ class Workspace:
         """A run by its name. Raises UserError for anything that is not a run inside the workspace."""
         name = Path(name).name if name and Path(name).parent == self.runs else name
         if not name or not NAME.fullmatch(name) or not (self.runs / name / "config.yaml").is_file():
-            raise UserError(s.NO_SUCH_RUN.format(name=name))
+            raise UserError(text.NO_SUCH_RUN.format(name=name))
         return Run(self.runs / name)
 
     def chosen(self, name: str) -> str:
@@ -113,32 +113,32 @@ class Workspace:
         return ["bundled", *(f"uploads/{p.name}" for p in files)]
 
     def reward_choices(self) -> list[tuple[str, str]]:
-        return [(s.ON_MODEL.format(name=e.name, model=self.name_of(e.model)), e.name) for e in self.entries()
+        return [(text.ON_MODEL.format(name=e.name, model=self.name_of(e.model)), e.name) for e in self.entries()
                 if e.stage == "reward" and e.state == "done" and e.checkpoints]
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         """Where training may start from."""
-        runs = [(s.RUN_ADAPTER.format(name=e.name), e.name) for e in self.entries() if e.stage != "reward" and e.checkpoints]
-        return [(s.AUTO, "auto"), (s.NO_ADAPTER, "none"), (s.SFT_BUNDLED, "bundled"), *gallery(), *runs]
+        runs = [(text.RUN_ADAPTER.format(name=e.name), e.name) for e in self.entries() if e.stage != "reward" and e.checkpoints]
+        return [(text.AUTO, "auto"), (text.NO_ADAPTER, "none"), (text.SFT_BUNDLED, "bundled"), *gallery(), *runs]
 
     def chat_choices(self, model: str) -> list[tuple[str, str]]:
         """Who may answer in the chat, on one base model."""
-        shipped = [(s.SFT_BUNDLED, "bundled"), *gallery()] if model == "bundled" else []
+        shipped = [(text.SFT_BUNDLED, "bundled"), *gallery()] if model == "bundled" else []
         runs = []
         for entry in self.entries():
             if entry.stage == "reward" or self.name_of(entry.model) != model or not (entry.alive or entry.checkpoints):
                 continue
-            runs.append((s.RUN_LIVE.format(name=entry.name) if entry.alive else s.RUN_NEWEST.format(name=entry.name), entry.name))
-            runs += [(s.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
+            runs.append((text.RUN_LIVE.format(name=entry.name) if entry.alive else text.RUN_NEWEST.format(name=entry.name), entry.name))
+            runs += [(text.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
                      for c in reversed(entry.checkpoints)]
-        return [(s.NO_ADAPTER, "none"), *shipped, *runs]
+        return [(text.NO_ADAPTER, "none"), *shipped, *runs]
 
     def upload(self, file: str | Path) -> str:
         """Copy an owner's file into the workspace; returns its name there."""
         self.access.owners_only()
         name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
         if not name.endswith(DATA_ENDINGS):
-            raise UserError(s.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
+            raise UserError(text.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
         self.uploads.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, self.uploads / name)
         return f"uploads/{name}"
@@ -154,7 +154,7 @@ class Workspace:
             if values.get(name):
                 values[name] = find(str(values[name]))
         if stage == "ppo" and not values.get("reward"):
-            raise UserError(s.NO_REWARD)
+            raise UserError(text.NO_REWARD)
         return values
 
     def model(self, name: str) -> str:
@@ -188,18 +188,18 @@ class Workspace:
         base, at, step = str(name).partition("@")
         run = self.run(base)
         if at and step not in (p.name for p in run.checkpoints()):
-            raise UserError(s.NO_SUCH_CHECKPOINT.format(name=base, step=step))
+            raise UserError(text.NO_SUCH_CHECKPOINT.format(name=base, step=step))
         return f"{run.path}{at}{step}"
 
     def _inside(self, value: str, what: str) -> str:
         path = Path(os.path.normpath(self.home / value))
         if not path.is_relative_to(self.home) or not os.path.exists(path) or not path.resolve().is_relative_to(self.home):
-            raise UserError(s.OUTSIDE.format(what=what, value=value, home=self.home))
+            raise UserError(text.OUTSIDE.format(what=what, value=value, home=self.home))
         return str(path)
 
     def _owners(self, value: str) -> None:
         if not self.access.owner():
-            raise UserError(s.VISITORS_FILES.format(value=value))
+            raise UserError(text.VISITORS_FILES.format(value=value))
 
     def _model(self, value: str) -> str:
         if value != "bundled" and value not in (self.name_of(entry.model) for entry in self.entries()):
@@ -230,7 +230,7 @@ class Workspace:
         if not step:
             return str(run.path)
         if step not in (p.name for p in run.checkpoints()):
-            raise UserError(s.NO_SUCH_CHECKPOINT.format(name=name, step=step))
+            raise UserError(text.NO_SUCH_CHECKPOINT.format(name=name, step=step))
         return str(run.path / "checkpoints" / step)
 
     def _reward(self, value: str) -> str:
@@ -240,13 +240,13 @@ class Workspace:
         if Path(value).parent == self.runs:
             value = Path(value).name
         if not NAME.fullmatch(value):
-            raise UserError(s.BAD_NAME.format(name=value))
+            raise UserError(text.BAD_NAME.format(name=value))
         return str(self.runs / value)
 
 
 def gallery() -> list[tuple[str, str]]:
     """Adapters that ship beside the SFT adapter: readable name, folder name."""
-    return [(s.FROM_GALLERY.format(name=p.parent.name.replace("-", " ").replace("_", " ").capitalize()), p.parent.name)
+    return [(text.FROM_GALLERY.format(name=p.parent.name.replace("-", " ").replace("_", " ").capitalize()), p.parent.name)
             for p in sorted(GALLERY.glob("*/adapter_config.json")) if p.parent.name != "sft"]
 
 
@@ -279,5 +279,5 @@ def fresh(folder: Path, kind: str) -> Path:
     try:
         place.mkdir(parents=True)
     except OSError as error:
-        raise UserError(s.NO_EXPORT.format(error=error.strerror)) from None
+        raise UserError(text.NO_EXPORT.format(error=error.strerror)) from None
     return place

@@ -6,7 +6,7 @@ One colour a role, wherever a role is drawn (Okabe-Ito, safe for colour-blind re
 import math
 from dataclasses import dataclass
 
-from playground import strings as s
+from playground.components import text
 from rlhf_engine.config import KL_PER_TOKEN
 
 POLICY, REFERENCE, REWARD, KL, VALUE, GOLD = "#0072B2", "#8A8A8A", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
@@ -33,30 +33,30 @@ class Panel:
 
 
 def _optimiser(colour: str) -> tuple[Panel, ...]:
-    return (Panel(s.GRADIENT, "", (Line("grad_norm", s.GRADIENT, colour),)),
-            Panel(s.LEARNING_RATE, "", (Line("lr", s.LEARNING_RATE, colour),)))
+    return (Panel(text.GRADIENT, "", (Line("grad_norm", text.GRADIENT, colour),)),
+            Panel(text.LEARNING_RATE, "", (Line("lr", text.LEARNING_RATE, colour),)))
 
 
-_SCORE = Panel(s.SCORE, s.SCORE_UNIT, (Line("objective/scores", s.SCORE_LINE, REWARD),))
-_KL = Panel(s.KL, s.NATS_SEQUENCE, (Line("objective/kl", s.KL_LINE, KL),))
-_TEXT = Panel(s.ENTROPY_LENGTH, s.NATS_TOKEN, (Line("objective/entropy", s.ENTROPY, POLICY),
-                                               Line("objective/length", s.LENGTH, REFERENCE, second=True)), s.TOKENS)
-_LOSSES = Panel(s.LOSSES, "", (Line("loss/policy", s.POLICY, POLICY), Line("loss/value", s.VALUE, VALUE)))
-_LOSSES_PTX = Panel(s.LOSSES, "", (*_LOSSES.lines, Line("loss/ptx", s.PTX, REFERENCE, second=True)), s.NATS_TOKEN)
+_SCORE = Panel(text.SCORE, text.SCORE_UNIT, (Line("objective/scores", text.SCORE_LINE, REWARD),))
+_KL = Panel(text.KL, text.NATS_SEQUENCE, (Line("objective/kl", text.KL_LINE, KL),))
+_TEXT = Panel(text.ENTROPY_LENGTH, text.NATS_TOKEN, (Line("objective/entropy", text.ENTROPY, POLICY),
+                                               Line("objective/length", text.LENGTH, REFERENCE, second=True)), text.TOKENS)
+_LOSSES = Panel(text.LOSSES, "", (Line("loss/policy", text.POLICY, POLICY), Line("loss/value", text.VALUE, VALUE)))
+_LOSSES_PTX = Panel(text.LOSSES, "", (*_LOSSES.lines, Line("loss/ptx", text.PTX, REFERENCE, second=True)), text.NATS_TOKEN)
 STAGE_PANELS: dict[str, tuple[Panel, ...]] = {
-    "sft": (Panel(s.LOSS, s.NATS_TOKEN, (Line("loss/train", s.TRAINING, POLICY, faint=True),
-                                         Line("loss/held_out", s.HELD_OUT, POLICY))),
-            *_optimiser(POLICY), Panel(s.SECONDS, "s", (Line("time/update", s.SECONDS, REFERENCE),))),
-    "reward": (Panel(s.LOSS, s.NATS_PAIR, (Line("loss/train", s.TRAINING, REWARD, faint=True),
-                                           Line("loss/held_out", s.HELD_OUT, REWARD))),
-               Panel(s.ACCURACY, s.SHARE, (Line("accuracy/train", s.TRAINING, REWARD, faint=True),
-                                           Line("accuracy/held_out", s.HELD_OUT, REWARD))),
-               Panel(s.MARGIN, s.SCORE_UNIT, (Line("margin", s.MARGIN, REWARD),)), _optimiser(REWARD)[0]),
+    "sft": (Panel(text.LOSS, text.NATS_TOKEN, (Line("loss/train", text.TRAINING, POLICY, faint=True),
+                                         Line("loss/held_out", text.HELD_OUT, POLICY))),
+            *_optimiser(POLICY), Panel(text.SECONDS, "s", (Line("time/update", text.SECONDS, REFERENCE),))),
+    "reward": (Panel(text.LOSS, text.NATS_PAIR, (Line("loss/train", text.TRAINING, REWARD, faint=True),
+                                           Line("loss/held_out", text.HELD_OUT, REWARD))),
+               Panel(text.ACCURACY, text.SHARE, (Line("accuracy/train", text.TRAINING, REWARD, faint=True),
+                                           Line("accuracy/held_out", text.HELD_OUT, REWARD))),
+               Panel(text.MARGIN, text.SCORE_UNIT, (Line("margin", text.MARGIN, REWARD),)), _optimiser(REWARD)[0]),
     "ppo": (_SCORE, _KL, _TEXT, _LOSSES),
-    "teach": (_SCORE, _KL, _TEXT, Panel(s.GUESSED, s.VOTE_SHARE, (Line("reward/guessed", s.GUESSED_LINE, REWARD),
-                                                             Line("reward/votes", s.VOTES, REFERENCE, second=True)), s.VOTES)),
+    "teach": (_SCORE, _KL, _TEXT, Panel(text.GUESSED, text.VOTE_SHARE, (Line("reward/guessed", text.GUESSED_LINE, REWARD),
+                                                             Line("reward/votes", text.VOTES, REFERENCE, second=True)), text.VOTES)),
 }
-_WINS = Panel(s.WINS, s.WINS_UNIT, (Line("gold/wins", s.WINS_LINE, GOLD),))
+_WINS = Panel(text.WINS, text.WINS_UNIT, (Line("gold/wins", text.WINS_LINE, GOLD),))
 
 
 def figures(name: str, config: dict, metrics: list[dict]) -> list[dict]:
@@ -73,12 +73,12 @@ def live(name: str, config: dict, metrics: list[dict], journal: list[dict]) -> l
     reward, kl = figures(name, config, metrics)[:2]
     learned = {row["step"] for row in journal if row.get("event") == "reward"}
     marks = thin([row for row in metrics if row["step"] in learned and "objective/scores" in row])
-    reward["data"].append({"type": "scatter", "mode": "markers", "x": [row["step"] for row in marks], "name": s.LEARNED_LINE,
+    reward["data"].append({"type": "scatter", "mode": "markers", "x": [row["step"] for row in marks], "name": text.LEARNED_LINE,
                            "hoverinfo": "skip", "y": [finite(row["objective/scores"]) for row in marks],
                            "marker": {"symbol": "circle-open", "size": 9, "color": REWARD, "line": {"width": 1.75}}})
     reward["layout"]["showlegend"] = bool(marks)
     scored = any("gold/wins" in row for row in metrics)
-    return [reward, kl, figure(_WINS, metrics, key=f"{name}/{_WINS.title}", level=(s.CHANCE, 0.5)) if scored else None]
+    return [reward, kl, figure(_WINS, metrics, key=f"{name}/{_WINS.title}", level=(text.CHANCE, 0.5)) if scored else None]
 
 
 def empty() -> dict:
@@ -88,12 +88,12 @@ def empty() -> dict:
 
 def level_of(panel: Panel, config: dict) -> tuple[str, float] | None:
     """The dashed line of a panel: what the KL controller really aims at, or the accuracy of a coin."""
-    if panel.title == s.KL and config.get("kl_target"):
-        return s.TARGET, min(config["kl_target"], KL_PER_TOKEN * config["max_new_tokens"])
-    return (s.CHANCE, 0.5) if panel.title == s.ACCURACY else None
+    if panel.title == text.KL and config.get("kl_target"):
+        return text.TARGET, min(config["kl_target"], KL_PER_TOKEN * config["max_new_tokens"])
+    return (text.CHANCE, 0.5) if panel.title == text.ACCURACY else None
 
 
-NOTHING = {"text": s.PLOT_EMPTY, "showarrow": False, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
+NOTHING = {"text": text.PLOT_EMPTY, "showarrow": False, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
 
 
 def figure(panel: Panel, metrics: list[dict], *, key: str, level: tuple[str, float] | None = None) -> dict:
@@ -109,20 +109,20 @@ def figure(panel: Panel, metrics: list[dict], *, key: str, level: tuple[str, flo
         "uirevision": key, "margin": {"l": 52, "r": 52 if panel.unit_right else 12, "t": 50, "b": 34}, "hovermode": "x unified",
         "showlegend": len(drawn) > 1,
         "legend": {"orientation": "h", "font": {"size": 11}, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": s.STEP_AXIS, "standoff": 4}, "zeroline": False, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": text.STEP_AXIS, "standoff": 4}, "zeroline": False, "rangemode": "tozero"},
         "yaxis": {"title": {"text": panel.unit, "standoff": 4}, "zeroline": False, "automargin": True},
         "annotations": [] if drawn else [NOTHING],
     }
     if not drawn:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
-    elif panel.title in (s.ACCURACY, s.WINS):
+    elif panel.title in (text.ACCURACY, text.WINS):
         layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     if panel.unit_right:
         layout["legend"]["entrywidth"] = 38  # one line on a phone, too
         layout["yaxis2"] = {"title": {"text": panel.unit_right, "standoff": 4}, "overlaying": "y", "side": "right", "nticks": 5,
                             "tickmode": "auto", "showgrid": False, "zeroline": False, "rangemode": "tozero"}
     latest = ", ".join(f"{t['name']} {t['y'][-1]:.3g}" for t in drawn if t["y"][-1] is not None)
-    alt = s.PLOT_ALT.format(title=panel.title, count=len(metrics), latest=latest or s.PLOT_EMPTY)
+    alt = text.PLOT_ALT.format(title=panel.title, count=len(metrics), latest=latest or text.PLOT_EMPTY)
     return {"data": traces, "layout": layout, "alt": alt}
 
 

@@ -2,9 +2,9 @@
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components import dataset_view as data_view
 from playground.components import html as views
+from playground.components import text
 from playground.pages.train.form import Form
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
@@ -19,9 +19,9 @@ class DataPreview:
 
     def __init__(self, workspace: Workspace, stage: gr.Radio, forms: dict[str, Form]):
         self.workspace, self.stage, self.forms = workspace, stage, forms
-        with gr.Accordion(s.IN_THE_DATA, open=False, elem_id="preview") as accordion:
+        with gr.Accordion(text.IN_THE_DATA, open=False, elem_id="preview") as accordion:
             self.html = gr.HTML("", elem_id="data-preview", apply_default_css=False)
-            self.fetch = gr.Button(s.READ_HUB, visible=False, size="sm", elem_id="preview-read-hub")
+            self.fetch = gr.Button(text.READ_HUB, visible=False, size="sm", elem_id="preview-read-hub")
         self.opened, self.fetched = gr.State(False), gr.State("")
         fields = [form.fields[name] for form in forms.values() for name in ("data", "subset", "split", "limit")]
         inputs, outputs = {stage, self.opened, self.fetched, *fields}, [self.opened, self.fetched, self.html, self.fetch]
@@ -37,7 +37,7 @@ class DataPreview:
         try:
             source, kind, limit = self._chosen(values)
             if asks := source.hub and values[self.fetched] != source.key:
-                html = data_view.remark(s.ASK_HUB.format(name=source.name))
+                html = data_view.remark(text.ASK_HUB.format(name=source.name))
             else:
                 html = data_view.preview(data_view.look_at(source, kind, limit))
         except UserError as error:

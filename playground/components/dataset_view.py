@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
-from playground import strings as s
+from playground.components import text
 from playground.components.formatting import conversation
-from playground.components.html import text
+from playground.components.html import escape
 from playground.workspace import Workspace
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking
 from rlhf_engine.data.readers import Rows, read_rows
@@ -59,9 +59,9 @@ def source_of(workspace: Workspace, value: str, kind: str = "", subset: str = ""
     if value == "bundled":
         value = f"bundled-{kind or 'prompts'}"
     if value in BUNDLED:
-        return Source(s.BUNDLED_DATA[value], str(ASSETS / BUNDLED[value]))
+        return Source(text.BUNDLED_DATA[value], str(ASSETS / BUNDLED[value]))
     if not value:
-        raise UserError(s.NO_DATA_CHOSEN)
+        raise UserError(text.NO_DATA_CHOSEN)
     place = workspace.data(value)
     return Source(workspace.name_of(place), place, str(subset or "").strip(), str(split or "").strip())
 
@@ -72,7 +72,7 @@ def look_at(source: Source, kind: str = "", limit: int = MOST) -> Look:
         stat = None if source.hub else Path(source.place).stat()
         return _look_at(source, kind, min(limit or MOST, MOST), stat and (stat.st_mtime_ns, stat.st_size))
     except OSError as error:
-        raise UserError(s.UNREADABLE.format(name=source.name, error=error.strerror)) from None
+        raise UserError(text.UNREADABLE.format(name=source.name, error=error.strerror)) from None
     except UserError as error:
         raise UserError(str(error).replace(source.place, source.name)) from None
 
@@ -108,7 +108,7 @@ def matching(look: Look, wanted: str) -> list[int]:
 
 def remark(line: str) -> str:
     """In place of rows, why there are none."""
-    return f'<p class="empty" role="status">{text(line)}</p>'
+    return f'<p class="empty" role="status">{escape(line)}</p>'
 
 
 def preview(look: Look, count: int = 3) -> str:
@@ -119,25 +119,25 @@ def preview(look: Look, count: int = 3) -> str:
 def summary(look: Look) -> str:
     """What the data was taken for."""
     taken = look.rows
-    facts = [s.ROWS.format(count=len(taken))]
+    facts = [text.ROWS.format(count=len(taken))]
     if len(taken) < taken.total:
-        facts.append(s.ROWS_OF.format(total=taken.total))
-    used, names = set(taken.form.split(" + ")), s.COLUMN_OF[taken.kind].get(taken.form, {})
-    roles = [name for name in s.COLUMN_OF[taken.kind]["all"] if name in look.lengths]
+        facts.append(text.ROWS_OF.format(total=taken.total))
+    used, names = set(taken.form.split(" + ")), text.COLUMN_OF[taken.kind].get(taken.form, {})
+    roles = [name for name in text.COLUMN_OF[taken.kind]["all"] if name in look.lengths]
     body = "".join(
-        f'<tr><th scope="row">{s.TEXT_NAMES[name]}</th><td>{text(names.get(name, s.COLUMN.format(name=name)))}</td>'
-        f'<td class="n" data-title="{s.MEDIAN_LENGTH}">{look.lengths[name][0]:,.0f}</td>'
-        f'<td class="n" data-title="{s.LONGEST}">{look.lengths[name][1]:,}</td></tr>' for name in roles)
-    heads = "".join(f'<th scope="col">{head}</th>' for head in (s.BECOMES, s.FROM_COLUMN, s.MEDIAN_LENGTH, s.LONGEST))
-    also = [name for name in s.ALSO_USED[taken.kind] if name in taken.columns and (name != "input" or "instruction" in used)]
-    remarks = [s.ALSO_USED[taken.kind][name] for name in also]
+        f'<tr><th scope="row">{text.TEXT_NAMES[name]}</th><td>{escape(names.get(name, text.COLUMN.format(name=name)))}</td>'
+        f'<td class="n" data-title="{text.MEDIAN_LENGTH}">{look.lengths[name][0]:,.0f}</td>'
+        f'<td class="n" data-title="{text.LONGEST}">{look.lengths[name][1]:,}</td></tr>' for name in roles)
+    heads = "".join(f'<th scope="col">{head}</th>' for head in (text.BECOMES, text.FROM_COLUMN, text.MEDIAN_LENGTH, text.LONGEST))
+    also = [name for name in text.ALSO_USED[taken.kind] if name in taken.columns and (name != "input" or "instruction" in used)]
+    remarks = [text.ALSO_USED[taken.kind][name] for name in also]
     if unused := [name for name in taken.columns if name not in used and name not in also]:
-        remarks.append(s.UNUSED.format(names=", ".join(unused[:20]) + (" …" if len(unused) > 20 else "")))
+        remarks.append(text.UNUSED.format(names=", ".join(unused[:20]) + (" …" if len(unused) > 20 else "")))
     if len(taken) == MOST:
-        remarks.append(s.ONLY_FIRST.format(count=MOST))
-    remarks = "".join(f"<li>{text(remark)}</li>" for remark in [*remarks, *taken.notes])
-    return (f'<section class="data-look"><p class="run-title"><strong>{text(look.name)}</strong>'
-            f'<span class="badge running">{s.KINDS_OF_DATA[taken.kind]}</span><span class="facts">{text(" · ".join(facts))}</span></p>'
+        remarks.append(text.ONLY_FIRST.format(count=MOST))
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in [*remarks, *taken.notes])
+    return (f'<section class="data-look"><p class="run-title"><strong>{escape(look.name)}</strong>'
+            f'<span class="badge running">{text.KINDS_OF_DATA[taken.kind]}</span><span class="facts">{escape(" · ".join(facts))}</span></p>'
             f'<table class="mapping"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
             f'{f"<ul>{remarks}</ul>" if remarks else ""}</section>')
 
@@ -145,22 +145,22 @@ def summary(look: Look) -> str:
 def rows(look: Look, places) -> str:
     """Some of the rows, each with its number in the file."""
     found = "".join(_row(look.rows.numbers[i], look.rows[i]) for i in places)
-    return f'<ol class="data-rows">{found}</ol>' if found else f'<p class="empty">{s.NO_ROW_MATCHES}</p>'
+    return f'<ol class="data-rows">{found}</ol>' if found else f'<p class="empty">{text.NO_ROW_MATCHES}</p>'
 
 
 def _row(number: int, row) -> str:
     first, *rest = texts(row)
-    titles = [s.TEXT_NAMES[name] for name, _ in rest]
+    titles = [text.TEXT_NAMES[name] for name, _ in rest]
     if isinstance(row, Ranking):
-        titles = [s.RANK.format(rank=rank) for rank in sorted(row.ranks)]
+        titles = [text.RANK.format(rank=rank) for rank in sorted(row.ranks)]
     answers = "".join(f'<div class="said {name}"><b>{title}</b><p>{clipped(said)}</p></div>' for title, (name, said) in zip(titles, rest))
-    return (f'<li><span class="number">{s.ROW_NUMBER.format(number=number)}</span>'
-            f'<p class="prompt">{clipped(first[1]) or f"<em>{s.NO_PROMPT}</em>"}</p>'
+    return (f'<li><span class="number">{text.ROW_NUMBER.format(number=number)}</span>'
+            f'<p class="prompt">{clipped(first[1]) or f"<em>{text.NO_PROMPT}</em>"}</p>'
             f'{f"""<div class="said-all">{answers}</div>""" if rest else ""}</li>')
 
 
 def clipped(said: str) -> str:
     """A text, inert, and not so long that a page of them could not be sent."""
     if len(said) <= CLIP:
-        return text(said)
-    return f"{text(said[:CLIP])}… <em>{s.CLIPPED.format(count=len(said) - CLIP)}</em>"
+        return escape(said)
+    return f"{escape(said[:CLIP])}… <em>{text.CLIPPED.format(count=len(said) - CLIP)}</em>"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from playground import strings as s
+from playground.components import text
 from playground.components.notices import changed, complain, told
 from playground.run_commands import go_on
 from playground.workspace import Entry, Workspace
@@ -18,9 +18,9 @@ class GoOn:
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML, prefix: str, picker, chosen: Callable[[str], str]):
         self.workspace, self.worker, self.prefix, self.picker, self.chosen = workspace, worker, prefix, picker, chosen
         with gr.Row(visible=False, elem_id=f"{prefix}go-on", elem_classes=["owners", "go-on"]) as self.group:
-            self.fields = {name: gr.Number(label=s.GO_ON_LABELS[name], step=1, min_width=120, elem_id=f"{prefix}go-on-{name}")
-                           for name in s.GO_ON_LABELS}
-            self.button = gr.Button(s.GO_ON, size="md", min_width=120, elem_id=f"{prefix}go-on-start", elem_classes="once")
+            self.fields = {name: gr.Number(label=text.GO_ON_LABELS[name], step=1, min_width=120, elem_id=f"{prefix}go-on-{name}")
+                           for name in text.GO_ON_LABELS}
+            self.button = gr.Button(text.GO_ON, size="md", min_width=120, elem_id=f"{prefix}go-on-start", elem_classes="once")
         gr.on([self.button.click, *(field.submit for field in self.fields.values())], self._go_on, {picker, *self.fields.values()}, notice,
               show_progress_on=self.button, concurrency_id="control", concurrency_limit=4, api_visibility="private",
               show_progress="minimal")
@@ -32,7 +32,7 @@ class GoOn:
             go_on(self.worker, run, wanted)
         except UserError as error:
             return complain(error)
-        return told(s.GOES_ON.format(name=run.path.name, steps=wanted["steps"]))
+        return told(text.GOES_ON.format(name=run.path.name, steps=wanted["steps"]))
 
     @property
     def outputs(self) -> list:

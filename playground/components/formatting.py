@@ -2,7 +2,7 @@
 
 import math
 
-from playground import strings as s
+from playground.components import text
 
 
 def duration(seconds: float) -> str:
@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 def sentence(row: dict) -> str:
     """A journal line in words; an event without words of its own shows its name and its text."""
     try:
-        return s.EVENT[row["event"]].format(**row)
+        return text.EVENT[row["event"]].format(**row)
     except (KeyError, ValueError, IndexError):
         return ": ".join(str(part) for part in (row.get("event", ""), row.get("text", "")) if part != "")
 
@@ -30,7 +30,7 @@ def conversation(prompt) -> str:
     """A prompt as one text: as it is, or who says what where there are several turns."""
     if isinstance(prompt, str) or len(prompt) < 2:
         return said(prompt)
-    return "\n\n".join(f"{s.ROLES.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
+    return "\n\n".join(f"{text.ROLES.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
 
 
 def number(value) -> str:

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from playground import strings as s
+from playground.components import text
 
 
 class Choice(gr.Dropdown):
@@ -16,4 +16,4 @@ class Choice(gr.Dropdown):
 
 
 def label(name: str) -> str:
-    return s.LABELS.get(name, name.replace("_", " ").capitalize())
+    return text.LABELS.get(name, name.replace("_", " ").capitalize())

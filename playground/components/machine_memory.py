@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from playground import strings as s
+from playground.components import text
 from playground.components.charts import POLICY, REFERENCE, REWARD, VALUE
-from playground.components.html import text
+from playground.components.html import escape
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.config import RunConfig
@@ -53,7 +53,7 @@ def machine(home: Path, device: str = "auto") -> Machine:
         held = psutil.Process(pid).memory_info().rss if pid else 0
     except psutil.Error:
         held = 0
-    return Machine("cpu", s.THIS_MACHINE, memory.available + held, memory.total)
+    return Machine("cpu", text.THIS_MACHINE, memory.available + held, memory.total)
 
 
 def worker_pid(home: Path) -> int:
@@ -115,7 +115,7 @@ def shape_of(workspace: Workspace, model: str) -> Shape:
     if folder is None and model in SHAPES:
         return read_shape(SHAPES[model], model)
     if folder is None:
-        raise UserError(s.NOT_DOWNLOADED.format(model=model))
+        raise UserError(text.NOT_DOWNLOADED.format(model=model))
     return read_shape(read_model(folder, model), model)
 
 
@@ -139,24 +139,24 @@ def budget(workspace: Workspace, stage: str, settings: dict) -> str:
         here = machine(workspace.home, config.device)
         return drawing(config, shape, here)
     except UserError as error:
-        return f'<section class="budget"><p class="empty">{text(error)}</p></section>'
+        return f'<section class="budget"><p class="empty">{escape(error)}</p></section>'
 
 
 def drawing(config: RunConfig, shape: Shape, here: Machine) -> str:
     tokens = longest_row(config)
     found = estimate(config, shape, device=here.device, tokens=tokens)
     rows = min(tokens or config.max_tokens, config.max_tokens, shape.longest)
-    note = (s.ROWS_KNOWN if tokens else s.ROWS_UNKNOWN).format(tokens=rows)
+    note = (text.ROWS_KNOWN if tokens else text.ROWS_UNKNOWN).format(tokens=rows)
     said = verdict(found, here)
     if found.total > here.free:
         said = f"{said} {way_out(config, shape, here, tokens)}"
     state = "over" if found.total > here.free else "tight" if found.total > TIGHT * here.free else "fits"
-    return (f'<section class="budget {state}"><p class="said" role="status">{text(said)}</p>{bar(found, here)}{legend(found)}'
-            f'<p class="empty">{text(note)}</p></section>')
+    return (f'<section class="budget {state}"><p class="said" role="status">{escape(said)}</p>{bar(found, here)}{legend(found)}'
+            f'<p class="empty">{escape(note)}</p></section>')
 
 
 def verdict(found: Estimate, here: Machine) -> str:
-    words = s.TOO_MUCH if found.total > here.free else s.TIGHT if found.total > TIGHT * here.free else s.FITS
+    words = text.TOO_MUCH if found.total > here.free else text.TIGHT if found.total > TIGHT * here.free else text.FITS
     return words.format(need=size(found.total), free=size(here.free), device=here.name)
 
 
@@ -167,14 +167,14 @@ def bar(found: Estimate, here: Machine) -> str:
     parts = "".join(f'<i style="width:{100 * count / scale:.2f}%;background:{COLOURS[name]}"></i>'
                     for name, count in found.parts.items() if count)
     mark = f'<b style="left:{100 * here.free / scale:.2f}%"></b>' if here.free < scale else ""
-    said = f"{s.MEMORY}: {size(found.total)}; {s.FREE} {size(here.free)}; " + ", ".join(
-        f"{s.PARTS[name]} {size(count)}" for name, count in found.parts.items() if count)
+    said = f"{text.MEMORY}: {size(found.total)}; {text.FREE} {size(here.free)}; " + ", ".join(
+        f"{text.PARTS[name]} {size(count)}" for name, count in found.parts.items() if count)
     beyond = " beyond" if here.free > scale else ""
-    return f'<div class="stack{beyond}" role="img" aria-label="{text(said)}">{parts}{mark}</div>'
+    return f'<div class="stack{beyond}" role="img" aria-label="{escape(said)}">{parts}{mark}</div>'
 
 
 def legend(found: Estimate) -> str:
-    rows = "".join(f'<li><i style="background:{COLOURS[name]}"></i><span title="{text(s.PARTS_ABOUT[name])}">{s.PARTS[name]}</span> '
+    rows = "".join(f'<li><i style="background:{COLOURS[name]}"></i><span title="{escape(text.PARTS_ABOUT[name])}">{text.PARTS[name]}</span> '
                    f'<em>{size(count)}</em></li>' for name, count in found.parts.items() if count)
     return f'<ul class="legend">{rows}</ul>'
 
@@ -188,8 +188,8 @@ def way_out(config: RunConfig, shape: Shape, here: Machine, tokens: int) -> str:
         changes[name] = value
         found = estimate(dataclasses.replace(config, **changes), shape, device=here.device, tokens=tokens)
         if found.total <= TIGHT * here.free:
-            return s.WAY_OUT.format(changes=", ".join(s.CHANGED_TO[n].format(v) for n, v in changes.items()), need=size(found.total))
-    return s.NO_WAY_OUT
+            return text.WAY_OUT.format(changes=", ".join(text.CHANGED_TO[n].format(v) for n, v in changes.items()), need=size(found.total))
+    return text.NO_WAY_OUT
 
 
 def measured(workspace: Workspace, settings: dict, status: dict) -> str:
@@ -202,10 +202,10 @@ def measured(workspace: Workspace, settings: dict, status: dict) -> str:
         config = configs.from_dict(settings["stage"], values | {"model": workspace.name_of(settings["model"])})
         device = machine(workspace.home, config.device).device
         need = estimate(config, shape_of(workspace, config.model), device=device, tokens=longest_row(config)).total
-        said = s.MEASURED.format(peak=size(peak << 20), need=size(need))
+        said = text.MEASURED.format(peak=size(peak << 20), need=size(need))
     except UserError:  # the model has gone, or nobody knows its kind
-        said = s.MEASURED_ONLY.format(peak=size(peak << 20))
-    return f'<p class="empty">{text(said)}</p>'
+        said = text.MEASURED_ONLY.format(peak=size(peak << 20))
+    return f'<p class="empty">{escape(said)}</p>'
 
 
 def size(count: float) -> str:

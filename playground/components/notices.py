@@ -8,13 +8,13 @@ from rlhf_engine.errors import UserError
 
 def complain(error: UserError) -> str:
     """The message as a toast, and for the line at the top."""
-    gr.Warning(views.text(error), title="")
+    gr.Warning(views.escape(error), title="")
     return views.notice(str(error))
 
 
 def told(message: str) -> str:
     """Good news passes by as a toast and leaves the line at the top empty."""
-    gr.Info(views.text(message), title="", duration=4)
+    gr.Info(views.escape(message), title="", duration=4)
     return ""
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gradio.context import LocalContext
 
-from playground import strings as s
+from playground.server import text
 from rlhf_engine.errors import UserError
 
 COOKIE, HEADER = "rlhf-playground-owner", "x-playground-password"
@@ -78,7 +78,7 @@ class Access:
     def owners_only(self) -> None:
         """Raises UserError for a visitor."""
         if not self.owner():
-            raise UserError(s.OWNERS_ONLY_LOGIN if self.password else s.OWNERS_ONLY)
+            raise UserError(text.OWNERS_ONLY_LOGIN if self.password else text.OWNERS_ONLY)
 
     def log_in(self, password: str, address: str) -> str:
         """A token for the cookie of who knows the password. Raises UserError for who does not, or has tried too often."""
@@ -96,7 +96,7 @@ class Access:
         self._count("login", tries, only_look=True)
         if not secrets.compare_digest(password.encode(), self.password.encode()) or not self.password:
             self._count("login", tries)
-            raise UserError(s.WRONG_PASSWORD)
+            raise UserError(text.WRONG_PASSWORD)
 
     def _tried(self, password: str, address: str) -> bool:
         """Whether the password of a header is right; a wrong one counts as one at the login."""
@@ -110,13 +110,13 @@ class Access:
 
     # -- how often ---------------------------------------------------------------------------------------------------
 
-    def limit(self, what: str, text: str = "") -> None:
+    def limit(self, what: str, message: str = "") -> None:
         """Count one thing of LIMITS that a visitor does. Raises UserError where that is too much for a minute, or the text too long."""
         request = asking()
         if self.is_owner(request):
             return
-        if len(text) > LONGEST:
-            raise UserError(s.TOO_LONG.format(count=len(text), longest=LONGEST))
+        if len(message) > LONGEST:
+            raise UserError(text.TOO_LONG.format(count=len(message), longest=LONGEST))
         tab = str(getattr(request, "session_hash", None) or "")[:64]
         self._count(what, (("all", ""), ("address", address_of(request)), ("tab", tab)))
 
@@ -129,7 +129,7 @@ class Access:
                 while times and times[0] <= now - 60:
                     times.popleft()
                 if len(times) >= getattr(LIMITS[what], level):
-                    raise UserError(s.TOO_OFTEN[what].format(seconds=int(times[0] + 61 - now)))
+                    raise UserError(text.TOO_OFTEN[what].format(seconds=int(times[0] + 61 - now)))
                 counted.append(((what, level, name), times))
             for key, times in () if only_look else counted:
                 times.append(now)

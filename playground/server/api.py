@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from playground import strings as s
 from playground.run_commands import ask
+from playground.server import text
 from playground.voting import Ballot, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
@@ -47,7 +47,7 @@ class Api:
         the whole run); or rewind (the step of a checkpoint).
         """
         if command not in COMMANDS:
-            raise UserError(s.COMMAND_UNKNOWN.format(command=command, known=", ".join(COMMANDS)))
+            raise UserError(text.COMMAND_UNKNOWN.format(command=command, known=", ".join(COMMANDS)))
         folder = self.workspace.run(self.workspace.chosen(run))
         ask(self.worker, folder, command, value)
         return {"run": folder.path.name, "command": command}
@@ -89,7 +89,7 @@ class Api:
         """
         choice, event_id = str(choice), str(event_id or "").strip()
         if not event_id:
-            raise UserError(s.NO_EVENT_ID)
+            raise UserError(text.NO_EVENT_ID)
         folder, voter = self.workspace.run(self.ballot.chosen(run)), voter_of(request and request.session_hash)
         if choice == "undo":
             stored = self.ballot.undo(folder, event_id, voter) is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from playground import strings as s
+from playground.server import text
 from playground.workspace import HUB_ID, NAME, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json, write_json
@@ -35,10 +35,10 @@ class Exports:
         self.workspace.access.owners_only()
         model, adapter = self.workspace.adapter(str(pick or ""))
         if push and not HUB_ID.fullmatch(push):
-            raise UserError(s.NO_HUB_NAME.format(name=push))
+            raise UserError(text.NO_HUB_NAME.format(name=push))
         with self._starting:
             if self._told().get("state") == "running":
-                raise UserError(s.EXPORT_BUSY)
+                raise UserError(text.EXPORT_BUSY)
             name = self._new_name(pick, merge)
             flags = [f"--model={model}", f"--adapter={adapter}", f"--output={self.folder / name}", *(["--merge"] if merge else []),
                      *([f"--push={push}"] if push else []), *(["--public"] if push and public else [])]
@@ -87,7 +87,7 @@ class Exports:
 
     def _wait(self, process: subprocess.Popen, told: dict) -> None:
         code = process.wait()
-        said = s.TAKE_ENDED if code < 0 else last_line(self.workspace.home / LOG)
+        said = text.TAKE_ENDED if code < 0 else last_line(self.workspace.home / LOG)
         with suppress(OSError):  # a full disk: then it is told by what stands in the folder
             write_json(self.workspace.home / MADE, told | {"state": "failed" if code else "done", "said": said})
 
@@ -95,16 +95,16 @@ class Exports:
 def last_line(log: Path) -> str:
     """What the command said last, without the word `error:` before it."""
     try:
-        text = log.read_bytes()[-LONGEST:].decode(errors="replace")
+        log_text = log.read_bytes()[-LONGEST:].decode(errors="replace")
     except OSError:
         return ""
-    return next((line.strip().removeprefix("error: ") for line in reversed(text.splitlines()) if line.strip()), "")
+    return next((line.strip().removeprefix("error: ") for line in reversed(log_text.splitlines()) if line.strip()), "")
 
 
 def how_to_load(folder: Path) -> list[str]:
     """The pieces of code of an export's card, with the folder's own name in them."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
+        readme = (folder / "README.md").read_text(encoding="utf-8")
     except OSError:
         return []
-    return [code.strip().replace("THIS-FOLDER", str(folder)) for code in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    return [code.strip().replace("THIS-FOLDER", str(folder)) for code in re.findall(r"^```\w*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)]

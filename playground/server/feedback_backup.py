@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from playground import strings as s
+from playground.server import text
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.exchange import Sync, read_events
@@ -58,7 +58,7 @@ class Keeper:
                 from huggingface_hub import snapshot_download
                 snapshot_download(self.repo_id, repo_type="dataset", allow_patterns=["*.jsonl"], local_dir=copy)
             except Exception as error:  # of the HTTP client and of huggingface_hub, which change with the version
-                raise UserError(s.SYNC_UNREAD.format(repo=self.repo_id, error=first_line(error))) from None
+                raise UserError(text.SYNC_UNREAD.format(repo=self.repo_id, error=first_line(error))) from None
             kept = [event for file in sorted(Path(copy).glob("*.jsonl")) for event in read_events(file)]
         Store(self.home / "feedback.sqlite").add_all(sorted(kept, key=lambda event: event.time))
         self.sent, self.restored = {event.id for event in kept}, True
@@ -68,7 +68,7 @@ class Keeper:
         commit = getattr(self.sync.scheduler, "last_future", None)
         if commit and commit.done() and commit is not self.commit:
             self.commit, error = commit, commit.exception()
-            self.unsaved = s.SYNC_UNSAVED.format(repo=self.repo_id, error=first_line(error)) if error else ""
+            self.unsaved = text.SYNC_UNSAVED.format(repo=self.repo_id, error=first_line(error)) if error else ""
             self.saved = self.saved if error or commit.result() is None else time.time()  # None: there was nothing to save
         return self.unsaved
 

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from playground import strings as s
+from playground.components import text as shared_text
+from playground.server import text
 from playground.server.access import COOKIE, Access, address_of
 from rlhf_engine.errors import UserError
 
@@ -38,7 +39,7 @@ class Login:
         body = b""
         async for part in request.stream():
             if len(body := body + part) > LONGEST:
-                return form(False, s.WRONG_PASSWORD, status=413)
+                return form(False, text.WRONG_PASSWORD, status=413)
         given = parse_qs(body.decode(errors="replace"))
         back = RedirectResponse("./", status_code=303)
         if "leave" in given:
@@ -55,13 +56,13 @@ class Login:
 
 
 def form(inside: bool, trouble: str = "", status: int = 200) -> HTMLResponse:
-    field = (f'<p>{s.IS_OWNER}</p><button name="leave" value="1">{s.LOG_OUT}</button>' if inside else
-             f'<label>{s.PASSWORD}<input type="password" name="password" autocomplete="current-password" autofocus required></label>'
-             f'<button>{s.LOG_IN}</button>')
+    field = (f'<p>{text.IS_OWNER}</p><button name="leave" value="1">{text.LOG_OUT}</button>' if inside else
+             f'<label>{text.PASSWORD}<input type="password" name="password" autocomplete="current-password" autofocus required></label>'
+             f'<button>{text.LOG_IN}</button>')
     wrong = f'<p role="alert">{escape(trouble)}</p>' if trouble else ""
     page = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f'<title>{s.TITLE}</title><style>{STYLE}</style><h1>{s.TITLE}</h1>{wrong}<form method="post">{field}</form>'
-            f'<p><a href="./">{s.BACK_TO_PAGE}</a></p></html>')
+            f'<title>{shared_text.TITLE}</title><style>{STYLE}</style><h1>{shared_text.TITLE}</h1>{wrong}<form method="post">{field}</form>'
+            f'<p><a href="./">{text.BACK_TO_PAGE}</a></p></html>')
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store", "X-Frame-Options": "DENY"})
 
 
@@ -83,7 +84,7 @@ class OwnersFiles:
                 if refused := len(body := body + part) > LARGEST:
                     break
         if refused or names_file(body):
-            await PlainTextResponse(s.OWNERS_ONLY, status_code=403)(scope, receive, send)
+            await PlainTextResponse(text.OWNERS_ONLY, status_code=403)(scope, receive, send)
             return
         rest = iter([{"type": "http.request", "body": body, "more_body": False}])
 

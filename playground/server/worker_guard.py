@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from playground import strings as s
+from playground.server import text
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
@@ -46,7 +46,7 @@ class Guarded:
             self._access.limit("start")
         elif Path(config.get("output") or "").name.startswith(VISITORS):
             if not resume:
-                raise UserError(s.VISITORS_NAME.format(prefix=VISITORS))
+                raise UserError(text.VISITORS_NAME.format(prefix=VISITORS))
             os.utime(Path(config["output"]) / "config.yaml")  # its time begins anew
         return self._worker.start(stage, config, resume=resume)
 
@@ -64,7 +64,7 @@ class Guarded:
     def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
         if not self._access.owner():
             if len(adapters) > SIDES or options.get("max_new_tokens", 0) > LONGEST:
-                raise UserError(s.CHAT_TOO_LARGE.format(sides=SIDES, tokens=LONGEST))
+                raise UserError(text.CHAT_TOO_LARGE.format(sides=SIDES, tokens=LONGEST))
             self._access.limit("chat", str(messages))
         return self._worker.chat(adapters, messages, **options)
 
@@ -75,9 +75,9 @@ class Guarded:
         for name, value in vars(given).items():
             usual = getattr(defaults, name)
             if name not in FREE and value != usual and not (name in SMALLER and 0 < value < usual):
-                raise UserError(s.NOT_FOR_VISITORS.format(name=configs.flag(name), value=value, usual=usual))
+                raise UserError(text.NOT_FOR_VISITORS.format(name=configs.flag(name), value=value, usual=usual))
         if str(config.get("labeler", "")).startswith("judge"):
-            raise UserError(s.NO_JUDGE_FOR_VISITORS)
+            raise UserError(text.NO_JUDGE_FOR_VISITORS)
         taken = {int(folder.name.rpartition("-")[2]) for folder in self._workspace.runs.glob(f"{VISITORS}{stage}-*")
                  if folder.name.rpartition("-")[2].isdecimal()}
         return config | {"output": str(self._workspace.runs / f"{VISITORS}{stage}-{max(taken, default=0) + 1}")}

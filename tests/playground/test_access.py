@@ -13,10 +13,10 @@ from gradio_client import Client
 from playwright.sync_api import expect
 from starlette.requests import Request
 
-from playground import strings as s
 from playground.app import build, options
 from playground.pages.data.feedback_index import Ledger
 from playground.server import access as access_module
+from playground.server import text as server_text
 from playground.server import worker_guard as guarded
 from playground.server.access import COOKIE, HEADER, LIMITS, Access, asking
 from playground.server.worker_guard import Guarded, mind
@@ -355,7 +355,7 @@ def test_an_owner_logs_in_on_a_page_and_out_again(served):
         assert browser.post("/gradio_api/upload", files={"files": ("a.jsonl", b"{}")}).status_code == 403
         right = browser.post("/owner", data={"password": PASSWORD})
         assert right.status_code == 303 and "httponly" in right.headers["set-cookie"].lower() and PASSWORD not in right.headers["set-cookie"]
-        assert s.IS_OWNER in browser.get("/owner").text
+        assert server_text.IS_OWNER in browser.get("/owner").text
         assert browser.post("/gradio_api/upload", files={"files": ("a.jsonl", b"{}")}).status_code == 200
         browser.post("/owner", data={"leave": "1"})
         assert 'type="password"' in browser.get("/owner").text

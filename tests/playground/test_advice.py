@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import rlhf_engine
-from playground import strings as s
+from playground.pages.runs import text as runs_text
 from playground.pages.runs.diagnostics import advise, current, present
 from rlhf_engine.config import STAGES, to_dict
 
@@ -86,7 +86,7 @@ def test_kl_is_held_against_the_target_as_it_is_now():
 def test_what_the_trainer_has_warned_of_is_not_said_again():
     brake = "KL is 20.0 nats a sequence, above the hard stop of 12.0: this step learns from the KL penalty alone."
     entropy = "The policy's choices have 0.4 times the entropy of the start: too sure of its words, or no longer sure of any."
-    for words, said, source in ((s.SAID_KL, brake, "ppo.py"), (s.SAID_ENTROPY, entropy, "guards.py")):
+    for words, said, source in ((runs_text.SAID_KL, brake, "ppo.py"), (runs_text.SAID_ENTROPY, entropy, "guards.py")):
         assert words in said and words in (ENGINE / source).read_text(encoding="utf-8")
     assert kinds("ppo", sound(objective__kl=20.0), [{"event": "warning", "step": 19, "text": brake}]) == []
     assert kinds("ppo", sound(objective__kl=10.0), [{"event": "warning", "step": 3, "text": brake}]) == ["kl"], "that was long ago"

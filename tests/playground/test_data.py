@@ -7,9 +7,9 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import strings
 from playground.app import build
 from playground.components import dataset_view as data_view
+from playground.components import text as shared_text
 from playground.components.pager import page_of, slice_of
 from playground.pages.data import feedback_files as exchange
 from playground.pages.data import feedback_view
@@ -71,7 +71,7 @@ def test_what_a_file_is_taken_for_is_said(home):
 
 def test_every_set_of_columns_that_the_readers_know_is_described():
     for kind, forms in COLUMNS.items():
-        named = strings.COLUMN_OF[kind]
+        named = shared_text.COLUMN_OF[kind]
         assert set(named) <= {"all", *forms}
         for form in forms:
             by_name = set(form.split(" + ")) & set(named["all"])

@@ -14,11 +14,11 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import strings as s
 from playground.app import build, options
 from playground.pages.runs import export_panel as export_page
 from playground.pages.runs.export_panel import ExportPage, offered
 from playground.server import export_jobs as exporting
+from playground.server import text as server_text
 from playground.server.access import Access
 from playground.server.export_jobs import LOG, MADE, Exports, how_to_load
 from playground.server.polling import Pace
@@ -112,7 +112,7 @@ def test_one_at_a_time_and_what_is_wrong_is_said(trained, commands):
         Exports(trained).start("bundled", merge=False)
     told = exports.look()
     os.kill(told["pid"], signal.SIGKILL)
-    assert ended(exports)["said"] == s.TAKE_ENDED
+    assert ended(exports)["said"] == server_text.TAKE_ENDED
     commands[0] = ["fail"]
     exports.start("bundled", merge=False)
     told = ended(exports)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from playground import strings as s
+from playground import text as app_text
+from playground.components import text as shared_text
 from playground.components.extend_run import suggested
 from playground.run_commands import ask
 from playground.voting import Ballot
@@ -69,7 +70,7 @@ def test_the_run_as_a_command_is_as_long_as_it_is_by_now_and_says_how_to_go_on(w
     values = {component: component.value for component in look.inputs} | {parts["front"]: "train"}
     command, yaml = (look.fn(values)[parts[f"run-{name}"]] for name in ("command", "yaml"))
     assert "--steps 30" in command and "--votes 50" in command and "steps: 30" in yaml
-    assert command.splitlines()[-1] == f"# {s.TO_GO_ON} python -m rlhf_engine teach --output {lesson.path} --resume --steps 52 --votes 90"
+    assert command.splitlines()[-1] == f"# {shared_text.TO_GO_ON} python -m rlhf_engine teach --output {lesson.path} --resume --steps 52 --votes 90"
     lesson.set_status(state="stopped")
     halted = look.fn(values)
     assert halted[parts["run-command"]].endswith("--resume") and "steps: 30" in halted[parts["run-yaml"]]  # a file without a new wish
@@ -109,11 +110,11 @@ def test_the_votes_that_are_wanted_are_those_by_now(workspace, worker, lesson):
     lesson.set_status(state="running")
     ballot = Ballot(workspace)
     ballot.votes = lambda run: 45
-    assert ballot.why_silent("lesson") == s.QUESTION_COMES
+    assert ballot.why_silent("lesson") == app_text.QUESTION_COMES
     ballot.votes = lambda run: 50
-    assert ballot.why_silent("lesson") == s.ALL_VOTES_IN.format(wanted=50)
+    assert ballot.why_silent("lesson") == app_text.ALL_VOTES_IN.format(wanted=50)
     lesson.note("changed", step=30, name="votes", old=50, new=70)
-    assert ballot.why_silent("lesson") == s.QUESTION_COMES and workspace.current("lesson")["votes"] == 70
+    assert ballot.why_silent("lesson") == app_text.QUESTION_COMES and workspace.current("lesson")["votes"] == 70
     write_run(workspace.home, "other", PPOConfig(reward="x"))
     assert workspace.current("other") == workspace.config("other")
     _, look, parts = live_of(workspace, worker)

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from playwright.sync_api import expect
 
-from playground import strings as s
 from playground.app import build
 from playground.components.machine_memory import Machine, size
 from playground.pages.models import page as models_page
+from playground.pages.models import text as models_text
 from playground.pages.models.page import SMALL, Facts, card, facts, fit, listed, progress
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
@@ -64,9 +64,9 @@ def facts_of(name: str):
 def test_a_card_tells_all_of_it_and_keeps_text_inert(models):
     here = Machine("cuda", "NVIDIA <X>", 9 * GIB, 12 * GIB)
     html = card(facts(models, "Qwen/Qwen3-8B"), here)
-    assert "8.2 billion" in html and "151,936" in html and s.ON_HUB in html and "NVIDIA &lt;X&gt;" in html and "9.0 GB free" in html
+    assert "8.2 billion" in html and "151,936" in html and models_text.ON_HUB in html and "NVIDIA &lt;X&gt;" in html and "9.0 GB free" in html
     assert 'class="no"' in html and 'class="small"' in html
-    assert s.NO_SAFETENSORS in card(facts(models, "models/pickled"), here)
+    assert models_text.NO_SAFETENSORS in card(facts(models, "models/pickled"), here)
     for page in (card(facts(models, "models/pickled"), here), card(Facts(EVIL, EVIL, trouble=EVIL), here), listed(models, [EVIL, "models/pickled"])):
         assert "<img" not in page and "<script" not in page and "<b>bold" not in page
 
@@ -99,7 +99,7 @@ def test_loading_ends_with_a_usable_page_whatever_happens(models, worker, monkey
     last, said = press("../../etc")
     assert "neither known nor a path" in last[parts["notice"]] and len(worker.log) == 2
     last, said = press(" ")
-    assert s.CHOOSE_A_MODEL in last[parts["notice"]] and len(worker.log) == 2
+    assert models_text.CHOOSE_A_MODEL in last[parts["notice"]] and len(worker.log) == 2
 
 
 @needs_browser

@@ -14,9 +14,10 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import expect
 
+import playground
 from benchmarks.browser import free_port
-from playground import strings
 from playground.app import build
+from playground.components import text as shared_text
 from playground.pages.chat.conversation import inert, paced, plain, together
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
@@ -92,7 +93,7 @@ def test_the_target_in_a_plot_is_the_one_in_force(workspace, worker):
     run.note("changed", step=2, name="kl_target", old=6.0, new=4.5)
     look, parts, values = look_of(build(workspace.home, worker=worker))
     sent = look.fn(values)
-    levels = [line["y"] for number in range(1, 5) for line in sent[parts[f"plot-{number}"]]["data"] if line.get("name") == strings.TARGET]
+    levels = [line["y"] for number in range(1, 5) for line in sent[parts[f"plot-{number}"]]["data"] if line.get("name") == shared_text.TARGET]
     assert levels == [[4.5, 4.5]]
 
 
@@ -159,9 +160,12 @@ def test_live_controls_pass_their_value_through_the_api(client, worker):
 
 def test_no_string_is_defined_twice():
     """The second would silently change what the first says elsewhere."""
-    names = [name.id for node in ast.parse(Path(strings.__file__).read_text()).body if isinstance(node, ast.Assign)
-             for target in node.targets for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
-    assert [name for name, count in Counter(names).items() if count > 1] == []
+    files = sorted(Path(playground.__file__).parent.rglob("text.py"))
+    assert len(files) > 5
+    for file in files:
+        names = [name.id for node in ast.parse(file.read_text()).body if isinstance(node, ast.Assign)
+                 for target in node.targets for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        assert [name for name, count in Counter(names).items() if count > 1] == [], file
 
 
 @needs_browser

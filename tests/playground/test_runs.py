@@ -8,9 +8,9 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground import strings
 from playground.app import build
 from playground.pages.runs import comparison_charts as curves
+from playground.pages.runs import text as runs_text
 from playground.pages.runs import views as runs_views
 from playground.pages.runs.comparison_charts import Curves, Look
 from playground.pages.runs.diagnostics import Advice
@@ -115,7 +115,7 @@ def test_every_stage_among_the_runs_has_measures_in_sight_and_all_can_be_chosen(
     assert curves.measures([]) == curves.key_measures([], 8) == []
     assert "<" not in curves.figure("<b>novel", [ppo], Look())["layout"]["title"]["text"]
     empty = curves.figure("reward/guessed", [ppo, sft], Look(log=True))
-    assert empty["data"] == [] and strings.NO_MEASURE in empty["layout"]["annotations"][0]["text"]
+    assert empty["data"] == [] and runs_text.NO_MEASURE in empty["layout"]["annotations"][0]["text"]
 
 
 # -- tables and texts ------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from playground import strings as s
+from playground.pages.chat import text
 from playground.workspace import Entry, Workspace, gallery
 from rlhf_engine.runs.folder import ALIVE
 
@@ -58,10 +58,10 @@ def presets(workspace: Workspace, entries: list[Entry], model: str) -> list[tupl
             continue
         start = start_of(workspace, workspace.config(entry.name))
         if start is not None:
-            pairs.append((s.PRESET_RUN.format(name=entry.name), f"{start}|{entry.name}"))
+            pairs.append((text.PRESET_RUN.format(name=entry.name), f"{start}|{entry.name}"))
     if model == "bundled":
-        pairs.append((s.PRESET_SFT, "none|bundled"))
-        pairs += [(s.PRESET_GALLERY.format(name=label), f"bundled|{name}") for label, name in gallery()]
+        pairs.append((text.PRESET_SFT, "none|bundled"))
+        pairs += [(text.PRESET_GALLERY.format(name=label), f"bundled|{name}") for label, name in gallery()]
     return pairs
 
 

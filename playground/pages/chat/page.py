@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components.html import notice
 from playground.components.inputs import Choice
 from playground.components.notices import changed, complain, told
 from playground.pages.chat import chat_feedback as opinions
 from playground.pages.chat import checkpoints as speakers
+from playground.pages.chat import text
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
 from playground.pages.chat.panes import Sides, status_line
@@ -34,13 +34,13 @@ class ChatPage:
         self.answerer = Answerer(workspace, worker, ballot)
         self.memory, self.lock = Memory(), threading.Lock()
         self.chat = ChatState(Chat())
-        gr.Markdown(s.CHAT_ABOUT, container=False)
+        gr.Markdown(text.CHAT_ABOUT, container=False)
         with gr.Row(elem_id="chat-setup"):
-            self.model = Choice(["bundled"], value="bundled", label=s.CHAT_MODEL, elem_id="chat-model", visible=False, min_width=200)
-            self.preset = Choice(speakers.presets(workspace, [], "bundled"), value=None, label=s.PAIR, info=s.PAIR_INFO,
+            self.model = Choice(["bundled"], value="bundled", label=text.CHAT_MODEL, elem_id="chat-model", visible=False, min_width=200)
+            self.preset = Choice(speakers.presets(workspace, [], "bundled"), value=None, label=text.PAIR, info=text.PAIR_INFO,
                                  elem_id="chat-preset", scale=3, min_width=220)
-            self.count = gr.Radio([2, 3, 4], value=2, label=s.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
-            self.blind = gr.Checkbox(False, label=s.BLIND, info=s.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)
+            self.count = gr.Radio([2, 3, 4], value=2, label=text.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
+            self.blind = gr.Checkbox(False, label=text.BLIND, info=text.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)
         self.sides = Sides(workspace, ballot)
         self.status = gr.HTML("", elem_id="chat-status")
         self._build_input()
@@ -49,21 +49,21 @@ class ChatPage:
 
     def _build_input(self) -> None:
         with gr.Row(equal_height=True):
-            self.input = gr.Textbox(label=s.CHAT_INPUT, placeholder=s.CHAT_PLACEHOLDER, lines=1, max_lines=6, scale=8, min_width=240,
+            self.input = gr.Textbox(label=text.CHAT_INPUT, placeholder=text.CHAT_PLACEHOLDER, lines=1, max_lines=6, scale=8, min_width=240,
                                     elem_id="chat-input")
             with gr.Column(scale=3, min_width=240):
-                self.send = gr.Button(s.SEND, variant="primary", elem_id="chat-send", elem_classes="once")
+                self.send = gr.Button(text.SEND, variant="primary", elem_id="chat-send", elem_classes="once")
                 with gr.Row():
-                    self.again = gr.Button(s.AGAIN, size="sm", elem_id="chat-again", elem_classes="once", min_width=90)
-                    self.stop = gr.Button(s.CHAT_STOP, size="sm", elem_id="chat-stop", min_width=60)
-                    self.clear = gr.Button(s.CLEAR, size="sm", elem_id="chat-clear", min_width=60)
+                    self.again = gr.Button(text.AGAIN, size="sm", elem_id="chat-again", elem_classes="once", min_width=90)
+                    self.stop = gr.Button(text.CHAT_STOP, size="sm", elem_id="chat-stop", min_width=60)
+                    self.clear = gr.Button(text.CLEAR, size="sm", elem_id="chat-clear", min_width=60)
         with gr.Row(elem_classes="controls"):
-            self.examples = [gr.Button(example, size="sm", elem_id=f"chat-example-{i + 1}") for i, example in enumerate(s.EXAMPLES)]
-        with gr.Accordion(s.SAMPLING, open=False), gr.Row():
-            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=s.TEMPERATURE, info=s.TEMPERATURE_INFO, min_width=200,
+            self.examples = [gr.Button(example, size="sm", elem_id=f"chat-example-{i + 1}") for i, example in enumerate(text.EXAMPLES)]
+        with gr.Accordion(text.SAMPLING, open=False), gr.Row():
+            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=text.TEMPERATURE, info=text.TEMPERATURE_INFO, min_width=200,
                                          elem_id="chat-temperature")
-            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=s.TOP_P, info=s.TOP_P_INFO, min_width=200, elem_id="chat-top-p")
-            self.longest = gr.Slider(8, 512, 128, step=8, label=s.MAX_TOKENS, info=s.MAX_TOKENS_INFO, min_width=200,
+            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=text.TOP_P, info=text.TOP_P_INFO, min_width=200, elem_id="chat-top-p")
+            self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO, min_width=200,
                                      elem_id="chat-longest")
 
     def _wire_asking(self) -> None:
@@ -94,18 +94,18 @@ class ChatPage:
         gr.on([button.click for button in sides.buttons], self._vote, judged, [self.notice, self.status, *sides.talks, *sides.verdicts],
               **private)
         for button in self.examples:
-            button.click(lambda text: text, button, self.input, **private)
+            button.click(lambda example: example, button, self.input, **private)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def _send(self, values: dict) -> Iterator[dict]:
-        text = (values[self.input] or "").strip()
-        if not text:
-            yield {self.notice: notice(s.NOTHING_TO_SAY)}
-        elif values[self.chat].sent_twice(text):
+        message = (values[self.input] or "").strip()
+        if not message:
+            yield {self.notice: notice(text.NOTHING_TO_SAY)}
+        elif values[self.chat].sent_twice(message):
             yield gr.skip()  # a stream without items would empty the page
         else:
-            yield from self._ask(values, text, typed=text)
+            yield from self._ask(values, message, typed=message)
 
     def _again(self, values: dict, event: gr.EventData) -> Iterator[dict]:
         """The last question once more: of one side by its own button, of all by the one below."""
@@ -117,36 +117,36 @@ class ChatPage:
         if asked:
             yield from self._answer(values, asked)
         else:
-            yield {self.notice: notice(s.NOTHING_TO_REPEAT)}
+            yield {self.notice: notice(text.NOTHING_TO_REPEAT)}
 
     def _edit(self, values: dict, event: gr.EditData) -> Iterator[dict]:
         """A question in other words is asked again, of all that have heard it. An answer in better words is kept, and gone on from."""
-        chat, place, text = values[self.chat], self.sides.place(event), plain_text(event.value).strip()
+        chat, place, message = values[self.chat], self.sides.place(event), plain_text(event.value).strip()
         side = chat.sides[place]
         turn = side[event.index] if event.index < len(side) else None
-        if turn is None or not turn.ended or text == plain_text(event.previous_value).strip():
+        if turn is None or not turn.ended or message == plain_text(event.previous_value).strip():
             yield self.sides.settle(chat, [place])
         elif turn.role == "assistant":
-            yield self._better(values, place, event.index, text)
-        elif not text:
-            yield self.sides.settle(chat, [place]) | {self.notice: notice(s.NOTHING_TO_SAY)}
+            yield self._better(values, place, event.index, message)
+        elif not message:
+            yield self.sides.settle(chat, [place]) | {self.notice: notice(text.NOTHING_TO_SAY)}
         elif chat.blind:
-            yield from self._ask(values, text)
+            yield from self._ask(values, message)
         else:
-            again = Turn("user", text)
+            again = Turn("user", message)
             yield from self._answer(values, {i: new for i in range(chat.count) if (new := reworded(chat.sides[i], turn, again))})
 
-    def _ask(self, values: dict, text: str, *, typed: str = "") -> Iterator[dict]:
+    def _ask(self, values: dict, message: str, *, typed: str = "") -> Iterator[dict]:
         """A new question, of all sides; blind, a new round."""
         chat, before = values[self.chat], values[self.chat].state()
         if chat.blind:
             picks = self._picked(values)[:chat.count]
             if twice := next((pick for pick in picks if picks.count(pick) > 1), ""):
                 labels = {value: label for label, value in self.workspace.chat_choices(chat.model)}
-                yield {self.notice: notice(s.SAME_TWICE.format(name=labels.get(twice, twice)))}
+                yield {self.notice: notice(text.SAME_TWICE.format(name=labels.get(twice, twice)))}
                 return
             chat.shuffle()
-        question = Turn("user", text)
+        question = Turn("user", message)
         asked = {place: [*settled(chat.sides[place]), question] for place in range(chat.count)}
         yield from self._answer(values, asked, before, typed=typed)
 
@@ -158,7 +158,7 @@ class ChatPage:
         number = chat.begin(asked)
         self.memory.keep(values[self.voter], chat)
         try:
-            yield {self.notice: "", self.status: status_line(s.WAITING), **sides.settle(chat, places), **sides.verdict(chat),
+            yield {self.notice: "", self.status: status_line(text.WAITING), **sides.settle(chat, places), **sides.verdict(chat),
                    **({self.input: ""} if typed else {})}
             wish = Wish(chat.model, chat.picks, int(values[self.longest]), float(values[self.temperature]), float(values[self.top_p]))
             status = {self.status: ""}
@@ -182,7 +182,7 @@ class ChatPage:
     def _stop(self, values: dict) -> dict:
         chat = values[self.chat]
         chat.stop()
-        return {self.status: status_line(s.STOPPED) if any(chat.sides) else "", **self.sides.settle(chat, list(range(chat.count))),
+        return {self.status: status_line(text.STOPPED) if any(chat.sides) else "", **self.sides.settle(chat, list(range(chat.count))),
                 **self.sides.verdict(chat)}
 
     # -- judging -----------------------------------------------------------------------------------------------------
@@ -194,27 +194,27 @@ class ChatPage:
         try:
             turn = side[event.index] if event.index < len(side) else None
             if turn is None or turn.role != "assistant" or not turn.ended:
-                raise UserError(s.STILL_WRITING)
+                raise UserError(text.STILL_WRITING)
             if turn.text != turn.said:
-                raise UserError(s.OWN_WORDS)
+                raise UserError(text.OWN_WORDS)
             value = "up" if event.liked is True else "down" if event.liked is False else ""
             self._say(values, side, event.index, "thumb", value)
         except UserError as error:
             trouble = complain(error)
         return {self.notice: trouble, self.sides.talks[place]: gr.update(feedback_value=self.sides.thumbs(chat, place))}
 
-    def _better(self, values: dict, place: int, index: int, text: str) -> dict:
+    def _better(self, values: dict, place: int, index: int, written: str) -> dict:
         """The person's own words in the place of an answer. What came after it was said to other words, and goes."""
         chat, side = values[self.chat], values[self.chat].sides[place]
         try:
             if chat.hidden:
-                raise UserError(s.NO_EDIT_BLIND)
-            if not text:
-                raise UserError(s.EMPTY_EDIT)
-            own = "" if text == side[index].said.strip() else text
+                raise UserError(text.NO_EDIT_BLIND)
+            if not written:
+                raise UserError(text.EMPTY_EDIT)
+            own = "" if written == side[index].said.strip() else written
             self._say(values, side, index, "edit", own)
             chat.cut(place, index, replace(side[index], text=own or side[index].said))
-            trouble = told(s.EDIT_KEPT)
+            trouble = told(text.EDIT_KEPT)
         except UserError as error:
             trouble = complain(error)
         return {self.notice: trouble, **self.sides.settle(chat, [place])}
@@ -328,5 +328,5 @@ class ChatPage:
 
 def done(chat: Chat, places: list[int]) -> str:
     if chat.votable:
-        return s.ENDED_BLIND
-    return {1: s.ENDED_ONE, 2: s.ENDED}.get(len(places), s.ENDED_MORE.format(count=len(places)))
+        return text.ENDED_BLIND
+    return {1: text.ENDED_ONE, 2: text.ENDED}.get(len(places), text.ENDED_MORE.format(count=len(places)))

@@ -2,10 +2,11 @@
 
 import gradio as gr
 
-from playground import strings as s
-from playground.components.html import text
+from playground.components import text as shared_text
+from playground.components.html import escape
 from playground.components.inputs import Choice
 from playground.pages.chat import chat_feedback as opinions
+from playground.pages.chat import text
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, shown
 from playground.voting import Ballot
@@ -34,18 +35,18 @@ class Sides:
         choices = workspace.chat_choices("bundled")
         self.columns, self.names, self.picks, self.talks = [], [], [], []
         with gr.Row(elem_id="chat-sides"):
-            for place, (name, title, value) in enumerate(zip(IDS, s.SIDE_LABELS, first_picks(choices, SIDES))):
+            for place, (name, title, value) in enumerate(zip(IDS, text.SIDE_LABELS, first_picks(choices, SIDES))):
                 with gr.Column(min_width=240, visible=place < 2) as column:
                     self.names.append(gr.HTML("", elem_id=f"chat-{name}-name", visible=False, apply_default_css=False))
                     self.picks.append(Choice(choices, value=value, label=title, elem_id=f"chat-{name}-adapter"))
                     self.talks.append(gr.Chatbot(label=title, show_label=False, height=380, render_markdown=False, latex_delimiters=[],
-                                                 buttons=[], placeholder=s.EMPTY_CHAT, elem_id=f"chat-{name}", layout="bubble",
+                                                 buttons=[], placeholder=text.EMPTY_CHAT, elem_id=f"chat-{name}", layout="bubble",
                                                  editable="all"))
                 self.columns.append(column)
         with gr.Row(visible=False, elem_id="chat-votes") as self.votes:
             self.best = [gr.Button("", elem_id=f"chat-best-{place + 1}", min_width=110) for place in range(SIDES)]
-            self.tie = gr.Button(s.TIE[0], elem_id="chat-tie", min_width=110)
-            self.both_bad = gr.Button(s.BOTH_BAD[0], elem_id="chat-both-bad", min_width=110)
+            self.tie = gr.Button(shared_text.TIE[0], elem_id="chat-tie", min_width=110)
+            self.both_bad = gr.Button(shared_text.BOTH_BAD[0], elem_id="chat-both-bad", min_width=110)
         self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False, js_on_load=AS_TEXT)
         self.buttons = [*self.best, self.tie, self.both_bad]
 
@@ -69,7 +70,7 @@ class Sides:
 
     def texts(self, chat: Chat, places: list[int]) -> dict:
         """The words alone, while they come."""
-        return {self.talks[place]: shown(chat.sides[place], s.EMPTY_RESPONSE) for place in places}
+        return {self.talks[place]: shown(chat.sides[place], shared_text.EMPTY_RESPONSE) for place in places}
 
     def settle(self, chat: Chat, places: list[int]) -> dict:
         """Words, and thumbs as they stand in the store. Blind, no answer can be edited: the vote is on what was said."""
@@ -90,13 +91,13 @@ class Sides:
     def verdict(self, chat: Chat) -> dict:
         """The vote's buttons while there is one to give, the names when it is given."""
         many, count = chat.count > 2, chat.count
-        best = {button: gr.update(value=s.VOTE_BEST.format(side=side, best=s.BEST[many]), visible=place < count)
-                for place, (side, button) in enumerate(zip(s.SIDE_NAMES, self.best))}
+        best = {button: gr.update(value=text.VOTE_BEST.format(side=side, best=shared_text.BEST[many]), visible=place < count)
+                for place, (side, button) in enumerate(zip(text.SIDE_NAMES, self.best))}
         labels = self.labels(chat) if chat.verdict else []
         names = {name: gr.update(value=side_name(side, labels[place] if place < len(labels) else ""), visible=chat.blind)
-                 for place, (side, name) in enumerate(zip(s.SIDE_NAMES, self.names))}
-        return {self.votes: gr.update(visible=chat.votable), **best, self.tie: gr.update(value=s.TIE[many]),
-                self.both_bad: gr.update(value=s.BOTH_BAD[many]), **names, self.result: result(chat, labels) if labels else ""}
+                 for place, (side, name) in enumerate(zip(text.SIDE_NAMES, self.names))}
+        return {self.votes: gr.update(visible=chat.votable), **best, self.tie: gr.update(value=shared_text.TIE[many]),
+                self.both_bad: gr.update(value=shared_text.BOTH_BAD[many]), **names, self.result: result(chat, labels) if labels else ""}
 
     def labels(self, chat: Chat) -> list[str]:
         """Who speaks at each place, by name."""
@@ -115,25 +116,25 @@ class Sides:
 
 
 def status_line(status: str) -> str:
-    return f'<p class="empty" role="status">{text(status)}</p>' if status else ""
+    return f'<p class="empty" role="status">{escape(status)}</p>' if status else ""
 
 
 def side_name(side: str, label: str) -> str:
-    return f'<p class="side-name"><strong>{side}</strong>{f"<span>{text(label)}</span>" if label else ""}</p>'
+    return f'<p class="side-name"><strong>{side}</strong>{f"<span>{escape(label)}</span>" if label else ""}</p>'
 
 
 def result(chat: Chat, labels: list[str]) -> str:
     """Who was who, what was voted, and how often each has won."""
-    who = " · ".join(s.REVEAL.format(side=side, name=name) for side, name in zip(s.SIDE_NAMES, labels[:chat.count]))
-    rows = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(s.SCORE_WINS.format(wins=wins, rounds=rounds))}</td></tr>'
+    who = " · ".join(text.REVEAL.format(side=side, name=name) for side, name in zip(text.SIDE_NAMES, labels[:chat.count]))
+    rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(text.SCORE_WINS.format(wins=wins, rounds=rounds))}</td></tr>'
                    for name, (wins, rounds) in sorted(chat.score.items(), key=lambda item: -item[1][0] / item[1][1]))
-    heads = "".join(f'<th scope="col">{head}</th>' for head in s.SCORE_HEADS)
-    return (f'<section class="reveal"><p role="status">{text(s.REVEALED.format(choice=choice_words(chat)))} {text(who)}</p>'
-            f'<table><caption>{s.SCORE_TITLE}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></section>')
+    heads = "".join(f'<th scope="col">{head}</th>' for head in text.SCORE_HEADS)
+    return (f'<section class="reveal"><p role="status">{escape(text.REVEALED.format(choice=choice_words(chat)))} {escape(who)}</p>'
+            f'<table><caption>{text.SCORE_TITLE}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></section>')
 
 
 def choice_words(chat: Chat) -> str:
     many = chat.count > 2
     if chat.verdict in ("tie", "both_bad"):
-        return (s.TIE if chat.verdict == "tie" else s.BOTH_BAD)[many].lower()
-    return s.VOTE_BEST.format(side=s.SIDE_NAMES[int(chat.verdict) - 1], best=s.BEST[many])
+        return (shared_text.TIE if chat.verdict == "tie" else shared_text.BOTH_BAD)[many].lower()
+    return text.VOTE_BEST.format(side=text.SIDE_NAMES[int(chat.verdict) - 1], best=shared_text.BEST[many])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from playground import strings as s
+from playground.pages.data import text
 from playground.workspace import fresh
 from rlhf_engine.data.readers import read_preferences
 from rlhf_engine.data.tables import read_table
@@ -17,20 +17,20 @@ def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[P
 
     Raises UserError where there are no such rows.
     """
-    if what not in s.EXPORTS or ending not in s.EXPORT_FILES:
-        raise UserError(s.NO_SUCH_EXPORT.format(what=what, ending=ending))
+    if what not in text.EXPORTS or ending not in text.EXPORT_FILES:
+        raise UserError(text.NO_SUCH_EXPORT.format(what=what, ending=ending))
     votes = datasets.live(events)
     rows = events if what == "events" else getattr(datasets, what)(events)
     if not rows:
-        raise UserError(s.EXPORT_NOTHING.format(votes=len(votes)))
+        raise UserError(text.EXPORT_NOTHING.format(votes=len(votes)))
     path = fresh(folder, "feedback") / f"{what}.{ending}"
     if what == "events":
         exchange.export(events, path)
-        return path, s.EXPORTED.format(rows=len(rows), votes=len(votes))
+        return path, text.EXPORTED.format(rows=len(rows), votes=len(votes))
     exchange.export_rows(rows, path)
     left = sum(not getattr(datasets, what)([event]) for event in votes)
-    told = s.EXPORTED.format(rows=len(rows), votes=len(votes) - left)
-    return path, f"{told} {s.EXPORT_LEFT.format(left=left)}" if left else told
+    told = text.EXPORTED.format(rows=len(rows), votes=len(votes) - left)
+    return path, f"{told} {text.EXPORT_LEFT.format(left=left)}" if left else told
 
 
 def take_in(path: Path, store: Path) -> str:
@@ -48,7 +48,7 @@ def take_in(path: Path, store: Path) -> str:
             count, new, notes = len(rows), exchange.import_preferences(Store(store), str(path)), rows.notes
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name)) from None
-    told = [s.IMPORTED.format(name=path.name, new=new, count=count, what=s.IMPORT_KINDS[what])]
+    told = [text.IMPORTED.format(name=path.name, new=new, count=count, what=text.IMPORT_KINDS[what])]
     if new < count:
-        told.append(s.IMPORT_KNOWN.format(known=count - new))
+        told.append(text.IMPORT_KNOWN.format(known=count - new))
     return "; ".join([*told, *notes]) + "."

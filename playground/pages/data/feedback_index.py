@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from playground import strings as s
 from playground.components.formatting import conversation
+from playground.pages.data import text
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.datasets import agreement
@@ -132,9 +132,9 @@ class Ledger:
         book = self.book()
         event = next((event for event in reversed(book.events) if event.id == event_id), None)
         if event is None:
-            raise UserError(s.NO_SUCH_EVENT)
+            raise UserError(text.NO_SUCH_EVENT)
         if event.voter != voter and not self.access.owner():
-            raise UserError(s.NOT_YOURS)
+            raise UserError(text.NOT_YOURS)
         if event.id not in book.gone:
             Store(self.path).add(Event(retract_id, "retract", value=event.id, run=event.run, voter=voter))
         return event
@@ -154,8 +154,8 @@ def passes(event: Event, wanted: Wanted, gone: frozenset[str]) -> bool:
         return False
     if wanted.kind not in ("", GONE, event.kind) or (wanted.voter and event.voter != wanted.voter):
         return False
-    text = wanted.text.casefold()
-    return not text or any(text in part.casefold() for part in texts(event))
+    needle = wanted.text.casefold()
+    return not needle or any(needle in part.casefold() for part in texts(event))
 
 
 def texts(event: Event) -> list[str]:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components import html as views
+from playground.components import text as shared_text
 from playground.components.data_preview import LOCAL
 from playground.components.inputs import Choice
 from playground.components.notices import complain, told
 from playground.components.pager import Pager, slice_of, within
 from playground.pages.data import feedback_files as exchange
-from playground.pages.data import feedback_view
+from playground.pages.data import feedback_view, text
 from playground.pages.data.feedback_index import GONE, NO_RUN, Ledger, Wanted
 from playground.server.feedback_backup import STATUS
 from playground.voting import voter_of
@@ -28,29 +28,29 @@ class Feedback:
 
     def __init__(self, workspace: Workspace, voter: gr.BrowserState, notice: gr.HTML, tab: gr.Tab):
         self.workspace, self.voter, self.notice, self.ledger = workspace, voter, notice, Ledger(workspace)
-        gr.Markdown(s.FEEDBACK_ABOUT, container=False)
+        gr.Markdown(text.FEEDBACK_ABOUT, container=False)
         self.kept = gr.HTML("", elem_id="feedback-kept", apply_default_css=False, visible=False)
         self.sums = gr.HTML("", elem_id="feedback-sums", container=True, padding=True, apply_default_css=False,
                             visible=False)
         with gr.Row(elem_classes="fields fit"):
-            self.run = Choice([(s.ALL_RUNS, "")], value="", label=s.RUN_FILTER, min_width=170, elem_id="feedback-run")
-            kinds = [(s.ALL_KINDS, ""), *((name.capitalize(), kind) for kind, name in s.KINDS_NAMED.items())]
-            self.kind = Choice([*kinds, (s.TAKEN_BACK.capitalize(), GONE)], value="", label=s.KIND_FILTER, min_width=170,
+            self.run = Choice([(text.ALL_RUNS, "")], value="", label=text.RUN_FILTER, min_width=170, elem_id="feedback-run")
+            kinds = [(text.ALL_KINDS, ""), *((name.capitalize(), kind) for kind, name in text.KINDS_NAMED.items())]
+            self.kind = Choice([*kinds, (text.TAKEN_BACK.capitalize(), GONE)], value="", label=text.KIND_FILTER, min_width=170,
                                elem_id="feedback-kind")
-            self.by = Choice([(s.ALL_VOTERS, "")], value="", label=s.VOTER_FILTER, allow_custom_value=True, min_width=170,
+            self.by = Choice([(text.ALL_VOTERS, "")], value="", label=text.VOTER_FILTER, allow_custom_value=True, min_width=170,
                              elem_id="feedback-voter")
-            self.text = gr.Textbox(label=s.TEXT_FILTER, placeholder=s.TEXT_PLACEHOLDER, min_width=170, elem_id="feedback-text")
-        with gr.Accordion(s.IN_AND_OUT, open=False, elem_id="feedback-exchange"):
+            self.text = gr.Textbox(label=text.TEXT_FILTER, placeholder=text.TEXT_PLACEHOLDER, min_width=170, elem_id="feedback-text")
+        with gr.Accordion(text.IN_AND_OUT, open=False, elem_id="feedback-exchange"):
             with gr.Row(equal_height=True):
-                whats = [(title, what) for what, title in s.EXPORTS.items()]
-                self.what = Choice(whats, value="pairs", label=s.EXPORT_WHAT, info=s.EXPORT_INFO, scale=4, min_width=240,
+                whats = [(title, what) for what, title in text.EXPORTS.items()]
+                self.what = Choice(whats, value="pairs", label=text.EXPORT_WHAT, info=text.EXPORT_INFO, scale=4, min_width=240,
                                    elem_id="export-what")
-                endings = [(title, ending) for ending, title in s.EXPORT_FILES.items()]
-                self.ending = gr.Radio(endings, value="jsonl", label=s.EXPORT_AS, min_width=160, elem_id="export-as")
+                endings = [(title, ending) for ending, title in text.EXPORT_FILES.items()]
+                self.ending = gr.Radio(endings, value="jsonl", label=text.EXPORT_AS, min_width=160, elem_id="export-as")
             with gr.Row(elem_classes="controls"):
-                self.make = gr.Button(s.EXPORT_MAKE, size="sm", elem_id="export-make")
-                self.download = gr.DownloadButton(s.DOWNLOAD, size="sm", variant="primary", visible=False, elem_id="export-download")
-                self.upload = gr.UploadButton(s.IMPORT, size="sm", elem_id="feedback-import", elem_classes="owners")
+                self.make = gr.Button(text.EXPORT_MAKE, size="sm", elem_id="export-make")
+                self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", variant="primary", visible=False, elem_id="export-download")
+                self.upload = gr.UploadButton(text.IMPORT, size="sm", elem_id="feedback-import", elem_classes="owners")
             self.outcome = gr.HTML("", elem_id="exchange-outcome", apply_default_css=False)
         self.votes = feedback_view.Votes(elem_id="feedback-votes")
         self.pager = Pager("feedback")
@@ -107,7 +107,7 @@ class Feedback:
             return {}
         names = self._names()
         if marks["votes"] != shown.get("votes"):
-            empty = s.NO_VOTE_MATCHES if book.events else s.NO_FEEDBACK
+            empty = text.NO_VOTE_MATCHES if book.events else text.NO_FEEDBACK
             changes |= {self.votes: feedback_view.votes(events[slice_of(page, len(events))], book.gone, names, empty=empty),
                         **self.pager.show(page, len(events))}
         if marks["sums"] != shown.get("sums"):
@@ -119,12 +119,12 @@ class Feedback:
         if marks["choices"] != shown.get("choices"):
             runs = [(feedback_view.run_name(run, names), run or NO_RUN) for run, _ in all_sums.runs.most_common()]
             voters = [(feedback_view.short(voter.name), voter.name) for voter in all_sums.voters[:OFFERED] if voter.name]
-            changes |= {self.run: gr.update(choices=[(s.ALL_RUNS, ""), *runs]), self.by: gr.update(choices=[(s.ALL_VOTERS, ""), *voters])}
+            changes |= {self.run: gr.update(choices=[(text.ALL_RUNS, ""), *runs]), self.by: gr.update(choices=[(text.ALL_VOTERS, ""), *voters])}
         return changes | {self.shown: marks}
 
     def _wanted(self, values: dict) -> Wanted:
-        run, kind, by, text = (str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text))
-        return Wanted(run, kind, self._only(values) or by, text)
+        run, kind, by, search_text = (str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text))
+        return Wanted(run, kind, self._only(values) or by, search_text)
 
     def _only(self, values: dict) -> str:
         """Whose feedback may be seen: "" is everybody's. What people say in a chat is nobody else's."""
@@ -145,7 +145,7 @@ class Feedback:
     def _retract(self, values: dict, event: gr.EventData) -> dict:
         try:
             vote = self.ledger.retract(str(event.event), str(event.retract), voter_of(values[self.voter]))
-            notice = told(s.RETRACTED.format(number=vote.seq))
+            notice = told(text.RETRACTED.format(number=vote.seq))
         except UserError as error:
             notice = complain(error)
         return {self.notice: notice, **self._update(values, values[self.shown].get("page", 1))}
@@ -157,7 +157,7 @@ class Feedback:
             path, done = exchange.export(events, str(values[self.what]), str(values[self.ending]), folder)
         except UserError as error:
             return {self.download: gr.update(visible=False), self.outcome: views.notice(str(error))}
-        label = s.DOWNLOAD.format(name=path.name)
+        label = shared_text.DOWNLOAD.format(name=path.name)
         return {self.download: gr.update(value=str(path), label=label, visible=True), self.outcome: done_html(done)}
 
     def _import(self, values: dict) -> dict:
@@ -171,4 +171,4 @@ class Feedback:
 
 
 def done_html(line: str) -> str:
-    return f'<p role="status">{views.text(line)}</p>'
+    return f'<p role="status">{views.escape(line)}</p>'

@@ -2,13 +2,14 @@
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components import dataset_view as data_view
 from playground.components import html as views
+from playground.components import text as shared_text
 from playground.components.data_preview import HUB, LOCAL
 from playground.components.inputs import Choice
 from playground.components.notices import changed, complain, told
 from playground.components.pager import Pager, slice_of
+from playground.pages.data import text
 from playground.pages.data.feedback_tab import Feedback
 from playground.workspace import Entry, Workspace
 from rlhf_engine.errors import UserError
@@ -19,20 +20,20 @@ class Files:
 
     def __init__(self, workspace: Workspace, notice: gr.HTML):
         self.workspace, self.notice = workspace, notice
-        gr.Markdown(s.FILES_ABOUT, container=False)
+        gr.Markdown(text.FILES_ABOUT, container=False)
         with gr.Row(elem_classes="fields fit"):
-            self.source = Choice(self._choices(), value="bundled-prompts", label=s.DATA_LABEL, info=s.DATA_INFO, allow_custom_value=True,
+            self.source = Choice(self._choices(), value="bundled-prompts", label=text.DATA_LABEL, info=text.DATA_INFO, allow_custom_value=True,
                                  min_width=200, elem_id="data-source")
-            kinds = [(s.KIND_AUTO, ""), *((title, kind) for kind, title in s.KIND_CHOICES.items())]
-            self.kind = Choice(kinds, value="", label=s.KIND_LABEL, info=s.KIND_INFO, min_width=200, elem_id="data-kind")
-            self.wanted = gr.Textbox(label=s.FILTER_LABEL, placeholder=s.FILTER_PLACEHOLDER, info=s.FILTER_INFO, min_width=200,
+            kinds = [(text.KIND_AUTO, ""), *((title, kind) for kind, title in text.KIND_CHOICES.items())]
+            self.kind = Choice(kinds, value="", label=text.KIND_LABEL, info=text.KIND_INFO, min_width=200, elem_id="data-kind")
+            self.wanted = gr.Textbox(label=text.FILTER_LABEL, placeholder=text.FILTER_PLACEHOLDER, info=text.FILTER_INFO, min_width=200,
                                      elem_id="data-filter")
         with gr.Row(elem_classes="hub"):
-            self.subset = gr.Textbox(label=s.SUBSET_LABEL, min_width=140, visible=False, elem_id="data-subset")
-            self.split = gr.Textbox(label=s.SPLIT_LABEL, min_width=140, visible=False, elem_id="data-split")
-            self.fetch = gr.Button(s.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub",
+            self.subset = gr.Textbox(label=text.SUBSET_LABEL, min_width=140, visible=False, elem_id="data-subset")
+            self.split = gr.Textbox(label=text.SPLIT_LABEL, min_width=140, visible=False, elem_id="data-split")
+            self.fetch = gr.Button(shared_text.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub",
                                    elem_classes="owners")
-        self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="data-upload", elem_classes="owners")
+        self.upload = gr.UploadButton(shared_text.UPLOAD, size="sm", elem_id="data-upload", elem_classes="owners")
         self.summary = gr.HTML("", elem_id="data-summary", container=True, padding=True, apply_default_css=False)
         self.rows = gr.HTML("", elem_id="data-rows", apply_default_css=False)
         self.pager = Pager("data")
@@ -58,7 +59,7 @@ class Files:
 
     def _choices(self) -> list[tuple[str, str]]:
         files = [(name, name) for name in self.workspace.data_choices() if name != "bundled"]
-        return [*((title.capitalize(), value) for value, title in s.BUNDLED_DATA.items()), *files]
+        return [*((title.capitalize(), value) for value, title in shared_text.BUNDLED_DATA.items()), *files]
 
     def _show(self, values: dict, page: int = 1) -> dict:
         """The rows of a page, or in place of them what is wrong."""
@@ -67,8 +68,8 @@ class Files:
             source = data_view.source_of(self.workspace, values[self.source], "", values[self.subset], values[self.split])
             blank |= self._hub(source.hub)
             if source.hub and values[self.fetched] != source.key:
-                return blank | {self.summary: data_view.remark(s.ASK_HUB.format(name=source.name))}
-            look = data_view.look_at(source, values[self.kind] if values[self.kind] in s.KIND_CHOICES else "")
+                return blank | {self.summary: data_view.remark(shared_text.ASK_HUB.format(name=source.name))}
+            look = data_view.look_at(source, values[self.kind] if values[self.kind] in text.KIND_CHOICES else "")
         except UserError as error:
             return blank | {self.summary: views.notice(str(error))}
         places = data_view.matching(look, values[self.wanted])
@@ -90,7 +91,7 @@ class Files:
             name = self.workspace.upload(values[self.upload])
         except UserError as error:
             return {self.notice: complain(error)}
-        return {self.notice: told(s.UPLOADED_DATA.format(name=name)), self.source: gr.update(choices=self._choices(), value=name),
+        return {self.notice: told(text.UPLOADED_DATA.format(name=name)), self.source: gr.update(choices=self._choices(), value=name),
                 **self._show(values | {self.source: name})}
 
     def refresh(self, seen: dict) -> dict:
@@ -105,9 +106,9 @@ class DataPage:
 
     def __init__(self, workspace: Workspace, voter: gr.BrowserState, notice: gr.HTML):
         with gr.Tabs():
-            with gr.Tab(s.FILES, id="data-files", elem_id="data-files"):
+            with gr.Tab(shared_text.FILES, id="data-files", elem_id="data-files"):
                 self.files = Files(workspace, notice)
-            with gr.Tab(s.FEEDBACK, id="data-feedback", elem_id="data-feedback") as tab:
+            with gr.Tab(shared_text.FEEDBACK, id="data-feedback", elem_id="data-feedback") as tab:
                 self.feedback = Feedback(workspace, voter, notice, tab)
 
     @property

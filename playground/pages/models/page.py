@@ -6,12 +6,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components import html as views
-from playground.components.html import text
+from playground.components import text as shared_text
+from playground.components.html import escape
 from playground.components.inputs import Choice
 from playground.components.machine_memory import SHAPES, Machine, folder_of, machine, size
 from playground.components.notices import changed, complain
+from playground.pages.models import text
 from playground.workspace import Entry, Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.config import STAGES
@@ -43,7 +44,7 @@ def facts(workspace: Workspace, name: str) -> Facts:
     folder = folder_of(workspace, name)
     if folder is None:
         if name not in SHAPES:
-            return Facts(name, trouble=s.NOT_DOWNLOADED_YET.format(model=name))
+            return Facts(name, trouble=text.NOT_DOWNLOADED_YET.format(model=name))
         return Facts(name, SHAPES[name]["model_type"].capitalize(), read_shape(SHAPES[name], name))
     try:
         config = read_model(folder, name)
@@ -81,70 +82,70 @@ def fit(shape: Shape, stage: str, dtype: str, here: Machine) -> tuple[str, int]:
 def card(found: Facts, here: Machine) -> str:
     """One model: what it is, and what of it fits."""
     shape = found.shape
-    told = {"architecture": found.architecture or s.UNKNOWN, "parameters": parameters(shape),
-            "vocabulary": f"{shape.vocabulary:,}" if shape else s.UNKNOWN, "template": yes_or_no(found.template),
-            "longest": s.POSITIONS.format(count=shape.longest) if shape and shape.longest < 1 << 30 else s.UNKNOWN,
-            "weights": s.ON_HUB if found.weights is None else s.SAFETENSORS if found.weights else s.NO_SAFETENSORS}
-    rows = "".join(f"<div><dt>{s.MODEL_FACTS[name]}</dt><dd>{text(value)}</dd></div>" for name, value in told.items())
-    below = fits(shape, here) if shape else f'<p class="empty">{text(found.trouble)}</p>'
-    return f'<section class="model-card"><h3>{text(found.name)}</h3><dl class="facts-list">{rows}</dl>{below}</section>'
+    told = {"architecture": found.architecture or text.UNKNOWN, "parameters": parameters(shape),
+            "vocabulary": f"{shape.vocabulary:,}" if shape else text.UNKNOWN, "template": yes_or_no(found.template),
+            "longest": text.POSITIONS.format(count=shape.longest) if shape and shape.longest < 1 << 30 else text.UNKNOWN,
+            "weights": text.ON_HUB if found.weights is None else text.SAFETENSORS if found.weights else text.NO_SAFETENSORS}
+    rows = "".join(f"<div><dt>{text.MODEL_FACTS[name]}</dt><dd>{escape(value)}</dd></div>" for name, value in told.items())
+    below = fits(shape, here) if shape else f'<p class="empty">{escape(found.trouble)}</p>'
+    return f'<section class="model-card"><h3>{escape(found.name)}</h3><dl class="facts-list">{rows}</dl>{below}</section>'
 
 
 def fits(shape: Shape, here: Machine) -> str:
     """A table: for each stage, as the weights are and in four bits."""
-    heads = "".join(f'<th scope="col">{title}</th>' for title in ("", *s.FITS_HEADS[here.device].values()))
+    heads = "".join(f'<th scope="col">{title}</th>' for title in ("", *text.FITS_HEADS[here.device].values()))
     body = ""
     for stage in STAGES:
         cells = ""
-        for dtype in s.FITS_HEADS[here.device]:
+        for dtype in text.FITS_HEADS[here.device]:
             verdict, need = fit(shape, stage, dtype, here)
-            cells += f'<td class="{verdict}"><b>{s.VERDICTS[verdict]}</b>, {size(need)}</td>'
-        body += f'<tr><th scope="row">{s.STAGES[stage]}</th>{cells}</tr>'
-    title = s.FITS_TITLE.format(device=here.name, free=size(here.free))
-    return (f'<div class="models" tabindex="0" role="region" aria-label="{text(title)}"><table><caption>{text(title)}</caption>'
-            f'<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div><p class="empty">{text(s.FITS_NOTE)}</p>')
+            cells += f'<td class="{verdict}"><b>{text.VERDICTS[verdict]}</b>, {size(need)}</td>'
+        body += f'<tr><th scope="row">{shared_text.STAGES[stage]}</th>{cells}</tr>'
+    title = text.FITS_TITLE.format(device=here.name, free=size(here.free))
+    return (f'<div class="models" tabindex="0" role="region" aria-label="{escape(title)}"><table><caption>{escape(title)}</caption>'
+            f'<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div><p class="empty">{escape(text.FITS_NOTE)}</p>')
 
 
 def listed(workspace: Workspace, names: list[str]) -> str:
     """All models that the workspace knows of, a line each."""
-    heads = "".join(f'<th scope="col">{title}</th>' for title in s.MODEL_HEADS)
+    heads = "".join(f'<th scope="col">{title}</th>' for title in text.MODEL_HEADS)
     body = ""
     for name in names:
         try:
             found = facts(workspace, name)
         except UserError as error:
-            body += f'<tr><th scope="row">{text(name)}</th><td colspan="4">{text(error)}</td></tr>'
+            body += f'<tr><th scope="row">{escape(name)}</th><td colspan="4">{escape(error)}</td></tr>'
             continue
-        told = (found.architecture or s.UNKNOWN, parameters(found.shape), f"{found.shape.vocabulary:,}" if found.shape else s.UNKNOWN,
+        told = (found.architecture or text.UNKNOWN, parameters(found.shape), f"{found.shape.vocabulary:,}" if found.shape else text.UNKNOWN,
                 yes_or_no(found.template))
-        cells = "".join(f'<td data-title="{title}">{text(value)}</td>' for title, value in zip(s.MODEL_HEADS[1:], told))
-        body += f'<tr><th scope="row">{text(name)}</th>{cells}</tr>'
-    return (f'<div class="models list" tabindex="0" role="region" aria-label="{s.MODELS}"><table><thead><tr>{heads}</tr></thead>'
+        cells = "".join(f'<td data-title="{title}">{escape(value)}</td>' for title, value in zip(text.MODEL_HEADS[1:], told))
+        body += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+    return (f'<div class="models list" tabindex="0" role="region" aria-label="{shared_text.MODELS}"><table><thead><tr>{heads}</tr></thead>'
             f'<tbody>{body}</tbody></table></div>')
 
 
 def parameters(shape: Shape | None) -> str:
     if shape is None:
-        return s.UNKNOWN
+        return text.UNKNOWN
     count = shape.parameters / 1e6
     return f"{count / 1000:.1f} billion" if count >= 1000 else f"{count:.0f} million" if count >= 10 else f"{count:.1f} million"
 
 
 def yes_or_no(value: bool | None) -> str:
-    return s.UNKNOWN if value is None else s.YES if value else s.NO
+    return text.UNKNOWN if value is None else shared_text.YES if value else shared_text.NO
 
 
 def progress(model: str, told: dict) -> str:
     """What the worker says while it loads."""
     if told["state"] == "loaded":
-        said = s.LOADED.format(model=model, dtype=told["dtype"], device=told["device"])
-        return f'<p class="loaded" role="status">{text(said)}</p>'
+        said = text.LOADED.format(model=model, dtype=told["dtype"], device=told["device"])
+        return f'<p class="loaded" role="status">{escape(said)}</p>'
     done, total = told.get("done", 0), told.get("total", 0)
-    said = (s.LOAD_LOADING if told["state"] == "loading" else s.LOAD_FETCHING if total else s.LOAD_LOOKING).format(
+    said = (text.LOAD_LOADING if told["state"] == "loading" else text.LOAD_FETCHING if total else text.LOAD_LOOKING).format(
         model=model, done=size(done), total=size(total))
     share = 100 * done / total if total else 0
     moving = "" if total else " unknown"
-    return (f'<p class="empty" role="status">{text(said)}</p><div class="bar{moving}" role="progressbar" aria-label="{text(said)}" '
+    return (f'<p class="empty" role="status">{escape(said)}</p><div class="bar{moving}" role="progressbar" aria-label="{escape(said)}" '
             f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div>')
 
 
@@ -153,14 +154,14 @@ def progress(model: str, told: dict) -> str:
 class ModelsPage:
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
         self.workspace, self.worker, self.notice = workspace, worker, notice
-        gr.Markdown(s.MODELS_ABOUT, container=False)
+        gr.Markdown(text.MODELS_ABOUT, container=False)
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
-                self.model = Choice(self._names(), value="bundled", label=s.MODEL_FIELD, info=s.MODEL_FIELD_INFO, allow_custom_value=True,
+                self.model = Choice(self._names(), value="bundled", label=text.MODEL_FIELD, info=text.MODEL_FIELD_INFO, allow_custom_value=True,
                                     elem_id="models-model")
-                self.dtype = gr.Dropdown([(title, name) for name, title in DTYPES.items()], value="auto", label=s.MODEL_DTYPE,
+                self.dtype = gr.Dropdown([(title, name) for name, title in DTYPES.items()], value="auto", label=text.MODEL_DTYPE,
                                          info=configs.docs(configs.RunConfig)["dtype"], elem_id="models-dtype")
-                self.load = gr.Button(s.MODEL_LOAD, variant="primary", elem_id="models-load", elem_classes="owners")
+                self.load = gr.Button(text.MODEL_LOAD, variant="primary", elem_id="models-load", elem_classes="owners")
                 self.status = gr.HTML("", elem_id="models-status", apply_default_css=False)
             with gr.Column(scale=8, min_width=320):
                 self.card = gr.HTML("", elem_id="models-card", container=True, padding=True, apply_default_css=False)
@@ -176,19 +177,19 @@ class ModelsPage:
     def _card(self, name) -> str:
         name = str(name or "").strip()
         if not name:
-            return f'<p class="empty">{s.CHOOSE_A_MODEL}</p>'
+            return f'<p class="empty">{text.CHOOSE_A_MODEL}</p>'
         try:
             return card(facts(self.workspace, name), machine(self.workspace.home))
         except UserError as error:
-            return f'<p class="empty">{text(error)}</p>'
+            return f'<p class="empty">{escape(error)}</p>'
 
     def _load(self, values: dict) -> Iterator[dict]:
         """What the worker says while it fetches and loads; a failure is the line at the top, with the way out."""
         name = str(values[self.model] or "").strip()
         if not name:
-            yield {self.notice: views.notice(s.CHOOSE_A_MODEL)}
+            yield {self.notice: views.notice(text.CHOOSE_A_MODEL)}
             return
-        yield {self.notice: "", self.status: f'<p class="empty" role="status">{text(s.LOAD_WAITING.format(model=name))}</p>',
+        yield {self.notice: "", self.status: f'<p class="empty" role="status">{escape(text.LOAD_WAITING.format(model=name))}</p>',
                self.load: gr.update(interactive=False)}
         shown = ""
         try:

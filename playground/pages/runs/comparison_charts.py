@@ -5,9 +5,10 @@ import textwrap
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from playground import strings as s
 from playground.components import html as views
+from playground.components import text as shared_text
 from playground.components.charts import KL, NOTHING, POINTS, POLICY, REFERENCE, REWARD, VALUE, finite, thin
+from playground.pages.runs import text
 from rlhf_engine.config import KL_PER_TOKEN
 
 MOST = 6
@@ -27,8 +28,8 @@ KEY_MEASURES = {
     "teach": ("objective/scores", "objective/kl", "reward/guessed", "objective/length", "objective/entropy", "loss/policy", "loss/value",
               "loss/ptx", "value/explained_variance"),
 }
-UNITS = {"objective/scores": s.SCORE_UNIT, "objective/kl": s.NATS_SEQUENCE, "objective/entropy": s.NATS_TOKEN, "objective/length": s.TOKENS,
-         "loss/ptx": s.NATS_TOKEN, "margin": s.SCORE_UNIT}
+UNITS = {"objective/scores": shared_text.SCORE_UNIT, "objective/kl": shared_text.NATS_SEQUENCE, "objective/entropy": shared_text.NATS_TOKEN, "objective/length": shared_text.TOKENS,
+         "loss/ptx": shared_text.NATS_TOKEN, "margin": shared_text.SCORE_UNIT}
 SHARES = ("accuracy/train", "accuracy/held_out", "objective/ended", "policy/clipfrac", "reward/guessed", "text/empty")
 WHOLE = ("accuracy/train", "accuracy/held_out", "reward/guessed")
 """Shares that are shown from none to all."""
@@ -61,9 +62,9 @@ class Look:
 def measures(runs: list[Curves]) -> list[str]:
     """All that the runs measure: what tells most first."""
     measured = {key for run in runs for row in (*run.metrics[:1], *run.metrics[-1:]) for key in row}
-    measured |= {key for run in runs for key in (*KEY_MEASURES[run.config["stage"]], *s.MEASURE) if any(key in row for row in run.metrics)}
+    measured |= {key for run in runs for key in (*KEY_MEASURES[run.config["stage"]], *text.MEASURE) if any(key in row for row in run.metrics)}
     usual = [key for run in runs for key in KEY_MEASURES[run.config["stage"]]]
-    return [key for key in dict.fromkeys([*usual, *s.MEASURE, *sorted(measured)]) if key in measured and key != "step"]
+    return [key for key in dict.fromkeys([*usual, *text.MEASURE, *sorted(measured)]) if key in measured and key != "step"]
 
 
 def key_measures(runs: list[Curves], most: int) -> list[str]:
@@ -82,7 +83,7 @@ def last(run: Curves) -> dict[str, float]:
 
 
 def title_of(key: str) -> str:
-    return s.MEASURE.get(key, key)
+    return text.MEASURE.get(key, key)
 
 
 def figure(key: str, runs: list[Curves], look: Look) -> dict:
@@ -104,22 +105,22 @@ def figure(key: str, runs: list[Curves], look: Look) -> dict:
     if log and far_apart(heights):
         shape["yaxis"]["dtick"] = "D2"
     return {"data": traces, "layout": shape,
-            "alt": s.PLOT_ALT.format(title=title_of(key), count=count, latest=latest or s.NO_MEASURE)}
+            "alt": shared_text.PLOT_ALT.format(title=title_of(key), count=count, latest=latest or text.NO_MEASURE)}
 
 
 def layout(key: str, names: list[str], look: Look, log: bool, *, empty: bool) -> dict:
     """Zoom lasts while the same runs are looked at alike, hidden lines as long as there are any."""
-    title = label(s.LINEAR.format(title=title_of(key)) if look.log and not log and not empty else title_of(key))
+    title = label(text.LINEAR.format(title=title_of(key)) if look.log and not log and not empty else title_of(key))
     found = {
         "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 7},
                   "font": {"size": 14, "weight": 600}},
         "uirevision": key, "margin": {"l": 52, "r": 12, "t": 50, "b": 34}, "hovermode": "x unified", "showlegend": len(names) > 1,
         "legend": {"orientation": "h", "font": {"size": 11}, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": s.STEP_AXIS, "standoff": 4}, "zeroline": False, "uirevision": f"{names} {look.window}",
-                  "unifiedhovertitle": {"text": f"{s.STEP_AXIS} %{{x}}"}},
+        "xaxis": {"title": {"text": shared_text.STEP_AXIS, "standoff": 4}, "zeroline": False, "uirevision": f"{names} {look.window}",
+                  "unifiedhovertitle": {"text": f"{shared_text.STEP_AXIS} %{{x}}"}},
         "yaxis": {"title": {"text": UNITS.get(key, ""), "standoff": 4}, "zeroline": False, "automargin": True,
                   "type": "log" if log else "linear", "uirevision": f"{names} {log}"},
-        "annotations": [NOTHING | {"text": s.NO_MEASURE}] if empty else [],
+        "annotations": [NOTHING | {"text": text.NO_MEASURE}] if empty else [],
     }
     if empty:
         return found | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
@@ -166,13 +167,13 @@ def marks(journal: list[dict]) -> list[tuple[int, str, str]]:
 
 def wrapped(said: str, more: int) -> str:
     """A sentence as Plotly shows it: in short lines, and nothing in it is markup."""
-    said = textwrap.shorten(said, 240, placeholder=" …") + (f" {s.MORE_OF_IT.format(count=more)}" if more else "")
+    said = textwrap.shorten(said, 240, placeholder=" …") + (f" {text.MORE_OF_IT.format(count=more)}" if more else "")
     return "<br>".join(label(line) for line in textwrap.wrap(said, 46))
 
 
-def label(text: str) -> str:
+def label(string: str) -> str:
     """Text for Plotly, which reads some tags and entities, and %{…} in templates."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("{", "&#123;")
+    return string.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("{", "&#123;")
 
 
 def at(step: int, steps: list[int], ys: list[float | None]) -> float | None:
@@ -214,11 +215,11 @@ def role_colour(key: str, stage: str) -> str:
 def shared_level(key: str, configs: list[dict]) -> tuple[str, float] | None:
     """What a measure is held against, where it is the same for all: the KL target, or the accuracy of a coin."""
     if key.startswith("accuracy/"):
-        return s.CHANCE, 0.5
+        return shared_text.CHANCE, 0.5
     if key != "objective/kl":
         return None
     targets = {min(config.get("kl_target", 0), KL_PER_TOKEN * config.get("max_new_tokens", math.inf)) for config in configs}
-    return (s.TARGET, targets.pop()) if len(targets) == 1 and all(targets) else None
+    return (shared_text.TARGET, targets.pop()) if len(targets) == 1 and all(targets) else None
 
 
 def level_line(name: str, height: float, steps: list[int]) -> dict:

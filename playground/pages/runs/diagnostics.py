@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from playground import strings as s
 from playground.components.formatting import plain
+from playground.pages.runs import text
 from rlhf_engine.config import KL_PER_TOKEN
 from rlhf_engine.runs.journal import current, present
 
@@ -48,7 +48,7 @@ ALIKE = 1e-4
 @dataclass(frozen=True)
 class Advice:
     kind: str
-    """A key of `strings.ADVICE`."""
+    """A key of `text.ADVICE`."""
     text: str
     """What is measured."""
     todo: str
@@ -63,7 +63,7 @@ def advise(config: dict, metrics: list[dict], journal: list[dict], samples: list
     journal = present(journal)
     checks = POLICY_CHECKS if config["stage"] in ("ppo", "teach") else FITTING_CHECKS
     found = [(kind, values) for check in checks for kind, values in check(current(config, journal), metrics, journal, samples)]
-    return [Advice(kind, s.ADVICE[kind][0].format(**values), s.ADVICE[kind][1].format(**values)) for kind, values in found]
+    return [Advice(kind, text.ADVICE[kind][0].format(**values), text.ADVICE[kind][1].format(**values)) for kind, values in found]
 
 
 # -- checks: each gives the kinds of warning that apply, with the numbers for their words -------------------------------
@@ -74,7 +74,7 @@ Found = Iterator[tuple[str, dict]]
 def no_number(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
     """A NaN or an infinity never comes back."""
     if bad := sorted(key for row in metrics[-1:] for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)):
-        yield "no_number", {"measure": s.MEASURE.get(bad[0], bad[0]), "step": metrics[-1]["step"]}
+        yield "no_number", {"measure": text.MEASURE.get(bad[0], bad[0]), "step": metrics[-1]["step"]}
 
 
 def high_kl(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
@@ -101,7 +101,7 @@ def long_responses(config: dict, metrics: list[dict], journal: list[dict], sampl
 
 def entropy_collapse(config: dict, metrics: list[dict], journal: list[dict], samples: list[dict]) -> Found:
     entropy = values("objective/entropy", metrics)
-    if len(entropy) < ENOUGH or warned(journal, s.SAID_ENTROPY):
+    if len(entropy) < ENOUGH or warned(journal, text.SAID_ENTROPY):
         return
     start, now = mean(entropy[:3]), mean(entropy[-RECENT:])
     if now < ENTROPY_LEFT * start:
@@ -199,7 +199,7 @@ def mean(numbers: list[float]) -> float:
 
 def braked(metrics: list[dict], journal: list[dict]) -> bool:
     """Whether one of the recent steps was above the hard stop on KL."""
-    return warned(journal, s.SAID_KL, metrics[-min(RECENT, len(metrics))]["step"]) if metrics else False
+    return warned(journal, text.SAID_KL, metrics[-min(RECENT, len(metrics))]["step"]) if metrics else False
 
 
 def warned(journal: list[dict], words: str, since: int = 0) -> bool:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
+from playground import text as app_text
 from playground.components import html as views
-from playground.components.html import text
+from playground.components import text as shared_text
+from playground.components.html import escape
 from playground.components.inputs import Choice
 from playground.components.notices import changed, complain, told
+from playground.pages.runs import text
+from playground.server import text as server_text
 from playground.server.export_jobs import Exports, how_to_load
 from playground.workspace import Entry, Workspace, fresh, gallery
 from rlhf_engine.errors import UserError
@@ -21,18 +24,18 @@ class ExportPage:
     def __init__(self, workspace: Workspace, notice: gr.HTML):
         self.workspace, self.notice, self.exports = workspace, notice, Exports(workspace)
         self._zips: dict[str, Path] = {}
-        with gr.Accordion(s.TAKE_ALONG, open=False, elem_id="take-along", elem_classes="owners"):
-            gr.Markdown(s.TAKE_ABOUT, container=False)
+        with gr.Accordion(text.TAKE_ALONG, open=False, elem_id="take-along", elem_classes="owners"):
+            gr.Markdown(text.TAKE_ABOUT, container=False)
             with gr.Row(elem_classes="run-choice"):
-                self.pick = Choice([], value=None, label=s.TAKE_PICK, elem_id="take-pick", min_width=220, scale=3)
-                self.kind = gr.Radio([(title, kind) for kind, title in s.TAKE_KINDS.items()], value="adapter", label=s.TAKE_KIND,
+                self.pick = Choice([], value=None, label=text.TAKE_PICK, elem_id="take-pick", min_width=220, scale=3)
+                self.kind = gr.Radio([(title, kind) for kind, title in text.TAKE_KINDS.items()], value="adapter", label=text.TAKE_KIND,
                                      elem_id="take-kind", min_width=220, scale=2)
             with gr.Row(elem_classes="fields fit"):
-                self.repo = gr.Textbox(label=s.TAKE_REPO, info=s.TAKE_REPO_INFO, placeholder="OWNER/NAME", max_lines=1, elem_id="take-repo")
-                self.private = gr.Checkbox(True, label=s.TAKE_PRIVATE, info=s.TAKE_PRIVATE_INFO, elem_id="take-private")
+                self.repo = gr.Textbox(label=text.TAKE_REPO, info=text.TAKE_REPO_INFO, placeholder="OWNER/NAME", max_lines=1, elem_id="take-repo")
+                self.private = gr.Checkbox(True, label=text.TAKE_PRIVATE, info=text.TAKE_PRIVATE_INFO, elem_id="take-private")
             with gr.Row(elem_classes="controls"):
-                self.make = gr.Button(s.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make", elem_classes="once")
-                self.download = gr.DownloadButton(s.DOWNLOAD, size="sm", visible=False, elem_id="take-download")
+                self.make = gr.Button(text.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make", elem_classes="once")
+                self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", visible=False, elem_id="take-download")
             self.status = gr.HTML("", elem_id="take-status", apply_default_css=False)
         self.make.click(self._make, {self.pick, self.kind, self.repo, self.private}, [self.notice, self.status], concurrency_id="control",
                         show_progress_on=self.make, show_progress="minimal", trigger_mode="once", api_visibility="private")
@@ -43,7 +46,7 @@ class ExportPage:
                                       public=values[self.private] is False)
         except UserError as error:
             return {self.notice: complain(error)}
-        return {self.notice: told(s.TAKE_BEGUN.format(name=name)), self.status: going(name, "")}
+        return {self.notice: told(text.TAKE_BEGUN.format(name=name)), self.status: going(name, "")}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -75,14 +78,14 @@ class ExportPage:
         name, state = export["name"], export["state"]
         if state == "running":
             return hidden | {self.status: going(name, export["said"])}
-        trouble = views.notice(export["said"] or s.TAKE_ENDED) if state == "failed" else ""
+        trouble = views.notice(export["said"] or server_text.TAKE_ENDED) if state == "failed" else ""
         if not export["there"]:
             return hidden | {self.status: trouble or ""}
         folder = self.exports.folder / name
-        codes = "".join(f"<pre><code>{text(code)}</code></pre>" for code in how_to_load(folder))
-        done = f'{trouble}<p role="status">{text(s.TAKE_DONE.format(folder=folder))}</p>{codes}'
+        codes = "".join(f"<pre><code>{escape(code)}</code></pre>" for code in how_to_load(folder))
+        done = f'{trouble}<p role="status">{escape(text.TAKE_DONE.format(folder=folder))}</p>{codes}'
         file = None if export["merge"] else self._zip(folder)
-        label = s.DOWNLOAD.format(name=file.name) if file else ""
+        label = shared_text.DOWNLOAD.format(name=file.name) if file else ""
         return {self.status: f'<div class="taken">{done}</div>',
                 self.download: gr.update(value=str(file), label=label, visible=True) if file else gr.update(visible=False)}
 
@@ -98,7 +101,7 @@ class ExportPage:
 
 
 def going(name: str, said: str) -> str:
-    line = text(s.TAKE_GOING.format(name=name, said=said or s.TAKE_STARTS))
+    line = escape(text.TAKE_GOING.format(name=name, said=said or text.TAKE_STARTS))
     return (f'<p class="empty" role="status">{line}</p><div class="bar unknown" role="progressbar" aria-label="{line}"><i></i></div>')
 
 
@@ -107,7 +110,7 @@ def offered(workspace: Workspace, entries: list[Entry]) -> list[tuple[str, str]]
     found = []
     for entry in entries:
         if entry.stage != "reward" and entry.checkpoints:
-            found.append((s.RUN_NEWEST.format(name=entry.name), entry.name))
-            found += [(s.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
+            found.append((app_text.RUN_NEWEST.format(name=entry.name), entry.name))
+            found += [(app_text.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
                       for c in reversed(entry.checkpoints)]
-    return [*found, (s.SFT_BUNDLED, "bundled"), *gallery()]
+    return [*found, (app_text.SFT_BUNDLED, "bundled"), *gallery()]

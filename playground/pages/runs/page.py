@@ -5,13 +5,15 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
+from playground import text as app_text
 from playground.components import charts as figures
+from playground.components import text as shared_text
 from playground.components.inputs import Choice
 from playground.components.notices import changed
 from playground.components.plots import LivePlot
 from playground.pages.runs import comparison_charts as curves
 from playground.pages.runs import diagnostics as advice
+from playground.pages.runs import text
 from playground.pages.runs import views as runs_views
 from playground.pages.runs.comparison_charts import Curves, Look
 from playground.workspace import Entry, Workspace
@@ -37,33 +39,33 @@ class RunsPage:
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         with gr.Row(elem_classes="run-choice"):
-            self.picker = Choice([], value=[], multiselect=True, max_choices=curves.MOST, label=s.RUNS_CHOSEN, info=s.RUNS_CHOSEN_INFO,
+            self.picker = Choice([], value=[], multiselect=True, max_choices=curves.MOST, label=text.RUNS_CHOSEN, info=text.RUNS_CHOSEN_INFO,
                                  elem_id="runs-chosen", min_width=300, scale=3)
-            self.measures = Choice([], value=[], multiselect=True, max_choices=PLOTS, label=s.MEASURES, info=s.MEASURES_INFO,
+            self.measures = Choice([], value=[], multiselect=True, max_choices=PLOTS, label=text.MEASURES, info=text.MEASURES_INFO,
                                    elem_id="runs-measures", min_width=300, scale=2)
         with gr.Row(elem_classes="run-choice"):
-            self.smoothing = Slider(0, 0.95, 0, step=0.05, label=s.SMOOTHING, info=s.SMOOTHING_INFO, elem_id="runs-smoothing",
+            self.smoothing = Slider(0, 0.95, 0, step=0.05, label=text.SMOOTHING, info=text.SMOOTHING_INFO, elem_id="runs-smoothing",
                                        min_width=300, scale=3)
-            self.window = Choice([(name, steps) for steps, name in s.WINDOWS.items()], value=0, label=s.WINDOW, info=s.WINDOW_INFO,
+            self.window = Choice([(name, steps) for steps, name in text.WINDOWS.items()], value=0, label=text.WINDOW, info=text.WINDOW_INFO,
                                  elem_id="runs-window", min_width=150, scale=1)
-            self.scale = gr.Radio([(name, scale) for scale, name in s.SCALES.items()], value="linear", label=s.SCALE, info=s.SCALE_INFO,
+            self.scale = gr.Radio([(name, scale) for scale, name in text.SCALES.items()], value="linear", label=text.SCALE, info=text.SCALE_INFO,
                                   elem_id="runs-scale", min_width=150, scale=1)
         self.legend = gr.HTML(runs_views.legend([]), elem_id="runs-legend", apply_default_css=False)
         self.warnings = gr.HTML("", elem_id="runs-advice", apply_default_css=False)
         with gr.Row(elem_classes="plot-grid"):
             self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"runs-plot-{i + 1}", visible=False) for i in range(PLOTS)]
         self.key = gr.HTML(runs_views.marks_key(), elem_id="runs-marks", apply_default_css=False, visible=False)
-        with gr.Accordion(s.THROUGH_TIME, open=True):
+        with gr.Accordion(text.THROUGH_TIME, open=True):
             with gr.Row(elem_classes="run-choice"):
-                self.reader = Choice([], value=None, label=s.READER, elem_id="runs-reader", visible=False, min_width=200, scale=1)
-                self.step = Slider(0, 1, 0, step=1, label=s.READER_STEP, elem_id="runs-step", visible=False, min_width=300, scale=3)
-            self.answers = gr.HTML(f'<p class="empty">{s.NOTHING_SAID}</p>', elem_id="runs-answers", apply_default_css=False)
+                self.reader = Choice([], value=None, label=text.READER, elem_id="runs-reader", visible=False, min_width=200, scale=1)
+                self.step = Slider(0, 1, 0, step=1, label=text.READER_STEP, elem_id="runs-step", visible=False, min_width=300, scale=3)
+            self.answers = gr.HTML(f'<p class="empty">{text.NOTHING_SAID}</p>', elem_id="runs-answers", apply_default_css=False)
         with gr.Row():
-            with gr.Column(min_width=340), gr.Accordion(s.DIFFERENCES, open=True):
+            with gr.Column(min_width=340), gr.Accordion(text.DIFFERENCES, open=True):
                 self.differences = gr.HTML("", elem_id="runs-differences", apply_default_css=False)
-            with gr.Column(min_width=340), gr.Accordion(s.REPORTS, open=True):
+            with gr.Column(min_width=340), gr.Accordion(text.REPORTS, open=True):
                 self.reports = gr.HTML("", elem_id="runs-reports", apply_default_css=False)
-        with gr.Accordion(s.RUNS_EVENTS, open=True):
+        with gr.Accordion(text.RUNS_EVENTS, open=True):
             self.events = gr.HTML("", elem_id="runs-events", apply_default_css=False)
 
     # -- what changed ------------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ class RunsPage:
         changes, names = {}, [entry.name for entry in entries]
         picked = [name for name in values[self.picker] or [] if name in names]
         if changed(seen, "runs offered", [(e.name, e.state) for e in entries]):
-            offered = [(s.RUN_CHOICE.format(name=e.name, stage=s.STAGES[e.stage], state=s.STATES[e.state]), e.name) for e in entries]
+            offered = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in entries]
             gone = picked != (values[self.picker] or [])
             changes[self.picker] = gr.update(choices=offered, **({"value": picked} if gone else {}))
         shown = chosen(entries, picked)
@@ -152,7 +154,7 @@ class RunsPage:
         steps = runs_views.answered(rows)
         if not steps:
             gone = changed(seen, "runs answers", None)
-            return {self.answers: f'<p class="empty">{s.NOTHING_SAID}</p>', self.reader: gr.update(visible=False),
+            return {self.answers: f'<p class="empty">{text.NOTHING_SAID}</p>', self.reader: gr.update(visible=False),
                     self.step: gr.update(visible=False)} if gone else {}
         changes, old = {}, seen.get("runs steps")
         at = number(values[self.step], steps[-1])

@@ -5,13 +5,15 @@ import time
 
 import gradio as gr
 
-from playground import strings as s
+from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import html as views
+from playground.components import text as shared_text
 from playground.components.extend_run import GoOn
 from playground.components.inputs import Choice
 from playground.components.notices import changed, complain, size_of, told
 from playground.components.plots import LivePlot
+from playground.pages.teach import text
 from playground.pages.teach import views as vote_views
 from playground.pages.teach.vote_card import Card
 from playground.voting import PERSON, Ballot, choice_of, voter_of
@@ -27,31 +29,31 @@ HEIGHT = 205
 class TeachPage:
     def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.worker, self.ballot, self.voter, self.notice = workspace, worker, ballot, voter, notice
-        with gr.Accordion(s.PATH, open=True) as self.path:
+        with gr.Accordion(text.PATH, open=True) as self.path:
             gr.HTML(vote_views.path(), elem_id="path", apply_default_css=False)
         with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
-            gr.Markdown(s.BEGIN_ABOUT, container=False)
+            gr.Markdown(text.BEGIN_ABOUT, container=False)
             with gr.Row(elem_classes="controls"):
-                self.begin = gr.Button(s.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
-                self.watch = gr.Button(s.WATCH, elem_id="begin-watch", elem_classes="once")
-                self.taste = gr.Dropdown([(name, value) for value, name in s.TASTES.items()], value=next(iter(s.TASTES)),
-                                         label=s.WATCHED, elem_id="begin-taste", container=False, min_width=160)
+                self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
+                self.watch = gr.Button(text.WATCH, elem_id="begin-watch", elem_classes="once")
+                self.taste = gr.Dropdown([(name, value) for value, name in text.TASTES.items()], value=next(iter(text.TASTES)),
+                                         label=text.WATCHED, elem_id="begin-taste", container=False, min_width=160)
         with gr.Column(visible=False) as self.scene:
             with gr.Row():
                 with gr.Column(scale=8, min_width=320) as asks:
                     self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
                     self.card = Card(self._card("", ""), elem_id="vote-card")
                 with gr.Column(scale=4, min_width=320):
-                    self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="vote-run", visible=False)
+                    self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="vote-run", visible=False)
                     self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
                     with gr.Column(elem_classes="plot-grid single"):
                         self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2)
                                       for i in range(3)]
-            with gr.Accordion(s.FIXED, open=True):
+            with gr.Accordion(text.FIXED, open=True):
                 self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
-            with gr.Accordion(s.EXTREMES, open=True):
+            with gr.Accordion(text.EXTREMES, open=True):
                 self.extremes = gr.HTML(vote_views.extremes([]), elem_id="extremes", apply_default_css=False)
-            with gr.Accordion(s.FORMULAS, open=True):
+            with gr.Accordion(text.FORMULAS, open=True):
                 self.formulas = gr.HTML(vote_views.formulas({}, []), elem_id="formulas", apply_default_css=False)
         with asks:
             self.longer = GoOn(workspace, worker, notice, "vote-", self.picker, self._shown)
@@ -67,12 +69,12 @@ class TeachPage:
     def _begin(self, labeler: str) -> dict:
         """Start a run with the defaults, taught by a person or by a built-in labeler."""
         try:
-            if labeler != PERSON and labeler not in s.TASTES:
-                raise UserError(s.NO_TASTE.format(labeler=labeler))
+            if labeler != PERSON and labeler not in text.TASTES:
+                raise UserError(text.NO_TASTE.format(labeler=labeler))
             run = self.worker.start("teach", self.workspace.settings("teach", {"labeler": labeler}))
         except UserError as error:
             return {self.notice: complain(error)}
-        return {self.notice: told(s.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
+        return {self.notice: told(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
         """Take an answer, and show the next question at once."""
@@ -95,7 +97,7 @@ class TeachPage:
         if vote is None:
             return self._card(run.path.name, voter)
         query = self.ballot.asked(run, vote)
-        said = (s.UNDONE if query else s.UNDONE_GONE).format(choice=choice_of(vote), prompt=shortened(views.said(vote.prompt)))
+        said = (text.UNDONE if query else text.UNDONE_GONE).format(choice=choice_of(vote), prompt=shortened(views.said(vote.prompt)))
         return self._card(run.path.name, voter, query=query, said=said)
 
     def _card(self, name: str, voter: str, *, query=None, said: str = "") -> dict:
@@ -137,9 +139,9 @@ class TeachPage:
         if not values[self.voter] and "voter" not in seen:
             changes[self.voter] = seen["voter"] = secrets.token_hex(16)
         if changed(seen, "vote runs", [(e.name, e.state) for e in taught]):
-            names = [(s.RUN_CHOICE.format(name=e.name, stage=s.STAGES[e.stage], state=s.STATES[e.state]), e.name) for e in taught]
+            names = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in taught]
             gone = picked and picked not in {e.name for e in taught}
-            changes[self.picker] = gr.update(choices=[(s.FOLLOW_TAUGHT, ""), *names], visible=len(names) > 1,
+            changes[self.picker] = gr.update(choices=[(text.FOLLOW_TAUGHT, ""), *names], visible=len(names) > 1,
                                              **({"value": ""} if gone else {}))
             picked = "" if gone else picked
         entry = next((e for e in taught if e.name == picked or not picked), None)
@@ -189,5 +191,5 @@ class TeachPage:
                    for plot, figure in zip(self.plots, drawn)}}
 
 
-def shortened(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else f"{text[:length - 1].rstrip()}…"
+def shortened(string: str, length: int = 60) -> str:
+    return string if len(string) <= length else f"{string[:length - 1].rstrip()}…"

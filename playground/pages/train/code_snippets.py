@@ -4,7 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
+from playground.pages.train import text
 from playground.pages.train.form import command_line, nearer
 from playground.voting import PERSON
 from rlhf_engine import config as configs
@@ -44,7 +44,7 @@ def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | No
         "from rlhf_engine.build import make_trainer", "",
         f"config = {config.__name__}({arguments})",
         f"trainer = make_trainer(config{labeler}{begin})",
-        f"for step in live(trainer):  # {s.CELL_STEP}", "    pass", "trainer.report()", ""])
+        f"for step in live(trainer):  # {text.CELL_STEP}", "    pass", "trainer.report()", ""])
 
 
 def codes(stage: str, settings: dict, *, resume: bool = False) -> tuple[str, str, str]:
@@ -58,8 +58,8 @@ class Codes:
     def __init__(self, prefix: str, *values: str):
         self.parts = []
         with gr.Tabs():
-            for (title, name, language), value in zip(((s.CODE_COMMAND, "command", "shell"), (s.CODE_YAML, "yaml", "yaml"),
-                                                       (s.CODE_CELL, "cell", "python")), values or ("", "", "")):
+            for (title, name, language), value in zip(((text.CODE_COMMAND, "command", "shell"), (text.CODE_YAML, "yaml", "yaml"),
+                                                       (text.CODE_CELL, "cell", "python")), values or ("", "", "")):
                 with gr.Tab(title):
                     self.parts.append(gr.Code(value, language=language, interactive=False, show_label=False, wrap_lines=True,
                                               elem_id=f"{prefix}{name}"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components.inputs import Choice, label
+from playground.pages.train import text
 from playground.voting import PERSON
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
@@ -28,7 +28,7 @@ class Form:
         basic, names = BASIC[stage], configs.hints(self.config)
         with gr.Row(elem_classes="fields"):
             self.fields = {name: self._field(name, names[name]) for name in basic}
-        with gr.Accordion(s.MORE_SETTINGS, open=False), gr.Row(elem_classes="fields"):
+        with gr.Accordion(text.MORE_SETTINGS, open=False), gr.Row(elem_classes="fields"):
             advanced = [name for name, field in self.config.__dataclass_fields__.items() if field.metadata.get("advanced")]
             usual = [name for name in names if name not in (*basic, *advanced)]
             self.fields |= {name: self._field(name, names[name]) for name in (*usual, *advanced) if name not in basic}
@@ -64,7 +64,7 @@ class Form:
 
     def _field(self, name: str, kind):
         value = getattr(self.config, name)
-        about = {"label": label(name), "info": s.INFO.get(name, configs.docs(self.config)[name]), "min_width": 180,
+        about = {"label": label(name), "info": text.INFO.get(name, configs.docs(self.config)[name]), "min_width": 180,
                  "elem_id": f"{self.stage}-{name}".replace("_", "-")}
         offered = self._offered()
         if name in offered:

@@ -2,11 +2,11 @@
 
 import gradio as gr
 
-from playground import strings as s
 from playground.components import html as views
 from playground.components.formatting import plain
 from playground.components.inputs import Choice
 from playground.components.notices import changed, complain, told
+from playground.pages.train import text
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run, step_of
@@ -32,21 +32,21 @@ class LiveControls:
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML, picker):
         self.workspace, self.worker, self.notice, self.picker = workspace, worker, notice, picker
-        with gr.Accordion(s.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls", elem_classes="owners") as self.group:
+        with gr.Accordion(text.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls", elem_classes="owners") as self.group:
             self.said = gr.HTML("", elem_id="live-in-force", padding=True)
             with gr.Row(elem_classes="fields"):
-                self.fields = {name: gr.Number(label=s.LIVE_LABELS[name], info=s.LIVE_INFO[name].format(fitted=""), min_width=140,
+                self.fields = {name: gr.Number(label=text.LIVE_LABELS[name], info=text.LIVE_INFO[name].format(fitted=""), min_width=140,
                                                step=STEPS.get(name), elem_id=f"live-{name}".replace("_", "-"))
                                for name in dict.fromkeys(name for names in CONTROLS.values() for name in names)}
-            self.apply = gr.Button(s.LIVE_APPLY, size="sm", elem_id="live-apply")
+            self.apply = gr.Button(text.LIVE_APPLY, size="sm", elem_id="live-apply")
             with gr.Row(elem_classes="rewind"):
-                self.checkpoint = Choice([], value=None, label=s.REWIND_TO, elem_id="rewind-to", min_width=160)
-                self.rewind = gr.Button(s.REWIND, size="sm", variant="stop", elem_id="rewind")
+                self.checkpoint = Choice([], value=None, label=text.REWIND_TO, elem_id="rewind-to", min_width=160)
+                self.rewind = gr.Button(text.REWIND, size="sm", variant="stop", elem_id="rewind")
             with gr.Group(visible=False) as self.sure:
                 self.question = gr.HTML("", padding=True)
                 with gr.Row(elem_classes="controls"):
-                    self.yes = gr.Button(s.REWIND_YES, variant="stop", elem_id="rewind-yes")
-                    self.no = gr.Button(s.REWIND_NO, elem_id="rewind-no")
+                    self.yes = gr.Button(text.REWIND_YES, variant="stop", elem_id="rewind-yes")
+                    self.no = gr.Button(text.REWIND_NO, elem_id="rewind-no")
         control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
         inputs = {self.picker, *self.fields.values()}
         gr.on([self.apply.click, *(field.submit for field in self.fields.values())], self._change, inputs, self.notice,
@@ -71,12 +71,12 @@ class LiveControls:
                 value = values[self.fields[name]]
                 if value != was:
                     self.worker.control(str(run.path), name, value)
-                    asked.append(s.LIVE_VALUE.format(name=s.LIVE_LABELS[name], value=short(value), was=short(was)))
+                    asked.append(text.LIVE_VALUE.format(name=text.LIVE_LABELS[name], value=short(value), was=short(was)))
         except UserError as error:
             return complain(error)
         if not asked:
-            return told(s.LIVE_NOTHING)
-        return told(s.LIVE_ASKED.format(name=run.path.name, changes=", ".join(asked)))
+            return told(text.LIVE_NOTHING)
+        return told(text.LIVE_ASKED.format(name=run.path.name, changes=", ".join(asked)))
 
     def _ask_sure(self, values: dict) -> dict:
         try:
@@ -84,14 +84,14 @@ class LiveControls:
             run.checkpoint_at(values[self.checkpoint])
         except UserError as error:
             return {self.notice: complain(error)}
-        question = s.REWIND_SURE.format(name=run.path.name, step=values[self.checkpoint])
-        return {self.sure: gr.update(visible=True), self.question: views.text(question), self.notice: ""}
+        question = text.REWIND_SURE.format(name=run.path.name, step=values[self.checkpoint])
+        return {self.sure: gr.update(visible=True), self.question: views.escape(question), self.notice: ""}
 
     def _rewind(self, values: dict) -> dict:
         try:
             run, step = self._run(values), values[self.checkpoint]
             self.worker.control(str(run.path), "rewind", step)
-            said = told(s.REWIND_ASKED.format(name=run.path.name, step=step))
+            said = told(text.REWIND_ASKED.format(name=run.path.name, step=step))
         except UserError as error:
             said = complain(error)
         return {self.notice: said, self.sure: gr.update(visible=False)}
@@ -113,13 +113,13 @@ class LiveControls:
         changes: dict = {}
         if changed(seen, "live settings", [run.path.name, now]):
             fitted = next((short(row["learning_rate"]) for row in journal if row.get("event") == "fitted"), "")
-            changes = {self.group: gr.update(visible=True), self.said: views.text(s.LIVE_IN_FORCE.format(values=", ".join(
-                s.LIVE_SAME.format(name=s.LIVE_LABELS[name], value=fitted if name == "learning_rate" and not value else short(value))
+            changes = {self.group: gr.update(visible=True), self.said: views.escape(text.LIVE_IN_FORCE.format(values=", ".join(
+                text.LIVE_SAME.format(name=text.LIVE_LABELS[name], value=fitted if name == "learning_rate" and not value else short(value))
                 for name, value in now.items())))}
             for name, field in self.fields.items():
-                changes[field] = gr.update(visible=name in now, value=now.get(name), info=s.LIVE_INFO[name].format(fitted=fitted))
+                changes[field] = gr.update(visible=name in now, value=now.get(name), info=text.LIVE_INFO[name].format(fitted=fitted))
         if changed(seen, "live checkpoints", [run.path.name, steps]):
-            choices = [(s.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
+            choices = [(text.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
             changes[self.checkpoint] = gr.update(choices=choices, value=steps[-1] if steps else None)
         return changes
 

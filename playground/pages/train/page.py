@@ -5,15 +5,17 @@ from contextlib import suppress
 import gradio as gr
 from gradio.context import Context
 
-from playground import strings as s
+from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import html as views
+from playground.components import text as shared_text
 from playground.components.data_preview import DataPreview
 from playground.components.extend_run import GoOn, suggested
 from playground.components.inputs import Choice
 from playground.components.machine_memory import budget, measured
 from playground.components.notices import changed, complain, size_of, told
 from playground.components.plots import LivePlot
+from playground.pages.train import text
 from playground.pages.train.code_snippets import Codes, codes
 from playground.pages.train.form import Form, command_line
 from playground.pages.train.live_settings import LiveControls
@@ -43,19 +45,19 @@ class TrainPage:
     # -- what to train -----------------------------------------------------------------------------------------------
 
     def _build_form(self) -> None:
-        choices = [(title, stage) for stage, title in s.STAGE_CHOICES.items()]
-        self.stage = gr.Radio(choices, value="sft", label=s.STAGE_LABEL, elem_id="stage")
+        choices = [(title, stage) for stage, title in text.STAGE_CHOICES.items()]
+        self.stage = gr.Radio(choices, value="sft", label=text.STAGE_LABEL, elem_id="stage")
         self.groups, self.presets, self.forms = {}, {}, {}
         for stage in STAGES:
             with gr.Column(visible=stage == "sft") as self.groups[stage]:
-                gr.Markdown(s.ABOUT[stage], latex_delimiters=MATH, elem_classes="about", container=False)
+                gr.Markdown(text.ABOUT[stage], latex_delimiters=MATH, elem_classes="about", container=False)
                 self.presets[stage] = Presets(stage)
                 self.forms[stage] = Form(stage, self.workspace)
         self.preview = DataPreview(self.workspace, self.stage, self.forms)
         self.memory = gr.HTML("", elem_id="memory", container=True, padding=True)
-        self.start = gr.Button(s.START, variant="primary", size="lg", elem_id="start", elem_classes="once")
-        self.upload = gr.UploadButton(s.UPLOAD, size="sm", elem_id="upload", elem_classes="owners")
-        with gr.Accordion(s.AS_COMMAND, open=False):
+        self.start = gr.Button(text.START, variant="primary", size="lg", elem_id="start", elem_classes="once")
+        self.upload = gr.UploadButton(shared_text.UPLOAD, size="sm", elem_id="upload", elem_classes="owners")
+        with gr.Accordion(text.AS_COMMAND, open=False):
             self.codes = Codes("", *codes("sft", {"output": self._example_output("sft")}))
 
     def _wire_form(self) -> None:
@@ -95,37 +97,37 @@ class TrainPage:
             name = self.workspace.upload(values[self.upload])
         except UserError as error:
             return {self.notice: complain(error)}
-        return {self.notice: told(s.UPLOADED.format(name=name)),
+        return {self.notice: told(text.UPLOADED.format(name=name)),
                 form.fields["data"]: gr.update(choices=self.workspace.data_choices(), value=name)}
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
     def _build_run(self) -> None:
-        self.picker = Choice([(s.FOLLOW, "")], value="", label=s.RUN_LABEL, elem_id="run", allow_custom_value=False)
-        self.card = gr.HTML(f'<p class="empty">{s.NO_RUNS}</p>', elem_id="run-card", container=True, padding=True)
+        self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="run", allow_custom_value=False)
+        self.card = gr.HTML(f'<p class="empty">{shared_text.NO_RUNS}</p>', elem_id="run-card", container=True, padding=True)
         with gr.Row(elem_classes="controls starts"):
             self.buttons = {
-                "pause": gr.Button(s.PAUSE, size="sm", elem_id="pause", interactive=False),
-                "resume": gr.Button(s.RESUME, size="sm", elem_id="resume", interactive=False),
-                "step": gr.Button(s.STEP, size="sm", elem_id="step", interactive=False),
-                "stop": gr.Button(s.STOP, size="sm", elem_id="stop", interactive=False),
-                "discard": gr.Button(s.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False, elem_classes="owners"),
+                "pause": gr.Button(text.PAUSE, size="sm", elem_id="pause", interactive=False),
+                "resume": gr.Button(text.RESUME, size="sm", elem_id="resume", interactive=False),
+                "step": gr.Button(text.STEP, size="sm", elem_id="step", interactive=False),
+                "stop": gr.Button(text.STOP, size="sm", elem_id="stop", interactive=False),
+                "discard": gr.Button(text.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False, elem_classes="owners"),
             }
         self.longer = GoOn(self.workspace, self.worker, self.notice, "", self.picker, self.workspace.chosen)
         with gr.Group(visible=False) as self.sure:
             self.question = gr.HTML("", padding=True)
             with gr.Row(elem_classes="controls"):
-                self.yes = gr.Button(s.DISCARD_YES, variant="stop", elem_id="discard-yes")
-                self.no = gr.Button(s.DISCARD_NO, elem_id="discard-no")
+                self.yes = gr.Button(text.DISCARD_YES, variant="stop", elem_id="discard-yes")
+                self.no = gr.Button(text.DISCARD_NO, elem_id="discard-no")
         self.live = LiveControls(self.workspace, self.worker, self.notice, self.picker)
         self.peak = gr.HTML("", elem_id="run-memory", apply_default_css=False)
         with gr.Row(elem_classes="plot-grid"):
             self.plots = [LivePlot(figures.empty(), elem_id=f"plot-{i + 1}") for i in range(figures.PANELS)]
-        with gr.Accordion(s.SAMPLES, open=True):
+        with gr.Accordion(shared_text.SAMPLES, open=True):
             self.samples = gr.HTML(views.samples([]), elem_id="samples", apply_default_css=False)
-        with gr.Accordion(s.EVENTS, open=True):
+        with gr.Accordion(shared_text.EVENTS, open=True):
             self.events = gr.HTML(views.events([]), elem_id="events", apply_default_css=False)
-        with gr.Accordion(s.RUN_COMMAND, open=False):
+        with gr.Accordion(text.RUN_COMMAND, open=False):
             self.run_codes = Codes("run-")
 
     def _wire_run(self) -> None:
@@ -145,7 +147,7 @@ class TrainPage:
             run = self.worker.start(stage, settings)
         except UserError as error:
             return {self.notice: complain(error)}
-        started = s.STARTED_ASKING if settings.get("labeler") == PERSON else s.STARTED
+        started = text.STARTED_ASKING if settings.get("labeler") == PERSON else shared_text.STARTED
         return {self.notice: told(started.format(name=self.workspace.name_of(run))), self.picker: ""}
 
     def _asker(self, command: str):
@@ -155,12 +157,12 @@ class TrainPage:
                 ask(self.worker, self.workspace.run(name), command)
             except UserError as error:
                 return complain(error)
-            return told(s.ASKED[command].format(name=name))
+            return told(text.ASKED[command].format(name=name))
         return tell
 
     def _ask_sure(self, picked: str) -> dict:
-        question = s.DISCARD_SURE.format(name=self.workspace.chosen(picked))
-        return {self.sure: gr.update(visible=True), self.question: views.text(question)}
+        question = text.DISCARD_SURE.format(name=self.workspace.chosen(picked))
+        return {self.sure: gr.update(visible=True), self.question: views.escape(question)}
 
     def _discard(self, picked: str) -> dict:
         return {self.notice: self._asker("discard")(picked), self.sure: gr.update(visible=False), self.picker: ""}
@@ -182,9 +184,9 @@ class TrainPage:
         """Updates for everything whose mark differs from the one in `seen`, which is brought up to date."""
         changes, picked = {}, values[self.picker]
         if changed(seen, "runs", [(e.name, e.state) for e in entries]):
-            names = [(s.RUN_CHOICE.format(name=e.name, stage=s.STAGES[e.stage], state=s.STATES[e.state]), e.name) for e in entries]
+            names = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in entries]
             gone = picked and picked not in {e.name for e in entries}
-            changes[self.picker] = gr.update(choices=[(s.FOLLOW, ""), *names], **({"value": ""} if gone else {}))
+            changes[self.picker] = gr.update(choices=[(shared_text.FOLLOW, ""), *names], **({"value": ""} if gone else {}))
             picked = "" if gone else picked
         offers = [(e.name, e.state == "done", bool(e.checkpoints)) for e in entries]
         if changed(seen, "offers", [offers, self.workspace.data_choices(), self.workspace.model_choices()]):
@@ -207,7 +209,7 @@ class TrainPage:
 
     def _show(self, entry: Entry | None) -> dict:
         if entry is None:
-            return {self.card: f'<p class="empty">{s.NO_RUNS}</p>', self.samples: views.samples([]), self.events: views.events([]),
+            return {self.card: f'<p class="empty">{shared_text.NO_RUNS}</p>', self.samples: views.samples([]), self.events: views.events([]),
                     self.peak: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
                     **{plot: figures.empty() for plot in self.plots}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
@@ -216,7 +218,7 @@ class TrainPage:
         enabled = {"pause": status["state"] == "running", "resume": halted or paused, "step": paused, "stop": entry.alive,
                    "discard": entry.alive}
         buttons = {button: gr.update(interactive=enabled[name]) for name, button in self.buttons.items()}
-        buttons[self.buttons["resume"]] = gr.update(interactive=enabled["resume"], value=s.RESUME_RUN if halted else s.RESUME)
+        buttons[self.buttons["resume"]] = gr.update(interactive=enabled["resume"], value=text.RESUME_RUN if halted else text.RESUME)
         return {
             self.card: views.card(entry.name, config, status, metrics),
             self.samples: views.samples(run.samples()), self.events: views.events(journal),
@@ -235,5 +237,5 @@ class TrainPage:
         if entry.state == "done" and entry.checkpoints:
             line = command_line(config["stage"], settings, resume=True).replace(" \\\n ", "")
             more = [f"{flag(name)} {value}" for name, value in suggested(config, now, entry.step).items()]
-            command += f"\n\n# {s.TO_GO_ON} {' '.join([line, *more])}"
+            command += f"\n\n# {shared_text.TO_GO_ON} {' '.join([line, *more])}"
         return dict(zip(self.run_codes.parts, (command, *others)))

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from playground import strings as s
-from playground.components.html import text
+from playground.components.html import escape
 from playground.components.inputs import label
+from playground.pages.train import text
 from playground.pages.train.form import Form
 from rlhf_engine import config as configs
 
@@ -23,19 +23,19 @@ class Preset:
 
 
 PURPOSES: dict[str, tuple[Preset, ...]] = {
-    "sft": (Preset(*s.QUICK_SFT, {"epochs": 0.5, "limit": 200, "evaluate_every": 5}),
-            Preset(*s.INSTRUCT_SFT, {"epochs": 16.0, "warmup": 0.0}),
-            Preset(*s.THOROUGH_SFT, {"epochs": 10.0, "lora_rank": 32, "lora_alpha": 32})),
-    "reward": (Preset(*s.QUICK_REWARD, {"limit": 160, "evaluate_every": 5, "reference_samples": 32}),
-               Preset(*s.INSTRUCT_REWARD, {"epochs": 1.0, "warmup": 0.0}),
-               Preset(*s.DOUBTFUL_REWARD, {"ensemble": 8, "centring": 0.01})),
-    "ppo": (Preset(*s.QUICK_PPO, {"steps": 5, "reference_samples": 16}),
-            Preset(*s.INSTRUCT_PPO, {"steps": 60, "ppo_epochs": 1, "minibatches": 8, "kl_coef": 0.02, "kl_target": 0.0}),
-            Preset(*s.ZIEGLER_PPO, {"steps": 60, "ppo_epochs": 4, "minibatches": 1, "kl_coef": 0.15, "kl_target": 6.0}),
-            Preset(*s.EVENING_PPO, {"steps": 200, "checkpoint_every": 20, "kl_target": 8.0})),
-    "teach": (Preset(*s.QUICK_TEACH, {"votes": 12, "votes_first": 8, "steps": 6, "reference_samples": 64, "candidates": 8}),
-              Preset(*s.PATIENT_TEACH, {"votes": 120, "votes_first": 40, "steps": 50}),
-              Preset(*s.UNLEASHED_TEACH, {"kl_target": 0.0, "kl_coef": 0.0, "kl_floor": 0.0, "pessimism": 0.0, "guard": False})),
+    "sft": (Preset(*text.QUICK_SFT, {"epochs": 0.5, "limit": 200, "evaluate_every": 5}),
+            Preset(*text.INSTRUCT_SFT, {"epochs": 16.0, "warmup": 0.0}),
+            Preset(*text.THOROUGH_SFT, {"epochs": 10.0, "lora_rank": 32, "lora_alpha": 32})),
+    "reward": (Preset(*text.QUICK_REWARD, {"limit": 160, "evaluate_every": 5, "reference_samples": 32}),
+               Preset(*text.INSTRUCT_REWARD, {"epochs": 1.0, "warmup": 0.0}),
+               Preset(*text.DOUBTFUL_REWARD, {"ensemble": 8, "centring": 0.01})),
+    "ppo": (Preset(*text.QUICK_PPO, {"steps": 5, "reference_samples": 16}),
+            Preset(*text.INSTRUCT_PPO, {"steps": 60, "ppo_epochs": 1, "minibatches": 8, "kl_coef": 0.02, "kl_target": 0.0}),
+            Preset(*text.ZIEGLER_PPO, {"steps": 60, "ppo_epochs": 4, "minibatches": 1, "kl_coef": 0.15, "kl_target": 6.0}),
+            Preset(*text.EVENING_PPO, {"steps": 200, "checkpoint_every": 20, "kl_target": 8.0})),
+    "teach": (Preset(*text.QUICK_TEACH, {"votes": 12, "votes_first": 8, "steps": 6, "reference_samples": 64, "candidates": 8}),
+              Preset(*text.PATIENT_TEACH, {"votes": 120, "votes_first": 40, "steps": 50}),
+              Preset(*text.UNLEASHED_TEACH, {"kl_target": 0.0, "kl_coef": 0.0, "kl_floor": 0.0, "pessimism": 0.0, "guard": False})),
 }
 GIB = 1 << 30
 ROOM = 0.9
@@ -64,11 +64,11 @@ def _four_bits(model: str, micro_batch: int, *, checkpointing: bool = True) -> d
 
 
 SIZES = (
-    Size(*s.SIZE_CPU, 0, {"model": "bundled", "dtype": "auto", "max_tokens": 256}, {"max_new_tokens": 96}),
-    Size(*s.SIZE_8, 8 * GIB, _four_bits("Qwen/Qwen3-1.7B", 4), {"max_new_tokens": 128}),
-    Size(*s.SIZE_12, 12 * GIB, _four_bits("Qwen/Qwen3-4B", 4), {"max_new_tokens": 128}),
-    Size(*s.SIZE_16, 16 * GIB, _four_bits("Qwen/Qwen3-8B", 2), {"max_new_tokens": 128}),
-    Size(*s.SIZE_24, 24 * GIB, _four_bits("Qwen/Qwen3-8B", 2, checkpointing=False), {"max_new_tokens": 192}),
+    Size(*text.SIZE_CPU, 0, {"model": "bundled", "dtype": "auto", "max_tokens": 256}, {"max_new_tokens": 96}),
+    Size(*text.SIZE_8, 8 * GIB, _four_bits("Qwen/Qwen3-1.7B", 4), {"max_new_tokens": 128}),
+    Size(*text.SIZE_12, 12 * GIB, _four_bits("Qwen/Qwen3-4B", 4), {"max_new_tokens": 128}),
+    Size(*text.SIZE_16, 16 * GIB, _four_bits("Qwen/Qwen3-8B", 2), {"max_new_tokens": 128}),
+    Size(*text.SIZE_24, 24 * GIB, _four_bits("Qwen/Qwen3-8B", 2, checkpointing=False), {"max_new_tokens": 192}),
 )
 
 
@@ -84,9 +84,9 @@ class Presets:
         self.stage = stage
         self.offered = ({preset.name: preset for preset in PURPOSES[stage]}, {size.name: size for size in SIZES})
         with gr.Row(elem_classes="fields presets"):
-            self.pickers = [gr.Dropdown([(s.AS_IT_IS, ""), *offered], value="", label=title, info=info, min_width=180,
+            self.pickers = [gr.Dropdown([(text.AS_IT_IS, ""), *offered], value="", label=title, info=info, min_width=180,
                                         elem_id=f"{stage}-{name}")
-                            for (title, info, name), offered in zip(((s.PRESET, s.PRESET_INFO, "preset"), (s.SIZE, s.SIZE_INFO, "size")),
+                            for (title, info, name), offered in zip(((text.PRESET, text.PRESET_INFO, "preset"), (text.SIZE, text.SIZE_INFO, "size")),
                                                                     self.offered)]
         self.said = gr.HTML("", elem_id=f"{stage}-preset-said", padding=False)
 
@@ -113,5 +113,5 @@ class Presets:
     def say(self, which: int, name: str, settings: dict) -> str:
         chosen = self.offered[which].get(name)
         fields = ", ".join(label(n) for n in settings)
-        said = s.PRESET_SAYS.format(about=chosen.about, fields=fields) if chosen else s.DEFAULTS_SAY
-        return f'<p class="empty">{text(said)}</p>'
+        said = text.PRESET_SAYS.format(about=chosen.about, fields=fields) if chosen else text.DEFAULTS_SAY
+        return f'<p class="empty">{escape(said)}</p>'

@@ -1,0 +1,147 @@
+"""The English of what several pages share."""
+
+
+TITLE = "RLHF Playground"
+TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer (reward model), "
+           "and practise against that (PPO). Vote while it trains and see it follow, watch every number, and talk to any checkpoint.")
+STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO", "teach": "Teach"}
+LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficient", "kl_horizon": "KL horizon",
+          "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
+          "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
+          "adapter": "Start from", "reward": "Reward model", "output": "Run name",
+          "votes_first": "Votes before the first step", "dtype": "Number format", "lam": "GAE lambda",
+          "ptx_coef": "PPO-ptx coefficient", "ptx_data": "PPO-ptx text", "ptx_subset": "PPO-ptx subset", "ptx_split": "PPO-ptx split",
+          "ptx_rows": "PPO-ptx rows", "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
+UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"
+STARTED = "{name} is starting."
+
+# run
+RUN_LABEL = "Run"
+FOLLOW = "Live run, or else the newest"
+RUN_CHOICE = "{name} · {stage} · {state}"
+NO_RUNS = "No run yet. Press Start: the defaults train on the bundled model and data."
+NO_RUN_LIVE = "No run is going on."
+LIVE = "{name} is {state}, step {step} of {total}"
+PROGRESS = "step {step} of {total}"
+PREPARING = "loading the model and the data"
+ETA = "about {time} left"
+EVENTS, SAMPLES = "What happened", "Latest samples"
+NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
+EVENT = {
+    "data": "Data: {text}",
+    "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
+    "warning": "Warning at step {step}: {text}",
+    "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
+    "resumed": "Resumed from the checkpoint of step {step}.",
+    "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
+    "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
+    "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
+    "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
+    "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
+    "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
+                 "{ended:.0%} of its {samples} samples end in time.",
+}
+SAMPLE_HEADS = {"step": "Step", "prompt": "Prompt", "response": "Response", "score": "Score", "kl": "KL"}
+NOT_ENDED = "cut off"
+
+# plots
+STEP_AXIS = "step"
+PLOT_EMPTY = "no steps yet"
+TRAINING, HELD_OUT, TARGET, CHANCE = "training", "held-out", "target", "chance"
+LOSS, LEARNING_RATE, GRADIENT, SECONDS = "Loss", "Learning rate", "Gradient norm", "Seconds per step"
+ACCURACY, MARGIN = "Accuracy", "Margin"
+SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy and length", "Losses"
+NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
+GUESSED, GUESSED_LINE, VOTES = "Votes it had guessed", "guessed right", "votes"
+SHARE, VOTE_SHARE, SCORE_UNIT, TOKENS = "share of pairs", "share of votes", "score", "tokens"
+PTX, PTX_LOSS = "text mixed in", "Loss on the text mixed in"
+POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
+PLOT_ALT = "{title} over {count} steps; latest {latest}"
+BEST = ("is better", "is best")
+TIE, BOTH_BAD = ("Equally good", "All equally good"), ("Both bad", "All bad")
+EMPTY_RESPONSE = "(an empty answer)"
+ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
+FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"
+WINS, WINS_LINE, WINS_UNIT = "Wins over the start", "by the labeler's score", "share of pairs"
+LEARNED_LINE = "reward updated"
+
+# data
+DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
+KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
+BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
+                "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
+READ_HUB = "Read from the Hub"
+ASK_HUB = "{name} is on the Hub: press “Read from the Hub” to fetch it."
+NO_DATA_CHOSEN = "choose data: bundled, an uploaded file, or a Hub id"
+UNREADABLE = "{name}: cannot be read ({error}); upload it again, or choose another file"
+IN_THE_DATA = "What is in this data"
+ROWS, ROWS_OF = "rows: {count:,}", "of {total:,} in the file"
+BECOMES, FROM_COLUMN, MEDIAN_LENGTH, LONGEST = "Becomes", "From", "Median characters", "Longest"
+TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected", "response": "responses"}
+COLUMN = "column {name}"
+LAST_ASKED = "column {name}, up to the last user turn"
+TURN_BEFORE, TURN_LAST = "column {name}, before its last assistant turn", "column {name}, its last assistant turn"
+INSTRUCTED = "column instruction, with the column input below it where there is one"
+COLUMN_OF = {
+    "prompts": {"all": ("prompt",), "instruction": {"prompt": INSTRUCTED},
+                **{name: {"prompt": LAST_ASKED.format(name=name)} for name in ("messages", "conversations", "chosen")}},
+    "demonstrations": {"all": ("prompt", "completion"),
+                       "text": {"prompt": "nothing: plain language modelling", "completion": "column text"},
+                       "instruction + output": {"prompt": INSTRUCTED, "completion": "column output"},
+                       **{name: {"prompt": TURN_BEFORE.format(name=name), "completion": TURN_LAST.format(name=name)}
+                          for name in ("messages", "conversations")}},
+    "preferences": {"all": ("prompt", "chosen", "rejected", "response"),
+                    "conversations + chosen + rejected": {"prompt": "column conversations"},
+                    "messages + chosen + rejected": {"prompt": "column messages"},
+                    "chosen + rejected": {"prompt": "what chosen and rejected share", "chosen": "column chosen, from where they part",
+                                          "rejected": "column rejected, from where they part"},
+                    "prompt + responses + ranking": {"response": "column responses; the column ranking says which is best (1)"},
+                    "prompt + responses + scores": {"response": "column responses; the highest in the column scores is best"}}}
+"""Where the texts of a row come from, by the columns that were read; what is not named here comes from the column of its name."""
+ALSO_USED = {"prompts": {"input": "The column input stands below the instruction."},
+             "demonstrations": {"input": "The column input stands below the instruction.",
+                                "label": "Rows whose label is false are left out."},
+             "preferences": {"margin": "The column margin says by how much the chosen one should win."}}
+UNUSED = "Columns that are not used: {names}."
+ONLY_FIRST = "Only the first {count:,} rows were read, to be looked at; a run reads them all."
+NO_ROW_MATCHES = "No row holds this text."
+ROW_NUMBER, RANK = "row {number}", "rank {rank:g}"
+NO_PROMPT = "(no prompt)"
+CLIPPED = "{count:,} more characters"
+PAGE_LABEL, PREVIOUS, NEXT = "Page", "Previous", "Next"
+PAGE_OF = "{first:,} to {last:,} of {count:,}, page {page:,} of {pages:,}"
+DOWNLOAD = "Download {name}"
+SETTING, DEFAULT, NOT_THERE, YES, NO, EMPTY_VALUE = "Setting", "Default", "–", "yes", "no", "(empty)"
+
+# train: memory
+MEMORY = "Memory"
+PARTS = {"base": "base model", "policy": "policy", "reference": "reference", "reward": "reward", "value": "value",
+         "rollout": "rollout", "update": "update", "runtime": "runtime"}
+PARTS_ABOUT = {"base": "frozen weights, shared by all roles", "policy": "adapter, gradient, Adam", "reference": "frozen adapter",
+               "reward": "adapter and head", "value": "adapter or head, gradient, Adam", "rollout": "KV cache while responses are sampled",
+               "update": "activations and logits of a micro-batch", "runtime": "Python, torch and libraries"}
+FITS = "About {need}, of {free} free on {device}: it fits."
+TIGHT = "About {need}, of {free} free on {device}: tight. The estimate may be a fifth off."
+TOO_MUCH = "About {need}, and {free} are free on {device}: too much."
+WAY_OUT = "With {changes} it would be about {need}."
+NO_WAY_OUT = "A smaller model, or shorter responses, would have to be taken."
+CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradient checkpointing", "micro_batch": "micro-batches of {}"}
+ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
+ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter ones take less."
+NOT_DOWNLOADED = "{model} is not on this machine, so its memory is not known before it is downloaded (the Models page shows what fits)."
+FREE = "free"
+THIS_MACHINE = "this computer"
+MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
+MEASURED_ONLY = "Memory: {peak} at the peak, measured."
+
+# a run that is done, made longer
+GO_ON_LABELS = {"steps": "Steps in all", "votes": "Votes in all"}
+GO_ON, GOES_ON, TO_GO_ON = "Go on with more", "{name} goes on to step {steps:.0f}.", "to go on with it:"
+
+# models
+MODELS = "Models"
+VISITOR = "You are a visitor: watch, vote and chat."
+VISITOR_OPEN = ("You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, for {minutes} minutes at most.")
+NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, and was started without "
+            "PLAYGROUND_PASSWORD.")
+TO_OWNER, YOU_OWN = "I am the owner", "You are the owner. Log out"
