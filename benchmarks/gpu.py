@@ -90,7 +90,7 @@ def run_ours(shape: str, contestant: str, steps: int, cap: int) -> dict:
                        reference_samples=2, value=value)
     trainer = PPO(backbone, prompts(rows, asked), lambda rollout: torch.tensor([sum(i % 2 for i in ids) / new for ids in
                                                                                rollout.response_ids]), config)
-    trainer.begin()  # with one token, for nothing here hangs on the reference's samples
+    trainer.prepare_once()  # with one token, for nothing here hangs on the reference's samples
     trainer.change("max_new_tokens", new)
     seconds, parts = time_steps(trainer)
     found = summary(shape, contestant, seconds)

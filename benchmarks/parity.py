@@ -110,7 +110,7 @@ def update(trainer: PPO, rollout: Rollout, advantages: torch.Tensor, returns: to
 def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict:
     """All numbers of our step; grids are [B, R], zero where there is no token."""
     mask, config = rollout.mask, trainer.config
-    scores = trainer.shaped(trainer.scores_of(rollout)[1], rollout)
+    scores = trainer.shape_scores(trainer.scores_of(rollout)[1], rollout)
     kl = rl_math.kl_estimates(rollout.logprobs, rollout.ref_logprobs)[0] * mask
     advantages, returns, metrics = trainer.advantages(rollout, scores, kl.sum(1).mean().item())
     rewards = rl_math.shaped_rewards(scores, rollout.logprobs, rollout.ref_logprobs, mask, KL_COEF)

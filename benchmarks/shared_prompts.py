@@ -24,13 +24,13 @@ from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.readers import Preference
 from rlhf_engine.model import prefix_packing as shared
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.cpu_decoder import lean_decoder
+from rlhf_engine.model.cpu_decoder import cpu_decoder
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.rollout.reward_functions import score_all
 from rlhf_engine.runs.resolve import ASSETS, BUNDLED_ADAPTER
-from rlhf_engine.trainers.reward import Group, Reward
+from rlhf_engine.trainers.reward import Group, RewardTrainer
 
-can_share = shared.can_share
+supports_packing = shared.supports_packing
 ANSWER = 64
 
 
@@ -40,11 +40,11 @@ def stories(tokenizer) -> list[int]:
     return tokenizer("\n".join(texts[:2000]), add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def make_trainer(dtype: str) -> Reward:
+def make_trainer(dtype: str) -> RewardTrainer:
     """At a learning rate at which nothing moves, so that all steps have the same numbers."""
     backbone = Backbone.load("bundled", dtype=dtype)
     backbone.load_role("policy", BUNDLED_ADAPTER)
-    trainer = Reward(backbone, [Preference("a", "b", "c")] * 2, RewardConfig(learning_rate=1e-12, steps=1 << 30, held_out=0.0))
+    trainer = RewardTrainer(backbone, [Preference("a", "b", "c")] * 2, RewardConfig(learning_rate=1e-12, steps=1 << 30, held_out=0.0))
     trainer.prepare = lambda: None
     return trainer
 
@@ -54,7 +54,7 @@ def timed(repeats: int, run) -> tuple[list[float], list]:
     seconds, found = {True: [], False: []}, {}
     for repeat in range(repeats + 1):
         for once in (True, False):
-            shared.can_share = can_share if once else lambda *args: False
+            shared.supports_packing = supports_packing if once else lambda *args: False
             start = time.perf_counter()
             found[once] = run(once)
             if repeat:  # the first is for warming up
@@ -68,7 +68,7 @@ def first_logits(backbone: Backbone, prompt: list[int], count: int) -> float:
     """Largest difference of the logits after a prompt that is read once and handed to `count` rows, and read in each row."""
     positions, found = torch.arange(len(prompt)), []
     for rows in (1, count):
-        decoder = lean_decoder(backbone.base, rows, len(prompt) + 2)
+        decoder = cpu_decoder(backbone.base, rows, len(prompt) + 2)
         logits = decoder(torch.tensor([prompt] * rows), positions.expand(rows, -1))
         if rows < count:
             decoder.keep(torch.zeros(count, dtype=torch.long))
@@ -77,7 +77,7 @@ def first_logits(backbone: Backbone, prompt: list[int], count: int) -> float:
     return (found[0] - found[1]).abs().max().item()
 
 
-def measure(trainer: Reward, text: list[int], count: int, prompt: tuple[int, int], prompts: int, repeats: int) -> dict:
+def measure(trainer: RewardTrainer, text: list[int], count: int, prompt: tuple[int, int], prompts: int, repeats: int) -> dict:
     backbone, rng = trainer.backbone, random.Random(count)
 
     def piece(shortest: int, longest: int) -> list[int]:
@@ -101,7 +101,7 @@ def measure(trainer: Reward, text: list[int], count: int, prompt: tuple[int, int
     scoring, scores = timed(repeats, lambda once: score_all(backbone, rows, batch=32))
     with backbone.use("policy"):
         logits = max(first_logits(backbone, p, count) for p in asked)
-    found = [sum(shared.packed_length(rows, places) for places in shared.bundled(rows, backbone.hidden_size)), sum(map(len, rows))]
+    found = [sum(shared.packed_length(rows, places) for places in shared.group_by_prefix(rows, backbone.hidden_size)), sum(map(len, rows))]
     apart = {name: abs(steps[0][name] - steps[1][name]) for name in ("loss/train", "grad_norm")}
     return {"K": count, "sampling": sampling, "training": training, "scoring": scoring, "tokens": found, "difference": {
         "logits": logits, "scores": (scores[0] - scores[1]).abs().max().item(), **apart, "of grad_norm": steps[1]["grad_norm"]}}
@@ -119,7 +119,7 @@ def main() -> None:
     trainer.backbone.stop_ids = [-1]
     text = stories(trainer.backbone.tokenizer)
     say({"benchmark": "shared prompts", "machine": machine(), "threads": torch.get_num_threads(), **vars(args)})
-    for count in args.answers:
+    for count in args.new_events:
         say(measure(trainer, text, count, tuple(map(int, args.prompt.split("-"))), args.prompts, args.repeats))
 
 

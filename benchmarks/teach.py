@@ -52,8 +52,8 @@ def measure(given: dict, at: list[int], turn: int) -> dict:
 
 def hold_back(labeler, votes: int, step: int) -> None:
     """No more than so many votes until a step is over."""
-    wants = labeler.wants
-    labeler.wants = lambda config, asked, now: wants(config, asked, now) if asked < votes or now > step else 0
+    wants = labeler.queries_wanted
+    labeler.queries_wanted = lambda config, asked, now: wants(config, asked, now) if asked < votes or now > step else 0
 
 
 def turn_round(trainer) -> None:

@@ -12,7 +12,7 @@ import gradio as gr
 from playground import text
 from playground.components import html as views
 from playground.components import text as shared_text
-from playground.components.notices import changed
+from playground.components.notices import mark_seen
 from playground.pages.chat.page import ChatPage
 from playground.pages.data.page import DataPage
 from playground.pages.models.page import ModelsPage
@@ -28,7 +28,7 @@ from playground.server.feedback_backup import Keeper, keep
 from playground.server.login import Login
 from playground.server.polling import Pace
 from playground.theme import CSS, Playground
-from playground.voting import Ballot
+from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.worker.client import Worker
@@ -42,7 +42,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
     """
     workspace = Workspace(home or default_home(), access)
     access = workspace.access
-    worker, ballot = guarded.Guarded(worker or Worker(workspace.home), workspace), Ballot(workspace)
+    worker, ballot = guarded.GuardedWorker(worker or Worker(workspace.home), workspace), VotingService(workspace)
     with gr.Blocks(title=shared_text.TITLE, analytics_enabled=False) as demo:
         header = gr.HTML(views.header(shared_text.NO_RUN_LIVE), elem_id="header")
         if access.space_owner and importlib.util.find_spec("authlib") and os.environ.get("OAUTH_CLIENT_ID"):
@@ -76,7 +76,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             demo.seen.set()
             known, entries = dict(values[seen]), workspace.entries()
             line, who = views.live_line(next((e for e in entries if e.alive), None)), views.who(access)
-            changes = {header: views.header(line, *who)} if changed(known, "header", [line, who]) else {}
+            changes = {header: views.header(line, *who)} if mark_seen(known, "header", [line, who]) else {}
             for page, name in ((page, type(page).__name__) for page, tab in pages.items() if tab.id == values[front]):
                 told = dict(known.get(name, {}))
                 try:

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from playground.components.charts import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.labelers import AtOnce
+from rlhf_engine.feedback.labelers import ImmediateLabeler
 from rlhf_engine.feedback.queries import Query
 from rlhf_engine.feedback.scoring_functions import prompt_text
 
@@ -58,13 +58,13 @@ def figure(trainer, history: list[dict]) -> go.Figure:
     return drawing
 
 
-class You(AtOnce):
+class You(ImmediateLabeler):
     """A labeler that asks whoever sits before the notebook: type the number of the best answer, t for a tie, b if all are bad."""
 
     score = None
     CHOICES = {"t": "tie", "b": "both_bad"}
 
-    def answers(self, only: list[str] | None = None) -> list[Event]:
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
         asked, self.waiting = self.waiting, []
         return [query.event(self.choose(query), f"{query.id} you", voter="you") for query in asked]
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from playground import text
-from playground.workspace import Entry, Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.queries import Query, find_query, next_query
@@ -30,7 +30,7 @@ class Memory:
     skipped: set[str] = field(default_factory=set)
 
 
-class Ballot:
+class VotingService:
     """Safe to use from any thread. Every method raises UserError as the store does."""
 
     def __init__(self, workspace: Workspace):
@@ -45,11 +45,11 @@ class Ballot:
 
     # -- who asks ----------------------------------------------------------------------------------------------------
 
-    def asking(self, entries: list[Entry]) -> list[Entry]:
+    def asking(self, entries: list[RunSummary]) -> list[RunSummary]:
         """The runs that ask people, live ones first, then the newest."""
         return [entry for entry in entries if entry.labeler == PERSON]
 
-    def taught(self, entries: list[Entry]) -> list[Entry]:
+    def taught(self, entries: list[RunSummary]) -> list[RunSummary]:
         """The runs that anybody teaches: live ones first, then those that ask people, then the newest."""
         found = [entry for entry in entries if entry.stage == "teach"]
         return sorted(found, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
@@ -62,7 +62,7 @@ class Ballot:
         """Why there is no question, and what to do about it."""
         if not name:
             return text.NOBODY_ASKS
-        run, config = self.workspace.run(name), self.workspace.current(name)
+        run, config = self.workspace.run(name), self.workspace.effective_settings(name)
         if config.get("labeler") != PERSON:
             return text.ASKS_NOBODY.format(name=name)
         if (state := run.status()["state"]) not in ALIVE:
@@ -83,7 +83,7 @@ class Ballot:
         return self.store.count(run.id)
 
     def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str, seconds: float | None = None) -> bool:
-        """Store a vote, or a remark (`Query.remark`); False, and no change, for "skip" and for an event id that is there already.
+        """Store a vote, or a remark (`Query.parse_annotation`); False, and no change, for "skip" and for an event id that is there already.
 
         A remark takes the place of an earlier one of its kind, and one that says the same again only takes that back. Without `seconds`,
         the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice that there is not.
@@ -96,7 +96,7 @@ class Ballot:
         if seconds is None:
             now = time.monotonic()
             seconds = now - memory.shown.get(query.id, now)
-        event = (query.remark if ":" in choice else query.event)(choice, event_id, voter=voter, seconds=seconds).validate()
+        event = (query.parse_annotation if ":" in choice else query.event)(choice, event_id, voter=voter, seconds=seconds).validate()
         if is_known(store, run, event_id):
             return False
         if ":" not in choice:

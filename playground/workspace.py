@@ -18,7 +18,7 @@ from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import ALIVE, Run
-from rlhf_engine.runs.journal import current, present
+from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.runs.resolve import ASSETS
 
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
@@ -28,7 +28,7 @@ GALLERY = ASSETS / "adapters"
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunSummary:
     """One line of the run list."""
 
     name: str
@@ -58,7 +58,7 @@ class Workspace:
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RunSummary]:
         """All runs whose names the page can use: live ones first, then the newest."""
         found = []
         for folder in self.runs.glob("*/") if self.runs.is_dir() else []:
@@ -66,7 +66,7 @@ class Workspace:
                 continue
             try:
                 config, status = config_of(folder), Run(folder).status()
-                found.append(Entry(folder.name, config["stage"], config["model"], status["state"], status["step"],
+                found.append(RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"],
                                    status["total_steps"], status["time"], tuple(p.name for p in Run(folder).checkpoints()),
                                    config.get("labeler", "")))
             except (UserError, OSError, KeyError, ValueError):
@@ -91,7 +91,7 @@ class Workspace:
     def config(self, name: str) -> dict:
         return dict(config_of(self.run(name).path))
 
-    def current(self, name: str) -> dict:
+    def effective_settings(self, name: str) -> dict:
         """The settings of a run as they are by now."""
         folder = self.run(name).path
         journal = (folder / "journal.jsonl").stat() if (folder / "journal.jsonl").exists() else None
@@ -262,7 +262,7 @@ def _read(path: Path, _version: int) -> dict:
 
 @lru_cache(maxsize=512)
 def _current(folder: Path, _config: int, _journal: tuple[int, int] | None) -> dict:
-    return current(configs.read_yaml(folder / "config.yaml"), present(Run(folder).journal()))
+    return effective_settings(configs.read_yaml(folder / "config.yaml"), without_rewound(Run(folder).journal()))
 
 
 KEPT = 3600.0

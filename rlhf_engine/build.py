@@ -8,8 +8,8 @@ from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig,
 from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Rows, read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.data.tokenization import Prompt
-from rlhf_engine.errors import UserError, nothing
-from rlhf_engine.feedback.labelers import Person, Simulated
+from rlhf_engine.errors import UserError, noop
+from rlhf_engine.feedback.labelers import HumanLabeler, SimulatedLabeler
 from rlhf_engine.feedback.llm_judge import find_judge, is_judge
 from rlhf_engine.feedback.scoring_functions import find_function, is_function, load_function, score_text
 from rlhf_engine.feedback.store import Store
@@ -20,7 +20,7 @@ from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward, starting_a
 from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.trainers.ppo import PPO
-from rlhf_engine.trainers.reward import Reward
+from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
 
 HELD_OUT = 128
@@ -28,7 +28,7 @@ HELD_OUT = 128
 
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
-                 home: Path | None = None, labeler: Labeler | None = None, breathe: Callable[[], None] = nothing) -> Trainer:
+                 home: Path | None = None, labeler: Labeler | None = None, on_microbatch: Callable[[], None] = noop) -> Trainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
     `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace. `labeler` votes in the
@@ -54,18 +54,18 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     if adapter:
         backbone.load_role("policy", adapter, head=False)
     if isinstance(config, SFTConfig):
-        trainer = SFT(backbone, rows, config, breathe=breathe)
+        trainer = SFT(backbone, rows, config, on_microbatch=on_microbatch)
     elif isinstance(config, RewardConfig):
-        trainer = Reward(backbone, rows, config, breathe=breathe)
+        trainer = RewardTrainer(backbone, rows, config, on_microbatch=on_microbatch)
     elif isinstance(config, TeachConfig):
         prompts, held_out = hold_out(rows, config)
-        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts, breathe=breathe)
+        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts, on_microbatch=on_microbatch)
     else:
         if isinstance(reward, Path):
             backbone.load_role("reward", reward, head=True)
-            reward = RewardModel(backbone, batch=config.batch_size, breathe=breathe)
-        trainer = PPO(backbone, rows, reward, config, ptx=texts, breathe=breathe)
-    trainer.notes = rows.notes + texts.notes + trainer.notes
+            reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=on_microbatch)
+        trainer = PPO(backbone, rows, reward, config, ptx=texts, on_microbatch=on_microbatch)
+    trainer.data_notes = rows.notes + texts.notes + trainer.data_notes
     if checkpoint is not None:
         trainer.load(checkpoint)
     return trainer
@@ -96,11 +96,11 @@ def find_reward(config: PPOConfig, prompt: Prompt, checkpoint: Path | None) -> F
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
     """The labeler of a config; a scoring function is tried with `prompt` and an empty response before a model is loaded."""
     if config.labeler == "person":
-        return Person(Run(config.output), Store((home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")) / "feedback.sqlite"))
+        return HumanLabeler(Run(config.output), Store((home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")) / "feedback.sqlite"))
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
     score_text(function := find_function(config.labeler), prompt, "")
-    return Simulated(function, noise=config.noise, seed=config.seed)
+    return SimulatedLabeler(function, noise=config.noise, seed=config.seed)
 
 
 def hold_out(rows: list[Prompt], config: TeachConfig) -> tuple[list[Prompt], list[Prompt]]:

@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_fields(parser: argparse.ArgumentParser, config) -> None:
     """A flag per config field, its help from the doc line. A flag that is not given stays out of the namespace."""
     docs = configs.docs(config)
-    for name, kind in configs.hints(config).items():
+    for name, kind in configs.field_types(config).items():
         default = getattr(config, name)
         text = f"{docs[name]} ({default if default != '' else 'empty'})".replace("%", "%%")
         options = {"dest": name, "default": argparse.SUPPRESS, "help": text}
@@ -86,10 +86,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> int:
-    given = {name: value for name, value in vars(args).items() if name in configs.hints(STAGES[args.command])}
+    given = {name: value for name, value in vars(args).items() if name in configs.field_types(STAGES[args.command])}
     if args.resume and args.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
-    given = {name: configs.coerce(name, value, configs.hints(STAGES[args.command])[name]) for name, value in given.items()}
+    given = {name: configs.coerce(name, value, configs.field_types(STAGES[args.command])[name]) for name, value in given.items()}
     if args.config:
         given = read_config(args.config, args.command) | given
     output = given.get("output")
@@ -107,14 +107,14 @@ def train(args: argparse.Namespace) -> int:
 def resume(stage: str, output: str, given: dict) -> int:
     run = Run(output)
     held = run.check_resume(stage, {k: v for k, v in given.items() if k != "output"})
-    config, longer = configs.from_dict(stage, held | {"output": output}), run.longer(given)
+    config, longer = configs.from_dict(stage, held | {"output": output}), run.length_overrides(given)
     if run.status()["state"] == "done" and not longer:
         print(f"{output} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
         return 0
     from rlhf_engine.build import make_trainer
     trainer = make_trainer(config, checkpoint=run.last_checkpoint())
     trainer.check(longer)
-    run.cut_back()
+    run.truncate_to_checkpoint()
     return go(trainer, run, longer)
 
 
@@ -122,7 +122,7 @@ def go(trainer, run: Run, changes: dict | None = None) -> int:
     import torch
 
     from rlhf_engine.loop import Control, Diverged, drive, stop_on_signals
-    for note in trainer.notes:
+    for note in trainer.data_notes:
         print(note)
     stop_on_signals(control := Control(changes))
     try:
@@ -144,7 +144,7 @@ def read_config(path: str, stage: str) -> dict:
         raise UserError(f"{path}: is the config of another stage; use it with that command")
     try:
         configs.check_names(stage, values)
-        return {name: configs.coerce(name, value, configs.hints(STAGES[stage])[name]) for name, value in values.items()}
+        return {name: configs.coerce(name, value, configs.field_types(STAGES[stage])[name]) for name, value in values.items()}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

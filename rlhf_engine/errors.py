@@ -17,5 +17,5 @@ def kind_of(value) -> str:
     return kinds.get(type(value), "an object" if isinstance(value, dict) else f"a {type(value).__name__}")
 
 
-def nothing() -> None:
-    """The default `breathe`: nobody is waiting."""
+def noop() -> None:
+    """The default `on_microbatch`: nobody is waiting."""

@@ -49,11 +49,11 @@ def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progres
     """
     control = control or Control()
     begin(trainer, run)
-    past = Past(trainer, run)
+    past = JournalReplay(trainer, run)
     bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress, file=sys.stderr)
     saved = trainer.step
     try:
-        while (wish := hold(trainer, run, control, past)) == "run":
+        while (wish := next_action(trainer, run, control, past)) == "run":
             metrics = next(trainer)
             write_step(trainer, run, metrics, noted=trainer.step <= past.until)
             bar.total = trainer.total_steps
@@ -71,7 +71,7 @@ def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progres
         run.set_status(state=state, step=trainer.step, advice="")
         return state
     except BaseException as error:
-        run.set_status(state="failed", error=f"{type(error).__name__}: {first_line(error)}", advice=advice(error))
+        run.set_status(state="failed", error=f"{type(error).__name__}: {first_line(error)}", advice=failure_hint(error))
         raise
     finally:
         bar.close()
@@ -79,14 +79,14 @@ def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progres
 
 def begin(trainer: Trainer, run: Run) -> None:
     if trainer.step == 0 and not run.journal():
-        for note in trainer.notes:
+        for note in trainer.data_notes:
             run.note("data", text=note)
         if not trainer.config.learning_rate:
-            run.note("fitted", learning_rate=trainer.rate, width=trainer.backbone.hidden_size)
+            run.note("fitted", learning_rate=trainer.peak_lr, width=trainer.backbone.hidden_size)
     run.set_status(state="running", total_steps=trainer.total_steps, step=trainer.step, error="", advice="")
 
 
-class Past:
+class JournalReplay:
     """What the journal of a resumed run says about steps that its checkpoint does not hold yet."""
 
     def __init__(self, trainer: Trainer, run: Run):
@@ -94,7 +94,7 @@ class Past:
         self.changes = [row for row in entries if row["event"] == "changed"]
         self.until = max((row["step"] for row in entries if row["event"] != "changed"), default=0)
         """The last step whose events stand in the journal already."""
-        trainer.repeat(entries)
+        trainer.replay_journal(entries)
 
     def change(self, trainer: Trainer) -> None:
         """The settings that were changed at this point."""
@@ -103,7 +103,7 @@ class Past:
             trainer.change(row["name"], row["new"])
 
 
-def hold(trainer: Trainer, run: Run, control: Control, past: Past) -> str:
+def next_action(trainer: Trainer, run: Run, control: Control, past: JournalReplay) -> str:
     """Do what was ordered, and wait while the run is paused or has to wait for people; returns the wish to act on: run, stop or discard,
     or "end" where no step is left. New orders wait until those of the past are repeated, which they were given after."""
     said = ("running", "")
@@ -114,14 +114,14 @@ def hold(trainer: Trainer, run: Run, control: Control, past: Past) -> str:
             change(trainer, run, name, value)
         if trainer.step >= trainer.total_steps and wish != "discard":
             return "end"
-        reason = trainer.waits() if wish == "run" else ""
+        reason = trainer.blocked_reason() if wish == "run" else ""
         now = ("paused" if wish == "pause" else "waiting" if reason else "running", reason)
         if now != said:
             run.set_status(state=now[0], advice=reason, step=trainer.step)
             said = now
         if now[0] == "running" or wish in ("stop", "discard"):
             return wish
-        trainer.breathe()
+        trainer.on_microbatch()
         time.sleep(0.05)
 
 
@@ -162,7 +162,7 @@ def headline(metrics: dict) -> str:
     return "  ".join(f"{short} {metrics[name]:.3g}" for name, short in HEADLINES.items() if name in metrics)
 
 
-def advice(error: BaseException) -> str:
+def failure_hint(error: BaseException) -> str:
     """What a user can do about a failed run, in one sentence."""
     if out_of_memory(error):
         return "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; then resume."

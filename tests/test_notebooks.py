@@ -58,6 +58,6 @@ def test_you_are_asked_until_the_answer_can_be_read(monkeypatch, capsys):
     you, query = You(), Query("q", "Once", ("a cat", "a dog", "an owl"), (0.0, 0.0, 0.0), 1, {})
     you.ask(query)
     you.ask(query)
-    best, tie = you.answers()
+    best, tie = you.new_events()
     assert (best.kind, best.value) == ("ranking", (2, 2, 1)) and (tie.kind, tie.value) == ("comparison", "tie")
-    assert you.answers() == [] and "> Once" in capsys.readouterr().out
+    assert you.new_events() == [] and "> Once" in capsys.readouterr().out

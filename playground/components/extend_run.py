@@ -5,13 +5,13 @@ from collections.abc import Callable
 import gradio as gr
 
 from playground.components import text
-from playground.components.notices import changed, complain, told
+from playground.components.notices import inform, mark_seen, warn
 from playground.run_commands import go_on
-from playground.workspace import Entry, Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 
 
-class GoOn:
+class ExtendRunPanel:
     """In sight while the run that is shown is done. `prefix` makes the element ids of a page its own; `chosen` says which run the value
     of its `picker` means."""
 
@@ -31,21 +31,21 @@ class GoOn:
             wanted = {name: values[field] for name, field in self.fields.items() if name in self.workspace.config(run.path.name)}
             go_on(self.worker, run, wanted)
         except UserError as error:
-            return complain(error)
-        return told(text.GOES_ON.format(name=run.path.name, steps=wanted["steps"]))
+            return warn(error)
+        return inform(text.GOES_ON.format(name=run.path.name, steps=wanted["steps"]))
 
     @property
     def outputs(self) -> list:
         return [self.group, *self.fields.values()]
 
-    def refresh(self, entry: Entry | None, seen: dict) -> dict:
+    def refresh(self, entry: RunSummary | None, seen: dict) -> dict:
         """Updates where another run is shown, or it has come to its end; what somebody is typing stays otherwise."""
         over = entry is not None and entry.state == "done" and bool(entry.checkpoints)
-        if not changed(seen, f"{self.prefix}go on", [entry.name, entry.step] if over else None):
+        if not mark_seen(seen, f"{self.prefix}go on", [entry.name, entry.step] if over else None):
             return {}
         if not over:
             return {self.group: gr.update(visible=False)}
-        more = suggested(self.workspace.config(entry.name), self.workspace.current(entry.name), entry.step)
+        more = suggested(self.workspace.config(entry.name), self.workspace.effective_settings(entry.name), entry.step)
         return {self.group: gr.update(visible=True),
                 **{field: gr.update(visible=name in more, value=more.get(name)) for name, field in self.fields.items()}}
 

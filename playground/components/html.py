@@ -7,7 +7,7 @@ from playground.components import text
 from playground.components.formatting import duration, number, said, sentence
 from playground.server.access import Access
 from playground.server.worker_guard import SECONDS
-from playground.workspace import Entry
+from playground.workspace import RunSummary
 
 
 def escape(value) -> str:
@@ -36,7 +36,7 @@ def who(access: Access) -> tuple[str, str, str]:
     return "visitor open" if access.open else "visitor", said, text.TO_OWNER if access.password else ""
 
 
-def live_line(entry: Entry | None) -> str:
+def live_line(entry: RunSummary | None) -> str:
     if entry is None:
         return text.NO_RUN_LIVE
     if not entry.total:

@@ -6,19 +6,19 @@ from playground.components import html as views
 from rlhf_engine.errors import UserError
 
 
-def complain(error: UserError) -> str:
+def warn(error: UserError) -> str:
     """The message as a toast, and for the line at the top."""
     gr.Warning(views.escape(error), title="")
     return views.notice(str(error))
 
 
-def told(message: str) -> str:
+def inform(message: str) -> str:
     """Good news passes by as a toast and leaves the line at the top empty."""
     gr.Info(views.escape(message), title="", duration=4)
     return ""
 
 
-def changed(seen: dict, key: str, mark) -> bool:
+def mark_seen(seen: dict, key: str, mark) -> bool:
     if key in seen and seen[key] == mark:
         return False
     seen[key] = mark

@@ -2,7 +2,7 @@
 
 On this computer alone everybody is the owner. Elsewhere it is who knows PLAYGROUND_PASSWORD (at `/owner`, or in the header
 `x-playground-password` of a program's requests), and on a Hugging Face Space whoever that belongs to. Gradio says in whose name a handler
-runs, so what they all end up calling (`Guarded`, `Workspace`, `Ballot`, `Ledger`) asks here, and no handler can forget to.
+runs, so what they all end up calling (`GuardedWorker`, `Workspace`, `VotingService`, `FeedbackIndex`) asks here, and no handler can forget to.
 """
 
 import os
@@ -24,7 +24,7 @@ REMEMBERED = 10_000
 """Visitors whose last minute is kept in memory; of those beyond, the one who was heard of longest ago is forgotten."""
 
 
-class Limit(NamedTuple):
+class RateLimit(NamedTuple):
     """How often something may be done in a minute: in one browser tab, from one address, and by all together."""
 
     tab: int
@@ -32,7 +32,7 @@ class Limit(NamedTuple):
     all: int
 
 
-LIMITS = {"vote": Limit(40, 400, 800), "chat": Limit(10, 60, 120), "start": Limit(2, 4, 8), "login": Limit(10, 10, 60)}
+LIMITS = {"vote": RateLimit(40, 400, 800), "chat": RateLimit(10, 60, 120), "start": RateLimit(2, 4, 8), "login": RateLimit(10, 10, 60)}
 """A class behind one address votes as fast as it reads; a program that floods the page does not get through. Of logins, only those with a
 wrong password count."""
 LONGEST = 8_000

@@ -7,7 +7,7 @@ import gradio as gr
 
 from playground.run_commands import ask
 from playground.server import text
-from playground.voting import Ballot, voter_of
+from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.worker.requests import CHANGES
@@ -19,7 +19,7 @@ COMMANDS = ("pause", "resume", "step", "stop", "discard", *CHANGES)
 class Api:
     """Names in, JSON out. A run is named by its folder's name in the workspace; nothing outside of that can be named."""
 
-    def __init__(self, workspace: Workspace, worker, ballot: Ballot):
+    def __init__(self, workspace: Workspace, worker, ballot: VotingService):
         self.workspace, self.worker, self.ballot = workspace, worker, ballot
         for endpoint in (self.status, self.start, self.control, self.checkpoints, self.next_query, self.vote):
             gr.api(plain_errors(endpoint), api_name=endpoint.__name__, concurrency_limit=8)
@@ -76,7 +76,7 @@ class Api:
         found = {"query_id": "", "run": name, "prompt": "", "responses": [], "step": 0, "votes": 0, "votes_wanted": 0, "message": ""}
         if folder:
             found |= {"run": folder.path.name, "votes": self.ballot.votes(folder),
-                      "votes_wanted": self.workspace.current(name).get("votes", 0)}
+                      "votes_wanted": self.workspace.effective_settings(name).get("votes", 0)}
         if query is None:
             return found | {"message": self.ballot.why_silent(name)}
         return found | {"query_id": query.id, "prompt": query.prompt, "responses": list(query.responses), "step": query.step}

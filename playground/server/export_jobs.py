@@ -14,7 +14,7 @@ from playground.server import text
 from playground.workspace import HUB_ID, NAME, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json, write_json
-from rlhf_engine.runs.folder import born, is_alive
+from rlhf_engine.runs.folder import is_alive, process_start
 
 LOG, MADE = "exports/.log", "exports/.made.json"
 """In the workspace: what the last export has printed, and how it stands."""
@@ -43,7 +43,7 @@ class Exports:
             flags = [f"--model={model}", f"--adapter={adapter}", f"--output={self.folder / name}", *(["--merge"] if merge else []),
                      *([f"--push={push}"] if push else []), *(["--public"] if push and public else [])]
             process = self._spawn(flags)
-            told = {"name": name, "merge": merge, "state": "running", "pid": process.pid, "born": born(process.pid)}
+            told = {"name": name, "merge": merge, "state": "running", "pid": process.pid, "born": process_start(process.pid)}
             write_json(self.workspace.home / MADE, told)
         threading.Thread(target=self._wait, args=(process, told), daemon=True).start()
         return name

@@ -29,7 +29,7 @@ LONGEST, SIDES = 512, 4
 """Tokens and checkpoints that a visitor may ask of a chat."""
 
 
-class Guarded:
+class GuardedWorker:
     """A `Worker` that asks `workspace.access` first. Raises UserError, besides what the worker raises, for what a visitor may not do."""
 
     def __init__(self, worker, workspace: Workspace):
@@ -87,10 +87,10 @@ def watch(worker, workspace: Workspace, ended: threading.Event, *, every: float 
     """Stop runs of visitors when their time is over, and remove the oldest of them, until `ended` is set."""
     while not ended.wait(every):
         with suppress(UserError, OSError):  # a run has gone at this moment; the next look finds the others
-            mind(worker, workspace, time.time())
+            enforce_visitor_limits(worker, workspace, time.time())
 
 
-def mind(worker, workspace: Workspace, now: float) -> None:
+def enforce_visitor_limits(worker, workspace: Workspace, now: float) -> None:
     """One look at the runs of visitors."""
     runs = [entry for entry in workspace.entries() if entry.name.startswith(VISITORS)]
     begun = {entry.name: (workspace.runs / entry.name / "config.yaml").stat().st_mtime for entry in runs}

@@ -44,7 +44,7 @@ NEVER, RARE, ALWAYS = 0.0, 0.02, 1.0
 """Share of all rows that may have a flaw and are skipped for it. Where more have it, the first one ends the reading."""
 
 
-class Flaw(Exception):
+class RowError(Exception):
     """What is wrong with a row, how to mend it, and how common it may be."""
 
     def __init__(self, what: str, mend: str = "fill it in, or take the row out", tolerated: float = NEVER):
@@ -54,13 +54,13 @@ class Flaw(Exception):
 
 def _text(value, name: str) -> str:
     if value is None:
-        raise Flaw(f"{name} is missing", tolerated=RARE)
+        raise RowError(f"{name} is missing", tolerated=RARE)
     if not isinstance(value, str):
-        raise Flaw(f"{name} is {kind_of(value)}", "write a text")
+        raise RowError(f"{name} is {kind_of(value)}", "write a text")
     if not value.strip():
-        raise Flaw(f"{name} is empty", tolerated=RARE)
+        raise RowError(f"{name} is empty", tolerated=RARE)
     if re.search("[\ud800-\udfff]", value):
-        raise Flaw(f"{name} holds half a character (a lone surrogate)", "write the text again")
+        raise RowError(f"{name} holds half a character (a lone surrogate)", "write the text again")
     return value
 
 
@@ -70,17 +70,17 @@ ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assi
 def _turns(value, column: str) -> list[dict]:
     """Messages in either spelling (role and content, or ShareGPT's from and value) as {"role", "content"}."""
     if value is None:
-        raise Flaw(f"'{column}' is missing", tolerated=RARE)
+        raise RowError(f"'{column}' is missing", tolerated=RARE)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         kind = "a list of other things" if isinstance(value, list) else kind_of(value)
-        raise Flaw(f"'{column}' is {kind}", 'write a list of messages {"role": ..., "content": ...}')
+        raise RowError(f"'{column}' is {kind}", 'write a list of messages {"role": ..., "content": ...}')
     turns = []
     for turn in value:
         # Arrow gives every row the fields of all rows, so the other spelling may be there as None.
         role = turn.get("from") if turn.get("role") is None else turn["role"]
         content = turn.get("value") if turn.get("content") is None else turn["content"]
         if not isinstance(role, str) or role not in ROLES:
-            raise Flaw(f"'{column}' has a turn with the role {role!r}", f"the roles are {', '.join(ROLES)}")
+            raise RowError(f"'{column}' has a turn with the role {role!r}", f"the roles are {', '.join(ROLES)}")
         if ROLES[role] != "system" or content:  # an empty system turn says nothing
             turns.append({"role": ROLES[role], "content": _text(content, f"a {ROLES[role]} turn in '{column}'")})
     return turns
@@ -90,10 +90,10 @@ def _until(turns: list[dict], role: str, column: str) -> list[dict]:
     """The turns up to the last one of `role`, checked to alternate."""
     end = max((i for i, turn in enumerate(turns, 1) if turn["role"] == role), default=0)
     if not end:
-        raise Flaw(f"'{column}' has no {role} turn", tolerated=RARE)
+        raise RowError(f"'{column}' has no {role} turn", tolerated=RARE)
     start = turns[0]["role"] == "system"
     if [turn["role"] for turn in turns[start:end]] != (["user", "assistant"] * end)[:end - start]:
-        raise Flaw(f"the turns in '{column}' are out of order",
+        raise RowError(f"the turns in '{column}' are out of order",
                     "after at most one system turn, user and assistant alternate, the user first", RARE)
     return turns[:end]
 
@@ -102,7 +102,7 @@ def _ending(value, role: str, column: str) -> list[dict]:
     """Messages of which the last must be one of `role`."""
     turns = _turns([value] if isinstance(value, dict) else value, column)
     if not turns or turns[-1]["role"] != role:
-        raise Flaw(f"'{column}' does not end with a turn of the {role}", "end it with one, or take the row out", RARE)
+        raise RowError(f"'{column}' does not end with a turn of the {role}", "end it with one, or take the row out", RARE)
     return turns
 
 
@@ -126,7 +126,7 @@ def _dialogue(value, column: str) -> list[dict]:
         return _turns(value, column)
     head, *parts = re.split(r"(?:\A\s*|\n\n)(Human|Assistant):", value)
     if head.strip() or not parts:
-        raise Flaw(f"'{column}' is no dialogue", r'write "\n\nHuman: ...\n\nAssistant: ...", or add a column prompt')
+        raise RowError(f"'{column}' is no dialogue", r'write "\n\nHuman: ...\n\nAssistant: ...", or add a column prompt')
     roles = {"Human": "user", "Assistant": "assistant"}
     return [{"role": roles[speaker], "content": _text(text, f"a turn in '{column}'").strip()}
             for speaker, text in zip(parts[::2], parts[1::2])]
@@ -136,9 +136,9 @@ def _liked(row: dict) -> None:
     """Lets rows pass that have no label or a true one."""
     label = str(row.get("label", True)).lower()
     if label not in ("true", "false", "1", "0"):
-        raise Flaw(f"'label' is {label!r}", "a thumb is true or false; rename the column if it means something else")
+        raise RowError(f"'label' is {label!r}", "a thumb is true or false; rename the column if it means something else")
     if label in ("false", "0"):
-        raise Flaw("the label is false", tolerated=ALWAYS)
+        raise RowError("the label is false", tolerated=ALWAYS)
 
 
 def _asked(column: str) -> Callable[[dict], Prompt]:
@@ -166,18 +166,18 @@ def _conversed(column: str) -> Callable[[dict], Demonstration]:
 
 def _pair(prompt: Prompt, chosen: str, rejected: str) -> Preference:
     if chosen == rejected:
-        raise Flaw("chosen equals rejected", tolerated=ALWAYS)
+        raise RowError("chosen equals rejected", tolerated=ALWAYS)
     return Preference(prompt, chosen, rejected)
 
 
 def _parted(chosen: list[dict], rejected: list[dict]) -> Preference:
     """A pair of whole conversations: what they share is the prompt, the turns at which they part are the answers."""
     if chosen == rejected:
-        raise Flaw("chosen equals rejected", tolerated=ALWAYS)
+        raise RowError("chosen equals rejected", tolerated=ALWAYS)
     shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
     first, second = chosen[shared:shared + 1], rejected[shared:shared + 1]
     if not shared or [turn["role"] for turn in first + second] != ["assistant", "assistant"]:
-        raise Flaw("chosen and rejected do not part at an answer to the same prompt", tolerated=ALWAYS)
+        raise RowError("chosen and rejected do not part at an answer to the same prompt", tolerated=ALWAYS)
     return Preference(_prompt(chosen[:shared], "chosen"), first[0]["content"], second[0]["content"])
 
 
@@ -196,7 +196,7 @@ def _with_margin(convert: Callable[[dict], Preference]) -> Callable[[dict], Pref
     def converted(row: dict) -> Preference:
         margin = row.get("margin")
         if margin is not None and not _is_number(margin):
-            raise Flaw(f"'margin' is {kind_of(margin)}", "write a number, or leave it out")
+            raise RowError(f"'margin' is {kind_of(margin)}", "write a number, or leave it out")
         return dataclasses.replace(convert(row), margin=float(margin or 0.0))
     return converted
 
@@ -211,12 +211,12 @@ def _ranked(by: str) -> Callable[[dict], Ranking]:
         prompt, responses, given = _prompt(row.get("prompt")), row.get("responses"), row.get(by)
         for name, value in (("responses", responses), (by, given)):
             if not isinstance(value, list):
-                raise Flaw(f"'{name}' is {kind_of(value)}", "write a list")
+                raise RowError(f"'{name}' is {kind_of(value)}", "write a list")
         texts = tuple(_text(text, "a response") for text in responses)
         if len(texts) < 2 or len(given) != len(texts):
-            raise Flaw(f"{len(texts)} responses and {len(given)} numbers in '{by}'", "give two or more responses and one number for each")
+            raise RowError(f"{len(texts)} responses and {len(given)} numbers in '{by}'", "give two or more responses and one number for each")
         if not all(map(_is_number, given)):
-            raise Flaw(f"'{by}' holds something other than numbers", "write one number for each response")
+            raise RowError(f"'{by}' holds something other than numbers", "write one number for each response")
         numbers = tuple(float(x) for x in given)
         if by == "ranking":
             return Ranking(prompt, texts, numbers)

@@ -7,7 +7,7 @@ public sets hold a few, which nobody can mend, and these are skipped and counted
 
 from collections.abc import Collection, Sequence
 
-from rlhf_engine.data.formats import COLUMNS, KNOWN, NEVER, RARE, Demonstration, Flaw, Preference, Ranking
+from rlhf_engine.data.formats import COLUMNS, KNOWN, NEVER, RARE, Demonstration, Preference, Ranking, RowError
 from rlhf_engine.data.tables import READABLE, Table, read_table
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_example, encode_examples, encode_prompt, encode_prompts, render
 from rlhf_engine.errors import UserError
@@ -133,7 +133,7 @@ def _convert(table: Table, where: str, kind: str, limit: int | None) -> Rows:
         try:
             result.append(convert(row))
             result.numbers.append(number)
-        except Flaw as flaw:
+        except RowError as flaw:
             skipped.setdefault(flaw.what, []).append(number)
             rare += [(number, flaw)] * (flaw.tolerated == RARE)
             if flaw.tolerated == NEVER or len(rare) > RARE * len(rows):

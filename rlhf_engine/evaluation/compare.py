@@ -7,25 +7,25 @@ from collections.abc import Callable
 import torch
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
-from rlhf_engine.errors import nothing
+from rlhf_engine.errors import noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
 from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 
-Judge = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], list[float]]
+ScoreFunction = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], list[float]]
 """Scores of responses, from prompts, prompt ids, response ids and response texts; equal scores are a tie."""
 
 
-def text_judge(score: Callable[[Prompt, str], float]) -> Judge:
+def text_judge(score: Callable[[Prompt, str], float]) -> ScoreFunction:
     """A judge that reads prompt and text alone."""
     return lambda prompts, ids, responses, texts: [score(prompt, text) for prompt, text in zip(prompts, texts)]
 
 
-def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt], judge: Judge | None, *, per_prompt: int = 2,
+def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt], judge: ScoreFunction | None, *, per_prompt: int = 2,
             sampling: Sampling = Sampling(), batch: int = 32, max_tokens: int = 512, seed: int = 0,
-            breathe: Callable[[], None] = nothing) -> tuple[dict, list[dict]]:
+            on_microbatch: Callable[[], None] = noop) -> tuple[dict, list[dict]]:
     """(report, samples): `role` against `against` (role names; None is the bare base) on fresh samples.
 
     `win_rate` counts ties as half, with a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, of `role`'s
@@ -40,15 +40,15 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     answers, texts, scores, perplexities = [], [], [], []
     for place, name in enumerate((role, against)):
         with backbone.use(name):
-            drawn = sample(backbone, asked, sampling, torch.Generator().manual_seed(2 * seed + place), batch=batch, breathe=breathe)
+            drawn = sample(backbone, asked, sampling, torch.Generator().manual_seed(2 * seed + place), batch=batch, on_microbatch=on_microbatch)
         answers.append(drawn)
         texts.append([text_of(backbone, ids) for ids in drawn])
         scores.append(judge(owners, asked, drawn, texts[-1]) if judge else [0.0] * len(asked))
-        perplexities.append(math.exp(-mean_logprob(backbone, None, asked, drawn, batch, breathe)))
+        perplexities.append(math.exp(-mean_logprob(backbone, None, asked, drawn, batch, on_microbatch)))
     tokens = sum(map(len, answers[0]))
     temperature = sampling.temperature or 1.0  # greedy answers have no KL; that of the model as it is stands in
-    per_token = (mean_logprob(backbone, role, asked, answers[0], batch, breathe, temperature)
-                 - mean_logprob(backbone, against, asked, answers[0], batch, breathe, temperature))
+    per_token = (mean_logprob(backbone, role, asked, answers[0], batch, on_microbatch, temperature)
+                 - mean_logprob(backbone, against, asked, answers[0], batch, on_microbatch, temperature))
     report = {
         "prompts": len(prompts), "samples": len(asked), "notes": notes,
         **(outcome(*scores, per_prompt, seed) if judge else {}),
@@ -73,7 +73,7 @@ def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) 
 
 @torch.no_grad()
 def mean_logprob(backbone: Backbone, role: str | None, prompts: list[list[int]], responses: list[list[int]], batch: int,
-                 breathe: Callable[[], None] = nothing, temperature: float = 1.0) -> float:
+                 on_microbatch: Callable[[], None] = noop, temperature: float = 1.0) -> float:
     """Mean log-probability of the responses' tokens under `role`, in nats per token, weighted by tokens."""
     total = 0.0
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
@@ -82,7 +82,7 @@ def mean_logprob(backbone: Backbone, role: str | None, prompts: list[list[int]],
             ids = pad_right([prompts[i] + responses[i] for i in part], backbone.pad_id, backbone.device)
             where = response_positions([len(prompts[i]) for i in part], [len(responses[i]) for i in part], ids.device)
             total += token_logprobs(backbone, ids, *where, temperature).double().sum().item()
-            breathe()
+            on_microbatch()
     return total / sum(map(len, responses))
 
 

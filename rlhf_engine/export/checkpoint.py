@@ -78,13 +78,13 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
         check_repo(push_to, public)
     for note in notes(source, merge):
         say(note)
-    with place(output) as folder:
+    with atomic_folder(output) as folder:
         if merge:
             say(f"merging into {source.model}")
             write_merged(source, folder, dtype)
         else:
             write_adapter(source, folder)
-        text = card(facts(source, merge, push_to))
+        text = card(card_facts(source, merge, push_to))
         (folder / "README.md").write_text(text, encoding="utf-8")
         for file in folder.iterdir():  # weights are written for nobody else to read
             shutil.copymode(folder / "README.md", file)
@@ -143,7 +143,7 @@ def trained_on_nf4(run: Run | None) -> bool:
     return bool(run) and run.config().get("dtype") == "nf4"
 
 
-def facts(source: Source, merge: bool, repo: str) -> Card:
+def card_facts(source: Source, merge: bool, repo: str) -> Card:
     """What the card tells. The numbers of a run are those of its last step, and of no other checkpoint."""
     run = source.run
     report = (run.report() or {}) if run else {}
@@ -221,7 +221,7 @@ def write_merged(source: Source, folder: Path, dtype: str) -> None:
                                                     pad_token_id=held.pad_token_id)
     merged.save_pretrained(folder, max_shard_size=SHARD)
     save_tokenizer(tokenizer, folder)
-    tidy(folder / "config.json")
+    strip_local_paths(folder / "config.json")
 
 
 @torch.no_grad()
@@ -245,10 +245,10 @@ def merge_role(backbone: Backbone, source: Source) -> None:
 
 def save_tokenizer(tokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
-    tidy(folder / "tokenizer_config.json")
+    strip_local_paths(folder / "tokenizer_config.json")
 
 
-def tidy(path: Path) -> None:
+def strip_local_paths(path: Path) -> None:
     """Take out what points to code of the base's repository, or to a folder of this machine."""
     left_out = ("auto_map", "_name_or_path", "name_or_path", "is_local", "local_files_only")
     write_json(path, {name: value for name, value in read_json_or_none(path).items() if name not in left_out})
@@ -267,7 +267,7 @@ def existing(path: Path) -> Path:
 
 
 @contextmanager
-def place(output: Path) -> Iterator[Path]:
+def atomic_folder(output: Path) -> Iterator[Path]:
     """A folder beside `output` to fill, which becomes it when all is written, and is removed if anything fails."""
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)

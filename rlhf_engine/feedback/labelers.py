@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from rlhf_engine.runs.folder import Run
 
 
-class AtOnce:
+class ImmediateLabeler:
     """What labelers have in common that answer as soon as they are asked."""
 
     def __init__(self):
         self.waiting: list[Query] = []
 
-    def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
+    def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
         if config.direct:
             return max(0, -(-(config.votes - asked) // (config.steps - step + 1)))
         return max(0, min(config.votes_per_step if asked else min(BLIND, config.votes_first), config.votes - asked))
@@ -36,7 +36,7 @@ class AtOnce:
     def ask(self, query: "Query") -> None:
         self.waiting.append(query)
 
-    def unread(self) -> None:
+    def pending_votes(self) -> None:
         return None
 
     def state_dict(self) -> dict:
@@ -46,7 +46,7 @@ class AtOnce:
         self.waiting = []
 
 
-class Simulated(AtOnce):
+class SimulatedLabeler(ImmediateLabeler):
     """A scoring function that votes as a person would: of two responses the better one, or a tie; of more the best.
 
     With `noise`, that share of its votes is given to a response drawn at random.
@@ -59,7 +59,7 @@ class Simulated(AtOnce):
     def score(self, prompt: Prompt, response: str) -> float:
         return score_text(self.function, prompt, response)
 
-    def answers(self, only: list[str] | None = None) -> list[Event]:
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
         """The votes on all that was asked since: what was asked before a resumed step is asked, and answered, again."""
         asked, self.waiting = self.waiting, []
         return [self.vote(query) for query in asked]
@@ -79,7 +79,7 @@ class Simulated(AtOnce):
                      sampling=query.sampling, voter="simulated", scores=query.scores, step=query.step)
 
 
-class Person:
+class HumanLabeler:
     """People, through the queries of a run folder and the store: a page shows the ones and fills the other, whether this process lives
     or not.
 
@@ -98,7 +98,7 @@ class Person:
         """Queries that nobody has answered, and the steps at which they were asked."""
         self._news, self._looked = [], 0.0
 
-    def wants(self, config: "TeachConfig", asked: int, step: int) -> int:
+    def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
         self._look()
         return self.OPEN - sum(step - asked_at < self.FRESH for asked_at in self.open.values())
 
@@ -109,11 +109,11 @@ class Person:
         self.run.add_queries([dataclasses.asdict(query)])
         self.open[query.id] = query.step
 
-    def unread(self) -> int:
+    def pending_votes(self) -> int:
         self._look()
         return sum(event.kind != "retract" for event in self._news)
 
-    def answers(self, only: list[str] | None = None) -> list[Event]:
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
         self._look(now=True)
         if only is None:
             found = self._news

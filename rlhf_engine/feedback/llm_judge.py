@@ -17,7 +17,7 @@ import httpx
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.labelers import AtOnce
+from rlhf_engine.feedback.labelers import ImmediateLabeler
 
 Complete = Callable[[list[list[dict]]], list[str]]
 """A chat model: a batch of conversations -> the texts it answers."""
@@ -71,7 +71,7 @@ def read_answer(text: str, order: list[int]) -> str | None:
     return choices.get(found[1].upper()) if found else None
 
 
-class Judge(AtOnce):
+class Judge(ImmediateLabeler):
     """A labeler for `teach`, and a referee between two policies, by a chat model that is told what the person prefers.
 
     `instruction` ends the sentence "say which response is ...": "the happier story".
@@ -84,7 +84,7 @@ class Judge(AtOnce):
         super().__init__()
         self.counts = Counter()
 
-    def answers(self, only: list[str] | None = None) -> list[Event]:
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
         """The votes on all that was asked since, but for those of which no answer could be read. Raises UserError as `complete` does.
 
         A resumed run asks again what it asked since its checkpoint; `only` keeps out what could not be read the first time.

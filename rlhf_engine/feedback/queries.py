@@ -47,12 +47,12 @@ class Query:
     def event(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
         """The event that a choice means: "1" to "9" (the place of the best response), "tie" or "both_bad". Raises UserError."""
         count = len(self.responses)
-        kind, value = judgement(choice, count)
+        kind, value = parse_choice(choice, count)
         return Event(event_id, kind, self.prompt, self.responses, value, run=self.run, shown=tuple(range(count)),
                      checkpoint=self.checkpoint, sampling=self.sampling | {"query": self.id}, voter=voter, seconds=seconds,
                      scores=self.scores, step=self.step)
 
-    def remark(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
+    def parse_annotation(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
         """The event that a remark on one response means: "up:2", "down:2", "score:2:5" (of 1 to 7) or "edit:2:TEXT", where 2 is its place.
 
         It does not answer the query. Raises UserError.
@@ -72,7 +72,7 @@ class Query:
                      scores=self.scores[at:at + 1], step=self.step)
 
 
-def judgement(choice: str, count: int) -> tuple[str, str | tuple[int, ...]]:
+def parse_choice(choice: str, count: int) -> tuple[str, str | tuple[int, ...]]:
     """(kind, value) of an event about `count` responses: "1" to "9" is the place of the best, from 1. Raises UserError for no choice."""
     if choice in ("tie", "both_bad"):
         return "comparison", choice
@@ -107,7 +107,7 @@ def find_query(run: Run, query_id: str) -> Query:
     raise UserError(f"the run {run.path.name} has asked no query {query_id[:60]!r}: ask for the next one")
 
 
-def choose(scores: "torch.Tensor", texts: list[str], count: int, strategy: str, rng: random.Random) -> list[int]:
+def select_responses(scores: "torch.Tensor", texts: list[str], count: int, strategy: str, rng: random.Random) -> list[int]:
     """Places of `count` of the candidates (all, if there are fewer), in random order. scores: [C, members] of the candidates, normalised.
 
     Equal texts are shown once, where there are enough others. `best`: the highest mean. `disagreement`: the two about whose difference

@@ -46,10 +46,10 @@ class Layer:
     down: Linear
 
 
-class LeanDecoder:
+class CpuDecoder:
     """The forward pass of a model under one role, token by token, with a KV cache for `rows` rows of `length` positions.
 
-    Made by `lean_decoder`, in the scope of a role; later changes to the role do not reach it. Queries and keys hold the two
+    Made by `cpu_decoder`, in the scope of a role; later changes to the role do not reach it. Queries and keys hold the two
     parts of each rotated pair side by side, so that rotating is one complex product; their scalar products stay the same.
     """
 
@@ -123,7 +123,7 @@ class LeanDecoder:
         return seen.transpose(1, 2).reshape(rows * width, -1).to(x.dtype)
 
 
-def fits(base) -> bool:
+def supports(base) -> bool:
     """Whether a model is small, on the CPU, and built as the lean decoder expects."""
     config, decoder = base.config.get_text_config(), base.get_decoder()
     layers = getattr(decoder, "layers", None)
@@ -135,15 +135,15 @@ def fits(base) -> bool:
     return blocks and rope in STATIC_ROPE and config.hidden_act == "silu"
 
 
-def lean_decoder(base, rows: int, length: int) -> LeanDecoder | None:
+def cpu_decoder(base, rows: int, length: int) -> CpuDecoder | None:
     """A decoder under the role in use, or None where transformers has to do it. The first call on a model measures whether it may."""
     if not hasattr(base, "lean_fits"):
-        base.lean_fits = fits(base) and agrees(base)
-    return LeanDecoder(base, rows, length) if base.lean_fits else None
+        base.lean_fits = supports(base) and matches_model(base)
+    return CpuDecoder(base, rows, length) if base.lean_fits else None
 
 
 @torch.no_grad()
-def agrees(base) -> bool:
+def matches_model(base) -> bool:
     """Whether the logits are the model's own, in a prompt with padding and for a token after it."""
     vocabulary = base.get_output_embeddings().weight.shape[0]
     ids = torch.randint(vocabulary, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -151,7 +151,7 @@ def agrees(base) -> bool:
     mask[1, :4] = 0
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     expected = base(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits.float()
-    lean = LeanDecoder(base, 2, 9)
+    lean = CpuDecoder(base, 2, 9)
     ours = [lean(ids[:, :8], positions[:, :8], mask[:, :8] == 0), lean(ids[:, 8:], positions[:, 8:])]
     return all((mine - theirs).norm() <= TOLERANCE * theirs.norm() for mine, theirs in zip(ours, expected[:, 7:].unbind(1)))
 
@@ -159,14 +159,14 @@ def agrees(base) -> bool:
 def read_layer(layer) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     head = attention.head_dim
-    query_norm, key_norm = (pairs(norm.weight.float(), head) if (norm := getattr(attention, name, None)) else None
+    query_norm, key_norm = (interleave_rotary(norm.weight.float(), head) if (norm := getattr(attention, name, None)) else None
                             for name in ("q_norm", "k_norm"))
     return Layer(linear(attention.q_proj, attention.k_proj, attention.v_proj, norm=layer.input_layernorm, turned=(head, 2)),
                  query_norm, key_norm, linear(attention.o_proj),
                  linear(mlp.gate_proj, mlp.up_proj, norm=layer.post_attention_layernorm), linear(mlp.down_proj))
 
 
-def pairs(x: torch.Tensor, head: int) -> torch.Tensor:
+def interleave_rotary(x: torch.Tensor, head: int) -> torch.Tensor:
     """[..., heads * d] with a rotated pair half a head apart -> the same with its two parts side by side."""
     return x.unflatten(-1, (-1, 2, head // 2)).transpose(-1, -2).flatten(-3)
 
@@ -179,18 +179,18 @@ def linear(*modules: nn.Module, norm: nn.Module | None = None, turned: tuple[int
     head, count = turned
     joined = torch.empty(modules[0].in_features, sum(module.out_features for module in modules))
     for i, (module, part) in enumerate(zip(modules, joined.split([module.out_features for module in modules], dim=1))):
-        weight = added(module)
-        part.copy_(pairs(weight, head) if i < count else weight)
+        weight = merged_weight(module)
+        part.copy_(interleave_rotary(weight, head) if i < count else weight)
     if norm is not None:
         joined *= norm.weight[:, None]
     biases = [getattr(module, "base_layer", module).bias for module in modules]
     if all(bias is None for bias in biases):
         return Linear(joined, None)
     biases = [torch.zeros(module.out_features) if bias is None else bias.float() for bias, module in zip(biases, modules)]
-    return Linear(joined, torch.cat([pairs(bias, head) if i < count else bias for i, bias in enumerate(biases)]))
+    return Linear(joined, torch.cat([interleave_rotary(bias, head) if i < count else bias for i, bias in enumerate(biases)]))
 
 
-def added(module: nn.Module) -> torch.Tensor:
+def merged_weight(module: nn.Module) -> torch.Tensor:
     """The weight of a linear layer with the adapter in use added, in fp32, as [in, out]."""
     if not isinstance(module, LoraLayer):
         return dequantize_module_weight(module).float().T

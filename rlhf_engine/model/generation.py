@@ -8,9 +8,9 @@ import torch
 from transformers import DynamicCache
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
-from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.cpu_decoder import lean_decoder
+from rlhf_engine.model.cpu_decoder import cpu_decoder
 
 COMPACT = 0.75
 """Share of rows still going below which the others leave the batch."""
@@ -75,7 +75,7 @@ def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) 
 
 
 class CachedDecoder:
-    """The model's own forward pass with transformers' cache, under the role in use at each call; the interface of `LeanDecoder`."""
+    """The model's own forward pass with transformers' cache, under the role in use at each call; the interface of `CpuDecoder`."""
 
     def __init__(self, base):
         self.base, self.cache = base, DynamicCache(config=base.config)
@@ -102,7 +102,7 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
            ) -> Iterator[list[tuple[int, int]]]:
     """Yield after each step the (row, token) pairs drawn, stop tokens included; ends when every row has ended.
 
-    The role in use at each step draws (with a `LeanDecoder`, as it was at the first), so a consumer that interleaves other work must
+    The role in use at each step draws (with a `CpuDecoder`, as it was at the first), so a consumer that interleaves other work must
     choose roles in scopes that close before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
     """
     longest = max(map(len, prompts)) + sampling.max_new_tokens
@@ -111,7 +111,7 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
     unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    decoder = lean_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
+    decoder = cpu_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
     logits = decoder(ids, positions, mask == 0)
     if len(unique) < len(prompts):
         which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
@@ -140,10 +140,10 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
 
 
 def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,
-           *, batch: int = 0, breathe: Callable[[], None] = nothing) -> list[list[int]]:
+           *, batch: int = 0, on_microbatch: Callable[[], None] = noop) -> list[list[int]]:
     """One response per prompt under the role in use: token ids with the stop token, or without one if it did not end.
 
-    `batch` bounds the rows decoded together (0: all). Prompts go by length, so that little is padded. `breathe` is called
+    `batch` bounds the rows decoded together (0: all). Prompts go by length, so that little is padded. `on_microbatch` is called
     after every token.
     """
     responses: list[list[int]] = [[] for _ in prompts]
@@ -154,7 +154,7 @@ def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
         for drawn in decode(backbone, [prompts[i] for i in chunk], sampling, generator):
             for row, token in drawn:
                 responses[chunk[row]].append(token)
-            breathe()
+            on_microbatch()
     return responses
 
 

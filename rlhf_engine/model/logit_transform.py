@@ -18,7 +18,7 @@ LITTLE, MUCH, RANGE = 2.0**-10, 2.0**20, 100.0
 
 
 @dataclass(frozen=True)
-class Shaping:
+class LogitTransform:
     """logits = cap * tanh(scale * x / cap) (Bello et al. 2016), or scale * x without a cap, where x = W h + b is the output layer's."""
 
     scale: float = 1.0
@@ -43,7 +43,7 @@ class Shaping:
 
 
 @torch.no_grad()
-def read_shaping(base: nn.Module, hidden: Callable[[torch.Tensor], torch.Tensor], name: str) -> Shaping:
+def read_shaping(base: nn.Module, hidden: Callable[[torch.Tensor], torch.Tensor], name: str) -> LogitTransform:
     """The shaping of a model's logits, measured and then held against the model's own in every position and every token.
 
     `hidden` maps ids [1, T] to the last hidden states [1, T, d]. Raises UserError for a model whose logits are anything else: a projection
@@ -75,11 +75,11 @@ def read_shaping(base: nn.Module, hidden: Callable[[torch.Tensor], torch.Tensor]
     if len(read) != 1 or read[0].shape != states.shape or logits.shape != probe.shape:
         raise refusal
     scale, most = logits[0, 0].median().item() / LITTLE, logits[0, 1].median().item()
-    shaping = Shaping(scale, None if abs(most - scale * MUCH) <= 1e-3 * abs(most) else most)
+    shaping = LogitTransform(scale, None if abs(most - scale * MUCH) <= 1e-3 * abs(most) else most)
     ratio, same = multiple(read[0], states)
     if not same or not torch.allclose(shaping(probe), logits.float(), rtol=1e-3, atol=0) or ratio != 1 and head.bias is not None:
         raise refusal
-    return Shaping(shaping.scale * ratio, shaping.cap)
+    return LogitTransform(shaping.scale * ratio, shaping.cap)
 
 
 def multiple(x: torch.Tensor, of: torch.Tensor) -> tuple[float, bool]:

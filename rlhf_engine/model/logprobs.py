@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf_engine.data.tokenization import Encoded
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.logit_transform import Shaping
+from rlhf_engine.model.logit_transform import LogitTransform
 
 
 def chunk_size(device: torch.device, vocabulary: int) -> int:
@@ -104,7 +104,7 @@ class FrozenHead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, shaping: Shaping, targets, temperature, size, entropy):
+    def forward(ctx, hidden, weight, bias, shaping: LogitTransform, targets, temperature, size, entropy):
         logprobs, entropies = (torch.zeros(len(hidden), device=hidden.device) for _ in range(2))
         grads = [torch.empty_like(hidden) if ctx.needs_input_grad[0] and wanted else None for wanted in (True, entropy)]
         to_entropy = None

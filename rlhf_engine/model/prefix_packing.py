@@ -3,7 +3,7 @@
 K responses to one prompt become one packed row, `prompt r1 r2 ... rK`, in which a response has the positions that follow the prompt's
 and sees the prompt and itself alone. Each hidden state, and each gradient through it, is that of a row of its own. How many rows are
 packed into one follows from arithmetic (`bundled`), and whether a model computes the same in this way is measured on the model
-itself (`can_share`): one with windows shorter than the rows, with state of its own, or without a use for such masks reads every row.
+itself (`supports_packing`): one with windows shorter than the rows, with state of its own, or without a use for such masks reads every row.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ EXACT, ROUNDED = 1e-4, 0.03
 
 
 @dataclass
-class Pass:
+class PackedBatch:
     """One forward pass over some of the rows: `backbone.hidden(ids, **options)` [B, T, d] has their states."""
 
     ids: torch.Tensor
@@ -50,19 +50,19 @@ class Pass:
 def last_states(backbone: Backbone, rows: list[list[int]]) -> torch.Tensor:
     """The last hidden state [N, d] of each token row under the role in use; what rows have in common is read once where that is faster."""
     places, states = [], []
-    for part in passes(backbone, rows):
+    for part in packed_passes(backbone, rows):
         states.append(part.last(backbone.hidden(part.ids, **part.options)))
         places += part.places
     return torch.cat(states)[torch.tensor(places).argsort().to(backbone.device)]
 
 
-def passes(backbone: Backbone, rows: list[list[int]]) -> Iterator[Pass]:
+def packed_passes(backbone: Backbone, rows: list[list[int]]) -> Iterator[PackedBatch]:
     """The forward passes that read all the rows: one for those that stand alone, others for packed ones of about equal lengths."""
     found = bundles(backbone, rows)
     alone = sorted(places[0] for places in found if len(places) == 1)
     if alone:
         ids = pad_right([rows[i] for i in alone], backbone.pad_id, backbone.device)
-        yield Pass(ids, {}, alone, list(range(len(alone))), [list(range(len(rows[i]))) for i in alone])
+        yield PackedBatch(ids, {}, alone, list(range(len(alone))), [list(range(len(rows[i]))) for i in alone])
     batch: list[list[int]] = []
     for places in [places for places in found if len(places) > 1]:
         if batch and packed_length(rows, places) > UNEVEN * packed_length(rows, batch[0]):
@@ -75,9 +75,9 @@ def passes(backbone: Backbone, rows: list[list[int]]) -> Iterator[Pass]:
 
 def bundles(backbone: Backbone, rows: list[list[int]]) -> list[list[int]]:
     """Places of the rows that are read together, short bundles first; each alone where the base cannot do it."""
-    found = bundled(rows, backbone.hidden_size)
+    found = group_by_prefix(rows, backbone.hidden_size)
     together = [i for places in found if len(places) > 1 for i in places]
-    if together and not can_share(backbone, max(len(rows[i]) for i in together)):
+    if together and not supports_packing(backbone, max(len(rows[i]) for i in together)):
         found = [[i] for i in range(len(rows))]
     return sorted(found, key=lambda places: (packed_length(rows, places), places))
 
@@ -87,7 +87,7 @@ def reading_order(backbone: Backbone, rows: list[list[int]]) -> list[int]:
     return [i for places in bundles(backbone, rows) for i in places]
 
 
-def bundled(rows: list[list[int]], width: int) -> list[list[int]]:
+def group_by_prefix(rows: list[list[int]], width: int) -> list[list[int]]:
     """Places of the rows that are cheaper to read together, in a model of hidden size `width`.
 
     In multiply-adds of a layer over 2 d, about 6 d for each token (12 d^2 weights) and 1 for each pair of positions, of which a kernel
@@ -127,7 +127,7 @@ def packed_length(rows: list[list[int]], places: list[int]) -> int:
     return sum(len(rows[i]) for i in places) - (len(places) - 1) * common_tokens(rows, places)
 
 
-def pack(backbone: Backbone, rows: list[list[int]], batch: list[list[int]]) -> Pass:
+def pack(backbone: Backbone, rows: list[list[int]], batch: list[list[int]]) -> PackedBatch:
     """One pass over bundles of rows, each packed into one row: what they share, then the rest of each."""
     packed, positions, parts, owners, columns = [], [], [], [], []
     for owner, places in enumerate(batch):
@@ -146,11 +146,11 @@ def pack(backbone: Backbone, rows: list[list[int]], batch: list[list[int]]) -> P
     seen = (parts[:, None] == 0) | (parts[:, None] == parts[:, :, None])
     dtype = backbone.base.get_input_embeddings().weight.dtype
     mask = torch.zeros(seen.shape, dtype=dtype, device=ids.device).masked_fill_(~seen.tril_(), torch.finfo(dtype).min)
-    return Pass(ids, {"position_ids": positions, "attention_mask": mask[:, None]}, [i for places in batch for i in places], owners, columns)
+    return PackedBatch(ids, {"position_ids": positions, "attention_mask": mask[:, None]}, [i for places in batch for i in places], owners, columns)
 
 
 @torch.no_grad()
-def can_share(backbone: Backbone, length: int) -> bool:
+def supports_packing(backbone: Backbone, length: int) -> bool:
     """Whether packed rows of up to `length` tokens each have the states of separate ones, measured once for every doubling of `length`:
     an attention window, or positions that are scaled from some length on, show only beyond it."""
     top = min(max(64, 1 << (length - 1).bit_length()), backbone.longest)

@@ -17,7 +17,7 @@ RECOVERY = 1.2
 
 
 @dataclass(frozen=True)
-class Limit:
+class Threshold:
     """What a measure may be, beside what it is for the starting policy, and what to say where it is not."""
 
     low: float
@@ -25,14 +25,14 @@ class Limit:
     text: str
 
 
-LIMITS = {
-    "text/distinct_ratio": Limit(0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
+THRESHOLDS = {
+    "text/distinct_ratio": Threshold(0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
                                  "word pairs. Lower the KL target, raise pessimism, or vote for the response that is not like the others."),
-    "text/empty": Limit(0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
+    "text/empty": Threshold(0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
                         "a reward that likes short answers invites this."),
-    "text/entropy_ratio": Limit(0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
+    "text/entropy_ratio": Threshold(0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
                                 "no longer sure of any. Lower the KL target or the learning rate."),
-    "text/perplexity_ratio": Limit(0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
+    "text/perplexity_ratio": Threshold(0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
                                    "stop being its kind of text. Lower the KL target, or rewind to an earlier checkpoint."),
 }
 
@@ -41,7 +41,7 @@ LIMITS = {
 class Guard:
     """Watches rollouts against those of the starting policy.
 
-    `check(rollout)` gives the measures for the metrics; `judge()` what to say, each once until it is mended; `pace` is a factor on
+    `check(rollout)` gives the measures for the metrics; `new_warnings()` what to say, each once until it is mended; `lr_factor` is a factor on
     the learning rate: halved while something is wrong, and back to 1 in small steps when nothing is.
     """
 
@@ -56,7 +56,7 @@ class Guard:
     """At which it was sampled; at another one, entropy and surprise have to be told anew from what is normal."""
     smooth: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    pace: float = 1.0
+    lr_factor: float = 1.0
     since: int = PAUSE
 
     def check(self, rollout: Rollout, temperature: float = 1.0) -> dict[str, float]:
@@ -74,14 +74,29 @@ class Guard:
             self.smooth[name] = value + (1 - SMOOTHING) * (self.smooth.get(name, value) - value)
         return found
 
-    def judge(self) -> list[str]:
-        """What has gone wrong since the last call, in sentences; sets `pace` for the next update."""
+    def new_warnings(self) -> list[str]:
+        """What has gone wrong since the last call, in sentences; sets `lr_factor` for the next update."""
         slack = {"text/empty": self.empty}  # where the start is silent at times, its policy may be, too
-        wrong = [name for name, limit in LIMITS.items() if not limit.low <= self.smooth[name] - slack.get(name, 0.0) <= limit.high]
-        news = [LIMITS[name].text.format(value=self.smooth[name]) for name in wrong if name not in self.wrong]
+        wrong = [name for name, limit in THRESHOLDS.items() if not limit.low <= self.smooth[name] - slack.get(name, 0.0) <= limit.high]
+        news = [THRESHOLDS[name].text.format(value=self.smooth[name]) for name in wrong if name not in self.wrong]
         self.wrong, self.since = wrong, self.since + 1
-        if wrong and self.since > PAUSE and self.pace > SLOWEST:
-            self.pace, self.since = max(self.pace / 2, SLOWEST), 0
+        if wrong and self.since > PAUSE and self.lr_factor > SLOWEST:
+            self.lr_factor, self.since = max(self.lr_factor / 2, SLOWEST), 0
         elif not wrong:
-            self.pace = min(1.0, self.pace * RECOVERY)
+            self.lr_factor = min(1.0, self.lr_factor * RECOVERY)
         return news
+
+    # -- state: the keys are those of checkpoints on disk, whatever the fields are called --------------------------------
+
+    def state_dict(self) -> dict:
+        return {key: getattr(self, name) for key, name in STATE_KEYS.items()}
+
+    @classmethod
+    def from_state(cls, state: dict) -> "Guard":
+        """The guard as it was when `state_dict` was taken."""
+        return cls(**{name: state[key] for key, name in STATE_KEYS.items()})
+
+
+STATE_KEYS = {"reference": "reference", "entropy": "entropy", "surprise": "surprise", "empty": "empty",
+              "temperature": "temperature", "smooth": "smooth", "wrong": "wrong", "pace": "lr_factor", "since": "since"}
+"""Key in a checkpoint -> field of `Guard`."""

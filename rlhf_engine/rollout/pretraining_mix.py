@@ -15,7 +15,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import nll
 
 
-class Mix:
+class PretrainingMix:
     """The pretraining text of a PPO run: `ptx_rows` rows of it for each optimiser step.
 
     The loss is ptx_coef times the mean negative log-likelihood of the step's text, in nats per token: summed over the tokens of its
@@ -36,9 +36,9 @@ class Mix:
         self.per_step = config.ppo_epochs * config.minibatches
         """Optimiser steps of a PPO step."""
         self.drawn = 0
-        self.settle()
+        self.apply_config()
 
-    def settle(self) -> None:
+    def apply_config(self) -> None:
         """Draw the rows for the steps that there are."""
         config, texts = self.config, self.texts
         wanted = min(len(texts), config.steps * self.per_step * config.ptx_rows)

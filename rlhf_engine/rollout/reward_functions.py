@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from rlhf_engine.errors import nothing
+from rlhf_engine.errors import noop
 from rlhf_engine.feedback.scoring_functions import score_text
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
@@ -27,13 +27,13 @@ def member_scores(backbone: Backbone, rows: list[list[int]], role: str = "reward
 
 @torch.no_grad()
 def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
-                  breathe: Callable[[], None] = nothing) -> torch.Tensor:
+                  on_microbatch: Callable[[], None] = noop) -> torch.Tensor:
     """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches; rows that share a prompt stand together."""
     scores = torch.empty(len(rows), len(backbone.heads[role].bias))
     with backbone.use(role):
         for part in micro_batches(reading_order(backbone, rows), batch):
             scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
-            breathe()
+            on_microbatch()
     return scores
 
 
@@ -45,12 +45,12 @@ def score_all(backbone: Backbone, rows: list[list[int]], **options) -> torch.Ten
 class RewardModel:
     """A trained reward as PPO takes it: `reward(rollout) -> scores [B]`. The adapter and head are the role `reward`."""
 
-    def __init__(self, backbone: Backbone, *, batch: int = 32, breathe: Callable[[], None] = nothing):
-        self.backbone, self.batch, self.breathe = backbone, batch, breathe
+    def __init__(self, backbone: Backbone, *, batch: int = 32, on_microbatch: Callable[[], None] = noop):
+        self.backbone, self.batch, self.on_microbatch = backbone, batch, on_microbatch
 
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         rows = [p + r for p, r in zip(rollout.prompt_ids, rollout.response_ids)]
-        return score_all(self.backbone, rows, batch=self.batch, breathe=self.breathe)
+        return score_all(self.backbone, rows, batch=self.batch, on_microbatch=self.on_microbatch)
 
 
 class FunctionReward:

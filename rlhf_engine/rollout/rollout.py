@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from rlhf_engine.data.tokenization import Prompt, encode_example
-from rlhf_engine.errors import nothing
+from rlhf_engine.errors import noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches, pass_price
 from rlhf_engine.model.generation import text_of
@@ -64,7 +64,7 @@ def make_rollout(backbone: Backbone, prompts: list[Prompt], asked: list[list[int
 
 @torch.no_grad()
 def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperature: float = 1.0, micro_batch: int = 0,
-            breathe: Callable[[], None] = nothing) -> None:
+            on_microbatch: Callable[[], None] = noop) -> None:
     """Fill in log-probabilities under policy and reference, values and entropy, from training's own forward pass.
 
     Log-probabilities are recomputed rather than kept from sampling, so that the first ratio is 1. `value_role` is "value", an
@@ -85,7 +85,7 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
         for grid, found in ((rollout.logprobs, tokens.logprobs), (rollout.ref_logprobs, ref_logprobs), (rollout.values, values)):
             grid[part, :max(batch.lengths)] = batch.grid(found).cpu()
         entropy += tokens.entropy.sum().item()
-        breathe()
+        on_microbatch()
     rollout.entropy = entropy / rollout.mask.sum().item()
 
 

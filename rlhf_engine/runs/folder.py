@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import LENGTHS, RunConfig
+from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import check_place, read_json, read_lines, write_json, write_text
-from rlhf_engine.runs.journal import current, present
+from rlhf_engine.runs.journal import effective_settings, without_rewound
 
 ALIVE = ("waiting", "running", "paused")
 LISTS = ("metrics.jsonl", "samples.jsonl")
@@ -63,7 +63,7 @@ class Run:
 
     def check_resume(self, stage: str, given: dict) -> dict:
         """The settings with which an interrupted run began. Raises UserError if there is none, if it is being written, if it is of
-        another stage, or if one of the settings in `given` is not the run's own, its length apart (`longer`)."""
+        another stage, or if one of the settings in `given` is not the run's own, its length apart (`length_overrides`)."""
         if not self.exists():
             raise UserError(f"{self.path} holds no run to resume: leave out --resume to start one")
         self.check_idle()
@@ -71,17 +71,17 @@ class Run:
         if held.pop("stage", None) != stage:
             raise UserError(f"{self.path} is a run of another stage: resume it with that command")
         changed = [f"{name} is {held.get(name)!r} in the run and {value!r} now" for name, value in given.items()
-                   if held.get(name) != value and name not in LENGTHS]
+                   if held.get(name) != value and name not in LENGTH_FIELDS]
         if changed:
             raise UserError(f"{self.path} cannot be resumed with other settings: {'; '.join(changed)}. Leave them out, or start a new run")
         return held
 
-    def longer(self, given: dict) -> dict[str, float]:
-        """The `LENGTHS` in `given` that are not in force, for a run that is gone on with. Raises UserError for what cannot be one, and
+    def length_overrides(self, given: dict) -> dict[str, float]:
+        """The `LENGTH_FIELDS` in `given` that are not in force, for a run that is gone on with. Raises UserError for what cannot be one, and
         if the run is done and they would leave it so."""
         held = self.config()
-        stage, now = held.pop("stage"), current(held, present(self.journal()))
-        found = {name: given[name] for name in LENGTHS if name in given and given[name] != now.get(name)}
+        stage, now = held.pop("stage"), effective_settings(held, without_rewound(self.journal()))
+        found = {name: given[name] for name in LENGTH_FIELDS if name in given and given[name] != now.get(name)}
         configs.from_dict(stage, held | found)
         if steps := found.get("steps"):
             configs.check_length(steps, self.last_step())
@@ -94,7 +94,7 @@ class Run:
         if status["state"] in ALIVE and status["pid"] != os.getpid():
             raise UserError(f"{self.path} is being written by process {status['pid']}: stop that run first")
 
-    def cut_back(self) -> None:
+    def truncate_to_checkpoint(self) -> None:
         """Forget what came after the last complete checkpoint, so that a resumed run writes it again."""
         step = self.last_step()
         for leftover in (self.path / "checkpoints").glob(".*"):
@@ -196,7 +196,7 @@ class Run:
 
     def set_status(self, **changes) -> None:
         status = read_json(self.path / "status.json", {})
-        write_json(self.path / "status.json", status | changes | {"pid": os.getpid(), "born": born(os.getpid()), "time": time.time()})
+        write_json(self.path / "status.json", status | changes | {"pid": os.getpid(), "born": process_start(os.getpid()), "time": time.time()})
 
     def log(self, metrics: dict) -> None:
         self._append("metrics.jsonl", [metrics])
@@ -273,7 +273,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def born(pid: int) -> float:
+def process_start(pid: int) -> float:
     """Start time of a process: with it, a process id that was given to another process is told apart."""
     return psutil.Process(pid).create_time()
 

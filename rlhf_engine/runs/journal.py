@@ -1,7 +1,7 @@
 """What of a run's journal still holds: settings were changed while the run went on, and rewinds have undone some of it."""
 
 
-def present(journal: list[dict]) -> list[dict]:
+def without_rewound(journal: list[dict]) -> list[dict]:
     """The journal without what a rewind has undone."""
     kept: list[dict] = []
     for row in journal:
@@ -11,6 +11,6 @@ def present(journal: list[dict]) -> list[dict]:
     return kept
 
 
-def current(config: dict, journal: list[dict]) -> dict:
+def effective_settings(config: dict, journal: list[dict]) -> dict:
     """The settings with which a run began, with what was changed since."""
     return config | {row["name"]: row["new"] for row in journal if row.get("event") == "changed" and {"name", "new"} <= set(row)}

@@ -208,7 +208,7 @@ def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: in
         if (config.model, config.ptx_data) == ("bundled", "bundled"):
             row = min(row, BUNDLED_ROWS["sft"])
         backward = max(backward, activations(shape, e, texts, row, device, config) + head_bytes(shape, e, texts * row, device, config))
-    forward = passing(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
+    forward = transient_bytes(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
     if config.stage == "teach":  # the live reward reads all of the base's states, and compares each word with its landmarks
         states, alike = (shape.layers + 2) * batch * longest * shape.width * e, 16 * LANDMARKS * batch * answer
         forward = max(forward, states + alike)
@@ -217,14 +217,14 @@ def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: in
 
 def activations(shape: Shape, e: int, rows: int, longest: int, device: str, config: RunConfig) -> int:
     """Bytes that the backward pass of a micro-batch needs, and the largest gradients in its course."""
-    count, block = rows * longest, kept(shape, e, longest, device, config.lora_rank)
+    count, block = rows * longest, saved_activations(shape, e, longest, device, config.lora_rank)
     held = shape.layers * block
     if config.gradient_checkpointing:
         held = shape.layers * shape.width * e + block
-    return count * (held + 2 * shape.width * e) + passing(shape, e, rows, longest)
+    return count * (held + 2 * shape.width * e) + transient_bytes(shape, e, rows, longest)
 
 
-def kept(shape: Shape, e: int, longest: int, device: str, rank: int) -> int:
+def saved_activations(shape: Shape, e: int, longest: int, device: str, rank: int) -> int:
     """Bytes a token that autograd keeps of one block: the inputs of norms and adapters, of attention and of the MLP's products."""
     d, f, q, kv = shape.width, shape.inner, shape.heads * shape.head, shape.groups * shape.head
     low = rank * len(shape.linears)
@@ -237,7 +237,7 @@ def kept(shape: Shape, e: int, longest: int, device: str, rank: int) -> int:
     return e * numbers + 4 * shape.heads + 8
 
 
-def passing(shape: Shape, e: int, rows: int, longest: int) -> int:
+def transient_bytes(shape: Shape, e: int, rows: int, longest: int) -> int:
     """Bytes of what comes and goes within one block: the three wide tensors of the MLP, and a few of the model's width in fp32."""
     return rows * longest * (3 * shape.inner * e + 3 * shape.width * 4)
 

@@ -16,7 +16,7 @@ POINTS = SCORES[-1]
 """Scores go from 1 to this."""
 
 
-class Scale(nn.Module):
+class ResponseModel(nn.Module):
     """How a person turns reward into answers: what is learned beside the reward, the same for all members."""
 
     def __init__(self):
@@ -35,35 +35,35 @@ class Scale(nn.Module):
         return torch.cat([self.lowest_cut[None], self.lowest_cut + self.log_gaps.exp().cumsum(0)])
 
 
-def log_likelihood(kind: str, value, scores: torch.Tensor, scale: Scale) -> torch.Tensor:
+def log_likelihood(kind: str, value, scores: torch.Tensor, scale: ResponseModel) -> torch.Tensor:
     """[...]: log-probability of the answer `value` of an event `kind` (see `events.Event`) to responses that score `scores` [K, ...].
 
     "both_bad" is a tie and a thumb down for each. An edit counts as the person's own text, the last row of `scores`, winning over
     what was shown.
     """
     if kind == "comparison" and value in ("tie", "both_bad"):
-        total = ranked(scores, [1] * len(scores), scale)
-        return total if value == "tie" else total + torch.stack([thumb(score, False, scale) for score in scores]).sum(0)
+        total = ranked_loglik(scores, [1] * len(scores), scale)
+        return total if value == "tie" else total + torch.stack([thumb_loglik(score, False, scale) for score in scores]).sum(0)
     if kind == "comparison":
-        return compared(*scores, value, scale)
+        return compared_loglik(*scores, value, scale)
     if kind == "ranking":
-        return ranked(scores, value, scale)
+        return ranked_loglik(scores, value, scale)
     if kind == "thumb":
-        return thumb(scores[0], value == "up", scale)
+        return thumb_loglik(scores[0], value == "up", scale)
     if kind == "score":
-        return scored(scores[0], value, scale)
+        return scored_loglik(scores[0], value, scale)
     if kind == "edit":
         return F.logsigmoid(scores[1] - scores[0])
     raise ValueError(f"an event of kind {kind!r} says nothing about the reward")
 
 
-def compared(left: torch.Tensor, right: torch.Tensor, value: str, scale: Scale) -> torch.Tensor:
+def compared_loglik(left: torch.Tensor, right: torch.Tensor, value: str, scale: ResponseModel) -> torch.Tensor:
     """Davidson 1970: the odds of left, right and tie are e^left, e^right and nu e^((left + right) / 2)."""
     odds = torch.stack([left, right, scale.log_tie + (left + right) / 2])
     return odds[("left", "right", "tie").index(value)] - odds.logsumexp(0)
 
 
-def ranked(scores: torch.Tensor, ranks, scale: Scale) -> torch.Tensor:
+def ranked_loglik(scores: torch.Tensor, ranks, scale: ResponseModel) -> torch.Tensor:
     """Plackett-Luce from the best rank down: each response is chosen among itself and all that are ranked below it.
 
     Responses that share the last rank were not told apart ("best of four"), which says nothing about them; sharing a
@@ -76,16 +76,16 @@ def ranked(scores: torch.Tensor, ranks, scale: Scale) -> torch.Tensor:
         if len(below):
             total = total + (here - torch.cat([here[:, None], below.expand(len(here), *below.shape)], dim=1).logsumexp(1)).sum(0)
         if len(here) > 1 and (rank < worst or len(here) == len(ranks)):
-            pairs = [compared(here[i], here[j], "tie", scale) for i in range(len(here)) for j in range(i)]
+            pairs = [compared_loglik(here[i], here[j], "tie", scale) for i in range(len(here)) for j in range(i)]
             total = total + torch.stack(pairs).mean(0)
     return total
 
 
-def thumb(score: torch.Tensor, up: bool, scale: Scale) -> torch.Tensor:
+def thumb_loglik(score: torch.Tensor, up: bool, scale: ResponseModel) -> torch.Tensor:
     return F.logsigmoid(score - scale.threshold if up else scale.threshold - score)
 
 
-def scored(score: torch.Tensor, points: int, scale: Scale) -> torch.Tensor:
+def scored_loglik(score: torch.Tensor, points: int, scale: ResponseModel) -> torch.Tensor:
     """P(at most p) = sigmoid(cut_p - score), and the difference of two of these for p itself."""
     cuts = scale.cuts()
     if points == 1:
@@ -97,7 +97,7 @@ def scored(score: torch.Tensor, points: int, scale: Scale) -> torch.Tensor:
     return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-scale.log_gaps[points - 2].exp()))
 
 
-def guess(kind: str, value, scores: torch.Tensor, scale: Scale) -> float | None:
+def was_predicted(kind: str, value, scores: torch.Tensor, scale: ResponseModel) -> float | None:
     """Whether scores [K] would have guessed an answer: 1, 0, or 1/2 between equals; None where there was no order to guess."""
     if kind == "comparison" and value in ("left", "right"):
         better, rest = (scores[0], scores[1:]) if value == "left" else (scores[1], scores[:1])

@@ -15,28 +15,28 @@ import torch
 import torch.nn.functional as F
 
 from rlhf_engine.config import TeachConfig
-from rlhf_engine.errors import nothing
+from rlhf_engine.errors import noop
 from rlhf_engine.feedback.datasets import live
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Rollout, as_sampled
-from rlhf_engine.teach.likelihood import Scale, guess, log_likelihood
-from rlhf_engine.teach.preference_drift import Turning
-from rlhf_engine.teach.word_features import Row, SoftWords
+from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood, was_predicted
+from rlhf_engine.teach.preference_drift import DriftDetector
+from rlhf_engine.teach.word_features import Row, WordFeatures
 
 PRIOR = 0.1
 """Precision of the Gaussian prior on a member's weights, for features of size 1 on the anchors."""
 REFITS, FADED = 3, 0.2
 """How often the prior follows the weights, and the spread it leaves to a weight of zero, beside 1 of a weight of mean size."""
 SCALE_PRIOR = 4.0
-"""Precision of the prior on how people answer (`Scale`), around where it starts: ties alone must not carry it away."""
+"""Precision of the prior on how people answer (`ResponseModel`), around where it starts: ties alone must not carry it away."""
 SOFT = 0.5
 """Width of the bend of the reward at `enough`, in standard deviations of the anchors' scores."""
 SMALLEST = 0.05
 """Spread of raw scores on the anchors, in logits, below which a reward has learned nothing that is worth blowing up."""
 
 
-class LiveReward:
+class OnlineReward:
     """`learn(events)` between PPO steps, and `reward(rollout) -> scores [B]` for PPO.
 
     An ensemble: each member weighs the events in its own way (a Bayesian bootstrap), so that members differ where the votes leave it
@@ -44,16 +44,16 @@ class LiveReward:
     less `pessimism` times their standard deviation.
     """
 
-    def __init__(self, backbone: Backbone, config: TeachConfig, *, breathe: Callable[[], None] = nothing):
-        self.backbone, self.config, self.breathe = backbone, config, breathe
-        self.scale = Scale()
-        self.words = SoftWords(backbone, batch=config.batch_size, breathe=breathe)
+    def __init__(self, backbone: Backbone, config: TeachConfig, *, on_microbatch: Callable[[], None] = noop):
+        self.backbone, self.config, self.on_microbatch = backbone, config, on_microbatch
+        self.scale = ResponseModel()
+        self.words = WordFeatures(backbone, batch=config.batch_size, on_microbatch=on_microbatch)
         self.weights = torch.zeros(config.ensemble, 0)
         self.gain, self.shift = torch.ones(config.ensemble), torch.zeros(config.ensemble)
         self.anchors: list[Row] = []
         self.events: list[Event] = []
         """All feedback so far that says something, the oldest first."""
-        self.turning: dict[str, Turning] = {}
+        self.turning: dict[str, DriftDetector] = {}
         """Of each voter: whether they have changed their mind."""
         self.turns: list[tuple[list[str], list[str]]] = []
         """Ids of events by which somebody did, and of those of theirs that count no more for it."""
@@ -74,11 +74,11 @@ class LiveReward:
         a hundred tokens a score at the end was for.
         """
         found = torch.zeros(rollout.mask.shape)
-        added = self.words.along(list(zip(rollout.prompt_ids, rollout.response_ids)), self.weights)
-        enough = self.cautious(self._scores(self._anchored)).quantile(self.config.enough) if self.config.enough else torch.inf
+        added = self.words.token_contributions(list(zip(rollout.prompt_ids, rollout.response_ids)), self.weights)
+        enough = self.lower_bound(self._scores(self._anchored)).quantile(self.config.enough) if self.config.enough else torch.inf
         for row, adds in zip(found, added):
             path = torch.cat([torch.zeros(1, adds.shape[1]), adds]).cumsum(0)
-            worth = bent(self.cautious(self.gain * path + self.shift), enough)
+            worth = soft_cap(self.lower_bound(self.gain * path + self.shift), enough)
             row[:len(adds)] = worth.diff()
             row[len(adds) - 1] += worth[0]
         return found
@@ -87,15 +87,15 @@ class LiveReward:
         """Normalised scores [N, members] on the CPU."""
         return self._scores(self.words.read(rows))
 
-    def cautious(self, scores: torch.Tensor) -> torch.Tensor:
+    def lower_bound(self, scores: torch.Tensor) -> torch.Tensor:
         """[N, members] -> [N]: the mean less `config.pessimism` standard deviations."""
         return scores.mean(-1) - self.config.pessimism * scores.std(-1, correction=0)
 
-    def favourites(self, count: int = 5) -> tuple[list[str], list[str]]:
+    def top_words(self, count: int = 5) -> tuple[list[str], list[str]]:
         """The words, of those that the anchors hold, that the reward likes most and least: most first, least first."""
         if not self.words.chosen or not self.weights.any():
             return [], []
-        worth = self.words.worth(self.weights).mean(1)
+        worth = self.words.word_weights(self.weights).mean(1)
         names = [self.backbone.tokenizer.decode(word).strip() for word in self.words.chosen]
         order = [i for i in worth.argsort(descending=True, stable=True).tolist() if names[i]]
         liked, disliked = ([names[i] for i in order if worth[i] > 0], [names[i] for i in reversed(order) if worth[i] < 0])
@@ -123,11 +123,11 @@ class LiveReward:
     def _turned(self, events: list[Event]) -> bool:
         """Whether new votes make it plain that people have changed their mind; older ones than these are outdated then."""
         for place, event in enumerate(events):
-            turning = self.turning.setdefault(event.voter, Turning())
-            if turning.heard(event, self._event_features(event), self.weights.mean(0), self.scale):
+            turning = self.turning.setdefault(event.voter, DriftDetector())
+            if turning.update(event, self._event_features(event), self.weights.mean(0), self.scale):
                 before = [old.id for old in (*self.events, *events[:place]) if old.voter == event.voter and old.id not in turning.votes]
                 self.turns.append((turning.votes, before))
-                self.turning[event.voter] = Turning()  # what is left of `events` is guessed by a reward that has learned this
+                self.turning[event.voter] = DriftDetector()  # what is left of `events` is guessed by a reward that has learned this
                 return True
         return False
 
@@ -139,13 +139,13 @@ class LiveReward:
 
     def _guess(self, event: Event) -> float | None:
         raw = self._event_features(event) @ self.weights.T
-        return guess(event.kind, event.value, raw.mean(-1), self.scale)
+        return was_predicted(event.kind, event.value, raw.mean(-1), self.scale)
 
     def _fit(self) -> float:
         """The most probable weights and answer scale given all events and the prior; returns the loss per event, in nats."""
         groups = self._groups()
         if not groups:
-            self.weights, self.scale = torch.zeros_like(self.weights), Scale().requires_grad_(False)
+            self.weights, self.scale = torch.zeros_like(self.weights), ResponseModel().requires_grad_(False)
             return 0.0
         self.weights, self.scale, loss = fit_sparse(groups, len(self.weights))
         return loss / len(self._counted())
@@ -160,7 +160,7 @@ class LiveReward:
                 features = features[sorted(range(len(ranks)), key=lambda i: ranks[i])]
                 value = tuple(sorted(ranks)) if event.kind == "ranking" else "left"
             key = (event.kind, "" if event.kind == "edit" else value, len(features))
-            alike.setdefault(key, []).append((features, self._shares(event)))
+            alike.setdefault(key, []).append((features, self.bootstrap_weights(event)))
         return [(kind, value, torch.stack([f for f, _ in rows], dim=1), torch.stack([s for _, s in rows]))
                 for (kind, value, _), rows in alike.items()]
 
@@ -168,7 +168,7 @@ class LiveReward:
         outdated = self.outdated
         return [event for event in self.events if event.id not in outdated]
 
-    def _shares(self, event: Event) -> torch.Tensor:
+    def bootstrap_weights(self, event: Event) -> torch.Tensor:
         """[members]: Exponential(1) draws that hang on the event alone."""
         rng, members = random.Random(f"{self.config.seed} {event.id}"), len(self.weights)
         return torch.tensor([rng.expovariate(1.0) if members > 1 else 1.0 for _ in range(members)])
@@ -210,17 +210,17 @@ class LiveReward:
         self.scale.load_state_dict(state["scale"])
         self.events = [Event.from_dict(row) for row in state["events"]]
         self.turns = [(list(votes), list(before)) for votes, before in state.get("turns", [])]  # older checkpoints know of none
-        self.turning = {voter: Turning.of(found) for voter, found in state.get("turning", {}).items()}
+        self.turning = {voter: DriftDetector.of(found) for voter, found in state.get("turning", {}).items()}
         self.read.clear()
 
 
-def bent(scores: torch.Tensor, enough: float) -> torch.Tensor:
+def soft_cap(scores: torch.Tensor, enough: float) -> torch.Tensor:
     """Scores as they are far below `enough`, and hardly growing above it."""
     return enough - SOFT * F.softplus((enough - scores) / SOFT) if enough < torch.inf else scores
 
 
-def fit_sparse(groups: list[tuple], members: int) -> tuple[torch.Tensor, Scale, float]:
-    """(weights [members, D], answer scale, loss in nats) for groups of votes (`LiveReward._groups`), on the assumption that few
+def fit_sparse(groups: list[tuple], members: int) -> tuple[torch.Tensor, ResponseModel, float]:
+    """(weights [members, D], answer scale, loss in nats) for groups of votes (`OnlineReward._groups`), on the assumption that few
     of the features matter.
 
     The first fit has the same prior for all weights. In each further one a weight's prior standard deviation is what the fit before
@@ -243,11 +243,11 @@ def fit_sparse(groups: list[tuple], members: int) -> tuple[torch.Tensor, Scale, 
     return weights, scale, loss
 
 
-def fit(groups: list[tuple], members: int) -> tuple[torch.Tensor, Scale, float]:
-    """(weights [members, size], answer scale, loss in nats) that are the most probable, given groups of votes (`LiveReward._groups`)
+def fit(groups: list[tuple], members: int) -> tuple[torch.Tensor, ResponseModel, float]:
+    """(weights [members, size], answer scale, loss in nats) that are the most probable, given groups of votes (`OnlineReward._groups`)
     and the priors."""
-    start = [p.detach().clone() for p in Scale().parameters()]
-    weights, scale = torch.zeros(members, groups[0][2].shape[-1], requires_grad=True), Scale()
+    start = [p.detach().clone() for p in ResponseModel().parameters()]
+    weights, scale = torch.zeros(members, groups[0][2].shape[-1], requires_grad=True), ResponseModel()
     optimizer = torch.optim.LBFGS([weights, *scale.parameters()], max_iter=100, line_search_fn="strong_wolfe")
     found = [0.0]
 

@@ -18,20 +18,20 @@ class Tamer(PPO):
     scores: torch.Tensor | None = None
 
     def __init__(self, backbone, prompts, config, **options):
-        super().__init__(backbone, prompts, self.told, config, **options)
+        super().__init__(backbone, prompts, self.reward_fn, config, **options)
 
-    def advance(self) -> dict:
+    def train_step(self) -> dict:
         self.voted = [event for event in self.voted if event.responses]
-        return super().advance() if self.voted else {}
+        return super().train_step() if self.voted else {}
 
-    def draw(self) -> Rollout:
+    def sample_batch(self) -> Rollout:
         shown = [(event, text) for event in self.voted for text in event.responses]
         rows = [as_sampled(self.backbone, event.prompt, text, event.sampling, self.max_tokens) for event, text in shown]
         self.scores = torch.tensor([score for event in self.voted for score in verdicts(event)])
         self.voted = []
         return make_rollout(self.backbone, [event.prompt for event, _ in shown], *map(list, zip(*rows)))
 
-    def told(self, rollout: Rollout) -> torch.Tensor:
+    def reward_fn(self, rollout: Rollout) -> torch.Tensor:
         """[B]: the verdicts on what was drawn; nobody has voted on the samples of the reference."""
         return torch.zeros(len(rollout)) if self.scores is None else self.scores
 

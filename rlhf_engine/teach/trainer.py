@@ -10,14 +10,14 @@ import torch
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
-from rlhf_engine.errors import nothing
+from rlhf_engine.errors import noop
 from rlhf_engine.evaluation.compare import compare, text_judge
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.queries import BLIND, Query, choose
+from rlhf_engine.feedback.queries import BLIND, Query, select_responses
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling
 from rlhf_engine.rollout.rollout import Rollout
-from rlhf_engine.teach.online_reward import LiveReward
+from rlhf_engine.teach.online_reward import OnlineReward
 from rlhf_engine.teach.tamer import Tamer
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.trainers.ppo import PPO
@@ -34,15 +34,15 @@ class Labeler(Protocol):
     score: Callable[[Prompt, str], float] | None
     """How good a response is, by which the outcome is measured; None where nobody can say."""
 
-    def wants(self, config: TeachConfig, asked: int, step: int) -> int:
+    def queries_wanted(self, config: TeachConfig, asked: int, step: int) -> int:
         """Queries to draw now, `asked` so far."""
 
     def ask(self, query: Query) -> None: ...
 
-    def answers(self, only: list[str] | None = None) -> list[Event]:
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
         """New events, or exactly those of these ids, which a resumed run learns at the step at which it did before."""
 
-    def unread(self) -> int | None:
+    def pending_votes(self) -> int | None:
         """Votes that the next step would find; None of a labeler that answers at once."""
 
     def state_dict(self) -> dict: ...
@@ -59,7 +59,7 @@ class Teach(Trainer):
     that scores, `gold/score` is its mean score of the rollout, and `gold/wins` how often a response of the rollout beats one of the
     starting policy (any two prompts, ties half): the truth that the reward only guesses at.
 
-    A step never waits for a person; whoever drives the trainer asks `waits` before. Between micro-batches, as `breathe` is called, a
+    A step never waits for a person; whoever drives the trainer asks `blocked_reason` before. Between micro-batches, as `on_microbatch` is called, a
     query is drawn where a person has none left, with random numbers of its own: it does not change the training by a bit.
     """
 
@@ -67,16 +67,16 @@ class Teach(Trainer):
     live = (*PPO.live, "pessimism", "votes")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], labeler: Labeler, config: TeachConfig | None = None, *,
-                 held_out: list[Prompt] = (), ptx: list[Demonstration] = (), breathe: Callable[[], None] = nothing):
-        super().__init__(backbone, config or TeachConfig(), breathe=breathe)
+                 held_out: list[Prompt] = (), ptx: list[Demonstration] = (), on_microbatch: Callable[[], None] = noop):
+        super().__init__(backbone, config or TeachConfig(), on_microbatch=on_microbatch)
         config = self.config
         self.labeler = labeler
         self.held_out = list(held_out)
         """Prompts that are never trained on, for the report."""
-        self.reward = LiveReward(backbone, config, breathe=self._breathe)
-        self.ppo = (Tamer(backbone, prompts, config, ptx=ptx, breathe=self._breathe) if config.direct else
-                    PPO(backbone, prompts, self.told, config, ptx=ptx, breathe=self._breathe))
-        self.notes, self.total_steps = self.ppo.notes, config.steps
+        self.reward = OnlineReward(backbone, config, on_microbatch=self._on_microbatch)
+        self.ppo = (Tamer(backbone, prompts, config, ptx=ptx, on_microbatch=self._on_microbatch) if config.direct else
+                    PPO(backbone, prompts, self.reward_fn, config, ptx=ptx, on_microbatch=self._on_microbatch))
+        self.data_notes, self.total_steps = self.ppo.data_notes, config.steps
         self.asked, self.seconds = 0, 0.0
         self.gold: list[torch.Tensor] = []
         """The labeler's own scores [N] of the anchors, and [B] of the newest rollout."""
@@ -91,7 +91,7 @@ class Teach(Trainer):
         """Sample the anchors, on which the reward is normalised, and what the start says to the fixed prompts."""
         rollout = self.ppo.sample_reference()
         self.reward.set_anchors(list(zip(rollout.prompt_ids, rollout.response_ids)))
-        self.ppo.study(rollout)
+        self.ppo.fit_reward_normalisation(rollout)
         self.ppo.prepared = True
         self.samples = self.answer_fixed("reference")
 
@@ -101,19 +101,19 @@ class Teach(Trainer):
         self.seconds += time.perf_counter() - start
         return metrics
 
-    def told(self, rollout: Rollout) -> torch.Tensor:
+    def reward_fn(self, rollout: Rollout) -> torch.Tensor:
         """The reward as PPO is told it [B, R], and what the labeler itself thinks of the same responses."""
         if score := self.labeler.score:
             found = [score(prompt, response) for prompt, response in zip(rollout.prompts, rollout.responses)]
             self.gold = [*self.gold[:1], torch.tensor(found, dtype=torch.double)]
         return self.reward(rollout)
 
-    def waits(self) -> str:
+    def blocked_reason(self) -> str:
         """For whom, if for anybody: before the first step for `votes_first` votes, later when `patience` steps have learned nothing new."""
-        unread = None if self.step < max(self.past, default=0) else self.labeler.unread()
+        unread = None if self.step < max(self.past, default=0) else self.labeler.pending_votes()
         if unread is None:
             return ""
-        self.begin()
+        self.prepare_once()
         if self.step == 0 and unread and not self.config.direct:
             self.take_votes()  # the next question is the better for it
             unread = 0
@@ -128,7 +128,7 @@ class Teach(Trainer):
             return f"waiting for a vote: {config.patience} steps have gone by without one ({votes} of {config.votes} so far)"
         return ""
 
-    def advance(self) -> dict:
+    def train_step(self) -> dict:
         start = time.perf_counter()
         first = 0 if self.config.direct else self.config.votes_first
         more = True
@@ -136,7 +136,7 @@ class Teach(Trainer):
             asked = self.asked
             self.take_votes()
             more = self.again() or (self.step == 1 and self.asked > asked and len(self.reward.events) < first and
-                                    self.labeler.unread() is None)
+                                    self.labeler.pending_votes() is None)
         metrics, self.learned = self.learned, {}
         metrics |= {"reward/votes": len(self.reward.events), "time/teach": time.perf_counter() - start}
         metrics |= next(self.ppo)
@@ -151,7 +151,7 @@ class Teach(Trainer):
 
     def again(self) -> list[list[str]]:
         """What the step that is being repeated has yet to learn, if people gave it."""
-        return self.past.get(self.step, []) if self.labeler.unread() is not None else []
+        return self.past.get(self.step, []) if self.labeler.pending_votes() is not None else []
 
     def take_votes(self) -> None:
         """Ask, and learn what has been answered since, if anything has."""
@@ -159,18 +159,18 @@ class Teach(Trainer):
         only = None
         if 0 < self.step <= max(self.past, default=0):
             past = self.past.get(self.step, [])
-            only = [name for names in past for name in names] if self.labeler.unread() is None else past.pop(0) if past else []
-        events = self.labeler.answers(only)
+            only = [name for names in past for name in names] if self.labeler.pending_votes() is None else past.pop(0) if past else []
+        events = self.labeler.new_events(only)
         if not events:
             return
-        if self.labeler.unread() is None:  # what people were asked, and said, is in queries.jsonl and in the store
+        if self.labeler.pending_votes() is None:  # what people were asked, and said, is in queries.jsonl and in the store
             self.samples += [{"step": max(self.step, 1), "prompt": event.prompt, "response": event.responses[0],
                               "responses": list(event.responses), "vote": event.value} for event in events]
         if isinstance(self.ppo, Tamer):
             self.ppo.voted = [*self.ppo.voted, *events]
         self.last_vote = max(self.step, 1)
         found = self.reward.learn(events)
-        likes, dislikes = self.reward.favourites()
+        likes, dislikes = self.reward.top_words()
         self.events.append({"event": "reward", "step": max(self.step, 1), "consumed": [event.id for event in events], **found,
                             "likes": likes, "dislikes": dislikes})
         if "outdated" in found:
@@ -182,14 +182,14 @@ class Teach(Trainer):
     def ask(self) -> None:
         """Sample candidates, and ask about the most telling of them, as many times as the labeler wants."""
         rng, count = random.Random(f"{self.config.seed} queries {self.asked}"), len(self.ppo.encoded)
-        chosen = rng.sample(range(count), min(self.labeler.wants(self.config, self.asked, self.step), count))
+        chosen = rng.sample(range(count), min(self.labeler.queries_wanted(self.config, self.asked, self.step), count))
         if not chosen:
             return
         self.asking = True
         drawn = self.draw_candidates(chosen, rng)
         self.asking = False
         for i, (texts, roles, scores) in zip(chosen, drawn):
-            shown = choose(scores, texts, self.config.choices, self.config.query, rng)
+            shown = select_responses(scores, texts, self.config.choices, self.config.query, rng)
             self.labeler.ask(Query(f"{self.config.seed}-{self.asked}", self.ppo.prompts[i], tuple(texts[j] for j in shown),
                                    tuple(scores[j].mean().item() for j in shown), self.step,
                                    {"max_new_tokens": self.config.max_new_tokens, "temperature": self.config.temperature,
@@ -222,11 +222,11 @@ class Teach(Trainer):
         answers = self.ppo.answer(prompts, torch.Generator().manual_seed(self.config.seed + 3), role=role)
         return [{"step": self.step, "prompt": prompt, "response": text, "fixed": True} for prompt, text in zip(prompts, answers)]
 
-    def settle(self) -> None:
-        self.ppo.settle()
+    def apply_config(self) -> None:
+        self.ppo.apply_config()
         self.total_steps = self.config.steps
 
-    def repeat(self, journal: list[dict]) -> None:
+    def replay_journal(self, journal: list[dict]) -> None:
         self.past = {}
         for row in journal:
             if row["event"] == "reward":
@@ -243,16 +243,16 @@ class Teach(Trainer):
             return found
         compared, _ = compare(self.backbone, "policy", "reference", self.held_out, text_judge(score) if score else None,
                               per_prompt=-(-SAMPLES // len(self.held_out)), seed=self.config.seed, max_tokens=self.max_tokens,
-                              sampling=Sampling(self.config.max_new_tokens, self.config.temperature), breathe=self.breathe)
+                              sampling=Sampling(self.config.max_new_tokens, self.config.temperature), on_microbatch=self.on_microbatch)
         if "ties" in compared:
             compared["sample_ties"] = compared["ties"]
         return compared | found
 
-    def _breathe(self) -> None:
+    def _on_microbatch(self) -> None:
         """What is to be done between micro-batches; and a person who has nothing left to judge gets a query. However many people vote,
         and however fast, drawing queries takes no more than half of the time."""
-        self.breathe()
-        if self.prepared and not self.asking and self.labeler.unread() is not None and (start := time.monotonic()) >= self.rested:
+        self.on_microbatch()
+        if self.prepared and not self.asking and self.labeler.pending_votes() is not None and (start := time.monotonic()) >= self.rested:
             asked = self.asked
             self.ask()
             if self.asked > asked:
@@ -261,7 +261,7 @@ class Teach(Trainer):
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.changed, "asked": self.asked, "seconds": self.seconds,
+        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.overrides, "asked": self.asked, "seconds": self.seconds,
                 "last_vote": self.last_vote, "gold": self.gold[:1], "labeler": self.labeler.state_dict(), "ppo": self.ppo.state_dict(),
                 "reward": self.reward.state_dict()}
 
@@ -272,7 +272,7 @@ class Teach(Trainer):
         self.labeler.load_state_dict(state["labeler"])
         self.ppo.load_state_dict(state["ppo"])
         self.reward.load_state_dict(state["reward"])
-        self.change_back(state["changed"])
+        self.restore_settings(state["changed"])
 
 
 def wins(ours: torch.Tensor, theirs: torch.Tensor) -> float:

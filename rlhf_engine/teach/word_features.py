@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from rlhf_engine.errors import nothing
+from rlhf_engine.errors import noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
-from rlhf_engine.model.prefix_packing import passes, reading_order
+from rlhf_engine.model.prefix_packing import packed_passes, reading_order
 
 Row = tuple[list[int], list[int]]
 """Token ids of a prompt and of a response."""
@@ -60,12 +60,12 @@ class Splitter:
         return [tuple(tokens[start:stop]) for start, stop in zip([0, *stops], stops)]
 
 
-class SoftWords:
+class WordFeatures:
     """`fit(rows)` once, then `read(rows)`: features [N, D] on the CPU, centred on the rows fitted to, and of size 1 there (the root of
     the mean over rows of the squares' sum). Feature k of each depth belongs to the word `chosen[k]`, a tuple of token ids."""
 
-    def __init__(self, backbone: Backbone, *, batch: int, breathe: Callable[[], None] = nothing):
-        self.backbone, self.batch, self.breathe = backbone, batch, breathe
+    def __init__(self, backbone: Backbone, *, batch: int, on_microbatch: Callable[[], None] = noop):
+        self.backbone, self.batch, self.on_microbatch = backbone, batch, on_microbatch
         self.splitter = Splitter(backbone.tokenizer)
         self.chosen: list[Word] = []
         self.tables: list[dict[str, torch.Tensor]] = []
@@ -95,7 +95,7 @@ class SoftWords:
         return (found - self.centre) / self.size
 
     @torch.no_grad()
-    def along(self, rows: list[Row], weights: torch.Tensor) -> list[torch.Tensor]:
+    def token_contributions(self, rows: list[Row], weights: torch.Tensor) -> list[torch.Tensor]:
         """What each position adds to `read(rows) @ weights.T`: [T, M] for each row. A word adds it where it ends; one that is like the
         anchors' on average adds nothing."""
         turned = weights / self.size
@@ -108,7 +108,7 @@ class SoftWords:
         return found
 
     @torch.no_grad()
-    def worth(self, weights: torch.Tensor) -> torch.Tensor:
+    def word_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """[L, M]: what the word `chosen[k]`, as it mostly is, adds to `read(rows) @ weights.T`, times the number of words."""
         turned = weights / self.size
         alike = (torch.exp((table["landmarks"] @ table["landmarks"].T - 1) / WIDTH).cpu() for table in self.tables)
@@ -149,7 +149,7 @@ class SoftWords:
         [W, d]: the mean embedding of its tokens, and the middle's at its last), in fp32 on the base's device."""
         whole = [prompt + response for prompt, response in rows]
         for places in micro_batches(reading_order(self.backbone, whole), self.batch):
-            for each in passes(self.backbone, [whole[i] for i in places]):
+            for each in packed_passes(self.backbone, [whole[i] for i in places]):
                 part = [places[i] for i in each.places]
                 columns = [columns[len(rows[i][0]):] for i, columns in zip(part, each.columns)]
                 where = each.at(columns)
@@ -161,7 +161,7 @@ class SoftWords:
                 spelled = torch.zeros(len(tokens), embedding.shape[1], device=last.device).index_add_(0, word, embedding) / tokens
                 owners = torch.tensor([i for i, found in enumerate(columns) for _ in found], dtype=torch.long, device=last.device)
                 yield part, owners[last], [spelled, middle[last]]
-                self.breathe()
+                self.on_microbatch()
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from rlhf_engine.config import LENGTHS, RunConfig, check_length
-from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import Length, micro_batches, out_of_memory, pass_price
 from rlhf_engine.trainers.state import load_state, save_state
@@ -21,8 +21,8 @@ Backward = Callable[[list[int]], dict[str, float]]
 class Trainer:
     """An iterator over optimiser (or PPO) steps: `for metrics in trainer`. Pausing is not asking for the next one.
 
-    A subclass sets `step`, `total_steps`, `roles` (what its checkpoints hold) and `optimizer`, and writes `advance()`,
-    which does one step and returns its metrics. Between micro-batches it calls `breathe()`, where a worker may answer
+    A subclass sets `step`, `total_steps`, `roles` (what its checkpoints hold) and `optimizer`, and writes `train_step()`,
+    which does one step and returns its metrics. Between micro-batches it calls `on_microbatch()`, where a worker may answer
     a chat with random generators of its own.
     """
 
@@ -30,16 +30,16 @@ class Trainer:
     live: tuple[str, ...] = ("learning_rate",)
     """Settings that can be changed between two steps."""
 
-    def __init__(self, backbone: Backbone, config: RunConfig, *, breathe: Callable[[], None] = nothing):
-        self.backbone, self.config, self.breathe = backbone, config, breathe
+    def __init__(self, backbone: Backbone, config: RunConfig, *, on_microbatch: Callable[[], None] = noop):
+        self.backbone, self.config, self.on_microbatch = backbone, config, on_microbatch
         self.step, self.total_steps = 0, 0
         self.max_tokens = min(config.max_tokens, backbone.longest)
         self.micro_batch = config.micro_batch
         """Rows per forward pass; smaller than asked for once memory has run out."""
         self.prepared = False
-        self.changed: dict[str, float] = {}
+        self.overrides: dict[str, float] = {}
         """Live settings that are no longer what the run began with, and what that was."""
-        self.begun: dict[str, float] = {}
+        self.initial_settings: dict[str, float] = {}
         self.samples: list[dict] = []
         """Texts of the last step, for samples.jsonl."""
         self.events: list[dict] = []
@@ -53,11 +53,11 @@ class Trainer:
             raise StopIteration
         if self.step:
             self.samples, self.events = [], []
-        self.begin()
+        self.prepare_once()
         self.step += 1
-        return {"step": self.step} | self.advance()
+        return {"step": self.step} | self.train_step()
 
-    def begin(self) -> None:
+    def prepare_once(self) -> None:
         """`prepare`, once; what it has to say is told with the first step."""
         if self.step == 0 and not self.prepared:
             self.prepare()
@@ -66,23 +66,23 @@ class Trainer:
     def prepare(self) -> None:
         """What happens once before the first step; its results are in `state_dict`, so a resumed run does not repeat it."""
 
-    def advance(self) -> dict:
+    def train_step(self) -> dict:
         """One step, after `step` has been counted up; returns its metrics."""
         raise NotImplementedError(f"{type(self).__name__} does not say what a step is")
 
-    def waits(self) -> str:
+    def blocked_reason(self) -> str:
         """What the next step has to wait for, in words; empty if it need not. Asked again and again meanwhile."""
         return ""
 
     @property
-    def rate(self) -> float:
+    def peak_lr(self) -> float:
         """Peak learning rate."""
         return self.config.learning_rate or self.config.rate_scale * fitted_learning_rate(self.backbone.hidden_size)
 
     def change(self, name: str, value: float) -> float:
         """Change a live setting from the next step on; returns the old value. Raises UserError, and changes nothing, if it cannot be.
 
-        Of `LENGTHS`, none that leaves no step to take: a run that is over has to be made longer before anything else.
+        Of `LENGTH_FIELDS`, none that leaves no step to take: a run that is over has to be made longer before anything else.
         """
         if name not in self.live:
             raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.live)}")
@@ -91,41 +91,41 @@ class Trainer:
         old = getattr(self.config, name)
         try:
             self._set(name, value)
-            if name in LENGTHS:
+            if name in LENGTH_FIELDS:
                 check_length(self.total_steps, self.step)
         except UserError:
             setattr(self.config, name, old)
-            self.settle()
+            self.apply_config()
             raise
-        self.begun.setdefault(name, old)
-        self.changed[name] = getattr(self.config, name)
+        self.initial_settings.setdefault(name, old)
+        self.overrides[name] = getattr(self.config, name)
         return old
 
     def check(self, changes: dict[str, float]) -> None:
         """Whether these changes can be made, one after the other; none of them is. Raises UserError."""
-        before = dict(self.changed)
+        before = dict(self.overrides)
         try:
             for name, value in changes.items():
                 self.change(name, value)
         finally:
-            self.change_back(before)
+            self.restore_settings(before)
 
-    def change_back(self, changed: dict[str, float]) -> None:
+    def restore_settings(self, changed: dict[str, float]) -> None:
         """The live settings of a checkpoint, which may be that of the last step."""
-        for name, value in (self.begun | changed).items():
-            self.begun.setdefault(name, getattr(self.config, name))
+        for name, value in (self.initial_settings | changed).items():
+            self.initial_settings.setdefault(name, getattr(self.config, name))
             self._set(name, value)
-        self.changed = dict(changed)
+        self.overrides = dict(changed)
 
     def _set(self, name: str, value: float) -> None:
         setattr(self.config, name, value)
         self.config.validate()
-        self.settle()
+        self.apply_config()
 
-    def settle(self) -> None:
+    def apply_config(self) -> None:
         """Fit what is made from settings to their new values."""
 
-    def repeat(self, journal: list[dict]) -> None:
+    def replay_journal(self, journal: list[dict]) -> None:
         """What a resumed run is about to do once more, from the journal, in order."""
 
     def report(self) -> dict:
@@ -134,11 +134,11 @@ class Trainer:
 
     def state_dict(self) -> dict:
         """Everything the next step depends on, except the adapters and heads."""
-        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.changed, "optimizer": self.optimizer.state_dict()}
+        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.overrides, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         self.step, self.micro_batch = state["step"], state["micro_batch"]
-        self.change_back(state["changed"])
+        self.restore_settings(state["changed"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self, folder: Path) -> None:
@@ -160,7 +160,7 @@ class Trainer:
         """Gradients of one optimiser step: `backward(part)` for each of the `micro_batches` of `rows`; returns the sums of what it returns.
 
         `more` are rows of other kinds that the step learns from as well, each with a `backward` and a `length` of its own. When memory
-        runs out, the gradients are dropped and the step begins again (`fitting`): losses are divided by counts of the whole step, so its
+        runs out, the gradients are dropped and the step begins again (`retry_on_oom`): losses are divided by counts of the whole step, so its
         gradients are the same.
         """
         kinds = [(rows, backward, length), *more]
@@ -171,12 +171,12 @@ class Trainer:
                 for part in micro_batches(kind, self.micro_batch, lengths, pass_price(self.backbone.device) if lengths else 0):
                     for name, value in through(part).items():
                         sums[name] = sums.get(name, 0.0) + value
-                    self.breathe()
+                    self.on_microbatch()
             return sums
 
-        return self.fitting(max(len(kind) for kind, _, _ in kinds), step)
+        return self.retry_on_oom(max(len(kind) for kind, _, _ in kinds), step)
 
-    def fitting(self, most: int, work: Callable[[], T]) -> T:
+    def retry_on_oom(self, most: int, work: Callable[[], T]) -> T:
         """What `work` returns, which reads up to `most` rows in micro-batches. When memory runs out, gradients are dropped and it begins
         again, with micro-batches of half the size. Raises what came if single rows do not fit."""
         while True:
@@ -196,8 +196,8 @@ class Trainer:
     def set_learning_rates(self, *rates: float) -> float:
         """Peak rate of each parameter group times the schedule at this step; returns the first."""
         scale = schedule(self.step, self.total_steps, self.config.warmup, self.config.schedule)
-        for group, rate in zip(self.optimizer.param_groups, rates):
-            group["lr"] = rate * scale
+        for group, peak_lr in zip(self.optimizer.param_groups, rates):
+            group["lr"] = peak_lr * scale
         return rates[0] * scale
 
     def clip_gradients(self) -> float:

@@ -4,7 +4,6 @@ The recipe is that of Ziegler et al. 2019 and Ouyang et al. 2022. Padding never 
 every forward pass, and all per-token tensors are [B, R] grids of response tokens with a mask made from lengths.
 """
 
-import dataclasses
 import math
 import random
 import time
@@ -17,17 +16,17 @@ from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
-from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.losses import ppo as rl_math
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
 from rlhf_engine.rollout.collapse_guard import Guard
-from rlhf_engine.rollout.pretraining_mix import Mix
+from rlhf_engine.rollout.pretraining_mix import PretrainingMix
 from rlhf_engine.rollout.reward_functions import RewardFunction
 from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout, measure
 from rlhf_engine.trainers.base import Trainer, adam
 
-PATIENCE = 10
+KL_STOP_STEPS = 10
 """Steps in a row above the hard stop after which a run ends."""
 
 
@@ -42,29 +41,29 @@ class PPO(Trainer):
     the policy starts fresh). With `value: adapter`, `value` is a copy of the reward model, head included, where there is one
     (Ouyang et al. 2022), else of the policy with a head that starts at 0. With `value: head` it is a head that starts at 0 on the
     policy's own adapter, read from the same forward pass. With `ptx_coef`, `ptx` is text that the policy goes on learning meanwhile
-    (`ptx.Mix`), and `loss/ptx` how well it knows it. Metrics carry the names of the run folder's contract.
+    (`ptx.PretrainingMix`), and `loss/ptx` how well it knows it. Metrics carry the names of the run folder's contract.
     """
 
     roles = ("policy", "reference", "reward", "value")
     live = ("learning_rate", "kl_target", "temperature", "max_new_tokens", "steps")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PolicyConfig | None = None, *,
-                 ptx: list[Demonstration] = (), breathe: Callable[[], None] = nothing):
-        super().__init__(backbone, config or PPOConfig(), breathe=breathe)
+                 ptx: list[Demonstration] = (), on_microbatch: Callable[[], None] = noop):
+        super().__init__(backbone, config or PPOConfig(), on_microbatch=on_microbatch)
         config = self.config
         if not prompts:
             raise UserError("there are no prompts to train on")
         self.reward = reward
         self.prompts = prompts * -(-config.batch_size // len(prompts))  # few prompts are asked several times a step
         self.controller = rl_math.KLController(config.kl_coef, 1.0, None, floor=config.kl_floor)
-        self.mix = Mix(backbone, ptx, config, self.max_tokens) if config.ptx_coef else None
-        self.settle()
+        self.mix = PretrainingMix(backbone, ptx, config, self.max_tokens) if config.ptx_coef else None
+        self.apply_config()
         if self.mix:
-            self.notes = self.notes + self.mix.notes
+            self.data_notes = self.data_notes + self.mix.notes
         self._make_roles()
         self.optimizer = adam(*self._parameter_groups())
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.gain, self.bias = 1.0, 0.0
+        self.reward_scale, self.reward_offset = 1.0, 0.0
         self.missing_end, self.steps_above = config.missing_end, 0
         self.reference_length = math.inf
         """Mean length of the reference's responses in tokens, where the length penalty begins."""
@@ -75,25 +74,25 @@ class PPO(Trainer):
         """In nats per sequence; 0 without one."""
         return min(self.config.kl_target, KL_PER_TOKEN * self.config.max_new_tokens)
 
-    def settle(self) -> None:
+    def apply_config(self) -> None:
         config = self.config
         self.total_steps = config.steps
         room = prompt_room(self.backbone, config.max_new_tokens, config.max_tokens)
-        self.encoded, self.notes = encode_prompts(self.backbone, self.prompts, room)
+        self.encoded, self.data_notes = encode_prompts(self.backbone, self.prompts, room)
         episodes, self.controller.lookahead = config.batch_size * config.steps, config.kl_lookahead * config.steps
         self.controller.aim(self.kl_target or 1.0, (config.kl_horizon or episodes / 20) if config.kl_target else None)
         if self.mix:
-            self.mix.settle()
+            self.mix.apply_config()
 
     def prepare(self) -> None:
-        self.study(self.sample_reference())
+        self.fit_reward_normalisation(self.sample_reference())
 
     def sample_reference(self) -> Rollout:
         config = self.config
         chosen = random.Random(f"{config.seed} reference").choices(range(len(self.encoded)), k=config.reference_samples)
         return self.rollout(chosen, torch.Generator().manual_seed(config.seed + 1), role="reference", batch=config.batch_size)
 
-    def study(self, rollout: Rollout) -> None:
+    def fit_reward_normalisation(self, rollout: Rollout) -> None:
         """Learn from samples of the reference how often it ends in time, and the mean and spread of the reward on it."""
         config = self.config
         ended = rollout.ended.float().mean().item()
@@ -104,36 +103,36 @@ class PPO(Trainer):
         _, scores = self.scores_of(rollout)
         if config.normalise_reward:
             try:
-                self.gain, self.bias = rl_math.gain_and_bias(scores)
+                self.reward_scale, self.reward_offset = rl_math.gain_and_bias(scores)
             except ValueError as error:
                 raise UserError(f"the reward cannot be normalised: {error}; give one that tells responses of the starting policy apart, "
                                 "or --normalise-reward false") from None
         self.events.append({"event": "reference", "step": self.step, "samples": len(rollout), "ended": ended,
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
-                            "score_std": scores.std(correction=0).item(), "gain": self.gain, "bias": self.bias,
+                            "score_std": scores.std(correction=0).item(), "gain": self.reward_scale, "bias": self.reward_offset,
                             "length": self.reference_length})
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def advance(self) -> dict:
+    def train_step(self) -> dict:
         config, clock = self.config, time.perf_counter
         started = clock()
-        rollout = self.draw()
+        rollout = self.sample_batch()
         sampled = clock()
         self.measure(rollout)
         text = self.guard.check(rollout, config.temperature)
-        self.events += [{"event": "warning", "step": self.step, "text": warning} for warning in self.guard.judge()]
+        self.events += [{"event": "warning", "step": self.step, "text": warning} for warning in self.guard.new_warnings()]
         tokens, raw = self.scores_of(rollout)
-        scores = self.shaped(raw, rollout)
+        scores = self.shape_scores(raw, rollout)
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
         advantages, returns, metrics = self.advantages(rollout, scores, kl, tokens)
         scored = clock()
         metrics |= {"objective/scores": raw.mean().item()} | text | self.update(rollout, advantages, returns)
         self.controller.update(kl, len(rollout))
-        self._remember(rollout, raw)
+        self._log_samples(rollout, raw)
         return metrics | {"time/rollout": sampled - started, "time/score": scored - sampled, "time/update": clock() - scored}
 
-    def draw(self) -> Rollout:
+    def sample_batch(self) -> Rollout:
         """What this step learns from."""
         lengths = [len(row.ids) for row in self.encoded]
         return self.rollout(batch_of(self.step, lengths, self.config.batch_size, self.config.seed), self.generator)
@@ -143,10 +142,10 @@ class PPO(Trainer):
         found = self.reward(rollout).float().cpu()
         return (found, found.sum(1)) if found.dim() == 2 else (None, found)
 
-    def shaped(self, raw: torch.Tensor, rollout: Rollout) -> torch.Tensor:
+    def shape_scores(self, raw: torch.Tensor, rollout: Rollout) -> torch.Tensor:
         """What PPO is told of raw scores [B]: normalised, clipped, scaled, less the penalties for length and for a missing end."""
         config = self.config
-        scores = self.gain * raw + self.bias
+        scores = self.reward_scale * raw + self.reward_offset
         if config.reward_clip:
             scores = scores.clamp(-config.reward_clip, config.reward_clip)
         scores = config.reward_scale * scores
@@ -159,7 +158,7 @@ class PPO(Trainer):
         asked = [self.encoded[i].ids for i in chosen]
         with self.backbone.use(role):
             answers = sample(self.backbone, asked, Sampling(self.config.max_new_tokens, self.config.temperature),
-                             generator, batch=batch, breathe=self.breathe)
+                             generator, batch=batch, on_microbatch=self.on_microbatch)
         return make_rollout(self.backbone, [self.prompts[i] for i in chosen], asked, answers)
 
     def answer(self, prompts: list[Prompt], generator: torch.Generator, *, role: str = "policy") -> list[str]:
@@ -168,14 +167,14 @@ class PPO(Trainer):
         encoded, _ = encode_prompts(self.backbone, prompts, prompt_room(self.backbone, config.max_new_tokens, config.max_tokens))
         with self.backbone.use(role):
             answers = sample(self.backbone, [row.ids for row in encoded], Sampling(config.max_new_tokens, config.temperature), generator,
-                             breathe=self.breathe)
+                             on_microbatch=self.on_microbatch)
         return [text_of(self.backbone, ids) for ids in answers]
 
     def measure(self, rollout: Rollout) -> None:
         """Fill in what the update needs, from training's own forward pass; with smaller micro-batches where memory runs out."""
-        self.fitting(len(rollout), lambda: measure(
+        self.retry_on_oom(len(rollout), lambda: measure(
             self.backbone, rollout, self.value_role, temperature=self.config.temperature, micro_batch=self.micro_batch,
-            breathe=self.breathe))
+            on_microbatch=self.on_microbatch))
 
     def advantages(self, rollout: Rollout, scores: torch.Tensor, kl: float,
                    tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, dict]:
@@ -185,11 +184,11 @@ class PPO(Trainer):
         above = bool(stop) and kl > stop
         self.steps_above = self.steps_above + 1 if above else 0
         if above:
-            self._brake(kl, stop)
-        told, along = (torch.zeros_like(scores), None) if above else (scores, tokens)
-        if along is not None:
-            along = self.gain * config.reward_scale * along
-        rewards = rl_math.shaped_rewards(told, rollout.logprobs, rollout.ref_logprobs, mask, self.controller.coef, along)
+            self._check_kl_stop(kl, stop)
+        effective_scores, token_scores = (torch.zeros_like(scores), None) if above else (scores, tokens)
+        if token_scores is not None:
+            token_scores = self.reward_scale * config.reward_scale * token_scores
+        rewards = rl_math.shaped_rewards(effective_scores, rollout.logprobs, rollout.ref_logprobs, mask, self.controller.coef, token_scores)
         if config.whiten_rewards:
             rewards = rl_math.whiten(rewards, mask, shift_mean=False)
         advantages, returns = rl_math.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
@@ -215,7 +214,7 @@ class PPO(Trainer):
         With `update_stop`, a minibatch on which the policy has moved further than that ends the passes, before it is learnt from.
         """
         config = self.config
-        rate = self.set_learning_rates(self.rate * (self.guard.pace if config.guard else 1.0), config.value_learning_rate or 2 * self.rate)
+        rate = self.set_learning_rates(self.peak_lr * (self.guard.lr_factor if config.guard else 1.0), config.value_learning_rate or 2 * self.peak_lr)
         totals: dict[str, float] = {}
         done = 0
         for part in [part for _ in range(config.ppo_epochs) for part in self._minibatches(rollout)]:
@@ -277,18 +276,18 @@ class PPO(Trainer):
 
     def state_dict(self) -> dict:
         return super().state_dict() | {
-            "generator": self.generator.get_state(), "controller": self.controller.state_dict(), "gain": self.gain,
-            "bias": self.bias, "missing_end": self.missing_end, "steps_above": self.steps_above,
-            "reference_length": self.reference_length, "guard": dataclasses.asdict(self.guard)}
+            "generator": self.generator.get_state(), "controller": self.controller.state_dict(), "gain": self.reward_scale,
+            "bias": self.reward_offset, "missing_end": self.missing_end, "steps_above": self.steps_above,
+            "reference_length": self.reference_length, "guard": self.guard.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.controller.load_state_dict(state["controller"])
-        self.gain, self.bias = state["gain"], state["bias"]
+        self.reward_scale, self.reward_offset = state["gain"], state["bias"]
         self.missing_end, self.steps_above = state["missing_end"], state["steps_above"]
         self.reference_length = state["reference_length"]
-        self.guard = Guard(**state["guard"])
+        self.guard = Guard.from_state(state["guard"])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -320,15 +319,15 @@ class PPO(Trainer):
         order = torch.randperm(len(rollout), generator=self.generator).tolist()
         return [order[i::self.config.minibatches] for i in range(min(self.config.minibatches, len(order)))]
 
-    def _brake(self, kl: float, stop: float) -> None:
+    def _check_kl_stop(self, kl: float, stop: float) -> None:
         self.events.append({"event": "warning", "step": self.step, "kl": kl,
                             "text": f"KL is {kl:.1f} nats a sequence, above the hard stop of {stop:.1f}: "
                                     "this step learns from the KL penalty alone."})
-        if self.steps_above >= PATIENCE:
-            raise Diverged(f"KL stayed above the hard stop of {stop:.1f} nats a sequence for {PATIENCE} steps (now {kl:.1f}); "
+        if self.steps_above >= KL_STOP_STEPS:
+            raise Diverged(f"KL stayed above the hard stop of {stop:.1f} nats a sequence for {KL_STOP_STEPS} steps (now {kl:.1f}); "
                            "start a new run from a checkpoint before that (--adapter) with a lower --learning-rate or a higher --kl-coef")
 
-    def _remember(self, rollout: Rollout, raw: torch.Tensor) -> None:
+    def _log_samples(self, rollout: Rollout, raw: torch.Tensor) -> None:
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1)
         self.samples = [{"step": self.step, "prompt": rollout.prompts[i], "response": rollout.responses[i],
                          "score": raw[i].item(), "kl": kl[i].item(), "ended": bool(rollout.ended[i])}

@@ -12,7 +12,7 @@ from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.data.tokenization import encode_examples, encode_prompts
-from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.losses.ppo import gain_and_bias
 from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
 from rlhf_engine.model.backbone import Backbone
@@ -36,7 +36,7 @@ class Group:
     """What the prompt counts for each member of an ensemble; 1 for a single one."""
 
 
-class Reward(Trainer):
+class RewardTrainer(Trainer):
     """Trains the role `reward` (adapter and head) on pairs and rankings of responses: Bradley-Terry on all pairs of a prompt.
 
     A prompt is one batch element whether two of its responses were compared or nine were ranked (Ouyang et al. 2022). The
@@ -56,15 +56,15 @@ class Reward(Trainer):
     live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, preferences: list[Preference | Ranking], config: RewardConfig | None = None, *,
-                 breathe: Callable[[], None] = nothing):
-        super().__init__(backbone, config or RewardConfig(), breathe=breathe)
+                 on_microbatch: Callable[[], None] = noop):
+        super().__init__(backbone, config or RewardConfig(), on_microbatch=on_microbatch)
         config = self.config
         if not preferences:
             raise UserError("there are no preferences to train on")
-        groups, self.notes = self._groups(preferences)
+        groups, self.data_notes = self._groups(preferences)
         kept, held_out = split_held_out(list(zip(preferences, groups)), config.held_out, config.seed, key=lambda row: str(row[0].prompt))
         self.groups, self.held_out = ([group for _, group in rows] for rows in (kept, held_out))
-        self.settle()
+        self.apply_config()
         if "policy" in backbone.roles:
             backbone.copy_role("reward", "policy")
         else:
@@ -80,7 +80,7 @@ class Reward(Trainer):
         self.scale: list[torch.Tensor] = []
         """Gain and shift that it was trained with, once it is over and normalised; a run that is made longer goes on with these."""
 
-    def settle(self) -> None:
+    def apply_config(self) -> None:
         self.total_steps = step_count(len(self.groups), self.config.batch_size, self.config.epochs, self.config.steps)
 
     def prepare(self) -> None:
@@ -89,11 +89,11 @@ class Reward(Trainer):
         asked = [self.prompts[i % len(self.prompts)].ids for i in range(config.reference_samples)]
         generator = torch.Generator().manual_seed(config.seed)
         with self.backbone.use("policy" if "policy" in self.backbone.roles else None):
-            answers = sample(self.backbone, asked, Sampling(config.max_new_tokens), generator, batch=32, breathe=self.breathe)
+            answers = sample(self.backbone, asked, Sampling(config.max_new_tokens), generator, batch=32, on_microbatch=self.on_microbatch)
         self.anchors = [prompt + answer for prompt, answer in zip(asked, answers)]
         self.normalise()
 
-    def advance(self) -> dict:
+    def train_step(self) -> dict:
         start, config, head = time.perf_counter(), self.config, self.backbone.heads["reward"]
         if self.scale:
             head.gain.copy_(self.scale[0])
@@ -101,7 +101,7 @@ class Reward(Trainer):
             self.scale = []
         lengths = [sum(map(len, group.rows)) for group in self.groups]
         batch = batch_of(self.step, lengths, config.batch_size, config.seed)
-        rate = self.set_learning_rates(self.rate)
+        rate = self.set_learning_rates(self.peak_lr)
 
         def backward(part: list[int]) -> dict:
             loss, differences, _ = self._losses([self.groups[i] for i in part], of=len(batch))
@@ -134,7 +134,7 @@ class Reward(Trainer):
                 loss += part.item()
                 differences.append(found)
                 spread.append(scores.std(-1, correction=0))
-                self.breathe()
+                self.on_microbatch()
         differences = torch.cat(differences)
         measured = {"loss/held_out": loss}
         if len(differences):
@@ -144,7 +144,7 @@ class Reward(Trainer):
     def normalise(self) -> None:
         """Fit each member's gain and shift on the anchors, and say so in the journal."""
         head = self.backbone.heads["reward"]
-        scores = score_members(self.backbone, self.anchors, batch=self.config.batch_size, breathe=self.breathe)
+        scores = score_members(self.backbone, self.anchors, batch=self.config.batch_size, on_microbatch=self.on_microbatch)
         raw = (scores.to(head.shift.device) - head.shift) / head.gain
         fitted = [gain_and_bias(raw[:, i]) for i in range(raw.shape[1])]
         head.gain.copy_(torch.tensor([gain for gain, _ in fitted]))

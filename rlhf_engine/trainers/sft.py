@@ -9,7 +9,7 @@ from rlhf_engine.config import SFTConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.data.tokenization import encode_examples
-from rlhf_engine.errors import UserError, nothing
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.logprobs import nll
@@ -27,27 +27,27 @@ class SFT(Trainer):
     live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, demonstrations: list[Demonstration], config: SFTConfig | None = None, *,
-                 breathe: Callable[[], None] = nothing):
-        super().__init__(backbone, config or SFTConfig(), breathe=breathe)
+                 on_microbatch: Callable[[], None] = noop):
+        super().__init__(backbone, config or SFTConfig(), on_microbatch=on_microbatch)
         config = self.config
         if not demonstrations:
             raise UserError("there are no demonstrations to train on")
-        self.rows, self.notes = encode_examples(backbone, [(d.prompt, d.completion) for d in demonstrations], self.max_tokens)
+        self.rows, self.data_notes = encode_examples(backbone, [(d.prompt, d.completion) for d in demonstrations], self.max_tokens)
         self.rows, self.held_out = split_held_out(self.rows, config.held_out, config.seed)
-        self.settle()
+        self.apply_config()
         if "policy" not in backbone.roles:
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         backbone.train("policy")
         self.optimizer = adam(backbone.parameters("policy"))
 
-    def settle(self) -> None:
+    def apply_config(self) -> None:
         self.total_steps = step_count(len(self.rows), self.config.batch_size, self.config.epochs, self.config.steps)
 
-    def advance(self) -> dict:
+    def train_step(self) -> dict:
         start, config = time.perf_counter(), self.config
         batch = batch_of(self.step, [len(r.ids) for r in self.rows], config.batch_size, config.seed)
         tokens = sum(len(self.rows[i].completion_ids) for i in batch)
-        rate = self.set_learning_rates(self.rate)
+        rate = self.set_learning_rates(self.peak_lr)
 
         def backward(part: list[int]) -> dict:
             loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens  # of the whole step: micro-batches add up exactly
@@ -71,7 +71,7 @@ class SFT(Trainer):
             for micro in micro_batches(sorted(range(len(self.held_out)), key=lambda i: len(self.held_out[i].ids)),
                                        self.micro_batch or self.config.batch_size):
                 total += nll(self.backbone, [self.held_out[i] for i in micro]).item()
-                self.breathe()
+                self.on_microbatch()
         return total / sum(len(row.completion_ids) for row in self.held_out)
 
     def report(self) -> dict:

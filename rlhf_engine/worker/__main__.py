@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 from rlhf_engine.worker.protocol import TAKEN
-from rlhf_engine.worker.server import Server, take
+from rlhf_engine.worker.server import Server, lock_workspace
 
 
 def main(home: str) -> int:
     """The worker: `python -m rlhf_engine.worker.client HOME`. SIGTERM saves and stops a live run, then ends."""
     folder = Path(home).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = take(folder)
+    lock = lock_workspace(folder)
     if lock is None:
         return TAKEN
     server = Server(folder)

@@ -23,14 +23,14 @@ from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
-from rlhf_engine.loop import advice, drive, forget_peak
+from rlhf_engine.loop import drive, failure_hint, forget_peak
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, decode, text_of
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint, locate, place_run, resolve_adapter, resolve_model
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.worker.protocol import WorkerError
-from rlhf_engine.worker.requests import Chat, Live, Load, Orders, Start
+from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, Orders, StartRequest
 from rlhf_engine.worker.server import Server
 
 KEPT = 4
@@ -49,10 +49,10 @@ class Stream:
 
 
 @dataclass
-class Talk:
+class ActiveChat:
     """A chat that is being answered, one stream per adapter."""
 
-    chat: Chat
+    chat: ChatRequest
     streams: list[Stream]
 
 
@@ -65,7 +65,7 @@ class ModelOwner:
         self.loaded_as = ("auto", "auto")
         """dtype and device that were asked for when it was loaded."""
         self.trainer: Trainer | None = None
-        self.talks: list[Talk] = []
+        self.talks: list[ActiveChat] = []
         self.chat_roles: dict[str, None] = {}
         """Roles loaded for chats, the one used last at the end."""
 
@@ -75,7 +75,7 @@ class ModelOwner:
             if server.job:
                 self.run(server.job)
             elif self.talks or server.arrivals:
-                self.breathe()
+                self.on_microbatch()
             elif server.loads:
                 self.load(server.loads.popleft())
             else:
@@ -93,23 +93,23 @@ class ModelOwner:
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def run(self, job: Start) -> None:
+    def run(self, job: StartRequest) -> None:
         """A whole run, to its last checkpoint. What goes wrong is told to whoever asked for it, or stands in the run folder."""
         server = self.server
         try:
             config, run, longer = self._settle(job)
         except Exception as error:
             server.job = None
-            job.result.set_exception(told(error))
+            job.result.set_exception(as_user_error(error))
             return
         server.error, server.loading = "", True
-        server.live = live = Live(run, Orders(lambda: server.closing, longer))
+        server.live = live = LiveRun(run, Orders(lambda: server.closing, longer))
         try:
             self._load_run(config, run, job, longer)
         except Exception as error:
             self.trainer, server.live, server.job, server.loading = None, None, None, False
             self._forget(self._roles())
-            job.result.set_exception(told(error, advice(error)))
+            job.result.set_exception(as_user_error(error, failure_hint(error)))
             return
         server.loading = live.loading = False
         server.job = None
@@ -127,7 +127,7 @@ class ModelOwner:
             # Answers that the policy is giving go on, so it stays until the next start.
             self._forget([role for role in self._roles() if role != "policy" and role not in self.chat_roles])
 
-    def _load_run(self, config: RunConfig, run: Run, job: Start, longer: dict) -> None:
+    def _load_run(self, config: RunConfig, run: Run, job: StartRequest, longer: dict) -> None:
         """Data, base, roles and trainer, and then the run folder. Raises UserError."""
         self._end_talks(UserError("a run is starting and has taken the model: ask again in a moment"))
         self._forget(self._roles())
@@ -136,16 +136,16 @@ class ModelOwner:
         forget_peak()
         checkpoint = run.last_checkpoint() if job.resume else None
         self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=checkpoint, home=self.server.home,
-                                    breathe=self.breathe)
+                                    on_microbatch=self.on_microbatch)
         self.backbone, self.loaded_as = self.trainer.backbone, (config.dtype, config.device)
         self.server.model = config.model
         if job.resume:
             self.trainer.check(longer)
-            run.cut_back()
+            run.truncate_to_checkpoint()
         else:
             Run.create(run.path, config, overwrite=job.overwrite)
 
-    def _settle(self, job: Start) -> tuple[RunConfig, Run, dict]:
+    def _settle(self, job: StartRequest) -> tuple[RunConfig, Run, dict]:
         """Settings and run folder of a start, names made paths, and what length a resumed run is to have, if another. Everything that can
         be refused without a model is refused here."""
         if job.resume and job.overwrite:
@@ -155,11 +155,11 @@ class ModelOwner:
             raise UserError("--output is missing: name the run to resume")
         run, longer = Run(place_run(home, job.stage, config.output)), {}
         config.output = str(run.path)
-        for name in {"adapter", "reward"} & set(configs.hints(type(config))):
+        for name in {"adapter", "reward"} & set(configs.field_types(type(config))):
             setattr(config, name, locate(home, getattr(config, name)))
         if job.resume:
             given = {name: getattr(config, name) for name in job.config if name != "output"}
-            held, longer = run.check_resume(job.stage, given), run.longer(given)
+            held, longer = run.check_resume(job.stage, given), run.length_overrides(given)
             config = configs.from_dict(job.stage, held | {"output": str(run.path)})
             if run.status()["state"] == "done" and not longer:
                 raise UserError(f"{run.path} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
@@ -172,7 +172,7 @@ class ModelOwner:
                 raise UserError(f"--{name} is {value!r}: {what} is taken on the command line only; {mend}")
         return config, run, longer
 
-    def load(self, job: Load) -> None:
+    def load(self, job: LoadRequest) -> None:
         """A base in the place of the one that is loaded, if that is another."""
         if not job.result.set_running_or_notify_cancel():
             return
@@ -181,7 +181,7 @@ class ModelOwner:
                 self._replace(job.model, job.dtype)
             job.result.set_result({"dtype": self.backbone.dtype, "device": str(self.backbone.device)})
         except Exception as error:
-            job.result.set_exception(told(error))
+            job.result.set_exception(as_user_error(error))
 
     def _replace(self, model: str, dtype: str) -> None:
         """Let go of the base that is loaded, and load one. Raises UserError."""
@@ -194,7 +194,7 @@ class ModelOwner:
         finally:
             self.server.loading = False
 
-    def _holds(self, config: RunConfig | Load) -> bool:
+    def _holds(self, config: RunConfig | LoadRequest) -> bool:
         """Whether the loaded base is the one that is wanted, as it is wanted."""
         return (self.loaded_as == (config.dtype, config.device)
                 and self.backbone.fingerprint == fingerprint(resolve_model(config.model)))
@@ -217,7 +217,7 @@ class ModelOwner:
 
     # -- chats -------------------------------------------------------------------------------------------------------
 
-    def breathe(self) -> None:
+    def on_microbatch(self) -> None:
         """One more token for every chat. While a run is paused, go on until the chats are answered or the run is wanted."""
         server = self.server
         if not (self.talks or server.arrivals) or server.loading:
@@ -247,9 +247,9 @@ class ModelOwner:
             except Exception as error:
                 if self.server.arrivals and self.server.arrivals[0] is chat:
                     self.server.arrivals.popleft()
-                chat.end(told(error))
+                chat.end(as_user_error(error))
 
-    def _fits(self, chat: Chat) -> bool:
+    def _fits(self, chat: ChatRequest) -> bool:
         backbone = self.backbone
         if backbone is None or chat.dtype not in ("auto", backbone.dtype):
             return False
@@ -257,14 +257,14 @@ class ModelOwner:
         local = chat.model == "bundled" or Path(chat.model).is_dir()
         return fingerprint(resolve_model(chat.model)) == backbone.fingerprint if local else chat.model == backbone.name
 
-    def _load(self, chat: Chat) -> None:
+    def _load(self, chat: ChatRequest) -> None:
         server = self.server
         if server.live:
             raise UserError(f"the live run holds the model {self.backbone.name} in {self.backbone.dtype}, so {chat.model} in "
                             f"{chat.dtype} cannot be asked now: stop the run first, or chat with its model")
         self._replace(chat.model, chat.dtype)
 
-    def _begin_talk(self, chat: Chat) -> Talk:
+    def _begin_talk(self, chat: ChatRequest) -> ActiveChat:
         backbone = self.backbone
         prompt = chat.messages if backbone.tokenizer.chat_template else chat.messages[-1]["content"]
         # Of a conversation too long for the model, at least the last half of its positions is read.
@@ -274,7 +274,7 @@ class ModelOwner:
         roles: list[str | None] = []
         for adapter in chat.adapters:
             roles.append(self._role(adapter, chat.model, roles))
-        return Talk(chat, [Stream(role, decode(backbone, [ids], sampling, torch.Generator().manual_seed(seed))) for role in roles])
+        return ActiveChat(chat, [Stream(role, decode(backbone, [ids], sampling, torch.Generator().manual_seed(seed))) for role in roles])
 
     def _role(self, adapter: str, model: str, wanted: list[str | None]) -> str | None:
         """The role that speaks for an adapter, loaded if need be; `wanted` are roles that must stay. Raises UserError."""
@@ -313,7 +313,7 @@ class ModelOwner:
                 raise UserError(f"{folder}: this adapter cannot be read ({type(error).__name__}: {first_line(error)})") from None
         self.chat_roles[role] = None
 
-    def _advance(self, talk: Talk) -> None:
+    def _advance(self, talk: ActiveChat) -> None:
         """One token for each stream of a talk, and the texts to whoever waits for them."""
         try:
             for stream in talk.streams:
@@ -334,7 +334,7 @@ class ModelOwner:
                 talk.chat.end()
         except Exception as error:
             over = True
-            talk.chat.end(told(error))
+            talk.chat.end(as_user_error(error))
         if over:
             self.talks.remove(talk)
 
@@ -357,7 +357,7 @@ def resting(backbone: Backbone | None):
             layer.training = True
 
 
-def told(error: Exception, advice: str = "") -> UserError:
+def as_user_error(error: Exception, advice: str = "") -> UserError:
     """What to tell whoever asked: a UserError as it is; any other is a mistake of ours or a full memory, and goes to the log."""
     if isinstance(error, UserError):
         return error

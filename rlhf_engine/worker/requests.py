@@ -21,7 +21,7 @@ CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessi
 # -- what passes from the listener to the thread that owns the model ---------------------------------------------------
 
 @dataclass
-class Start:
+class StartRequest:
     """A run that was asked for."""
 
     stage: str
@@ -37,7 +37,7 @@ class Start:
 
 
 @dataclass
-class Load:
+class LoadRequest:
     """A base that is to be loaded."""
 
     model: str
@@ -54,7 +54,7 @@ class Load:
 
 
 @dataclass
-class Chat:
+class ChatRequest:
     """A conversation to answer, and the answers as far as they are."""
 
     adapters: list[str]
@@ -153,7 +153,7 @@ def check_change(run: Run, name: str, value: float | None) -> None:
         return
     held = run.config()
     stage = held.pop("stage")
-    if name not in configs.hints(configs.STAGES[stage]):
+    if name not in configs.field_types(configs.STAGES[stage]):
         raise UserError(f"{stage} has no setting {name!r} that could be changed")
     configs.from_dict(stage, held | {name: value})
     if name == "steps" and value:
@@ -161,7 +161,7 @@ def check_change(run: Run, name: str, value: float | None) -> None:
 
 
 @dataclass
-class Live:
+class LiveRun:
     """The run that owns the model."""
 
     run: Run

@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection, Listener, answer_challenge, d
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.runs.folder import ALIVE, born
+from rlhf_engine.runs.folder import ALIVE, process_start
 from rlhf_engine.runs.resolve import resolve_model
 from rlhf_engine.worker.protocol import LARGEST, WorkerError
-from rlhf_engine.worker.requests import Chat, Live, Load, Start
+from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, StartRequest
 
 CHATS = 16
 """Chats answered or waiting at once; more are told to come back."""
@@ -36,10 +36,10 @@ class Server:
         self.home = home
         self.closing = False
         self.lock, self.wake = threading.Lock(), threading.Event()
-        self.job: Start | None = None
-        self.arrivals: deque[Chat] = deque()
-        self.loads: deque[Load] = deque()
-        self.live: Live | None = None
+        self.job: StartRequest | None = None
+        self.arrivals: deque[ChatRequest] = deque()
+        self.loads: deque[LoadRequest] = deque()
+        self.live: LiveRun | None = None
         self.loading = True  # torch, to begin with
         self.model: str | None = None
         self.error = ""
@@ -54,7 +54,7 @@ class Server:
     def announce(self) -> None:
         """Write worker.json, which only the owner can read: it holds the key."""
         host, port = self._listener.address
-        text = json.dumps({"host": host, "port": port, "authkey": self._key.hex(), "pid": os.getpid(), "born": born(os.getpid())})
+        text = json.dumps({"host": host, "port": port, "authkey": self._key.hex(), "pid": os.getpid(), "born": process_start(os.getpid())})
         fresh = self.home / ".worker.json"
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -75,7 +75,7 @@ class Server:
                "error": self.error}
 
     def start(self, connection: Connection, **details) -> Iterator[str]:
-        job = Start(**details)
+        job = StartRequest(**details)
         with self.lock:
             self._refuse_if_closing()
             if self.busy():
@@ -95,7 +95,7 @@ class Server:
 
     def load(self, connection: Connection, **details) -> Iterator[dict]:
         """Fetch a base, here, where it keeps nobody waiting, then have it loaded. Nothing is unloaded before it is all there."""
-        job = Load(**details)
+        job = LoadRequest(**details)
         self._refuse_to_load(job)
         if not self._fetching.acquire(blocking=False):
             raise UserError("another model is being loaded already: wait for it")
@@ -118,13 +118,13 @@ class Server:
         finally:
             self._fetching.release()
 
-    def _refuse_to_load(self, job: Load) -> None:
+    def _refuse_to_load(self, job: LoadRequest) -> None:
         self._refuse_if_closing()
         if self.busy():
             raise UserError(f"a run is live, and has the model: stop it, or wait for its end, then load {job.model}")
 
     def chat(self, connection: Connection, **details) -> Iterator[list[str]]:
-        chat = Chat(**details)
+        chat = ChatRequest(**details)
         with self.lock:
             self._refuse_if_closing()
             if self._chats >= CHATS:
@@ -236,7 +236,7 @@ def done_soon(future: Future, seconds: float = 0.5) -> bool:
 
 # -- the process -------------------------------------------------------------------------------------------------------
 
-def take(home: Path):
+def lock_workspace(home: Path):
     """The lock of a workspace, held as long as the returned file is open; None if another process has it.
 
     The system drops it when its owner dies, however that happens, so there is no stale lock to judge.

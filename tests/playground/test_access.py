@@ -14,12 +14,12 @@ from playwright.sync_api import expect
 from starlette.requests import Request
 
 from playground.app import build, options
-from playground.pages.data.feedback_index import Ledger
+from playground.pages.data.feedback_index import FeedbackIndex
 from playground.server import access as access_module
 from playground.server import text as server_text
 from playground.server import worker_guard as guarded
 from playground.server.access import COOKIE, HEADER, LIMITS, Access, asking
-from playground.server.worker_guard import Guarded, mind
+from playground.server.worker_guard import GuardedWorker, enforce_visitor_limits
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
@@ -161,8 +161,8 @@ def test_behind_the_proxy_of_a_space_the_first_address_counts(monkeypatch):
 # -- what a visitor may not do -------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def shut(workspace, worker, as_visitor) -> Guarded:
-    return Guarded(worker, Workspace(workspace.home, Access(alone=False)))
+def shut(workspace, worker, as_visitor) -> GuardedWorker:
+    return GuardedWorker(worker, Workspace(workspace.home, Access(alone=False)))
 
 
 def test_a_visitor_trains_and_loads_nothing(shut, worker, workspace):
@@ -201,7 +201,7 @@ def test_what_a_model_of_the_hub_is_anybody_may_ask(workspace, as_visitor):
 
 def test_who_asks_is_known_where_streams_are_taken_in_threads(workspace, worker, as_visitor, monkeypatch):
     """Sides of a chat that differ are read in threads of their own, in which nobody asks."""
-    shared = Guarded(worker, Workspace(workspace.home, Access(alone=False, password=PASSWORD)))
+    shared = GuardedWorker(worker, Workspace(workspace.home, Access(alone=False, password=PASSWORD)))
     as_visitor({HEADER: PASSWORD})
     stream = shared.chat(["none"] * 8, [{"role": "user", "content": "hi"}])
     monkeypatch.setattr(access_module, "asking", lambda: None)
@@ -211,19 +211,19 @@ def test_who_asks_is_known_where_streams_are_taken_in_threads(workspace, worker,
 def test_a_visitor_takes_back_only_what_is_theirs(workspace, as_visitor):
     store = Store(workspace.home / "feedback.sqlite")
     store.add_all([Event(f"e{who}", "thumb", "p", ("r",), "up", voter=who) for who in ("me", "you")])
-    ledger = Ledger(Workspace(workspace.home, Access(alone=False)))
+    ledger = FeedbackIndex(Workspace(workspace.home, Access(alone=False)))
     with pytest.raises(UserError, match="somebody else's"):
         ledger.retract("eyou", "r1", "me")
     ledger.retract("eme", "r2", "me")
-    Ledger(workspace).retract("eyou", "r3", "owner")
+    FeedbackIndex(workspace).retract("eyou", "r3", "owner")
     assert not store.events()
 
 
 # -- where visitors may start runs -----------------------------------------------------------------------------------------
 
 @pytest.fixture
-def open_to_all(workspace, worker, as_visitor) -> Guarded:
-    return Guarded(worker, Workspace(workspace.home, Access(alone=False, open=True)))
+def open_to_all(workspace, worker, as_visitor) -> GuardedWorker:
+    return GuardedWorker(worker, Workspace(workspace.home, Access(alone=False, open=True)))
 
 
 def test_an_open_page_takes_small_runs_under_names_of_its_own(open_to_all, worker, workspace):
@@ -245,9 +245,9 @@ def test_runs_of_visitors_are_held_by_visitors_and_stopped_when_their_time_is_ov
         with pytest.raises(UserError, match="Only the owner"):
             open_to_all.control(str(path), command, value)
     worker.log.clear()
-    mind(worker, workspace, time.time() + guarded.SECONDS - 60)
+    enforce_visitor_limits(worker, workspace, time.time() + guarded.SECONDS - 60)
     assert worker.log == []
-    mind(worker, workspace, time.time() + guarded.SECONDS + 60)
+    enforce_visitor_limits(worker, workspace, time.time() + guarded.SECONDS + 60)
     assert worker.log == [("control", str(run.path), "stop")]
 
 
@@ -256,20 +256,20 @@ def test_the_oldest_runs_of_visitors_make_room(workspace, worker, monkeypatch):
     for number in range(1, 5):
         folder = write_run(workspace.home, f"visitor-sft-{number}", SFTConfig(), checkpoint=False).path
         os.utime(folder / "config.yaml", (1000 + number, 1000 + number))
-    mind(worker, workspace, 2000.0)
+    enforce_visitor_limits(worker, workspace, 2000.0)
     assert sorted(p.name for p in workspace.runs.glob("visitor-*")) == ["visitor-sft-3", "visitor-sft-4"]
     assert (workspace.runs / "first").is_dir()
 
 
 def test_an_owner_leaves_the_names_of_visitors_alone_and_may_go_on_with_their_runs(workspace, worker):
-    owner, run = Guarded(worker, workspace), write_run(workspace.home, "visitor-sft-1", SFTConfig(), state="stopped")
+    owner, run = GuardedWorker(worker, workspace), write_run(workspace.home, "visitor-sft-1", SFTConfig(), state="stopped")
     with pytest.raises(UserError, match="for runs of visitors"):
         owner.start("sft", {"output": str(workspace.runs / "visitor-mine")})
     os.utime(run.path / "config.yaml", (1000, 1000))
     owner.start("sft", {"output": str(run.path)}, resume=True)
     run.set_status(state="running")
     worker.log.clear()
-    mind(worker, workspace, time.time() + 60)
+    enforce_visitor_limits(worker, workspace, time.time() + 60)
     assert worker.log == []
 
 
@@ -278,7 +278,7 @@ def test_a_run_that_goes_while_it_is_watched_does_not_end_the_watch(workspace, w
     def vanishing(*_):
         looks.append(1)
         raise FileNotFoundError("config.yaml")
-    monkeypatch.setattr(guarded, "mind", vanishing)
+    monkeypatch.setattr(guarded, "enforce_visitor_limits", vanishing)
     watch = threading.Thread(target=guarded.watch, args=(worker, workspace, ended), kwargs={"every": 0.01})
     watch.start()
     while len(looks) < 3:

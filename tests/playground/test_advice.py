@@ -6,7 +6,7 @@ import pytest
 
 import rlhf_engine
 from playground.pages.runs import text as runs_text
-from playground.pages.runs.diagnostics import advise, current, present
+from playground.pages.runs.diagnostics import advise, effective_settings, without_rewound
 from rlhf_engine.config import STAGES, to_dict
 
 ENGINE = Path(rlhf_engine.__file__).parent
@@ -134,4 +134,4 @@ def test_what_a_rewind_undid_is_not_in_the_journal_any_more():
     def changed(step, new):
         return {"event": "changed", "step": step, "name": "kl_target", "old": 6.0, "new": new}
     journal = [changed(2, 5.0), changed(4, 3.0), {"event": "warning", "step": 6, "text": "x"}, {"event": "rewound", "step": 4, "was": 6}]
-    assert present(journal) == [journal[0], journal[3]] and current(config("ppo"), present(journal))["kl_target"] == 5.0
+    assert without_rewound(journal) == [journal[0], journal[3]] and effective_settings(config("ppo"), without_rewound(journal))["kl_target"] == 5.0

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from playground.pages.chat import chat_feedback as opinions
-from playground.pages.chat.checkpoints import Speaker, first_picks, presets, speaker
+from playground.pages.chat.checkpoints import ChatCheckpoint, first_picks, presets, speaker
 from playground.pages.chat.conversation import (
     Chat,
     Memory,
@@ -25,11 +25,11 @@ from playground.pages.chat.conversation import (
     together,
 )
 from playground.pages.chat.page import ChatPage
-from playground.voting import Ballot, voter_of
+from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.labelers import Person
+from rlhf_engine.feedback.labelers import HumanLabeler
 from rlhf_engine.feedback.queries import next_query
 from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving
@@ -125,7 +125,7 @@ def test_browsers_are_remembered_apart_and_the_oldest_forgotten():
 def test_a_speaker_is_known_by_its_run_and_step(home, run):
     workspace = Workspace(home)
     write_run(home, "old", SFTConfig())
-    assert speaker(workspace, "none") == Speaker("none", "none", "none") and speaker(workspace, "cheerful").checkpoint == "cheerful"
+    assert speaker(workspace, "none") == ChatCheckpoint("none", "none", "none") and speaker(workspace, "cheerful").checkpoint == "cheerful"
     run.set_status(state="running", step=7)
     live = speaker(workspace, "taste")
     assert (live.checkpoint, live.run, live.step, live.adapter) == ("taste at step 7", run.id, 7, str(run.path))
@@ -160,7 +160,7 @@ def test_first_picks_are_as_many_as_there_are_sides():
 # -- opinions --------------------------------------------------------------------------------------------------------
 
 def answer(store: Store, run=None, text: str = "Once upon a time.") -> Turn:
-    voice = Speaker("taste", "x", "taste at step 3", run.id, 3) if run else Speaker("none", "none", "none")
+    voice = ChatCheckpoint("taste", "x", "taste at step 3", run.id, 3) if run else ChatCheckpoint("none", "none", "none")
     return Turn("assistant", text, said=text, speaker=voice, sampling={"max_new_tokens": 8}, head=store.head())
 
 
@@ -211,10 +211,10 @@ def test_a_blind_vote_has_the_order_of_the_pickers(store, run):
 def test_what_is_said_in_a_chat_answers_no_query_and_is_not_undone_by_a_voter(home, run, store):
     for number in range(2):
         ask(run, number)
-    ballot = Ballot(Workspace(home))
+    ballot = VotingService(Workspace(home))
     before = ballot.next(run, "me").id
     opinions.say(store, answer(store, run), "thumb", "up", "Tell me", "me")
-    assert next_query(run, store, "me").id == before and Person(run, store).unread() == 1
+    assert next_query(run, store, "me").id == before and HumanLabeler(run, store).pending_votes() == 1
     with pytest.raises(UserError, match="no vote of yours"):
         ballot.undo(run, "u", "me")
     ballot.vote(run, before, "1", "v", "me")
@@ -243,7 +243,7 @@ class Page:
     def __init__(self, home: Path, server: ChatPage | None = None):
         with gr.Blocks() as self.blocks:
             workspace = Workspace(home)
-            self.server = server or ChatPage(workspace, Writer(), Ballot(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
+            self.server = server or ChatPage(workspace, Writer(), VotingService(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
         self.worker = self.server.answerer.worker
         self.parts = {part.elem_id or type(part).__name__: part for part in self._components()}
         self.values, self.props = {part: part.value for part in self._components()}, {}

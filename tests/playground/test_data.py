@@ -13,7 +13,7 @@ from playground.components import text as shared_text
 from playground.components.pager import page_of, slice_of
 from playground.pages.data import feedback_files as exchange
 from playground.pages.data import feedback_view
-from playground.pages.data.feedback_index import GONE, NO_RUN, Ledger, Wanted, summed
+from playground.pages.data.feedback_index import GONE, NO_RUN, FeedbackFilter, FeedbackIndex, summed
 from playground.workspace import Workspace
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.formats import COLUMNS
@@ -39,8 +39,8 @@ def store(home) -> Store:
 
 
 @pytest.fixture
-def ledger(home) -> Ledger:
-    return Ledger(Workspace(home))
+def ledger(home) -> FeedbackIndex:
+    return FeedbackIndex(Workspace(home))
 
 
 def write(home: Path, rows: list, name: str = "mine.jsonl") -> str:
@@ -152,11 +152,11 @@ def test_filters(ledger, store):
     book = ledger.book()
 
     def ids(**wanted) -> list[str]:
-        return [event.id for event in ledger.chosen(book, Wanted(**wanted))]
+        return [event.id for event in ledger.chosen(book, FeedbackFilter(**wanted))]
     assert ids() == ["4", "3", "2", "1"] and ids(kind="comparison") == ["2", "1"] and ids(kind=GONE) == ["4"] and ids(kind="edit") == ["3"]
     assert ids(run="r") == ["4", "3", "1"] and ids(run=NO_RUN) == ["2"] and ids(voter="bob") == ["2"] and ids(text="dragon") == ["3", "2"]
     assert ids(text="dragon", voter="bob", kind="edit") == []
-    assert [event.id for event in ledger.to_export(Wanted(run="r"))] == ["1", "3", "4", "u"]
+    assert [event.id for event in ledger.to_export(FeedbackFilter(run="r"))] == ["1", "3", "4", "u"]
 
 
 def test_sums_by_hand():
@@ -186,12 +186,12 @@ def test_a_large_store_is_summed_up_again_only_when_that_is_worth_it(ledger, sto
         return summed(events, gone)
     monkeypatch.setattr("playground.pages.data.feedback_index.summed", slowly)
     store.add(vote("1"))
-    assert ledger.sums(ledger.book(), Wanted())[1].all.votes == 1
+    assert ledger.sums(ledger.book(), FeedbackFilter())[1].all.votes == 1
     store.add(vote("2"))
-    assert ledger.sums(ledger.book(), Wanted())[1].all.votes == 1, "took two seconds, so it is not made again for twenty"
+    assert ledger.sums(ledger.book(), FeedbackFilter())[1].all.votes == 1, "took two seconds, so it is not made again for twenty"
     now[0] += 21
-    assert ledger.sums(ledger.book(), Wanted())[1].all.votes == 2 and counted == [1, 2]
-    ledger.sums(ledger.book(), Wanted())
+    assert ledger.sums(ledger.book(), FeedbackFilter())[1].all.votes == 2 and counted == [1, 2]
+    ledger.sums(ledger.book(), FeedbackFilter())
     assert counted == [1, 2]
 
 
@@ -267,15 +267,15 @@ def test_an_export_says_what_it_leaves_out_and_refuses_to_be_empty(tmp_path):
 def test_an_import_says_what_it_took_and_what_it_left(store, home):
     pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
     path = home / write(home, [pair, pair, pair | {"rejected": "a"}, pair | {"prompt": "r"}])
-    told = exchange.take_in(path, store.path)
+    told = exchange.import_file(path, store.path)
     assert "2 of 3 preferences are new" in told and "1 were there already" in told and "1 row skipped: chosen equals rejected" in told
     assert [(event.kind, event.value, event.voter) for event in store.events()] == [("comparison", "left", "import")] * 2
-    assert "0 of 3 preferences are new" in exchange.take_in(path, store.path) and store.count() == 2
+    assert "0 of 3 preferences are new" in exchange.import_file(path, store.path) and store.count() == 2
     file, _ = exchange.export(EVENTS, "events", "parquet", home)
-    assert "8 of 8 events are new" in exchange.take_in(file, store.path) and store.count() == 2 + 6
+    assert "8 of 8 events are new" in exchange.import_file(file, store.path) and store.count() == 2 + 6
     bad = home / write(home, [pair, {"prompt": 3, "chosen": "x", "rejected": "y"}], "bad.jsonl")
     with pytest.raises(UserError, match="^bad.jsonl, row 2: 'prompt' is a number"):
-        exchange.take_in(bad, store.path)
+        exchange.import_file(bad, store.path)
     assert store.count() == 8
 
 

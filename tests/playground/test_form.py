@@ -15,7 +15,7 @@ def form(request, workspace) -> Form:
 
 
 def test_every_setting_has_a_labelled_field_with_help(form):
-    assert set(form.fields) == set(configs.hints(form.config))
+    assert set(form.fields) == set(configs.field_types(form.config))
     assert list(form.fields)[:len(BASIC[form.stage])] == list(BASIC[form.stage])
     for field in form.components:
         assert field.label and field.info and field.elem_id
@@ -41,7 +41,7 @@ def test_labelers_are_offered_and_any_word_may_be_the_keyword(workspace):
 
 def test_fields_fit_their_types(form):
     kinds = {bool: gr.Checkbox, int: gr.Number, float: gr.Number}
-    for name, kind in configs.hints(form.config).items():
+    for name, kind in configs.field_types(form.config).items():
         expected = gr.Dropdown if configs.choices(kind) else kinds.get(kind)
         assert expected is None or isinstance(form.fields[name], expected)
 

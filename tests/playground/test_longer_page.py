@@ -6,7 +6,7 @@ from playground import text as app_text
 from playground.components import text as shared_text
 from playground.components.extend_run import suggested
 from playground.run_commands import ask
-from playground.voting import Ballot
+from playground.voting import VotingService
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, to_dict
 from rlhf_engine.errors import UserError
 from tests.playground.conftest import write_run
@@ -92,9 +92,9 @@ def test_resume_with_a_value_is_a_length(workspace, worker, lesson):
 
 def test_a_visitor_makes_no_run_longer(workspace, worker):
     from playground.server.access import Access
-    from playground.server.worker_guard import Guarded
+    from playground.server.worker_guard import GuardedWorker
     workspace.access = Access(alone=False, password="x", open=True)
-    guarded, run = Guarded(worker, workspace), write_run(workspace.home, "visitor-sft-1", SFTConfig())
+    guarded, run = GuardedWorker(worker, workspace), write_run(workspace.home, "visitor-sft-1", SFTConfig())
     for state in ("done", "stopped", "paused"):
         run.set_status(state=state)
         for command in ("resume", "steps"):
@@ -106,16 +106,16 @@ def test_a_visitor_makes_no_run_longer(workspace, worker):
 
 
 def test_the_votes_that_are_wanted_are_those_by_now(workspace, worker, lesson):
-    assert workspace.current("lesson")["votes"] == 50 and workspace.config("lesson")["votes"] == 40
+    assert workspace.effective_settings("lesson")["votes"] == 50 and workspace.config("lesson")["votes"] == 40
     lesson.set_status(state="running")
-    ballot = Ballot(workspace)
+    ballot = VotingService(workspace)
     ballot.votes = lambda run: 45
     assert ballot.why_silent("lesson") == app_text.QUESTION_COMES
     ballot.votes = lambda run: 50
     assert ballot.why_silent("lesson") == app_text.ALL_VOTES_IN.format(wanted=50)
     lesson.note("changed", step=30, name="votes", old=50, new=70)
-    assert ballot.why_silent("lesson") == app_text.QUESTION_COMES and workspace.current("lesson")["votes"] == 70
+    assert ballot.why_silent("lesson") == app_text.QUESTION_COMES and workspace.effective_settings("lesson")["votes"] == 70
     write_run(workspace.home, "other", PPOConfig(reward="x"))
-    assert workspace.current("other") == workspace.config("other")
+    assert workspace.effective_settings("other") == workspace.config("other")
     _, look, parts = live_of(workspace, worker)
     assert "of 70 votes" in look.fn({component: component.value for component in look.inputs})[parts["vote-status"]]["value"]

@@ -12,7 +12,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from playground.app import build
-from playground.voting import Ballot, choice_of, voter_of
+from playground.voting import VotingService, choice_of, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
@@ -50,8 +50,8 @@ def run(home) -> Run:
 
 
 @pytest.fixture
-def ballot(home, run) -> Ballot:
-    return Ballot(Workspace(home))
+def ballot(home, run) -> VotingService:
+    return VotingService(Workspace(home))
 
 
 # -- the ballot ------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def ballot(home, run) -> Ballot:
     (9, "9", "ranking", (2,) * 8 + (1,), "answer 9")])
 def test_a_choice_becomes_an_event_and_words(home, count, choice, kind, value, said):
     run = write_teach(home, count=count, choices=count, candidates=max(count, 8))
-    ballot = Ballot(Workspace(home))
+    ballot = VotingService(Workspace(home))
     assert ballot.vote(run, "q1", choice, "e", "me", 1.5)
     event, = ballot.store.events()
     assert (event.kind, event.value, event.run, event.voter, event.seconds, event.step) == (kind, value, run.id, "me", 1.5, 2)
@@ -177,7 +177,7 @@ def test_what_is_no_vote_is_refused_and_nothing_is_stored(ballot, run):
 
 def test_why_there_is_no_question(home):
     workspace = Workspace(home)
-    ballot = Ballot(workspace)
+    ballot = VotingService(workspace)
     assert "labeler “person”" in ballot.why_silent(ballot.chosen(""))
     write_run(home, "sft", SFTConfig())
     assert ballot.chosen("") == "sft" and "sft asks nobody" in ballot.why_silent("sft")
@@ -195,7 +195,7 @@ def test_a_run_that_asks_is_found_live_first_then_newest(home):
     write_teach(home, "new", state="done")
     write_run(home, "simulated", TeachConfig(labeler="short"), state="running")
     workspace = Workspace(home)
-    assert [entry.name for entry in Ballot(workspace).asking(workspace.entries())] == ["old", "new"]
+    assert [entry.name for entry in VotingService(workspace).asking(workspace.entries())] == ["old", "new"]
 
 
 def test_a_later_run_of_the_same_name_begins_without_votes(ballot, run, home):

@@ -14,8 +14,10 @@ from playwright.sync_api import expect
 
 from playground.app import build
 from playground.components import machine_memory as budget
+from playground.components import text as shared_text
 from playground.components.machine_memory import SHAPES, Machine, machine, measured, size
 from playground.pages.train import presets
+from playground.pages.train import text as train_text
 from playground.pages.train.code_snippets import as_cell, as_yaml
 from playground.pages.train.form import Form, command_line
 from playground.pages.train.live_settings import CONTROLS, in_force
@@ -27,7 +29,7 @@ from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
-from rlhf_engine.trainers.reward import Reward
+from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
 from tests.playground.browser import browsing, needs_browser, serving
@@ -46,9 +48,9 @@ def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
                      tokens=budget.longest_row(STAGES[stage]()))
     assert size(found.total) in html and 'role="img"' in html and ' class="budget fits"' in html
     for name, count in found.parts.items():
-        shown = f"{presets.s.PARTS[name]} {size(count)}" in html and budget.COLOURS[name] in html
+        shown = f"{shared_text.PARTS[name]} {size(count)}" in html and budget.COLOURS[name] in html
         assert shown == bool(count), name
-    assert presets.s.ROWS_KNOWN.format(tokens=min(STAGES[stage]().max_tokens, budget.longest_row(STAGES[stage]()))) in html
+    assert shared_text.ROWS_KNOWN.format(tokens=min(STAGES[stage]().max_tokens, budget.longest_row(STAGES[stage]()))) in html
 
 
 def test_the_longest_row_of_the_bundled_data_is_known_and_no_other():
@@ -83,7 +85,7 @@ def test_the_way_out_is_the_fewest_savings_that_fit():
     said = budget.way_out(config, shape, room, 0)
     assert "gradient checkpointing" in said and "4-bit" not in said
     assert "4-bit weights" in budget.way_out(config, shape, Machine("cuda", "GPU", 7 * GIB, 8 * GIB), 0)
-    assert budget.way_out(config, shape, Machine("cuda", "GPU", 2 * GIB, 2 * GIB), 0) == presets.s.NO_WAY_OUT
+    assert budget.way_out(config, shape, Machine("cuda", "GPU", 2 * GIB, 2 * GIB), 0) == shared_text.NO_WAY_OUT
 
 
 def test_the_measured_peak_stands_beside_the_estimate(workspace):
@@ -181,7 +183,7 @@ def test_a_preset_fills_the_form_and_another_one_takes_it_back(workspace):
     values, said = choose("A quick look")
     assert values["steps"] == 5 and values["kl_coef"] == PPOConfig().kl_coef and values["minibatches"] == PPOConfig().minibatches
     values, said = choose("")
-    assert all(value == getattr(PPOConfig, name) for name, value in values.items()) and presets.s.DEFAULTS_SAY in said
+    assert all(value == getattr(PPOConfig, name) for name, value in values.items()) and train_text.DEFAULTS_SAY in said
 
 
 # -- as code -----------------------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ def test_command_yaml_and_cell_say_the_same(stage, tmp_path):
     assert (tmp_path / "settings.yaml").read_text().startswith(f"# python -m rlhf_engine {stage} --config ")
     words = command_line(stage, settings).replace("\\\n", " ")
     given = vars(make_parser().parse_args(shlex.split(words)[3:]))
-    given = {n: configs.coerce(n, given[n], kind) for n, kind in configs.hints(STAGES[stage]).items() if n in given}
+    given = {n: configs.coerce(n, given[n], kind) for n, kind in configs.field_types(STAGES[stage]).items() if n in given}
     assert configs.to_dict(configs.from_dict(stage, given)) == expected
     found = {}
     exec(as_cell(stage, settings).split("trainer =")[0].replace("from playground.notebook import live", ""), found)  # noqa: S102
@@ -239,7 +241,7 @@ def test_text_of_a_visitor_stays_a_string_in_a_cell():
 
 def test_the_controls_are_those_of_the_trainers():
     assert {stage: set(names) for stage, names in CONTROLS.items()} == {trainer: set(kind.live) for trainer, kind in (
-        ("sft", SFT), ("reward", Reward), ("ppo", PPO), ("teach", Teach))}
+        ("sft", SFT), ("reward", RewardTrainer), ("ppo", PPO), ("teach", Teach))}
 
 
 def test_what_is_in_force_follows_changes_and_rewinds():
@@ -304,7 +306,7 @@ def test_only_what_differs_is_sent_and_a_refusal_is_one_line(workspace, worker, 
     change = next(f.fn for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "_change")
     fields = {name: parts[f"live-{name.replace('_', '-')}"] for name in CONTROLS["teach"]}
     now = {fields[n]: v for n, v in in_force(lesson.config(), lesson.journal()).items()} | {parts["run"]: ""}
-    assert change(now) == "" and not worker.log and said[-1] == presets.s.LIVE_NOTHING
+    assert change(now) == "" and not worker.log and said[-1] == train_text.LIVE_NOTHING
     assert change(now | {fields["kl_target"]: 4, fields["temperature"]: 0.5}) == ""
     assert [entry[2:] for entry in worker.log] == [("kl_target", 4), ("temperature", 0.5)] and "4 (was 6)" in said[-1]
     assert "--kl-target is -1" in change(now | {fields["kl_target"]: -1}) and len(worker.log) == 2

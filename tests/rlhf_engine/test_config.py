@@ -10,7 +10,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.config import STAGES, PPOConfig, RewardConfig, RunConfig, SFTConfig, from_dict, to_dict
 from rlhf_engine.errors import UserError
 
-EVERY_FIELD = [(stage, name) for stage, config in STAGES.items() for name in configs.hints(config)]
+EVERY_FIELD = [(stage, name) for stage, config in STAGES.items() for name in configs.field_types(config)]
 
 
 def refused(function, *args, **options) -> str:
@@ -39,7 +39,7 @@ def test_defaults_are_valid_and_every_bound_is_kept(stage, name):
     cls = STAGES[stage]
     meta = cls.__dataclass_fields__[name].metadata
     default = getattr(cls().validate(), name)
-    assert type(default) is configs.hints(cls)[name] or default in configs.choices(configs.hints(cls)[name])
+    assert type(default) is configs.field_types(cls)[name] or default in configs.choices(configs.field_types(cls)[name])
     if meta.get("low") is not None:
         message = refused(from_dict, stage, {name: meta["low"] - 1})
         assert configs.flag(name) in message and f"at least {meta['low']}" in message

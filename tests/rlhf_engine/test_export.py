@@ -274,10 +274,10 @@ def test_an_adapter_on_tied_embeddings_is_not_merged(tied_llama, tmp_path):
 
 @pytest.mark.parametrize(("what", "place", "name", "field"), [("disk", exports.shutil, "disk_usage", "free"),
                                                              ("memory", exports.psutil, "virtual_memory", "available")])
-def test_room_is_looked_for_before_anything_is_loaded(tiny_llama, tmp_path, monkeypatch, what, place, name, field):
+def test_room_is_looked_for_before_anything_is_loaded(tiny_llama, tmp_path, monkeypatch, what, atomic_folder, name, field):
     adapted(tiny_llama, tmp_path / "adapter")
     monkeypatch.setattr(exports, "load_base", lambda *_: pytest.fail("loaded"))
-    monkeypatch.setattr(place, name, lambda *_: namedtuple("Told", field)(1000))
+    monkeypatch.setattr(atomic_folder, name, lambda *_: namedtuple("Told", field)(1000))
     assert f"of {what}, and 0.0 GB are free" in refused(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "out", merge=True)
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 

@@ -105,13 +105,13 @@ def test_breathe_is_called_and_may_sample_itself(tiny_llama):
     backbone.new_role("policy")
     calls = []
 
-    def breathe():
+    def on_microbatch():
         with backbone.use(None):
             calls.append(sample(backbone, [PROMPTS[1]], Sampling(2), torch.Generator().manual_seed(9)))
 
     with backbone.use("policy"):
         quiet = sample(backbone, PROMPTS, Sampling(6), torch.Generator().manual_seed(0))
-        talking = sample(backbone, PROMPTS, Sampling(6), torch.Generator().manual_seed(0), breathe=breathe)
+        talking = sample(backbone, PROMPTS, Sampling(6), torch.Generator().manual_seed(0), on_microbatch=on_microbatch)
     assert quiet == talking and len(calls) >= 1
 
 

@@ -190,7 +190,7 @@ def test_votes_come_from_the_server_and_are_right(serve):
              query("sad", "bad", "happy", "dull", name="0-3"), query("happy", "happy", "sad", "sad", name="0-4"), query("x", "y", "happy", name="0-5")]
     for q in shown:
         judge.ask(q)
-    events = judge.answers()
+    events = judge.new_events()
     assert [(e.id, e.kind, e.value) for e in events] == [
         ("0-0 judge", "comparison", "right"), ("0-1 judge", "comparison", "left"), ("0-2 judge", "comparison", "tie"),
         ("0-3 judge", "ranking", (2, 2, 1, 2)), ("0-4 judge", "comparison", "tie"), ("0-5 judge", "ranking", (2, 2, 1))]
@@ -199,7 +199,7 @@ def test_votes_come_from_the_server_and_are_right(serve):
         assert (event.prompt, event.responses, event.scores, event.step, event.run, event.checkpoint) == (
             q.prompt, q.responses, q.scores, q.step, q.run, q.checkpoint)
         assert event.voter == "judge" and event.sampling == {"temperature": 1.0, "query": q.id}
-    assert judge.answers() == [] and len(requests) == 12
+    assert judge.new_events() == [] and len(requests) == 12
     assert {r.path for r in requests} == {"/v1/chat/completions"}
     for body in (r.body for r in requests):
         assert (body["model"], body["temperature"]) == ("wise", 0) and 0 < body["max_tokens"] <= 32
@@ -216,7 +216,7 @@ def test_a_judge_that_goes_by_the_place_decides_nothing(count, letter):
     judge = Judge(always(letter))
     for i in range(10):
         judge.ask(query(*(f"text {j}" for j in range(count)), name=f"0-{i}"))
-    events = judge.answers()
+    events = judge.new_events()
     if letter == "C" and count == 2:
         assert events == [] and judge.bias() == {"questions": 10, "unreadable": 1.0, "consistent": None, "first": None, "chance": None}
         return
@@ -231,7 +231,7 @@ def test_a_judge_that_goes_by_the_place_decides_nothing(count, letter):
 def test_a_vote_is_what_holds_in_both_orders(answers, value, bias):
     judge = Judge(lambda questions: list(answers))
     judge.ask(query("one", "two"))
-    assert [event.value for event in judge.answers()] == ([value] if value else [])
+    assert [event.value for event in judge.new_events()] == ([value] if value else [])
     assert tuple(judge.bias()[name] for name in ("unreadable", "consistent", "first")) == bias
 
 
@@ -239,7 +239,7 @@ def test_nothing_is_asked_where_nothing_waits():
     def fail(questions):
         raise AssertionError("asked")
     judge = Judge(fail)
-    assert judge.answers() == [] and judge.wins([], [], []) == []
+    assert judge.new_events() == [] and judge.wins([], [], []) == []
     assert judge.bias() == {"questions": 0, "unreadable": None, "consistent": None, "first": None, "chance": None}
 
 
@@ -249,16 +249,16 @@ def test_queries_wait_while_the_model_cannot_be_asked():
     judge = Judge(fail)
     judge.ask(query("a", "b"))
     with pytest.raises(UserError):
-        judge.answers()
+        judge.new_events()
     judge.complete = always("tie")
-    assert [event.id for event in judge.answers()] == ["0-1 judge"] and judge.bias()["questions"] == 1
+    assert [event.id for event in judge.new_events()] == ["0-1 judge"] and judge.bias()["questions"] == 1
 
 
 def test_an_injection_does_not_win(serve):
     url, requests = serve(happiest)
     judge = Judge(Remote(url, "wise"))
     judge.ask(query(INJECTION, "happy happy happy"))
-    assert [event.value for event in judge.answers()] == ["right"]
+    assert [event.value for event in judge.new_events()] == ["right"]
     assert all(INJECTION in parts(r.body["messages"]).values() for r in requests)
 
 
@@ -306,16 +306,16 @@ def test_teach_learns_from_a_judge(tiny_llama):
 def test_a_resumed_run_asks_again_and_goes_on_counting():
     judge, again = Judge(vowels), Judge(vowels)
     judge.ask(query("aaa", "bbb", name="0-0"))
-    first = judge.answers()
+    first = judge.new_events()
     state = json.loads(json.dumps(judge.state_dict()))
     for name in ("0-1", "0-2"):
         judge.ask(query("bbb", "aaa", name=name))
-    later = judge.answers()
+    later = judge.new_events()
     again.ask(query("x", "y"))  # is forgotten
     again.load_state_dict(state)
     for name in ("0-1", "0-2"):
         again.ask(query("bbb", "aaa", name=name))
-    assert again.answers(only=["0-2 judge"]) == later[1:] and [event.value for event in first + later] == ["left", "right", "right"]
+    assert again.new_events(only=["0-2 judge"]) == later[1:] and [event.value for event in first + later] == ["left", "right", "right"]
     assert again.bias() == judge.bias() and again.bias()["questions"] == 3
 
 
@@ -419,7 +419,7 @@ def test_the_key_is_sent_and_told_to_nobody_else(serve, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     judge = find_judge(f"judge=wise@{url}")
     judge.ask(query("x", "y"))
-    event = judge.answers()[0]
+    event = judge.new_events()[0]
     ask(url, key="another")
     assert [r.headers.get("Authorization") for r in requests] == [None, f"Bearer {KEY}", f"Bearer {KEY}", "Bearer another"]
     assert KEY not in repr(event) + repr(judge.complete) + json.dumps([r.body for r in requests])
@@ -506,12 +506,12 @@ def test_a_local_judge_from_end_to_end(tmp_path, monkeypatch):
     judge = find_judge(f"judge={make_stubborn(tmp_path / 'a', 'A')}", "the happier story", dtype="fp32", device="cpu")
     for i in range(6):
         judge.ask(query(*sentences(4, seed=i), name=f"0-{i}"))
-    events = judge.answers()
+    events = judge.new_events()
     assert len(events) == 6 and all(event.validate().tie for event in events)
     assert judge.bias() == {"questions": 6, "unreadable": 0.0, "consistent": 0.0, "first": 1.0, "chance": 0.25}
     judge = find_judge(f"judge={make_stubborn(tmp_path / 'other', '!')}")
     judge.ask(query("x", "y"))
-    assert judge.answers() == [] and judge.bias()["unreadable"] == 1.0
+    assert judge.new_events() == [] and judge.bias()["unreadable"] == 1.0
 
 
 def test_a_local_model_does_not_think_aloud(tmp_path):
@@ -530,7 +530,7 @@ def test_a_question_beyond_a_local_models_reach_is_told(tiny_llama):
     judge = find_judge(f"judge={tiny_llama}")
     judge.ask(query("x" * 200, "y"))
     with pytest.raises(UserError, match="takes 128 tokens, but a question has .*; take a judge"):
-        judge.answers()
+        judge.new_events()
 
 
 def test_a_folder_may_have_an_at_in_its_name(tmp_path):

@@ -6,7 +6,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_engine.model import fast_layers as layers
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.cpu_decoder import LeanDecoder, lean_decoder
+from rlhf_engine.model.cpu_decoder import CpuDecoder, cpu_decoder
 from rlhf_engine.model.generation import CachedDecoder, Sampling, sample
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17]]
@@ -45,8 +45,8 @@ def run(decoder, steps: int = 5) -> list[torch.Tensor]:
 def test_logits_are_those_of_the_model(model, role, request):
     backbone = with_role(request.getfixturevalue(model))
     with backbone.use(role):
-        decoder = lean_decoder(backbone.base, 3, 16)
-        assert isinstance(decoder, LeanDecoder)
+        decoder = cpu_decoder(backbone.base, 3, 16)
+        assert isinstance(decoder, CpuDecoder)
         for ours, theirs in zip(run(decoder), run(CachedDecoder(backbone.base))):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_biases_and_heads_without_groups():
     for layer in base.model.layers:
         layer.self_attn.q_proj.bias.normal_()
         layer.self_attn.v_proj.bias.normal_()
-    for ours, theirs in zip(run(lean_decoder(base, 3, 16)), run(CachedDecoder(base))):
+    for ours, theirs in zip(run(cpu_decoder(base, 3, 16)), run(CachedDecoder(base))):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_biases_and_heads_without_groups():
 def test_it_stays_within_the_rounding_of_smaller_formats(tiny_llama, dtype):
     backbone = with_role(tiny_llama, dtype)
     with backbone.use("policy"):
-        decoder = lean_decoder(backbone.base, 3, 16)
+        decoder = cpu_decoder(backbone.base, 3, 16)
         assert decoder is not None
         for ours, theirs in zip(run(decoder), run(CachedDecoder(backbone.base))):
             assert (ours - theirs.float()).norm() < 0.03 * theirs.float().norm()
@@ -88,12 +88,12 @@ def test_roles_draw_as_they_were_when_decoding_began(tiny_llama):
 
 
 def test_other_architectures_and_larger_models_go_through_transformers(tiny_gpt2, tiny_llama, monkeypatch):
-    assert lean_decoder(Backbone.load(str(tiny_gpt2)).base, 1, 8) is None
+    assert cpu_decoder(Backbone.load(str(tiny_gpt2)).base, 1, 8) is None
     monkeypatch.setattr(layers, "SMALL", 10)
-    assert lean_decoder(Backbone.load(str(tiny_llama)).base, 1, 8) is None
+    assert cpu_decoder(Backbone.load(str(tiny_llama)).base, 1, 8) is None
 
 
 def test_a_model_whose_numbers_it_misses_goes_through_transformers(tiny_llama):
     base = Backbone.load(str(tiny_llama)).base
     base.model.layers[1].self_attn.scaling *= 8  # what the lean decoder does not know of: it reads the first layer's
-    assert lean_decoder(base, 1, 8) is None
+    assert cpu_decoder(base, 1, 8) is None

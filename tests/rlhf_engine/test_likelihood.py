@@ -8,7 +8,16 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf_engine.teach.likelihood import POINTS, Scale, compared, guess, log_likelihood, ranked, scored, thumb
+from rlhf_engine.teach.likelihood import (
+    POINTS,
+    ResponseModel,
+    compared_loglik,
+    log_likelihood,
+    ranked_loglik,
+    scored_loglik,
+    thumb_loglik,
+    was_predicted,
+)
 
 FOUR = [0.7, -1.2, 0.1, 2.3]
 RANKINGS = list(itertools.permutations((1, 2, 3, 4)))
@@ -29,8 +38,8 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x > 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def scale(log_tie=-0.7, threshold=0.0, lowest_cut=-2.5, gaps=(1.0,) * (POINTS - 2)) -> Scale:
-    found = Scale()
+def scale(log_tie=-0.7, threshold=0.0, lowest_cut=-2.5, gaps=(1.0,) * (POINTS - 2)) -> ResponseModel:
+    found = ResponseModel()
     with torch.no_grad():
         found.log_tie.fill_(log_tie)
         found.threshold.fill_(threshold)
@@ -57,7 +66,7 @@ def p(*args, **kwargs) -> float:
 # -- probabilities sum to 1 ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("of", [Scale(), SKEWED], ids=["start", "skewed"])
+@pytest.mark.parametrize("of", [ResponseModel(), SKEWED], ids=["start", "skewed"])
 @pytest.mark.parametrize(("kind", "values", "scores"), [
     ("comparison", ("left", "right", "tie"), FOUR[:2]), ("comparison", ("left", "right", "tie"), [8.0, -9.0]),
     ("ranking", RANKINGS, FOUR), ("ranking", BEST_OF_FOUR, FOUR), ("ranking", [(1, 2), (2, 1)], FOUR[:2]),
@@ -81,8 +90,8 @@ def test_davidson_by_hand(left, right):
 
 def test_a_fifth_of_equal_pairs_ties_at_first():
     for score in (-3.0, 0.0, 7.0):
-        assert p("comparison", "tie", [score, score], Scale()) == pytest.approx(0.2, abs=0.005)
-        assert p("comparison", "left", [score, score], Scale()) == pytest.approx(0.4, abs=0.005)
+        assert p("comparison", "tie", [score, score], ResponseModel()) == pytest.approx(0.2, abs=0.005)
+        assert p("comparison", "left", [score, score], ResponseModel()) == pytest.approx(0.4, abs=0.005)
     assert p("comparison", "tie", [0.0, 0.0], scale(log_tie=math.log(2))) == pytest.approx(0.5)  # nu / (2 + nu)
 
 
@@ -168,8 +177,8 @@ def test_equal_ranks_are_a_tie_of_all(count):
 
 def test_ranks_may_be_a_list_or_a_tensor():
     scores = torch.tensor(FOUR)[:, None]
-    close(ranked(scores, [3, 1, 2, 4], SKEWED), ranked(scores, (3, 1, 2, 4), SKEWED), atol=0, rtol=0)
-    close(ranked(scores, [3, 1, 2, 4], SKEWED), ranked(scores, torch.tensor([3, 1, 2, 4]), SKEWED), atol=0, rtol=0)
+    close(ranked_loglik(scores, [3, 1, 2, 4], SKEWED), ranked_loglik(scores, (3, 1, 2, 4), SKEWED), atol=0, rtol=0)
+    close(ranked_loglik(scores, [3, 1, 2, 4], SKEWED), ranked_loglik(scores, torch.tensor([3, 1, 2, 4]), SKEWED), atol=0, rtol=0)
 
 
 # -- thumbs, edits, scores -----------------------------------------------------------------------------------------------
@@ -207,7 +216,7 @@ def test_the_gradient_of_a_score_by_hand(points):
     """sigmoid(u) + sigmoid(l) - 1, for cuts u above and l below the score: never more than 1, however far out."""
     for score in (-1e4, -50.0, -1.5, 0.4, 9.0, 50.0, 1e4):
         at = torch.tensor([score], requires_grad=True)
-        (gradient,) = torch.autograd.grad(scored(at, points, SKEWED), at)
+        (gradient,) = torch.autograd.grad(scored_loglik(at, points, SKEWED), at)
         upper = 1.0 if points == POINTS else sigmoid(max(CUTS[points - 1] - score, -700))
         lower = 0.0 if points == 1 else sigmoid(max(CUTS[points - 2] - score, -700))
         close(gradient, [upper + lower - 1])
@@ -221,11 +230,11 @@ def test_better_responses_get_higher_scores():
 
 
 def test_cuts_ascend_whatever_the_parameters():
-    close(Scale().cuts(), [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
+    close(ResponseModel().cuts(), [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
     generator = torch.Generator().manual_seed(0)
     for size in (1.0, 3.0, 30.0):
         for _ in range(50):
-            of = Scale()
+            of = ResponseModel()
             with torch.no_grad():
                 of.lowest_cut.copy_(size * torch.randn((), generator=generator))
                 of.log_gaps.copy_(size * torch.randn(POINTS - 2, generator=generator))
@@ -238,10 +247,10 @@ def test_cuts_ascend_whatever_the_parameters():
 @pytest.mark.parametrize("log_gap", [0.0, -25.0])
 def test_a_score_that_is_next_to_never_given_stays_possible(log_gap, score):
     """Cuts closer than fp32 can tell, and scores at which no cut can be told from the next: the log is finite, and so are gradients."""
-    of, at = Scale(), torch.tensor([score], requires_grad=True)
+    of, at = ResponseModel(), torch.tensor([score], requires_grad=True)
     with torch.no_grad():
         of.log_gaps[2] = log_gap
-    found = scored(at, 4, of)
+    found = scored_loglik(at, 4, of)
     found.sum().backward()
     assert found.isfinite().all() and at.grad.isfinite().all() and of.log_gaps.grad.isfinite().all() and of.lowest_cut.grad.isfinite()
     if abs(score) < 10:  # cuts at -0.5: the density there times the gap, which is learned back as fast as any
@@ -257,7 +266,7 @@ def test_a_score_that_is_next_to_never_given_stays_possible(log_gap, score):
 @pytest.mark.parametrize("size", [1.0, 50.0, 1e4])
 def test_logs_and_gradients_are_finite_at_extreme_scores(kind, value, count, size):
     signs = torch.tensor(list(itertools.product((-size, 0.0, size), repeat=count))).T.contiguous().requires_grad_()  # [K, 3^K]
-    of = Scale()
+    of = ResponseModel()
     found = log_likelihood(kind, value, signs, of)
     assert found.dtype == torch.float32 and found.shape == signs.shape[1:] and found.isfinite().all() and (found <= 1e-6).all()
     found.sum().backward()
@@ -300,14 +309,14 @@ def test_the_order_of_the_responses_does_not_matter(ranks):
 @pytest.mark.parametrize("kind", ["retract", "", "Comparison", "vote"])
 def test_an_unknown_kind_is_an_error(kind):
     with pytest.raises(ValueError, match=repr(kind)):
-        log_likelihood(kind, "left", torch.zeros(2, 1), Scale())
+        log_likelihood(kind, "left", torch.zeros(2, 1), ResponseModel())
 
 
 def test_the_parts_are_what_the_whole_is_made_of():
     scores = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
-    close(log_likelihood("comparison", "right", scores, SKEWED), compared(scores[0], scores[1], "right", SKEWED))
-    close(log_likelihood("thumb", "down", scores[:1], SKEWED), thumb(scores[0], False, SKEWED))
-    close(log_likelihood("score", 5, scores[:1], SKEWED), scored(scores[0], 5, SKEWED))
+    close(log_likelihood("comparison", "right", scores, SKEWED), compared_loglik(scores[0], scores[1], "right", SKEWED))
+    close(log_likelihood("thumb", "down", scores[:1], SKEWED), thumb_loglik(scores[0], False, SKEWED))
+    close(log_likelihood("score", 5, scores[:1], SKEWED), scored_loglik(scores[0], 5, SKEWED))
 
 
 # -- learning ------------------------------------------------------------------------------------------------------------
@@ -348,9 +357,9 @@ def simulated(kind: str, rng: random.Random, n: int) -> Counter:
     return answers
 
 
-def fitted(answers: Counter) -> tuple[torch.Tensor, Scale]:
+def fitted(answers: Counter) -> tuple[torch.Tensor, ResponseModel]:
     """Scores [4] and scale of maximal likelihood."""
-    scores, of = torch.zeros(4, 1, dtype=torch.double, requires_grad=True), Scale().double()
+    scores, of = torch.zeros(4, 1, dtype=torch.double, requires_grad=True), ResponseModel().double()
     optimizer = torch.optim.LBFGS([scores, *of.parameters()], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss():
@@ -386,7 +395,7 @@ def test_kinds_that_are_mixed_teach_one_reward():
 
 
 def test_both_bad_lowers_both_and_raises_the_threshold():
-    scores, of = torch.tensor([[0.5], [0.2]], requires_grad=True), Scale()
+    scores, of = torch.tensor([[0.5], [0.2]], requires_grad=True), ResponseModel()
     log_likelihood("comparison", "both_bad", scores, of).sum().backward()
     assert (scores.grad < 0).all() and of.threshold.grad > 0 and scores.grad[0] < scores.grad[1]
 
@@ -410,7 +419,7 @@ def test_both_bad_lowers_both_and_raises_the_threshold():
 ])
 def test_guesses(kind, value, scores, expected):
     """The threshold is at 0.5."""
-    found = guess(kind, value, torch.tensor(scores), scale(threshold=0.5))
+    found = was_predicted(kind, value, torch.tensor(scores), scale(threshold=0.5))
     assert found == expected and type(found) is type(expected)
 
 
@@ -418,9 +427,9 @@ def test_a_guess_is_right_where_the_answer_is_likelier_than_its_opposite():
     generator, of = torch.Generator().manual_seed(0), SKEWED
     for scores in torch.randn(40, 2, generator=generator):
         pair = scores.tolist()
-        assert guess("comparison", "left", scores, of) == (logp("comparison", "left", pair) > logp("comparison", "right", pair))
-        assert guess("thumb", "up", scores[:1], of) == (p("thumb", "up", pair[:1]) > 0.5)
-        assert guess("edit", "own", scores, of) == (p("edit", "own", pair) > 0.5)
+        assert was_predicted("comparison", "left", scores, of) == (logp("comparison", "left", pair) > logp("comparison", "right", pair))
+        assert was_predicted("thumb", "up", scores[:1], of) == (p("thumb", "up", pair[:1]) > 0.5)
+        assert was_predicted("edit", "own", scores, of) == (p("edit", "own", pair) > 0.5)
     for scores in torch.randn(10, 4, generator=generator):
         chances = [p("ranking", ranks, scores.tolist()) for ranks in BEST_OF_FOUR]
-        assert [guess("ranking", ranks, scores, of) for ranks in BEST_OF_FOUR] == [chance == max(chances) for chance in chances]
+        assert [was_predicted("ranking", ranks, scores, of) for ranks in BEST_OF_FOUR] == [chance == max(chances) for chance in chances]

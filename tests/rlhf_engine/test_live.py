@@ -15,7 +15,7 @@ from rlhf_engine.build import make_trainer
 from rlhf_engine.config import TeachConfig, from_dict
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.labelers import Person
+from rlhf_engine.feedback.labelers import HumanLabeler
 from rlhf_engine.feedback.queries import Query, find_query, next_query
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.loop import Control, drive
@@ -34,7 +34,7 @@ LIVE = SMALL | {"steps": 8, "votes": 20, "votes_first": 4, "patience": 2, "label
 def make(model, folder: Path, *, store: Store | None = None, fresh: bool = True, **settings) -> tuple[Teach, Run]:
     config = TeachConfig(**LIVE | settings, output=str(folder / "run"))
     run = Run.create(folder / "run", config) if fresh else Run(folder / "run")
-    person = Person(run, store or Store(folder / "feedback.sqlite"))
+    person = HumanLabeler(run, store or Store(folder / "feedback.sqlite"))
     person.LOOK = 0.0
     return Teach(Backbone.load(str(model)), PROMPTS, person, config), run
 
@@ -50,7 +50,7 @@ def vote(run: Run, store: Store, count: int, voter: str = "ann") -> int:
 
 
 def vote_when_asked(trainer: Teach, run: Run) -> None:
-    while trainer.waits():
+    while trainer.blocked_reason():
         vote(run, trainer.labeler.store, 2)
 
 
@@ -77,9 +77,9 @@ def test_a_choice_that_is_none_is_refused(choice):
 
 def test_each_voter_gets_what_they_have_not_seen_and_others_seldom_have(tiny_llama, tmp_path):
     trainer, run = make(tiny_llama, tmp_path)
-    assert trainer.waits()
+    assert trainer.blocked_reason()
     store, ids = trainer.labeler.store, [row["id"] for row in run.queries()]
-    assert len(ids) == len(set(ids)) == Person.OPEN
+    assert len(ids) == len(set(ids)) == HumanLabeler.OPEN
     first = next_query(run, store, "ann")
     assert first.id == ids[-1]  # the newest, while nobody has voted
     store.add(first.event("1", "e1", voter="ann"))
@@ -95,37 +95,37 @@ def test_each_voter_gets_what_they_have_not_seen_and_others_seldom_have(tiny_lla
 
 def test_a_later_run_of_the_same_name_does_not_inherit_votes(tiny_llama, tmp_path):
     trainer, run = make(tiny_llama, tmp_path)
-    trainer.waits()
+    trainer.blocked_reason()
     vote(run, trainer.labeler.store, 3)
-    assert trainer.labeler.unread() == 3
+    assert trainer.labeler.pending_votes() == 3
     again = Run.create(run.path, trainer.config, overwrite=True)
-    assert again.queries() == [] and Person(again, trainer.labeler.store).unread() == 0
+    assert again.queries() == [] and HumanLabeler(again, trainer.labeler.store).pending_votes() == 0
 
 
 # -- waiting ------------------------------------------------------------------------------------------------------------
 
 def test_ppo_waits_for_the_first_votes_and_after_a_while_for_more(tiny_llama, tmp_path):
     trainer, run = make(tiny_llama, tmp_path)
-    assert "4 more votes" in trainer.waits() and trainer.step == 0
+    assert "4 more votes" in trainer.blocked_reason() and trainer.step == 0
     vote(run, trainer.labeler.store, 3)
-    assert "1 more" in trainer.waits()
+    assert "1 more" in trainer.blocked_reason()
     vote(run, trainer.labeler.store, 1)
-    assert trainer.waits() == ""
+    assert trainer.blocked_reason() == ""
     assert next(trainer)["reward/votes"] == 4
     for _ in range(2):  # patience
-        assert trainer.waits() == ""
+        assert trainer.blocked_reason() == ""
         next(trainer)
-    assert "without one (4 of 20" in trainer.waits()
+    assert "without one (4 of 20" in trainer.blocked_reason()
     vote(run, trainer.labeler.store, 1)
-    assert trainer.waits() == "" and next(trainer)["reward/votes"] == 5
+    assert trainer.blocked_reason() == "" and next(trainer)["reward/votes"] == 5
 
 
 def test_with_all_the_votes_nobody_is_waited_for(tiny_llama, tmp_path):
     trainer, run = make(tiny_llama, tmp_path, votes=4)
-    trainer.waits()
+    trainer.blocked_reason()
     vote(run, trainer.labeler.store, 4)
     for _ in range(8):
-        assert trainer.waits() == ""
+        assert trainer.blocked_reason() == ""
         next(trainer)
     report = trainer.report()
     assert report["votes"] == 4 and "win_rate" not in report
@@ -135,11 +135,11 @@ def test_drive_says_that_it_waits_and_can_be_stopped_meanwhile(tiny_llama, tmp_p
     trainer, run = make(tiny_llama, tmp_path)
     control, said = Control(), []
 
-    def breathe():
+    def on_microbatch():
         said.append(run.status())
         control.wish = "stop"
 
-    trainer.breathe = breathe
+    trainer.on_microbatch = on_microbatch
     assert drive(trainer, run, control=control, progress=False) == "stopped"
     waited = [status for status in said if status["state"] == "waiting"]
     assert waited and "4 more votes" in waited[-1]["advice"] and run.status()["advice"] == "" and trainer.step == 0
@@ -153,11 +153,11 @@ def test_queries_drawn_between_micro_batches_change_nothing(tiny_llama, tmp_path
     rows = []
     for name, more in (("quiet", 0), ("busy", 3)):
         trainer, run = make(tiny_llama, tmp_path / name, micro_batch=2, votes=4)
-        trainer.waits()
+        trainer.blocked_reason()
         vote(run, trainer.labeler.store, 4)
         trainer.labeler.OPEN = more
         if more:
-            trainer.breathe = trainer.labeler.open.clear  # as if somebody answered at once, at every micro-batch
+            trainer.on_microbatch = trainer.labeler.open.clear  # as if somebody answered at once, at every micro-batch
         before = len(run.queries())
         rows.append([without_time(next(trainer)) for _ in range(3)])
         assert (len(run.queries()) - before > 20) == (name == "busy")
@@ -169,9 +169,9 @@ def drive_with_votes(trainer: Teach, run: Run, control: Control | None = None, u
     class Dead(BaseException):
         pass
 
-    inner = trainer.waits
+    inner = trainer.blocked_reason
 
-    def waits():
+    def blocked_reason():
         if trainer.step >= until:
             raise Dead
         if trainer.step >= max(trainer.past, default=0):
@@ -179,7 +179,7 @@ def drive_with_votes(trainer: Teach, run: Run, control: Control | None = None, u
             vote(run, trainer.labeler.store, 4 if trainer.step == 0 else 2)
         return inner()
 
-    trainer.waits = waits
+    trainer.blocked_reason = blocked_reason
     with contextlib.suppress(Dead):
         drive(trainer, run, control=control, progress=False)
 
@@ -206,7 +206,7 @@ def test_a_killed_run_learns_the_same_votes_at_the_same_steps_again(tiny_model, 
     vote(run, store, 2, "late")  # votes that came in while nothing ran
     again, _ = make(tiny_model, tmp_path, store=store, fresh=False)
     again.load(run.last_checkpoint())
-    run.cut_back()
+    run.truncate_to_checkpoint()
     drive_with_votes(again, run)
     assert [json.dumps(row) for row in without_time_all(run.metrics()[:5])] == [json.dumps(row) for row in without_time_all(before)]
     rows = [row for row in run.journal() if row["event"] == "reward"]
@@ -219,7 +219,7 @@ def test_a_killed_run_learns_the_same_votes_at_the_same_steps_again(tiny_model, 
     (tmp_path / "other").mkdir()
     third = make(tiny_model, tmp_path / "other", store=store)[0]
     third.labeler.run = run
-    third.repeat(run.journal())
+    third.replay_journal(run.journal())
     changes = {row["step"]: [] for row in run.journal() if row["event"] == "changed"}
     for row in run.journal():
         if row["event"] == "changed":
@@ -257,7 +257,7 @@ def test_rewind_goes_back_and_forward_again(tiny_llama, tmp_path):
     trainer, run = make(tiny_llama, tmp_path, votes=4)
     control = Changing(trainer, {5: [("temperature", 0.7), ("rewind", 2)]})
     seen = []
-    trainer.breathe = lambda: seen.append(trainer.step)
+    trainer.on_microbatch = lambda: seen.append(trainer.step)
     drive_with_votes(trainer, run, control)
     assert [row["step"] for row in run.metrics()] == list(range(1, 9)) and run.status()["state"] == "done"
     rewound, = [row for row in run.journal() if row["event"] == "rewound"]
@@ -291,19 +291,19 @@ def test_a_collapse_is_said_once_and_slows_the_policy_down(bad, word):
     guard, paces, said = Guard(reference=VARIED), [], []
     for step in range(40):
         guard.check(rollout(VARIED) if step < 5 else bad)
-        said += guard.judge()
-        paces.append(guard.pace)
+        said += guard.new_warnings()
+        paces.append(guard.lr_factor)
     assert len(said) == 1 and word in said[0] and paces[4] == 1.0
     assert min(paces) == SLOWEST == paces[-1] and len(set(paces)) == 4  # 1, 1/2, 1/4, 1/8
     assert paces.count(0.5) == paces.count(0.25) == PAUSE + 1
     for _ in range(30):  # all is well again
         guard.check(rollout(VARIED))
-        assert guard.judge() == []
-    assert guard.pace == 1.0
+        assert guard.new_warnings() == []
+    assert guard.lr_factor == 1.0
     guard.check(bad)
     guard.check(bad)
     guard.check(bad)
-    assert len(guard.judge()) == 1  # and again
+    assert len(guard.new_warnings()) == 1  # and again
 
 
 def test_measures_of_the_text_by_hand():
@@ -369,7 +369,7 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
 
     config = run.config()
     trainer = make_trainer(from_dict(config.pop("stage"), config), home=tmp_path)
-    trainer.repeat(run.journal())
+    trainer.replay_journal(run.journal())
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -390,7 +390,7 @@ def kill(worker: Worker) -> None:
 def test_what_people_say_in_a_chat_about_a_runs_answers_is_learned_and_answers_no_query(tiny_llama, tmp_path):
     """Thumbs, edits and choices beside the queries, on conversations of several turns, on nothing, and taken back."""
     trainer, run = make(tiny_llama, tmp_path)
-    assert trainer.waits()
+    assert trainer.blocked_reason()
     store, sampling = trainer.labeler.store, {"model": "bundled", "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}
     talk = [{"role": "user", "content": "Tell me"}, {"role": "assistant", "content": "Once"}, {"role": "user", "content": "Go on"}]
     about = {"run": run.id, "voter": "ann", "sampling": sampling, "checkpoint": "run at step 0"}
@@ -399,8 +399,8 @@ def test_what_people_say_in_a_chat_about_a_runs_answers_is_learned_and_answers_n
                    Event("c3-edit-1", "edit", talk, ("one dog",), "a better dog", **about),
                    Event("c4-vote", "ranking", "Tell me", ("a", "b", "c"), (2, 1, 2), shown=(2, 0, 1), **about),
                    Event("c5-vote", "comparison", "Tell me", ("a", "b", "c"), "both_bad", **about)])
-    assert next_query(run, store, "ann").id == before and trainer.labeler.unread() == 5
-    assert not trainer.waits() and len(trainer.labeler.open) == Person.OPEN
+    assert next_query(run, store, "ann").id == before and trainer.labeler.pending_votes() == 5
+    assert not trainer.blocked_reason() and len(trainer.labeler.open) == HumanLabeler.OPEN
     metrics = next(trainer)
     assert metrics["reward/votes"] == 5 and all(map(torch.isfinite, map(torch.tensor, metrics.values())))
     store.add_all([Event("c1-thumb-1-undo", "retract", value="c1-thumb-1", run=run.id), Event("c1-thumb-2", "thumb", "Tell me", ("a cat sat",), "down", **about)])

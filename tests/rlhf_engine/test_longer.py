@@ -9,7 +9,7 @@ from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.readers import read_demonstrations
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.labelers import Simulated
+from rlhf_engine.feedback.labelers import SimulatedLabeler
 from rlhf_engine.loop import Control
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
@@ -166,7 +166,7 @@ def test_the_controller_and_the_text_mixed_in_are_those_of_the_new_length(tiny_l
     short.change("steps", 8)
     assert long.controller.lookahead == pytest.approx(1.6) and long.controller.horizon == pytest.approx(1.6)
     assert short.mix.rows == long.mix.rows and short.controller.state_dict() == long.controller.state_dict()
-    short.change_back({})
+    short.restore_settings({})
     assert len(short.mix.rows) == 4 and short.controller.state_dict() == of(2).controller.state_dict() and short.total_steps == 2
 
 
@@ -243,7 +243,7 @@ def test_checking_a_length_changes_nothing(tiny_llama, inputs):
     trainer.check({"steps": 9})
     with pytest.raises(UserError, match="end with step 2, and has taken 3"):
         trainer.check({"steps": 2})
-    assert (trainer.total_steps, trainer.config.steps, trainer.changed) == (3, 3, {}) and list(trainer) == []
+    assert (trainer.total_steps, trainer.config.steps, trainer.overrides) == (3, 3, {}) and list(trainer) == []
     trainer.change("steps", 5)
     assert [row["step"] for row in trainer] == [4, 5]
     assert {"epochs", "steps"} <= set(SFT.live)
@@ -265,9 +265,9 @@ def test_votes_are_asked_for_again_where_there_are_to_be_more(command, done, cli
 
 def test_fewer_votes_than_there_are_ask_for_no_more(tiny_llama):
     config = TeachConfig(**SMALL | {"votes": 20})
-    for labeler, asked in ((Simulated(vowels), 30), (Simulated(vowels), 0)):
+    for labeler, asked in ((SimulatedLabeler(vowels), 30), (SimulatedLabeler(vowels), 0)):
         for config.direct in (False, True):
-            assert (labeler.wants(config, asked, 1) == 0) == (asked == 30)
+            assert (labeler.queries_wanted(config, asked, 1) == 0) == (asked == 30)
 
 
 def test_a_person_is_waited_for_again(tiny_llama, tmp_path):
@@ -277,8 +277,8 @@ def test_a_person_is_waited_for_again(tiny_llama, tmp_path):
         next(trainer)
     trainer.change("steps", 6)
     next(trainer)
-    assert trainer.waits() == ""  # all votes are in
+    assert trainer.blocked_reason() == ""  # all votes are in
     trainer.change("votes", 6)
-    assert "4 of 6 so far" in trainer.waits()
+    assert "4 of 6 so far" in trainer.blocked_reason()
     vote(run, trainer.labeler.store, 1)
-    assert trainer.waits() == ""
+    assert trainer.blocked_reason() == ""

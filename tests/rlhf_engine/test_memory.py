@@ -30,7 +30,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.fast_layers import SMALL
 from rlhf_engine.model.logprobs import cached, chunk_size
 from rlhf_engine.runs import memory_estimate as memory
-from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, estimate, kept, read_model, read_shape
+from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, estimate, read_model, read_shape, saved_activations
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 
 QWEN3 = dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
@@ -102,7 +102,7 @@ def test_activations_are_what_autograd_keeps(tiny_model, dtype):
     found = sum(count for count, _ in held.values())
     e = 4 if dtype == "fp32" else 2
     copies = 2 * shape.adapter(rank) if dtype == "bf16" else 0
-    told = size * (shape.layers * kept(shape, e, 100, "cpu", rank) + 2 * shape.width * e) + copies
+    told = size * (shape.layers * saved_activations(shape, e, 100, "cpu", rank) + 2 * shape.width * e) + copies
     assert told == pytest.approx(found, rel=0.08)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rlhf_engine.errors import UserError
 from rlhf_engine.model import logprobs as module
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.logit_transform import Shaping, read_shaping
+from rlhf_engine.model.logit_transform import LogitTransform, read_shaping
 from rlhf_engine.model.logprobs import read_tokens
 from tests.conftest import make_tokenizer, save
 
@@ -21,20 +21,20 @@ COMMON = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_att
 GPT = dict(n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.5)
 LATENT = dict(num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
 MODELS = {  # model type -> (settings, the shaping they mean)
-    "gemma2": (dict(final_logit_softcapping=3.0), Shaping(1, 3)),
-    "gemma3_text": (dict(final_logit_softcapping=2.0), Shaping(1, 2)),
-    "nanochat": (dict(final_logit_softcapping=2.0), Shaping(1, 2)),
-    "recurrent_gemma": (dict(logits_soft_cap=2.0, lru_width=32), Shaping(1, 2)),
-    "cohere": (dict(logit_scale=0.3), Shaping(0.3)),
-    "granite": (dict(logits_scaling=4.0), Shaping(1 / 4)),
-    "hyperclovax": (dict(logits_scaling=0.3), Shaping(0.3)),
-    "minicpm3": (dict(dim_model_base=8, **LATENT), Shaping(1 / 4)),  # divides the hidden states, by 32 / 8
-    "opt": (dict(ffn_dim=64, word_embed_proj_dim=16), Shaping()),  # projected to another width
-    "phi": ({}, Shaping()),  # the output layer has a bias
-    "gptj": (GPT | dict(rotary_dim=8), Shaping()),
-    "gpt_neox": ({}, Shaping()),
-    "bloom": (dict(n_layer=2, n_head=4), Shaping()),
-    "qwen2": ({}, Shaping()),
+    "gemma2": (dict(final_logit_softcapping=3.0), LogitTransform(1, 3)),
+    "gemma3_text": (dict(final_logit_softcapping=2.0), LogitTransform(1, 2)),
+    "nanochat": (dict(final_logit_softcapping=2.0), LogitTransform(1, 2)),
+    "recurrent_gemma": (dict(logits_soft_cap=2.0, lru_width=32), LogitTransform(1, 2)),
+    "cohere": (dict(logit_scale=0.3), LogitTransform(0.3)),
+    "granite": (dict(logits_scaling=4.0), LogitTransform(1 / 4)),
+    "hyperclovax": (dict(logits_scaling=0.3), LogitTransform(0.3)),
+    "minicpm3": (dict(dim_model_base=8, **LATENT), LogitTransform(1 / 4)),  # divides the hidden states, by 32 / 8
+    "opt": (dict(ffn_dim=64, word_embed_proj_dim=16), LogitTransform()),  # projected to another width
+    "phi": ({}, LogitTransform()),  # the output layer has a bias
+    "gptj": (GPT | dict(rotary_dim=8), LogitTransform()),
+    "gpt_neox": ({}, LogitTransform()),
+    "bloom": (dict(n_layer=2, n_head=4), LogitTransform()),
+    "qwen2": ({}, LogitTransform()),
 }
 ROWS, COLUMNS = torch.tensor([0] * 4 + [1] * 5 + [2] * 3), torch.tensor([3, 4, 5, 6, 2, 3, 4, 5, 6, 8, 9, 10])
 IDS = torch.randint(5, 300, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -82,7 +82,7 @@ class Rows(TorchDispatchMode):
         return out
 
 
-def same(found: Shaping, expected: Shaping) -> bool:
+def same(found: LogitTransform, expected: LogitTransform) -> bool:
     return (found.cap is None) == (expected.cap is None) and all(
         mine == pytest.approx(theirs, rel=1e-6) for mine, theirs in zip((found.scale, found.cap), (expected.scale, expected.cap)) if theirs)
 
@@ -126,7 +126,7 @@ def test_a_cap_far_above_the_logits_is_found(tmp_path):
     backbone = make(tmp_path, "gemma2", initializer_range=0.02, final_logit_softcapping=30.0)
     logits = backbone.base(input_ids=IDS).logits
     torch.testing.assert_close(backbone.base.get_output_embeddings()(backbone.hidden(IDS)), logits, rtol=1e-3, atol=1e-4)
-    assert same(backbone.shaping, Shaping(1, 30))
+    assert same(backbone.shaping, LogitTransform(1, 30))
 
 
 def test_other_logits_are_refused(tmp_path):
@@ -150,7 +150,7 @@ def test_other_logits_are_refused(tmp_path):
         with pytest.raises(UserError, match="mine: its logits are more"):
             read_shaping(backbone.base, backbone.hidden, "mine")
     backbone.base.forward = forward
-    assert read_shaping(backbone.base, backbone.hidden, "mine") == Shaping()
+    assert read_shaping(backbone.base, backbone.hidden, "mine") == LogitTransform()
     with pytest.raises(UserError, match="mine: its logits are more"):
         read_shaping(backbone.base, lambda ids: backbone.hidden(ids).flip(-1), "mine")
 

@@ -10,7 +10,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import RewardModel
 from rlhf_engine.trainers import ppo as ppo_module
 from rlhf_engine.trainers.ppo import PPO, Diverged
-from rlhf_engine.trainers.reward import Reward
+from rlhf_engine.trainers.reward import RewardTrainer
 from tests.conftest import sentences
 from tests.rlhf_engine.test_reward import make as make_reward
 from tests.rlhf_engine.test_sft import without_time
@@ -214,7 +214,7 @@ def test_with_a_reward_model_the_value_starts_from_it(tiny_model):
 
 def test_the_reward_model_scores_what_reward_training_scored(tiny_llama):
     reward = make_reward(tiny_llama, steps=2)
-    assert isinstance(reward, Reward)
+    assert isinstance(reward, RewardTrainer)
     list(reward)
     trainer = make(None, backbone=reward.backbone, reward=RewardModel(reward.backbone, batch=3))
     trainer.prepare()

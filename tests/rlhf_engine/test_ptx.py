@@ -9,9 +9,9 @@ from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, TeachConfig, from_dict
 from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.labelers import Simulated
+from rlhf_engine.feedback.labelers import SimulatedLabeler
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.rollout.pretraining_mix import Mix
+from rlhf_engine.rollout.pretraining_mix import PretrainingMix
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from tests.conftest import sentences
@@ -112,7 +112,7 @@ def test_when_memory_runs_out_the_step_begins_again_with_smaller_parts_of_both(t
             raise torch.OutOfMemoryError("CUDA out of memory")
         return backward(part, tokens)
 
-    tight.mix.backward, tight.breathe = limited, lambda: breaths.append(len(parts))
+    tight.mix.backward, tight.on_microbatch = limited, lambda: breaths.append(len(parts))
     expected, found = first_gradient(fine)[0], first_gradient(tight)[0]
     assert parts == [12, 6, 3] + 6 * [2]
     assert [(e["was"], e["micro_batch"]) for e in tight.events if e["event"] == "memory"] == [(12, 6), (6, 3), (3, 2)]
@@ -173,7 +173,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_llama, tmp_path)
 @pytest.mark.parametrize("direct", [False, True])
 def test_teach_mixes_in_the_same(tiny_llama, direct):
     config = TeachConfig(**SMALL | {"ptx_coef": 1.0, "ptx_rows": 3, "direct": direct, "steps": 1})
-    trainer = Teach(Backbone.load(str(tiny_llama)), ASKED, Simulated(share_of_vowels), config, ptx=TEXTS)
+    trainer = Teach(Backbone.load(str(tiny_llama)), ASKED, SimulatedLabeler(share_of_vowels), config, ptx=TEXTS)
     assert next(trainer)["loss/ptx"] > 0
 
 
@@ -183,10 +183,10 @@ def test_plain_text_is_learned_whole_and_what_is_too_long_is_counted(tiny_llama)
     backbone, config = Backbone.load(str(tiny_llama)), PPOConfig(ptx_coef=1.0)
     tokenizer = backbone.tokenizer
     text, prompt = "once upon a time there was a dog", "a little cat"
-    mix = Mix(backbone, [Demonstration("", text)], config, 100)
+    mix = PretrainingMix(backbone, [Demonstration("", text)], config, 100)
     assert mix.rows[0].completion_ids == tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     assert mix.rows[0].prompt_ids == [tokenizer.bos_token_id] and mix.tokens([0]) == len(mix.rows[0].completion_ids) and not mix.notes
-    cut = Mix(backbone, [Demonstration("", text * 9), Demonstration(prompt, text)], config, 30)
+    cut = PretrainingMix(backbone, [Demonstration("", text * 9), Demonstration(prompt, text)], config, 30)
     assert len(cut.rows) == 2 and all(len(row.ids) <= 30 for row in cut.rows)
     assert "ptx" in cut.notes[0] and "1 of 2 rows were longer than 30 tokens" in cut.notes[0]
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf_engine.feedback.queries import Query, choose
+from rlhf_engine.feedback.queries import Query, select_responses
 
 STRATEGIES = ("random", "best", "disagreement", "spread")
 TEXTS = [f"text {i}" for i in range(8)]
@@ -24,7 +24,7 @@ def random_scores(count=8, members=3, seed=0) -> torch.Tensor:
 
 def over_seeds(scores, texts, count, strategy, seeds=200) -> Counter:
     """How often each choice is shown, as a tuple in its order."""
-    return Counter(tuple(choose(scores, texts, count, strategy, random.Random(seed))) for seed in range(seeds))
+    return Counter(tuple(select_responses(scores, texts, count, strategy, random.Random(seed))) for seed in range(seeds))
 
 
 def sets(counts: Counter) -> set[frozenset]:
@@ -36,7 +36,7 @@ def sets(counts: Counter) -> set[frozenset]:
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_as_many_as_asked_for_and_none_twice(strategy, members, count):
     for seed in range(20):
-        found = choose(random_scores(members=members, seed=seed), TEXTS, count, strategy, random.Random(seed))
+        found = select_responses(random_scores(members=members, seed=seed), TEXTS, count, strategy, random.Random(seed))
         assert len(found) == len(set(found)) == count and all(type(i) is int and 0 <= i < 8 for i in found)
 
 
@@ -52,7 +52,7 @@ def test_each_is_shown_at_each_place_as_often(strategy):
 def test_the_same_generator_gives_the_same_choice(strategy):
     scores = random_scores()
     for seed in range(5):
-        assert choose(scores, TEXTS, 4, strategy, random.Random(seed)) == choose(scores, TEXTS, 4, strategy, random.Random(seed))
+        assert select_responses(scores, TEXTS, 4, strategy, random.Random(seed)) == select_responses(scores, TEXTS, 4, strategy, random.Random(seed))
 
 
 # -- strategies ----------------------------------------------------------------------------------------------------------
@@ -145,8 +145,8 @@ def test_repeats_are_shown_anywhere_too(strategy, flat):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_where_all_texts_are_equal_there_are_still_as_many(strategy):
-    assert sorted(choose(torch.zeros(4, 2), ["same"] * 4, 4, strategy, random.Random(0))) == [0, 1, 2, 3]
-    assert len(set(choose(random_scores(4), ["same"] * 4, 2, strategy, random.Random(0)))) == 2
+    assert sorted(select_responses(torch.zeros(4, 2), ["same"] * 4, 4, strategy, random.Random(0))) == [0, 1, 2, 3]
+    assert len(set(select_responses(random_scores(4), ["same"] * 4, 2, strategy, random.Random(0)))) == 2
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -154,14 +154,14 @@ def test_where_all_texts_are_equal_there_are_still_as_many(strategy):
 @pytest.mark.parametrize("flat", [False, True])
 def test_of_too_few_candidates_all_are_shown(strategy, texts, flat):
     scores = torch.zeros(len(texts), 2) if flat else random_scores(len(texts), 2)
-    assert sorted(choose(scores, texts, 4, strategy, random.Random(0))) == list(range(len(texts)))
+    assert sorted(select_responses(scores, texts, 4, strategy, random.Random(0))) == list(range(len(texts)))
 
 
 def test_choosing_changes_nothing_that_it_was_given():
     scores, texts = random_scores(), list("abacbada")
     before = scores.clone()
     for strategy in STRATEGIES:
-        choose(scores, texts, 4, strategy, random.Random(0))
+        select_responses(scores, texts, 4, strategy, random.Random(0))
     assert torch.equal(scores, before) and texts == list("abacbada")
 
 

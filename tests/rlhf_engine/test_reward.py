@@ -12,7 +12,7 @@ from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import member_scores, score_all, score_members
-from rlhf_engine.trainers.reward import Reward
+from rlhf_engine.trainers.reward import RewardTrainer
 from tests.conftest import sentences
 from tests.rlhf_engine.test_sft import without_time
 
@@ -20,10 +20,10 @@ TEXTS = sentences(96)
 PAIRS = [Preference(a[:16], a[16:] + " happy", a[16:] + " sad") for a in TEXTS]
 
 
-def make(path, pairs=PAIRS, **settings) -> Reward:
+def make(path, pairs=PAIRS, **settings) -> RewardTrainer:
     settings = {"steps": 3, "batch_size": 8, "lora_rank": 4, "max_tokens": 100, "reference_samples": 12, "max_new_tokens": 8,
                 "learning_rate": 5e-3} | settings
-    return Reward(Backbone.load(str(path)), pairs, RewardConfig(**settings))
+    return RewardTrainer(Backbone.load(str(path)), pairs, RewardConfig(**settings))
 
 
 def test_the_score_is_read_at_the_last_token_whatever_pads(tiny_model):
@@ -89,8 +89,8 @@ def test_anchors_are_answers_of_the_starting_policy(tiny_llama):
         for name, p in backbone.named_parameters("policy").items():
             if "lora_B" in name:
                 p.normal_(generator=torch.Generator().manual_seed(0))
-    trainer = Reward(backbone, PAIRS, RewardConfig(steps=1, reference_samples=8, max_new_tokens=8, batch_size=4, max_tokens=100))
-    base = Reward(Backbone.load(str(tiny_llama)), PAIRS, RewardConfig(steps=1, reference_samples=8, max_new_tokens=8, batch_size=4, max_tokens=100))
+    trainer = RewardTrainer(backbone, PAIRS, RewardConfig(steps=1, reference_samples=8, max_new_tokens=8, batch_size=4, max_tokens=100))
+    base = RewardTrainer(Backbone.load(str(tiny_llama)), PAIRS, RewardConfig(steps=1, reference_samples=8, max_new_tokens=8, batch_size=4, max_tokens=100))
     trainer.prepare()
     base.prepare()
     assert trainer.anchors != base.anchors
@@ -115,7 +115,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_llama, tmp_path)
 
 def test_no_preferences_is_a_clear_error(tiny_llama):
     with pytest.raises(UserError, match="no preferences"):
-        Reward(Backbone.load(str(tiny_llama)), [], RewardConfig())
+        RewardTrainer(Backbone.load(str(tiny_llama)), [], RewardConfig())
 
 
 # -- more than pairs ---------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ from rlhf_engine.losses.ppo import (
     whiten,
 )
 
-LENGTHS = [5, 2, 7, 1, 3, 7, 4, 6]
+LENGTH_FIELDS = [5, 2, 7, 1, 3, 7, 4, 6]
 
 
-def ragged(lengths=LENGTHS, width=None):
+def ragged(lengths=LENGTH_FIELDS, width=None):
     return torch.arange(width or max(lengths)) < torch.tensor(lengths)[:, None]
 
 
@@ -127,9 +127,9 @@ def test_masked_mean_and_biased_variance_by_hand():
 
 
 def test_statistics_of_nothing_are_nan():
-    x, nothing = torch.ones(2, 3), torch.zeros(2, 3)
-    assert masked_mean(x, nothing).isnan() and masked_var(x, nothing).isnan()
-    assert explained_variance(x, x, nothing).isnan()
+    x, noop = torch.ones(2, 3), torch.zeros(2, 3)
+    assert masked_mean(x, noop).isnan() and masked_var(x, noop).isnan()
+    assert explained_variance(x, x, noop).isnan()
 
 
 def test_whiten_by_hand():
@@ -141,7 +141,7 @@ def test_whiten_by_hand():
 def test_whiten_centres_unless_asked_not_to():
     mask = ragged()
     x = torch.where(mask, 3 + normal(8, 7, scale=5.0), 1000.0)
-    n, kept = sum(LENGTHS), x[mask].double()
+    n, kept = sum(LENGTH_FIELDS), x[mask].double()
     for shift_mean, mean in ((True, 0.0), (False, kept.mean().item())):
         white = whiten(x, mask, shift_mean=shift_mean)
         assert not white[~mask].any()
@@ -267,7 +267,7 @@ def test_score_sits_on_the_last_kept_token_and_nowhere_else():
     mask = ragged()
     scores = 1 + torch.arange(8.0)
     rewards = shaped_rewards(scores, torch.zeros(8, 7), torch.zeros(8, 7), mask, 0.1)
-    for b, length in enumerate(LENGTHS):
+    for b, length in enumerate(LENGTH_FIELDS):
         assert rewards[b].tolist() == [scores[b].item() if t == length - 1 else 0 for t in range(7)]
 
 
@@ -282,7 +282,7 @@ def test_the_sum_of_shaped_rewards_is_score_minus_kl():
     mask, logp, ref = ragged(), normal(8, 7), normal(8, 7, seed=1)
     scores = normal(8, seed=2)
     rewards = shaped_rewards(scores, logp, ref, mask, 0.2)
-    for b, length in enumerate(LENGTHS):
+    for b, length in enumerate(LENGTH_FIELDS):
         kl = sum((logp[b, t] - ref[b, t]).item() for t in range(length))
         close(rewards[b].sum(), scores[b].item() - 0.2 * kl)
 
@@ -351,7 +351,7 @@ def test_gae_by_hand():
 def test_gae_is_the_discounted_sum_of_deltas(gamma, lam):
     rewards, values = normal(8, 7), normal(8, 7, seed=1)
     advantages, returns = gae(rewards, values, ragged(), gamma=gamma, lam=lam)
-    for b, length in enumerate(LENGTHS):
+    for b, length in enumerate(LENGTH_FIELDS):
         r, v = rewards[b, :length].double().tolist(), values[b, :length].double().tolist() + [0.0]
         for t in range(length):
             expected = sum((gamma * lam) ** (s - t) * (r[s] + gamma * v[s + 1] - v[s]) for s in range(t, length))
@@ -372,11 +372,11 @@ def test_gae_of_an_empty_row_is_zero():
 
 
 def test_policy_loss_against_a_plain_loop():
-    mask, tokens = ragged(), sum(LENGTHS)
+    mask, tokens = ragged(), sum(LENGTH_FIELDS)
     logp, old, adv = (normal(8, 7, seed=s, scale=0.4) for s in (0, 1, 2))
     loss, stats = policy_loss(logp, old, adv, mask, clip=0.2, tokens=tokens)
     total = clipped = approxkl = ratios = 0.0
-    for b, length in enumerate(LENGTHS):
+    for b, length in enumerate(LENGTH_FIELDS):
         for t in range(length):
             a, d = adv[b, t].item(), logp[b, t].item() - old[b, t].item()
             ratio = math.exp(d)
@@ -392,7 +392,7 @@ def test_policy_loss_against_a_plain_loop():
 
 
 def test_policy_loss_at_ratio_one_is_the_vanilla_policy_gradient():
-    mask, tokens = ragged(), sum(LENGTHS)
+    mask, tokens = ragged(), sum(LENGTH_FIELDS)
     logits, adv = normal(8, 7, 11).requires_grad_(), normal(8, 7, seed=1)
     actions = torch.randint(11, (8, 7, 1), generator=torch.Generator().manual_seed(2))
     logp = logits.log_softmax(-1).gather(-1, actions)[..., 0]
@@ -464,14 +464,14 @@ def test_values_inside_the_range_never_count_as_clipped():
 
 @pytest.mark.parametrize("loss_function", [policy_loss, value_loss])
 def test_microbatches_add_up_to_the_whole_batch(loss_function):
-    mask, tokens = ragged(), sum(LENGTHS)
+    mask, tokens = ragged(), sum(LENGTH_FIELDS)
     x, old, target = (normal(8, 7, seed=s, scale=0.4) for s in (0, 1, 2))
 
     def run(size, trim=False, own_count=False):
         weight = torch.ones(7, requires_grad=True)  # a parameter that all rows share
         total, totals = 0.0, {}
         for i in range(0, 8, size):
-            rows, width = slice(i, i + size), max(LENGTHS[i:i + size]) if trim else 7
+            rows, width = slice(i, i + size), max(LENGTH_FIELDS[i:i + size]) if trim else 7
             inputs = [y[rows, :width] for y in (x * weight, old, target, mask)]
             count = int(inputs[-1].sum()) * 8 / size if own_count else tokens
             loss, stats = loss_function(*inputs, clip=0.2, tokens=count)
@@ -528,13 +528,13 @@ def test_a_step_has_the_numbers_of_trl():
 def test_a_score_one_place_after_the_end_token_is_the_same_at_lambda_one_only():
     """TRL puts it there, on a pad with a value of its own; ours is on the end token. At lambda 1 the deltas telescope."""
     rewards, values, scores = normal(8, 8), normal(8, 8, seed=1), normal(8, seed=2)
-    ends = torch.arange(8), torch.tensor(LENGTHS) - 1
+    ends = torch.arange(8), torch.tensor(LENGTH_FIELDS) - 1
     ours, theirs = rewards.clone(), rewards.clone()
     ours[ends] += scores
     theirs[ends[0], ends[1] + 1] = scores
     for lam, same in ((1.0, True), (0.95, False)):
         a, _ = gae(ours, values, ragged(width=8), gamma=1.0, lam=lam)
-        b, _ = gae(theirs, values, ragged([n + 1 for n in LENGTHS]), gamma=1.0, lam=lam)
+        b, _ = gae(theirs, values, ragged([n + 1 for n in LENGTH_FIELDS]), gamma=1.0, lam=lam)
         assert torch.allclose(a, b * ragged(width=8), atol=1e-5) == same
 
 

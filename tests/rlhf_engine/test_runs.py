@@ -14,7 +14,7 @@ import pytest
 from rlhf_engine.config import RewardConfig, SFTConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json, read_lines, write_json
-from rlhf_engine.runs.folder import Run, born, is_alive
+from rlhf_engine.runs.folder import Run, is_alive, process_start
 
 
 def make(tmp_path, **settings) -> Run:
@@ -82,7 +82,7 @@ def test_a_torn_last_line_is_left_out_and_forgotten_on_resume(tmp_path):
             file.write('{"step": 3, "loss/tr')
     assert run.metrics() == [{"step": 1, "loss/train": 1 / 3}, {"step": 2, "loss/train": 1 / 3}]
     assert [row["prompt"] for row in run.samples()] == ["ü\u2028\nx"] * 2
-    run.cut_back()
+    run.truncate_to_checkpoint()
     run.log({"step": 3})
     assert [row["step"] for row in run.metrics()] == [1, 2, 3]
     assert [json.loads(line)["event"] for line in (run.path / "journal.jsonl").read_text().splitlines()] == ["resumed"]
@@ -102,7 +102,7 @@ def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
         if step in (2, 4):
             add_checkpoint(run, step)
     run.set_status(state="failed", step=7, error="e", advice="a")
-    run.cut_back()
+    run.truncate_to_checkpoint()
     assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
     assert [row["step"] for row in run.samples()] == [1, 1, 2, 2, 3, 3, 4, 4]
     status = run.status()
@@ -113,7 +113,7 @@ def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
 def test_without_a_checkpoint_everything_is_forgotten(tmp_path):
     run = make(tmp_path)
     run.log({"step": 1})
-    run.cut_back()
+    run.truncate_to_checkpoint()
     assert run.metrics() == [] and run.status()["step"] == 0
 
 
@@ -152,7 +152,7 @@ def test_a_kill_at_any_moment_of_a_checkpoint_leaves_complete_ones(tmp_path, mon
             add_checkpoint(run, 3, keep=2)
     for folder in [*run.checkpoints(), run.path / "checkpoints" / "last"]:
         assert (folder / "policy" / "weights").exists()
-    run.cut_back()
+    run.truncate_to_checkpoint()
     newest = run.checkpoints()[-1]
     assert newest.name == ("step-000002" if broken == 0 else "step-000003")
     assert (run.path / "checkpoints" / "last").resolve() == newest.resolve()
@@ -309,12 +309,12 @@ def test_a_dead_writer_shows_as_failed_with_an_advice(tmp_path, state):
 
 def test_a_zombie_and_a_process_id_given_again_are_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
-    pid, started = child.pid, born(child.pid)
+    pid, started = child.pid, process_start(child.pid)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has collected it
     assert not is_alive(pid, started)
     child.wait()
     assert not is_alive(pid, started)
-    assert is_alive(os.getpid(), born(os.getpid())) and not is_alive(os.getpid(), born(os.getpid()) - 100)
+    assert is_alive(os.getpid(), process_start(os.getpid())) and not is_alive(os.getpid(), process_start(os.getpid()) - 100)
 
 
 def test_only_a_run_of_this_stage_with_these_settings_is_resumed(tmp_path):

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, GP
 from rlhf_engine.data.readers import Ranking
 from rlhf_engine.model import prefix_packing as shared
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.prefix_packing import bundled, bundles, can_share, last_states, packed_length, passes
+from rlhf_engine.model.prefix_packing import bundles, group_by_prefix, last_states, packed_length, packed_passes, supports_packing
 from rlhf_engine.rollout.reward_functions import score_members
-from rlhf_engine.teach.word_features import SoftWords
+from rlhf_engine.teach.word_features import WordFeatures
 from tests.conftest import make_tokenizer, save
 from tests.rlhf_engine.test_reward import make
 
@@ -102,7 +102,7 @@ def test_in_bf16_they_differ_by_its_rounding(tiny_llama):
                                                ("mamba", False, False), ("bloom", False, False)])
 def test_what_a_model_cannot_do_is_found_out(tmp_path, name, short, long):
     backbone = load(name, tmp_path)
-    assert can_share(backbone, 60) is short and can_share(backbone, 120) is long
+    assert supports_packing(backbone, 60) is short and supports_packing(backbone, 120) is long
     for rows, shares in ((rows_of((40, 5, 9, 7), (30, 12, 3)), short), (rows_of((100, 5, 9, 7), (90, 12, 3)), long)):
         assert (max(map(len, bundles(backbone, rows))) > 1) is shares
         with torch.no_grad():
@@ -112,7 +112,7 @@ def test_what_a_model_cannot_do_is_found_out(tmp_path, name, short, long):
 def test_the_whole_row_is_where_the_pass_says_it_is(tiny_llama):
     backbone = Backbone.load(str(tiny_llama))
     seen = []
-    for part in passes(backbone, RAGGED):
+    for part in packed_passes(backbone, RAGGED):
         with torch.no_grad():
             hidden = backbone.hidden(part.ids, **part.options)
         for i, owner, columns in zip(part.places, part.owners, part.columns):
@@ -125,12 +125,12 @@ def test_the_whole_row_is_where_the_pass_says_it_is(tiny_llama):
 def test_rows_are_packed_where_arithmetic_says_that_it_pays():
     prompt = tokens(256)
     nine = [prompt + tokens(64) for _ in range(9)]
-    assert bundled(nine, 256) == [sorted(range(9), key=lambda i: nine[i])]
+    assert group_by_prefix(nine, 256) == [sorted(range(9), key=lambda i: nine[i])]
     short = [row[-96:] for row in nine]  # 32 tokens in common
-    assert list(map(len, bundled(short, 256))) == [4, 4, 1]  # attention over all nine would take more than it saves
-    assert list(map(len, bundled(short, 4096))) == [9]  # the wider the model, the less attention counts
-    assert list(map(len, bundled([row[-66:] for row in nine], 256))) == [1] * 9  # two tokens are not worth a mask
-    assert len(bundled([tokens(50) for _ in range(5)], 256)) == 5
+    assert list(map(len, group_by_prefix(short, 256))) == [4, 4, 1]  # attention over all nine would take more than it saves
+    assert list(map(len, group_by_prefix(short, 4096))) == [9]  # the wider the model, the less attention counts
+    assert list(map(len, group_by_prefix([row[-66:] for row in nine], 256))) == [1] * 9  # two tokens are not worth a mask
+    assert len(group_by_prefix([tokens(50) for _ in range(5)], 256)) == 5
 
 
 def test_rows_that_are_equal_or_begin_another_keep_a_token_of_their_own(tiny_llama):
@@ -147,7 +147,7 @@ def test_no_packed_row_is_longer_than_its_mask_may_be(monkeypatch):
     prompt = tokens(30)
     rows = [prompt + tokens(10) for _ in range(8)]
     monkeypatch.setattr(shared, "LONGEST", 60)
-    assert list(map(len, bundled(rows, 1 << 20))) == [3, 3, 2]
+    assert list(map(len, group_by_prefix(rows, 1 << 20))) == [3, 3, 2]
 
 
 def test_scores_are_the_same_and_prompts_are_read_once(tiny_llama, monkeypatch):
@@ -156,7 +156,7 @@ def test_scores_are_the_same_and_prompts_are_read_once(tiny_llama, monkeypatch):
     hidden = Backbone.hidden
     monkeypatch.setattr(Backbone, "hidden", lambda self, ids, **options: read.append(ids.numel()) or hidden(self, ids, **options))
     rows = rows_of(*[(60, 6, 6, 6)] * 4)
-    assert can_share(backbone, 66)
+    assert supports_packing(backbone, 66)
     read.clear()
     together = score_members(backbone, rows, batch=6)
     count, read = sum(read), []
@@ -189,8 +189,8 @@ def test_soft_words_are_read_the_same(tiny_llama, monkeypatch):
     for can in (True, False):
         monkeypatch.setattr(shared, "can_share", lambda *args, can=can: can)
         assert (max(map(len, bundles(backbone, whole))) == 4) is can
-        words = SoftWords(backbone, batch=4)
+        words = WordFeatures(backbone, batch=4)
         fitted = words.fit(rows * 2)
-        found.append([fitted, words.read(rows), *words.along(rows, torch.ones(1, fitted.shape[1]))])
+        found.append([fitted, words.read(rows), *words.token_contributions(rows, torch.ones(1, fitted.shape[1]))])
     for ours, theirs in zip(*found):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

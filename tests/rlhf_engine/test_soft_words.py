@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.teach.word_features import WIDTH, SoftWords, Splitter
+from rlhf_engine.teach.word_features import WIDTH, Splitter, WordFeatures
 from rlhf_engine.trainers.state import load_state, save_state
 
 TOKENS = list(range(20, 32))
@@ -18,13 +18,13 @@ def anchors(count: int = 20) -> list:
     return [([5, 6], rng.choices(TOKENS, k=rng.randint(3, 9))) for _ in range(count)]
 
 
-def fitted(path, batch: int = 4) -> SoftWords:
-    words = SoftWords(Backbone.load(str(path)), batch=batch)
+def fitted(path, batch: int = 4) -> WordFeatures:
+    words = WordFeatures(Backbone.load(str(path)), batch=batch)
     words.fit(anchors())
     return words
 
 
-def raw(words: SoftWords, rows: list) -> tuple[torch.Tensor, torch.Tensor]:
+def raw(words: WordFeatures, rows: list) -> tuple[torch.Tensor, torch.Tensor]:
     """Features [N, L] of each depth, before they are centred and scaled."""
     return (words.read(rows) * words.size + words.centre).chunk(2, dim=1)
 
@@ -86,7 +86,7 @@ def test_a_feature_is_the_mean_over_words_of_the_kernel_with_a_landmark(tiny_mod
 
 def test_the_commonest_words_are_landmarks(tiny_llama, monkeypatch):
     monkeypatch.setattr("rlhf_engine.teach.word_features.LANDMARKS", 2)
-    words = SoftWords(Backbone.load(str(tiny_llama)), batch=4)
+    words = WordFeatures(Backbone.load(str(tiny_llama)), batch=4)
     words.fit([([5], [20, 10, 21, 22, 10, 21, 22]), ([5], [10, 22])])
     assert words.chosen == [(10,), (21, 22)]
 
@@ -102,7 +102,7 @@ def test_what_the_positions_add_sums_up_to_the_whole(tiny_model):
     words = fitted(tiny_model)
     weights = torch.randn(3, 2 * len(words.chosen), generator=torch.Generator().manual_seed(0))
     rows = [([5, 6, 7, 8], [20, 21, 22]), ([9], [23]), ([5], [31, 20, 20, 20, 24])]
-    added = words.along(rows, weights)
+    added = words.token_contributions(rows, weights)
     assert [each.shape for each in added] == [(3, 3), (1, 3), (5, 3)]
     torch.testing.assert_close(torch.stack([each.sum(0) for each in added]), words.read(rows) @ weights.T, rtol=1e-3, atol=1e-3)
 
@@ -110,7 +110,7 @@ def test_what_the_positions_add_sums_up_to_the_whole(tiny_model):
 def test_what_a_position_adds_says_nothing_of_the_average(tiny_llama):
     """Weights that are the same for all features: on the anchors, positions add up to nothing, wherever they stand."""
     words = fitted(tiny_llama)
-    added = words.along(anchors(), torch.ones(1, 2 * len(words.chosen)))
+    added = words.token_contributions(anchors(), torch.ones(1, 2 * len(words.chosen)))
     assert torch.stack([each.sum() for each in added]).mean().abs() < 1e-3
     assert torch.cat(added).std() > 1e-3 > torch.cat(added).mean().abs()
 
@@ -145,6 +145,6 @@ def test_words_the_anchors_do_not_have_and_empty_responses_have_features(tiny_mo
 def test_a_saved_state_reads_the_same(tiny_llama, tmp_path):
     words = fitted(tiny_llama)
     save_state(tmp_path, {"words": words.state_dict()})
-    other = SoftWords(words.backbone, batch=4)
+    other = WordFeatures(words.backbone, batch=4)
     other.load_state_dict(load_state(tmp_path)["words"])
     assert torch.equal(other.read(anchors()), words.read(anchors()))

@@ -15,7 +15,7 @@ from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.loop import Control, advice, drive
+from rlhf_engine.loop import Control, drive, failure_hint
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.ppo import Diverged
@@ -198,12 +198,12 @@ def test_pause_waits_and_answers_and_stop_saves(sft, tmp_path):
     run = Run.create(tmp_path / "run", sft.config)
     control, states = Control(), []
 
-    def breathe():
+    def on_microbatch():
         states.append(run.status()["state"])
         paused = states.count("paused")
         control.wish = "pause" if paused == 0 else "stop" if states[-1] == "running" else "run" if paused == 3 else "pause"
 
-    sft.breathe = breathe
+    sft.on_microbatch = on_microbatch
     assert drive(sft, run, control=control, progress=False) == "stopped"
     assert states == ["running"] + 3 * ["paused"] + 2 * ["running"]  # the last is the report's evaluation
     assert run.status()["state"] == "stopped" and run.status()["step"] == run.last_step() == len(run.metrics()) == 2
@@ -212,7 +212,7 @@ def test_pause_waits_and_answers_and_stop_saves(sft, tmp_path):
 def test_discard_removes_the_run(sft, tmp_path):
     run = Run.create(tmp_path / "run", sft.config)
     control = Control()
-    sft.breathe = lambda: setattr(control, "wish", "discard")
+    sft.on_microbatch = lambda: setattr(control, "wish", "discard")
     assert drive(sft, run, control=control, progress=False) == "discarded"
     assert not run.path.exists()
 
@@ -235,12 +235,12 @@ def test_a_failure_is_told_with_an_advice(sft, tmp_path, error, says):
         if sft.step == 4:
             raise error
 
-    sft.breathe = fail
+    sft.on_microbatch = fail
     with pytest.raises(type(error)):
         drive(sft, run, progress=False)
     status = run.status()
     assert status["state"] == "failed" and status["error"].startswith(type(error).__name__) and "\n" not in status["error"]
-    assert says in status["advice"] == advice(error)
+    assert says in status["advice"] == failure_hint(error)
     assert run.last_step() == 2 and len(run.metrics()) == 3
 
 

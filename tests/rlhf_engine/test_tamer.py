@@ -43,7 +43,7 @@ def test_without_a_vote_nothing_is_learned(tiny_llama):
     trainer = make(tiny_llama, direct=True, steps=3)
     next(trainer)
     before = [p.clone() for p in trainer.backbone.parameters("policy")]
-    trainer.labeler.wants = lambda config, asked, step: 0
+    trainer.labeler.queries_wanted = lambda config, asked, step: 0
     metrics = next(trainer)
     assert "loss/policy" not in metrics and metrics["reward/votes"] == 4
     assert all(torch.equal(p, q) for p, q in zip(before, trainer.backbone.parameters("policy")))

@@ -13,14 +13,14 @@ from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.readers import read_prompts
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.labelers import Simulated
+from rlhf_engine.feedback.labelers import SimulatedLabeler
 from rlhf_engine.feedback.queries import Query
 from rlhf_engine.feedback.scoring_functions import BUILT_IN, find_function
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import as_sampled
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.teach import trainer as teach_module
-from rlhf_engine.teach.online_reward import SOFT, LiveReward, fit, fit_sparse
+from rlhf_engine.teach.online_reward import SOFT, OnlineReward, fit, fit_sparse
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.state import load_state, save_state
 from tests.conftest import sentences
@@ -38,7 +38,7 @@ def vowels(prompt: str, response: str) -> float:
 
 def make(path, function=vowels, held_out=(), **settings) -> Teach:
     config = TeachConfig(**SMALL | settings)
-    return Teach(Backbone.load(str(path)), PROMPTS, Simulated(function, noise=config.noise, seed=config.seed), config, held_out=held_out)
+    return Teach(Backbone.load(str(path)), PROMPTS, SimulatedLabeler(function, noise=config.noise, seed=config.seed), config, held_out=held_out)
 
 
 def consumed(trainer) -> list[str]:
@@ -109,14 +109,14 @@ def test_people_who_vote_fast_do_not_keep_ppo_from_its_work(tiny_llama, monkeypa
     monkeypatch.setattr(trainer, "ask", draw)
     monkeypatch.setattr(trainer.labeler, "unread", lambda: 0)
     for _ in range(100):
-        trainer._breathe()
+        trainer._on_microbatch()
         clock[0] += 0.1
     assert 0.4 < len(drawn) / clock[0] < 0.55
 
 
 def test_ties_are_no_reason_to_trust_the_reward(tiny_llama):
     """Of a rare trait most votes are ties: the four that say something are not to drive the policy as forty would."""
-    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     ties = [dataclasses.replace(event, id=f"{event.id} tie", value="tie") for event in events_of("comparison", 20, seed=1)]
     reward.learn([*[event for event in events_of("comparison", 40) if not event.tie][:4], *ties])
@@ -129,7 +129,7 @@ def test_pessimism_takes_the_spread_off(tiny_llama):
     next(trainer)
     scores = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
     trainer.reward.pessimism = 0.5  # as a live control would
-    assert trainer.reward.cautious(scores).tolist() == [1.5, 2.0]  # mean 2, standard deviation 1 and 0
+    assert trainer.reward.lower_bound(scores).tolist() == [1.5, 2.0]  # mean 2, standard deviation 1 and 0
 
 
 @pytest.mark.parametrize("enough", [0.0, 0.8])
@@ -137,7 +137,7 @@ def test_what_ppo_is_told_of_the_tokens_sums_up_to_the_bent_score(tiny_model, en
     trainer = make(tiny_model, enough=enough)
     next(trainer)
     reward, rollout = trainer.reward, trainer.ppo.sample_reference()
-    told, plain = reward(rollout), reward.cautious(reward.score(reward.anchors))  # the anchors are these very samples
+    told, plain = reward(rollout), reward.lower_bound(reward.score(reward.anchors))  # the anchors are these very samples
     limit = torch.quantile(plain, enough) if enough else math.inf
     bend = [limit - SOFT * math.log1p(math.exp((limit - score) / SOFT)) if enough else score for score in plain.tolist()]
     torch.testing.assert_close(told.sum(1), torch.tensor(bend, dtype=torch.float32), rtol=1e-3, atol=1e-3)
@@ -206,18 +206,18 @@ def test_fitting_in_the_span_of_what_was_shown_changes_nothing(count):
 
 
 def test_the_reward_says_which_words_it_likes(tiny_llama):
-    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
-    assert reward.favourites() == ([], [])
+    reward = OnlineReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    assert reward.top_words() == ([], [])
     reward.set_anchors(anchors(reward.backbone))
     reward.learn(events_of("ranking", 24))
-    liked, disliked = reward.favourites(3)
+    liked, disliked = reward.top_words(3)
     assert sum(set(word) <= set("aeiou") for word in liked) >= 2 and sum(set(word) <= set("bcdfg") for word in disliked) >= 2
     assert not set(liked) & set(disliked)
 
 
 def test_a_retracted_vote_counts_no_more(tiny_llama):
     backbone = Backbone.load(str(tiny_llama))
-    reward, other = (LiveReward(backbone, TeachConfig(**SMALL)) for _ in range(2))
+    reward, other = (OnlineReward(backbone, TeachConfig(**SMALL)) for _ in range(2))
     events = events_of("comparison", 10)
     for one in (reward, other):
         one.set_anchors(anchors(backbone))
@@ -257,7 +257,7 @@ def events_of(kind: str, count: int, seed: int = 0) -> list[Event]:
 @pytest.mark.parametrize("kind", ["comparison", "ranking", "thumb", "score", "edit"])
 def test_every_kind_of_feedback_teaches_the_reward(tiny_llama, kind):
     backbone = Backbone.load(str(tiny_llama))
-    reward = LiveReward(backbone, TeachConfig(**SMALL))
+    reward = OnlineReward(backbone, TeachConfig(**SMALL))
     prompt = backbone.tokenizer(PROMPTS[0])["input_ids"]
     reward.set_anchors(anchors(backbone))
     reward.learn(events_of(kind, 24))
@@ -273,7 +273,7 @@ def turned_round(events: list[Event]) -> list[Event]:
 
 def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
     """The opposite of what they said is learned within a few votes, and what they said before counts no more."""
-    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     prompt = backbone.tokenizer(PROMPTS[0])["input_ids"]
     rows = [(prompt, backbone.tokenizer(text)["input_ids"]) for text in ("a a e e i i o o u u a a", "b b c c d d f f g g b b")]
     reward.set_anchors(anchors(backbone))
@@ -288,7 +288,7 @@ def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
             break
     assert found["outdated"] >= 25 and count <= 16 and found["votes"] == 30 + count
     save_state(tmp_path, {"reward": reward.state_dict()})
-    again = LiveReward(backbone, TeachConfig(**SMALL))
+    again = OnlineReward(backbone, TeachConfig(**SMALL))
     again.load_state_dict(load_state(tmp_path)["reward"])
     for each in (reward, again):
         for i in range(count, 30, 2):
@@ -299,7 +299,7 @@ def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
 
 def test_everybody_has_a_mind_of_their_own_and_may_take_the_change_back(tiny_llama):
     """Nobody's votes stop counting because somebody else thinks the opposite; and a change that is taken back is none."""
-    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     def of(voter: str, events: list[Event]) -> list[Event]:
         return [dataclasses.replace(event, id=f"{voter} {event.id}", voter=voter) for event in events]
@@ -308,7 +308,7 @@ def test_everybody_has_a_mind_of_their_own_and_may_take_the_change_back(tiny_lla
         assert "outdated" not in reward.learn(first[i:i + 2])
     for i in range(0, 30, 2):
         assert "outdated" not in reward.learn(other[i:i + 2]), "b agreed with nobody before"
-    reward = LiveReward(backbone, TeachConfig(**SMALL))
+    reward = OnlineReward(backbone, TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     second = of("a", turned_round(events_of("comparison", 30, seed=1)))
     for i in range(0, 30, 2):
@@ -320,7 +320,7 @@ def test_everybody_has_a_mind_of_their_own_and_may_take_the_change_back(tiny_lla
 
 
 def test_a_few_votes_at_random_change_nobodys_mind(tiny_llama):
-    reward = LiveReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     events = events_of("comparison", 60)
     noisy = [turned_round([event])[0] if i % 5 == 0 else event for i, event in enumerate(events)]
@@ -328,10 +328,10 @@ def test_a_few_votes_at_random_change_nobodys_mind(tiny_llama):
 
 
 def test_members_weigh_the_votes_each_in_its_way(tiny_llama):
-    reward = LiveReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL | {"ensemble": 8}))
-    weights = torch.stack([reward._shares(event) for event in events_of("thumb", 200)])
+    reward = OnlineReward(Backbone.load(str(tiny_llama)), TeachConfig(**SMALL | {"ensemble": 8}))
+    weights = torch.stack([reward.bootstrap_weights(event) for event in events_of("thumb", 200)])
     assert weights.mean() == pytest.approx(1.0, abs=0.1) and weights.std() == pytest.approx(1.0, abs=0.15)  # Exponential(1)
-    assert torch.equal(weights[0], reward._shares(events_of("thumb", 1)[0]))
+    assert torch.equal(weights[0], reward.bootstrap_weights(events_of("thumb", 1)[0]))
     assert not torch.equal(weights[:, 0], weights[:, 1])
 
 
@@ -380,21 +380,21 @@ def query(number: int, *responses: str) -> Query:
 
 
 def test_a_simulated_voter_chooses_by_its_function():
-    voter = Simulated(lambda prompt, response: len(response))
+    voter = SimulatedLabeler(lambda prompt, response: len(response))
     for number, (responses, kind, value) in enumerate([
             (("aa", "b"), "comparison", "left"), (("a", "bb"), "comparison", "right"), (("a", "b"), "comparison", "tie"),
             (("a", "bb", "ccc", "d"), "ranking", (2, 2, 1, 2)), (("aa", "bb", "c"), "ranking", (1, 1, 2)), (("a", "b", "c"), "ranking", (1, 1, 1))]):
         voter.ask(query(number, *responses))
-        event, = voter.answers()
+        event, = voter.new_events()
         assert (event.validate().kind, event.value) == (kind, value)
         assert event.tie == (len(set(scores := [len(r) for r in responses])) == 1 and len(scores) > 1)
-    assert voter.answers() == []
+    assert voter.new_events() == []
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_noise_is_a_share_of_votes_at_random(count):
     responses = ["a" * (i + 1) for i in range(count)]
-    voter = Simulated(lambda prompt, response: len(response), noise=0.4, seed=1)
+    voter = SimulatedLabeler(lambda prompt, response: len(response), noise=0.4, seed=1)
     wrong = sum(voter.vote(query(number, *responses)).ranks[-1] != 1 for number in range(1000)) / 1000
     assert wrong == pytest.approx(0.4 * (count - 1) / count, abs=0.04)
     assert voter.vote(query(7, *responses)) == voter.vote(query(7, *responses))  # a resumed run gets the same vote

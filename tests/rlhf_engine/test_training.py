@@ -12,7 +12,7 @@ from rlhf_engine.model.batching import micro_batches, out_of_memory
 from rlhf_engine.trainers.base import Trainer, adam, fitted_learning_rate, schedule
 from rlhf_engine.trainers.state import load_state, save_state
 
-LENGTHS = random.Random(3).choices(range(5, 100), k=96)
+LENGTH_FIELDS = random.Random(3).choices(range(5, 100), k=96)
 
 
 def epoch(number: int, lengths, batch: int, seed: int = 0) -> list[list[int]]:
@@ -23,7 +23,7 @@ def epoch(number: int, lengths, batch: int, seed: int = 0) -> list[list[int]]:
 @pytest.mark.parametrize("batch", [1, 2, 4, 6, 8, 32, 96])
 def test_an_epoch_covers_every_row_exactly_once(batch):
     for number in (0, 1, 5):
-        batches = epoch(number, LENGTHS, batch)
+        batches = epoch(number, LENGTH_FIELDS, batch)
         assert all(len(rows) == batch for rows in batches)
         assert sorted(i for rows in batches for i in rows) == list(range(96))
 
@@ -31,17 +31,17 @@ def test_an_epoch_covers_every_row_exactly_once(batch):
 def test_rows_that_fill_no_batch_are_others_each_epoch():
     seen = []
     for number in range(8):
-        rows = [i for rows in epoch(number, LENGTHS[:10], 4) for i in rows]
+        rows = [i for rows in epoch(number, LENGTH_FIELDS[:10], 4) for i in rows]
         assert len(rows) == len(set(rows)) == 8
         seen.append(frozenset(range(10)) - set(rows))
     assert len(set(seen)) > 1
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = [epoch(number, LENGTHS, 8, seed) for number in (0, 1, 2) for seed in (0, 1)]
+    orders = [epoch(number, LENGTH_FIELDS, 8, seed) for number in (0, 1, 2) for seed in (0, 1)]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
     assert {frozenset(rows) for rows in orders[0]} != {frozenset(rows) for rows in orders[2]}  # other company, too
-    assert orders[0] == epoch(0, LENGTHS, 8, 0)
+    assert orders[0] == epoch(0, LENGTH_FIELDS, 8, 0)
 
 
 def test_few_rows_are_one_batch_every_step():
@@ -51,10 +51,10 @@ def test_few_rows_are_one_batch_every_step():
 
 
 def test_batches_hold_rows_of_like_length_in_no_order_of_length():
-    batches = epoch(0, LENGTHS, 8)[:8]
-    spread = sum(max(LENGTHS[i] for i in rows) - min(LENGTHS[i] for i in rows) for rows in batches) / 8
-    assert spread < 0.4 * (max(LENGTHS) - min(LENGTHS))
-    means = [sum(LENGTHS[i] for i in rows) for rows in batches]
+    batches = epoch(0, LENGTH_FIELDS, 8)[:8]
+    spread = sum(max(LENGTH_FIELDS[i] for i in rows) - min(LENGTH_FIELDS[i] for i in rows) for rows in batches) / 8
+    assert spread < 0.4 * (max(LENGTH_FIELDS) - min(LENGTH_FIELDS))
+    means = [sum(LENGTH_FIELDS[i] for i in rows) for rows in batches]
     assert means != sorted(means)
 
 
@@ -211,7 +211,7 @@ class Small(Trainer):
     def __init__(self, room: int, micro_batch: int = 0, error=torch.OutOfMemoryError("CUDA out of memory")):
         self.weight, self.room, self.error = torch.nn.Parameter(torch.zeros(())), room, error
         self.optimizer, self.events, self.step, self.micro_batch = torch.optim.SGD([self.weight], lr=1.0), [], 7, micro_batch
-        self.breathe, self.sizes = lambda: None, []
+        self.on_microbatch, self.sizes = lambda: None, []
 
     def backward(self, part: list[int]) -> dict:
         self.sizes.append(len(part))

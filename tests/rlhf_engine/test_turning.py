@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.teach.likelihood import Scale
-from rlhf_engine.teach.preference_drift import ENOUGH, Turning
+from rlhf_engine.teach.likelihood import ResponseModel
+from rlhf_engine.teach.preference_drift import ENOUGH, DriftDetector
 from rlhf_engine.trainers.state import load_state, save_state
 
 FEATURES = torch.eye(4)[:, :2] * 1.0
@@ -19,19 +19,19 @@ def best_of_four(best: int, name: str = "") -> Event:
     return Event(name or f"{best}", "ranking", "p", ("a", "b", "c", "d"), tuple(1 if i == best else 2 for i in range(4)))
 
 
-def hear(turning: Turning, choices, weights=(2.0, 0.0)) -> int | None:
+def hear(turning: DriftDetector, choices, weights=(2.0, 0.0)) -> int | None:
     """The number of the vote at which a change is noticed."""
     for number, best in enumerate(choices, 1):
-        if turning.heard(best_of_four(best, f"e{number}"), FEATURES, torch.tensor(weights), Scale()):
+        if turning.update(best_of_four(best, f"e{number}"), FEATURES, torch.tensor(weights), ResponseModel()):
             return number
     return None
 
 
 def test_the_evidence_of_a_vote_by_hand():
     """Best of four among scores (2, 0, 0, 0): likely 1 / (1 + 3 e^-2); with the sign turned, another is 1 / (3 + e^-2); of none, 1/4."""
-    turning = Turning()
+    turning = DriftDetector()
     assert hear(turning, [0]) is None and turning.votes == [] and turning.then is None  # nothing is earned yet, so nothing is evidence
-    assert turning.earned[-1].item() == pytest.approx(math.log(4 / (1 + 3 * math.exp(-2))), abs=1e-5) and turning.earned[0] == 0
+    assert turning.scale_evidence[-1].item() == pytest.approx(math.log(4 / (1 + 3 * math.exp(-2))), abs=1e-5) and turning.scale_evidence[0] == 0
     hear(turning, [1])
     assert turning.evidence == pytest.approx(math.log(4 / (3 + math.exp(-2))), abs=1e-5) and turning.votes == ["e1"]
     hear(turning, [0])  # as expected: takes back more than that
@@ -41,7 +41,7 @@ def test_the_evidence_of_a_vote_by_hand():
 def test_the_opposite_is_noticed_and_only_that():
     rng = random.Random(0)
     told = [0 if rng.random() < 0.8 else rng.randrange(4) for _ in range(400)]
-    turning = Turning()
+    turning = DriftDetector()
     assert hear(turning, told) is None
     first = hear(turning, [rng.choice([1, 2, 3]) for _ in range(60)])
     assert first is not None and len(turning.votes) <= first
@@ -49,23 +49,23 @@ def test_the_opposite_is_noticed_and_only_that():
 
 def test_a_reward_that_is_always_wrong_earns_nothing():
     """Sure of itself from the first vote, and never right: that is no change of mind, for nobody ever agreed with it."""
-    turning = Turning()
+    turning = DriftDetector()
     assert hear(turning, [1, 2, 3] * 40) is None and turning.evidence == 0.0
 
 
 def test_while_there_is_evidence_the_reward_stays_as_it_was():
     """It learns from the votes that speak against it, and would soon expect them."""
-    turning = Turning()
+    turning = DriftDetector()
     hear(turning, [0] * 20)
     assert hear(turning, [1]) is None
     assert hear(turning, [2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3], weights=(0.0, 0.0)) is not None and turning.evidence > ENOUGH
 
 
 def test_its_state_goes_through_a_checkpoint(tmp_path):
-    turning = Turning()
+    turning = DriftDetector()
     hear(turning, [0] * 20 + [1, 2])
     save_state(tmp_path, turning.state_dict())
-    again = Turning.of(load_state(tmp_path))
+    again = DriftDetector.of(load_state(tmp_path))
     assert hear(turning, [3, 1] * 10) == hear(again, [3, 1] * 10) is not None and again.evidence == turning.evidence
-    save_state(tmp_path, Turning().state_dict())
-    assert Turning.of(load_state(tmp_path)).then is None
+    save_state(tmp_path, DriftDetector().state_dict())
+    assert DriftDetector.of(load_state(tmp_path)).then is None

@@ -106,13 +106,13 @@ class Chatter(threading.Thread):
 
     def __init__(self, worker: Worker, **details):
         super().__init__(daemon=True)
-        self.worker, self.details, self.answers, self.errors, self.over = worker, details, [], [], False
+        self.worker, self.details, self.new_events, self.errors, self.over = worker, details, [], [], False
         self.start()
 
     def run(self):
         while not self.over:
             try:
-                self.answers.append((last(self.worker.chat(**self.details)), self.worker.status()["state"]))
+                self.new_events.append((last(self.worker.chat(**self.details)), self.worker.status()["state"]))
             except UserError as error:
                 self.errors.append(str(error))
                 time.sleep(0.05)
@@ -172,10 +172,10 @@ def test_chats_leave_training_bit_equal(idle, tiny):
     for chatter in chatters:
         chatter.over = True
         chatter.join()
-        assert any(state == "running" for _, state in chatter.answers), chatter.errors
+        assert any(state == "running" for _, state in chatter.new_events), chatter.errors
     assert numbers(quiet) == numbers(run)
     assert len(numbers(run)) == 3
-    assert {tuple(answer) for answer, _ in chatters[1].answers} == {tuple(chatters[1].answers[0][0])}, "chats were disturbed by training"
+    assert {tuple(answer) for answer, _ in chatters[1].new_events} == {tuple(chatters[1].new_events[0][0])}, "chats were disturbed by training"
 
 
 def test_chats_answer_alike_when_idle(idle, tiny):

@@ -3,7 +3,7 @@
 from playground.pages.chat.conversation import Turn
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.feedback.events import MAX_NAME, Event
-from rlhf_engine.feedback.queries import judgement
+from rlhf_engine.feedback.queries import parse_choice
 from rlhf_engine.feedback.store import Store
 
 THUMBS = {"up": "Like", "down": "Dislike"}
@@ -47,7 +47,7 @@ def verdict(event_id: str, answers: list[Turn], order: tuple[int, ...], choice: 
     """
     places = sorted(range(len(order)), key=lambda place: order[place])
     ranked = [answers[place] for place in places]
-    kind, value = judgement(str(order[int(choice) - 1] + 1) if choice.isdecimal() else choice, len(answers))
+    kind, value = parse_choice(str(order[int(choice) - 1] + 1) if choice.isdecimal() else choice, len(answers))
     names, runs = [turn.speaker.checkpoint for turn in ranked], {turn.speaker.run for turn in ranked if turn.speaker.run}
     return Event(event_id, kind, prompt, tuple(turn.said for turn in ranked), value, run=runs.pop() if len(runs) == 1 else "",
                  shown=order, checkpoint=" | ".join(names)[:MAX_NAME], voter=voter,

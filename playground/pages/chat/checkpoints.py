@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playground.pages.chat import text
-from playground.workspace import Entry, Workspace, gallery
+from playground.workspace import RunSummary, Workspace, gallery
 from rlhf_engine.runs.folder import ALIVE
 
 SHIPPED = ("none", "bundled")
 
 
 @dataclass(frozen=True)
-class Speaker:
+class ChatCheckpoint:
     """A checkpoint at a moment: a live run is another one at each step."""
 
     pick: str
@@ -25,11 +25,11 @@ class Speaker:
     step: int = 0
 
 
-def speaker(workspace: Workspace, pick: str) -> Speaker:
+def speaker(workspace: Workspace, pick: str) -> ChatCheckpoint:
     """Raises UserError for what may not be asked, or is not there any more."""
     adapter = workspace.chat_adapter(pick)
     if pick in SHIPPED or pick in (name for _, name in gallery()):
-        return Speaker(pick, adapter, pick)
+        return ChatCheckpoint(pick, adapter, pick)
     name, at, step = pick.partition("@")
     run = workspace.run(name)
     status, checkpoints = run.status(), run.checkpoints()
@@ -37,7 +37,7 @@ def speaker(workspace: Workspace, pick: str) -> Speaker:
         number = status["step"]
     else:
         number = step_of(step or (checkpoints[-1].name if checkpoints else ""))
-    return Speaker(pick, adapter, f"{name} at step {number}", run.id, number)
+    return ChatCheckpoint(pick, adapter, f"{name} at step {number}", run.id, number)
 
 
 def step_of(checkpoint: str) -> int:
@@ -50,7 +50,7 @@ def first_picks(choices: list[tuple[str, str]], count: int = 2) -> tuple[str, ..
     return ("none", *trained, *["none"] * count)[:count]
 
 
-def presets(workspace: Workspace, entries: list[Entry], model: str) -> list[tuple[str, str]]:
+def presets(workspace: Workspace, entries: list[RunSummary], model: str) -> list[tuple[str, str]]:
     """Pairs before and after some training: readable name, and "BEFORE|AFTER". The newest runs come first."""
     pairs = []
     for entry in entries:

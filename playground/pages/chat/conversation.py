@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from playground.pages.chat.checkpoints import Speaker
+from playground.pages.chat.checkpoints import ChatCheckpoint
 from rlhf_engine.data.tokenization import Prompt
 
 SIDES = 4
@@ -37,7 +37,7 @@ class Turn:
     """The same on all sides for what the user has said to all of them."""
     said: str = ""
     """What the model said, where a person has put better words into its mouth."""
-    speaker: Speaker = Speaker("none", "none", "none")
+    speaker: ChatCheckpoint = ChatCheckpoint("none", "none", "none")
     sampling: dict = field(default_factory=dict)
     ended: bool = True
     head: int = 0

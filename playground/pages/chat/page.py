@@ -8,16 +8,16 @@ import gradio as gr
 
 from playground.components.html import notice
 from playground.components.inputs import Choice
-from playground.components.notices import changed, complain, told
+from playground.components.notices import inform, mark_seen, warn
 from playground.pages.chat import chat_feedback as opinions
 from playground.pages.chat import checkpoints as speakers
 from playground.pages.chat import text
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
-from playground.pages.chat.panes import Sides, status_line
-from playground.pages.chat.streaming import Answerer, Wish
-from playground.voting import Ballot, voter_of
-from playground.workspace import Entry, Workspace
+from playground.pages.chat.panes import ChatPanes, status_line
+from playground.pages.chat.streaming import ChatRunner, GenerationRequest
+from playground.voting import VotingService, voter_of
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 
 
@@ -29,9 +29,9 @@ class ChatState(gr.State):
 
 
 class ChatPage:
-    def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
+    def __init__(self, workspace: Workspace, worker, ballot: VotingService, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.ballot, self.voter, self.notice = workspace, ballot, voter, notice
-        self.answerer = Answerer(workspace, worker, ballot)
+        self.answerer = ChatRunner(workspace, worker, ballot)
         self.memory, self.lock = Memory(), threading.Lock()
         self.chat = ChatState(Chat())
         gr.Markdown(text.CHAT_ABOUT, container=False)
@@ -41,7 +41,7 @@ class ChatPage:
                                  elem_id="chat-preset", scale=3, min_width=220)
             self.count = gr.Radio([2, 3, 4], value=2, label=text.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
             self.blind = gr.Checkbox(False, label=text.BLIND, info=text.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)
-        self.sides = Sides(workspace, ballot)
+        self.sides = ChatPanes(workspace, ballot)
         self.status = gr.HTML("", elem_id="chat-status")
         self._build_input()
         self._wire_asking()
@@ -160,7 +160,7 @@ class ChatPage:
         try:
             yield {self.notice: "", self.status: status_line(text.WAITING), **sides.settle(chat, places), **sides.verdict(chat),
                    **({self.input: ""} if typed else {})}
-            wish = Wish(chat.model, chat.picks, int(values[self.longest]), float(values[self.temperature]), float(values[self.top_p]))
+            wish = GenerationRequest(chat.model, chat.picks, int(values[self.longest]), float(values[self.temperature]), float(values[self.top_p]))
             status = {self.status: ""}
             for _ in self.answerer.answer(chat, places, wish):
                 yield sides.texts(chat, places) | status
@@ -173,7 +173,7 @@ class ChatPage:
         except UserError as error:
             if chat.asked == number:
                 chat.restore(before)
-                yield {self.notice: complain(error), self.status: "", **sides.settle(chat, places), **sides.verdict(chat),
+                yield {self.notice: warn(error), self.status: "", **sides.settle(chat, places), **sides.verdict(chat),
                        **({self.input: typed} if typed else {})}
         finally:
             if chat.asked == number:  # the browser may have left in the middle of it
@@ -200,7 +200,7 @@ class ChatPage:
             value = "up" if event.liked is True else "down" if event.liked is False else ""
             self._say(values, side, event.index, "thumb", value)
         except UserError as error:
-            trouble = complain(error)
+            trouble = warn(error)
         return {self.notice: trouble, self.sides.talks[place]: gr.update(feedback_value=self.sides.thumbs(chat, place))}
 
     def _better(self, values: dict, place: int, index: int, written: str) -> dict:
@@ -214,9 +214,9 @@ class ChatPage:
             own = "" if written == side[index].said.strip() else written
             self._say(values, side, index, "edit", own)
             chat.cut(place, index, replace(side[index], text=own or side[index].said))
-            trouble = told(text.EDIT_KEPT)
+            trouble = inform(text.EDIT_KEPT)
         except UserError as error:
-            trouble = complain(error)
+            trouble = warn(error)
         return {self.notice: trouble, **self.sides.settle(chat, [place])}
 
     def _say(self, values: dict, side: list[Turn], index: int, kind: str, value: str) -> None:
@@ -238,7 +238,7 @@ class ChatPage:
                     self.ballot.store.add(vote)
                     chat.decide(choice, self.sides.labels(chat))
             except UserError as error:
-                trouble = complain(error)
+                trouble = warn(error)
         return {self.notice: trouble, self.status: "", **self.sides.settle(chat, places), **self.sides.verdict(chat)}
 
     # -- who is asked ------------------------------------------------------------------------------------------------
@@ -300,18 +300,18 @@ class ChatPage:
         """Not the conversations: what a tick may change loses its place on the screen at each."""
         return [self.model, self.preset, *self.sides.picks]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         changes, model = {}, values[self.model]
         models = self.workspace.model_choices()
-        if changed(seen, "chat models", models):
+        if mark_seen(seen, "chat models", models):
             changes[self.model] = gr.update(choices=models, visible=len(models) > 1)
         live = next((self.workspace.name_of(e.model) for e in entries if e.alive), "")
-        if changed(seen, "chat live", live) and live and live != model:  # while a run is live, only its model can answer
+        if mark_seen(seen, "chat live", live) and live and live != model:  # while a run is live, only its model can answer
             changes[self.model] = gr.update(choices=models, visible=len(models) > 1, value=live)
-        if changed(seen, "chat presets", pairs := speakers.presets(self.workspace, entries, model)):
+        if mark_seen(seen, "chat presets", pairs := speakers.presets(self.workspace, entries, model)):
             changes[self.preset] = gr.update(choices=pairs)
         choices = self.workspace.chat_choices(model)
-        if changed(seen, "chat adapters", choices):
+        if mark_seen(seen, "chat adapters", choices):
             offered = {value for _, value in choices}
             # A tick may see the new model beside the picks of the old one: it must choose what `_other_model` chooses.
             for pick, first in zip(self.sides.picks, first_picks(choices, SIDES)):

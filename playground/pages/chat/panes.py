@@ -9,7 +9,7 @@ from playground.pages.chat import chat_feedback as opinions
 from playground.pages.chat import text
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, shown
-from playground.voting import Ballot
+from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
@@ -26,10 +26,10 @@ document.addEventListener('click', (event) => {
 """
 
 
-class Sides:
+class ChatPanes:
     """Builds its components inside the current `gr.Blocks`. The methods say what they should show of a chat."""
 
-    def __init__(self, workspace: Workspace, ballot: Ballot):
+    def __init__(self, workspace: Workspace, ballot: VotingService):
         self.workspace, self.ballot = workspace, ballot
         self.resets = 0
         choices = workspace.chat_choices("bundled")

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from playground.pages.chat.checkpoints import speaker
 from playground.pages.chat.conversation import Chat, Turn, alike, messages, paced, together
-from playground.voting import Ballot
+from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationRequest:
     """Who is to answer, and how."""
 
     model: str
@@ -27,11 +27,11 @@ class Wish:
         return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p}
 
 
-class Answerer:
-    def __init__(self, workspace: Workspace, worker, ballot: Ballot):
+class ChatRunner:
+    def __init__(self, workspace: Workspace, worker, ballot: VotingService):
         self.workspace, self.worker, self.ballot = workspace, worker, ballot
 
-    def answer(self, chat: Chat, places: list[int], wish: Wish) -> Iterator[None]:
+    def answer(self, chat: Chat, places: list[int], wish: GenerationRequest) -> Iterator[None]:
         """Answers to what the sides at `places` end with; at each item they have grown in `chat`.
 
         Ends early when something else has been asked meanwhile. Raises UserError.

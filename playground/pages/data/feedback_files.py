@@ -33,7 +33,7 @@ def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[P
     return path, f"{told} {text.EXPORT_LEFT.format(left=left)}" if left else told
 
 
-def take_in(path: Path, store: Path) -> str:
+def import_file(path: Path, store: Path) -> str:
     """Add the preferences of a file, or the events of an export, to a store: all or none. Returns what was taken and what was not.
 
     Raises UserError as the readers do, with the name of the file instead of where it lies.

@@ -24,7 +24,7 @@ NO_RUN, GONE = "-", "gone"
 """Filters for events of no run, and for those that were taken back."""
 
 
-class Wanted(NamedTuple):
+class FeedbackFilter(NamedTuple):
     """Which events to show; an empty field lets all pass."""
 
     run: str = ""
@@ -34,7 +34,7 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Book:
+class FeedbackSnapshot:
     """The store at one moment."""
 
     mark: tuple[int, int] = (0, 0)
@@ -59,7 +59,7 @@ class Voter:
 
 
 @dataclass(frozen=True)
-class Sums:
+class FeedbackSummary:
     """What live events come to."""
 
     all: Voter
@@ -72,34 +72,34 @@ class Sums:
     """As `feedback_export.agreement` has it."""
 
 
-class Ledger:
+class FeedbackIndex:
     """Safe to use from any thread. `book`, `to_export` and `retract` raise UserError as the store does."""
 
     def __init__(self, workspace: Workspace):
         self.path, self.access = workspace.home / "feedback.sqlite", workspace.access
-        self._book, self._lock = Book(), threading.RLock()
-        self._chosen: OrderedDict[Wanted, tuple[tuple, list[Event]]] = OrderedDict()
-        self._sums: OrderedDict[Wanted, tuple[tuple, float, float, Sums]] = OrderedDict()
+        self._book, self._lock = FeedbackSnapshot(), threading.RLock()
+        self._chosen: OrderedDict[FeedbackFilter, tuple[tuple, list[Event]]] = OrderedDict()
+        self._sums: OrderedDict[FeedbackFilter, tuple[tuple, float, float, FeedbackSummary]] = OrderedDict()
 
-    def book(self) -> Book:
+    def book(self) -> FeedbackSnapshot:
         """All events, of which only those are read that have come since the last time. Looking makes no store."""
         with self._lock:
             if not self.path.exists():
-                self._book = Book()
+                self._book = FeedbackSnapshot()
                 return self._book
             store, old, file = Store(self.path), self._book, self.path.stat().st_ino
             head = store.head()
             if old.mark == (file, head):
                 return old
             if old.mark[0] != file or old.mark[1] > head:  # another file has taken its place
-                old = Book()
+                old = FeedbackSnapshot()
             new = store.events(after=old.mark[1], retracted=True)
             retracts = tuple(event for event in new if event.kind == "retract")
-            self._book = Book((file, new[-1].seq if new else head), old.events + tuple(e for e in new if e.kind != "retract"),
+            self._book = FeedbackSnapshot((file, new[-1].seq if new else head), old.events + tuple(e for e in new if e.kind != "retract"),
                               old.retracts + retracts, old.gone | {event.value for event in retracts})
             return self._book
 
-    def chosen(self, book: Book, wanted: Wanted) -> list[Event]:
+    def chosen(self, book: FeedbackSnapshot, wanted: FeedbackFilter) -> list[Event]:
         """The events that are wanted, the newest first; those that were taken back are among them, unless one kind is wanted."""
         with self._lock:
             mark, events = self._chosen.get(wanted, (None, []))
@@ -108,7 +108,7 @@ class Ledger:
                 remember(self._chosen, wanted, (book.mark, events))
             return events
 
-    def sums(self, book: Book, wanted: Wanted) -> tuple[tuple, Sums]:
+    def sums(self, book: FeedbackSnapshot, wanted: FeedbackFilter) -> tuple[tuple, FeedbackSummary]:
         """(the mark of what they were made of, what the wanted events come to); a large store's may be some seconds old."""
         with self._lock:
             mark, made, took, sums = self._sums.get(wanted, (None, 0.0, 0.0, None))
@@ -119,7 +119,7 @@ class Ledger:
                 remember(self._sums, wanted, (mark, time.monotonic(), time.thread_time() - start, sums))
             return mark, sums
 
-    def to_export(self, wanted: Wanted) -> list[Event]:
+    def to_export(self, wanted: FeedbackFilter) -> list[Event]:
         """The wanted events with the retracts of some of them, the oldest first."""
         book = self.book()
         events = self.chosen(book, wanted)
@@ -147,7 +147,7 @@ def remember(known: OrderedDict, key, value) -> None:
         known.popitem(last=False)
 
 
-def passes(event: Event, wanted: Wanted, gone: frozenset[str]) -> bool:
+def passes(event: Event, wanted: FeedbackFilter, gone: frozenset[str]) -> bool:
     if wanted.run and event.run != ("" if wanted.run == NO_RUN else wanted.run):
         return False
     if wanted.kind and (event.id in gone) != (wanted.kind == GONE):
@@ -163,14 +163,14 @@ def texts(event: Event) -> list[str]:
     return [conversation(event.prompt), *event.responses, *([event.value] if event.kind == "edit" else [])]
 
 
-def summed(events: list[Event], gone: frozenset[str] = frozenset()) -> Sums:
+def summed(events: list[Event], gone: frozenset[str] = frozenset()) -> FeedbackSummary:
     """Counts, medians and agreement of those events that were not taken back."""
     live = [event for event in events if event.id not in gone]
     own: dict[str, list[Event]] = {}
     for event in live:
         own.setdefault(event.voter, []).append(event)
     voters = sorted((tally(name, votes) for name, votes in own.items()), key=lambda voter: (-voter.votes, voter.name))
-    return Sums(tally("", live), voters, Counter(event.kind for event in live), Counter(event.run for event in events),
+    return FeedbackSummary(tally("", live), voters, Counter(event.kind for event in live), Counter(event.run for event in events),
                 len(events) - len(live), agreement(reversed(live)))
 
 

@@ -8,14 +8,14 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.data_preview import LOCAL
 from playground.components.inputs import Choice
-from playground.components.notices import complain, told
+from playground.components.notices import inform, warn
 from playground.components.pager import Pager, slice_of, within
 from playground.pages.data import feedback_files as exchange
 from playground.pages.data import feedback_view, text
-from playground.pages.data.feedback_index import GONE, NO_RUN, Ledger, Wanted
+from playground.pages.data.feedback_index import GONE, NO_RUN, FeedbackFilter, FeedbackIndex
 from playground.server.feedback_backup import STATUS
 from playground.voting import voter_of
-from playground.workspace import Entry, Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json
 
@@ -27,7 +27,7 @@ class Feedback:
     """Built inside a `gr.Tab`. The store is read when a browser opens that for the first time, and then whenever its head has moved."""
 
     def __init__(self, workspace: Workspace, voter: gr.BrowserState, notice: gr.HTML, tab: gr.Tab):
-        self.workspace, self.voter, self.notice, self.ledger = workspace, voter, notice, Ledger(workspace)
+        self.workspace, self.voter, self.notice, self.ledger = workspace, voter, notice, FeedbackIndex(workspace)
         gr.Markdown(text.FEEDBACK_ABOUT, container=False)
         self.kept = gr.HTML("", elem_id="feedback-kept", apply_default_css=False, visible=False)
         self.sums = gr.HTML("", elem_id="feedback-sums", container=True, padding=True, apply_default_css=False,
@@ -85,7 +85,7 @@ class Feedback:
     def _look(self, values: dict, page: int = 1) -> dict:
         return self._update(values, page) or gr.skip()
 
-    def refresh(self, values: dict, entries: list[Entry]) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary]) -> dict:
         """Updates for a browser that has opened the tab, where votes have come since."""
         return self._update(values, values[self.shown].get("page", 1)) if values[self.opened] else {}
 
@@ -99,7 +99,7 @@ class Feedback:
             return {} if shown == marks else {self.shown: marks, self.sums: gr.update(value=views.notice(str(error)), visible=True),
                                               self.votes: {"html": ""}, **self.pager.show(1, 0)}
         events = self.ledger.chosen(book, wanted)
-        (mark, sums), (all_mark, all_sums) = self.ledger.sums(book, wanted), self.ledger.sums(book, Wanted(voter=self._only(values)))
+        (mark, sums), (all_mark, all_sums) = self.ledger.sums(book, wanted), self.ledger.sums(book, FeedbackFilter(voter=self._only(values)))
         page, changes = within(page, len(events)), {}
         kept = read_json(self.workspace.home / STATUS) if self.workspace.access.owner() else None
         marks = {"votes": (book.mark, wanted, page), "sums": (mark, wanted), "choices": all_mark, "page": page, "kept": kept}
@@ -122,9 +122,9 @@ class Feedback:
             changes |= {self.run: gr.update(choices=[(text.ALL_RUNS, ""), *runs]), self.by: gr.update(choices=[(text.ALL_VOTERS, ""), *voters])}
         return changes | {self.shown: marks}
 
-    def _wanted(self, values: dict) -> Wanted:
+    def _wanted(self, values: dict) -> FeedbackFilter:
         run, kind, by, search_text = (str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text))
-        return Wanted(run, kind, self._only(values) or by, search_text)
+        return FeedbackFilter(run, kind, self._only(values) or by, search_text)
 
     def _only(self, values: dict) -> str:
         """Whose feedback may be seen: "" is everybody's. What people say in a chat is nobody else's."""
@@ -145,9 +145,9 @@ class Feedback:
     def _retract(self, values: dict, event: gr.EventData) -> dict:
         try:
             vote = self.ledger.retract(str(event.event), str(event.retract), voter_of(values[self.voter]))
-            notice = told(text.RETRACTED.format(number=vote.seq))
+            notice = inform(text.RETRACTED.format(number=vote.seq))
         except UserError as error:
-            notice = complain(error)
+            notice = warn(error)
         return {self.notice: notice, **self._update(values, values[self.shown].get("page", 1))}
 
     def _export(self, values: dict) -> dict:
@@ -163,7 +163,7 @@ class Feedback:
     def _import(self, values: dict) -> dict:
         try:
             self.workspace.access.owners_only()
-            done = exchange.take_in(Path(values[self.upload]), self.ledger.path)
+            done = exchange.import_file(Path(values[self.upload]), self.ledger.path)
         except UserError as error:
             return {self.outcome: views.notice(str(error))}
         # On the page that it is on, as a tick that comes first would leave it.

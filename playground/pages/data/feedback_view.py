@@ -11,7 +11,7 @@ from playground.components.dataset_view import clipped
 from playground.components.formatting import conversation
 from playground.components.html import escape, notice
 from playground.pages.data import text
-from playground.pages.data.feedback_index import Sums, Voter
+from playground.pages.data.feedback_index import FeedbackSummary, Voter
 from rlhf_engine.feedback.events import Event
 
 LISTED = 10
@@ -136,7 +136,7 @@ def verdict(event: Event) -> str:
 
 # -- what they come to -----------------------------------------------------------------------------------------------
 
-def sums(found: Sums) -> str:
+def sums(found: FeedbackSummary) -> str:
     """Counts, the time taken, and who agrees with whom."""
     if not found.all.votes and not found.gone:
         return ""

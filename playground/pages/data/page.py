@@ -7,11 +7,11 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.data_preview import HUB, LOCAL
 from playground.components.inputs import Choice
-from playground.components.notices import changed, complain, told
+from playground.components.notices import inform, mark_seen, warn
 from playground.components.pager import Pager, slice_of
 from playground.pages.data import text
 from playground.pages.data.feedback_tab import Feedback
-from playground.workspace import Entry, Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 
 
@@ -90,14 +90,14 @@ class Files:
         try:
             name = self.workspace.upload(values[self.upload])
         except UserError as error:
-            return {self.notice: complain(error)}
-        return {self.notice: told(text.UPLOADED_DATA.format(name=name)), self.source: gr.update(choices=self._choices(), value=name),
+            return {self.notice: warn(error)}
+        return {self.notice: inform(text.UPLOADED_DATA.format(name=name)), self.source: gr.update(choices=self._choices(), value=name),
                 **self._show(values | {self.source: name})}
 
     def refresh(self, seen: dict) -> dict:
         """What a fresh page shows, and after that the files that come and go."""
         first, choices = "data files" not in seen, self._choices()
-        changes = {self.source: gr.update(choices=choices)} if changed(seen, "data files", choices) else {}
+        changes = {self.source: gr.update(choices=choices)} if mark_seen(seen, "data files", choices) else {}
         return changes | (self._show({part: part.value for part in self.inputs}) if first else {})
 
 
@@ -119,7 +119,7 @@ class DataPage:
     def outputs(self) -> list:
         return [*self.files.outputs, *self.feedback.outputs]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         changes = self.feedback.refresh(values, entries)
         if changes:
             seen["feedback"] = changes[self.feedback.shown]

@@ -11,9 +11,9 @@ from playground.components import text as shared_text
 from playground.components.html import escape
 from playground.components.inputs import Choice
 from playground.components.machine_memory import SHAPES, Machine, folder_of, machine, size
-from playground.components.notices import changed, complain
+from playground.components.notices import mark_seen, warn
 from playground.pages.models import text
-from playground.workspace import Entry, Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.config import STAGES
 from rlhf_engine.errors import UserError
@@ -199,7 +199,7 @@ class ModelsPage:
                     yield {self.status: said}
             yield {self.load: gr.update(interactive=True), self.card: self._card(name)}
         except UserError as error:
-            yield {self.notice: complain(error), self.status: "", self.load: gr.update(interactive=True), self.card: self._card(name)}
+            yield {self.notice: warn(error), self.status: "", self.load: gr.update(interactive=True), self.card: self._card(name)}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -211,9 +211,9 @@ class ModelsPage:
     def outputs(self) -> list:
         return [self.model, self.card, self.list]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """The list, and once the card, where there are other models than a browser has seen."""
         names = self._names()
-        if not changed(seen, "models page", names):
+        if not mark_seen(seen, "models page", names):
             return {}
         return {self.model: gr.update(choices=names), self.list: listed(self.workspace, names), self.card: self._card(values[self.model])}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from playground.components.formatting import plain
 from playground.pages.runs import text
 from rlhf_engine.config import KL_PER_TOKEN
-from rlhf_engine.runs.journal import current, present
+from rlhf_engine.runs.journal import effective_settings, without_rewound
 
 RECENT = 5
 """Steps whose mean is judged: a single step of PPO says little."""
@@ -60,9 +60,9 @@ def advise(config: dict, metrics: list[dict], journal: list[dict], samples: list
 
     config: the run's settings, with its `stage`; the other three are the rows of its files, oldest first.
     """
-    journal = present(journal)
+    journal = without_rewound(journal)
     checks = POLICY_CHECKS if config["stage"] in ("ppo", "teach") else FITTING_CHECKS
-    found = [(kind, values) for check in checks for kind, values in check(current(config, journal), metrics, journal, samples)]
+    found = [(kind, values) for check in checks for kind, values in check(effective_settings(config, journal), metrics, journal, samples)]
     return [Advice(kind, text.ADVICE[kind][0].format(**values), text.ADVICE[kind][1].format(**values)) for kind, values in found]
 
 

@@ -10,11 +10,11 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.html import escape
 from playground.components.inputs import Choice
-from playground.components.notices import changed, complain, told
+from playground.components.notices import inform, mark_seen, warn
 from playground.pages.runs import text
 from playground.server import text as server_text
 from playground.server.export_jobs import Exports, how_to_load
-from playground.workspace import Entry, Workspace, fresh, gallery
+from playground.workspace import RunSummary, Workspace, fresh, gallery
 from rlhf_engine.errors import UserError
 
 
@@ -45,8 +45,8 @@ class ExportPage:
             name = self.exports.start(values[self.pick], merge=values[self.kind] == "merged", push=str(values[self.repo] or "").strip(),
                                       public=values[self.private] is False)
         except UserError as error:
-            return {self.notice: complain(error)}
-        return {self.notice: told(text.TAKE_BEGUN.format(name=name)), self.status: going(name, "")}
+            return {self.notice: warn(error)}
+        return {self.notice: inform(text.TAKE_BEGUN.format(name=name)), self.status: going(name, "")}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -58,16 +58,16 @@ class ExportPage:
     def outputs(self) -> list:
         return [self.pick, self.download, self.status]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """Updates as on the other pages; for a visitor there are none."""
         if not self.workspace.access.owner():
             return {}
         changes, choices = {}, offered(self.workspace, entries)
-        if changed(seen, "take offered", choices):
+        if mark_seen(seen, "take offered", choices):
             gone = values[self.pick] not in [value for _, value in choices]
             changes[self.pick] = gr.update(choices=choices, **({"value": choices[0][1]} if gone else {}))
         export = self.exports.look()
-        if changed(seen, "take", export):
+        if mark_seen(seen, "take", export):
             changes |= self._show(export)
         return changes
 
@@ -105,7 +105,7 @@ def going(name: str, said: str) -> str:
     return (f'<p class="empty" role="status">{line}</p><div class="bar unknown" role="progressbar" aria-label="{line}"><i></i></div>')
 
 
-def offered(workspace: Workspace, entries: list[Entry]) -> list[tuple[str, str]]:
+def offered(workspace: Workspace, entries: list[RunSummary]) -> list[tuple[str, str]]:
     """(readable name, choice) of every policy's checkpoint, newest runs first, and of what ships with the bundled model."""
     found = []
     for entry in entries:

@@ -9,14 +9,14 @@ from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import text as shared_text
 from playground.components.inputs import Choice
-from playground.components.notices import changed
+from playground.components.notices import mark_seen
 from playground.components.plots import LivePlot
 from playground.pages.runs import comparison_charts as curves
 from playground.pages.runs import diagnostics as advice
 from playground.pages.runs import text
 from playground.pages.runs import views as runs_views
 from playground.pages.runs.comparison_charts import Curves, Look
-from playground.workspace import Entry, Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_lines
 from rlhf_engine.runs.folder import Run
@@ -84,7 +84,7 @@ class RunsPage:
         """Events that ask for a look at once."""
         return [part.change for part in (self.picker, self.measures, self.smoothing, self.window, self.scale, self.reader, self.step)]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """Updates as on the Train page."""
         known = dict(seen)
         try:
@@ -94,27 +94,27 @@ class RunsPage:
         seen.update(known)
         return changes
 
-    def _look(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def _look(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         changes, names = {}, [entry.name for entry in entries]
         picked = [name for name in values[self.picker] or [] if name in names]
-        if changed(seen, "runs offered", [(e.name, e.state) for e in entries]):
+        if mark_seen(seen, "runs offered", [(e.name, e.state) for e in entries]):
             offered = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in entries]
             gone = picked != (values[self.picker] or [])
             changes[self.picker] = gr.update(choices=offered, **({"value": picked} if gone else {}))
         shown = chosen(entries, picked)
         files = {e.name: [version_of(self.workspace.runs / e.name / file) for file in FILES] for e in shown}
-        if changed(seen, "runs legend", [(e.name, e.state, e.step, e.total) for e in shown]):
+        if mark_seen(seen, "runs legend", [(e.name, e.state, e.step, e.total) for e in shown]):
             changes[self.legend] = runs_views.legend([(e.name, e.stage, e.state, e.step, e.total) for e in shown])
-        if changed(seen, "runs", [files, [e.state for e in shown]]):
-            changes |= {part: html for part, html in self._tell(shown).items() if changed(seen, part.elem_id, hash(html))}
+        if mark_seen(seen, "runs", [files, [e.state for e in shown]]):
+            changes |= {part: html for part, html in self._tell(shown).items() if mark_seen(seen, part.elem_id, hash(html))}
         look = Look(min(max(number(values[self.smoothing]), 0.0), 0.99), values[self.scale] == "log", int(number(values[self.window])))
         wanted = [key for key in values[self.measures] or [] if isinstance(key, str)][:PLOTS]
         lines = tuple((name, *versions[:2]) for name, versions in files.items())
-        if changed(seen, "runs curves", [lines, str(look), wanted]):
+        if mark_seen(seen, "runs curves", [lines, str(look), wanted]):
             changes |= self._draw(lines, look, wanted, seen)
         return changes | self._read(values, shown, files, seen)
 
-    def _tell(self, shown: list[Entry]) -> dict:
+    def _tell(self, shown: list[RunSummary]) -> dict:
         """All but curves and answers."""
         runs = [(e.name, self.workspace.config(e.name), self.workspace.run(e.name)) for e in shown]
 
@@ -130,45 +130,45 @@ class RunsPage:
         """lines: (name of a run, versions of the files that its curve is made from), a run each."""
         runs = [self._curves(name) for name, *_ in lines]
         known, keys, changes = curves.measures(runs), wanted or curves.key_measures(runs, PLOTS), {}
-        if changed(seen, "runs measures", known):
+        if mark_seen(seen, "runs measures", known):
             changes[self.measures] = gr.update(choices=[(curves.title_of(key), key) for key in known])
         for place, plot in enumerate(self.plots):
             if place < len(keys):
                 # The height goes along: what was not visible at first has lost its other properties in the browser.
                 changes[plot] = gr.update(value=_figure(self, keys[place], lines, look), visible=True, height=HEIGHT)
-            if changed(seen, f"runs plot {place}", place < len(keys)) and place >= len(keys):
+            if mark_seen(seen, f"runs plot {place}", place < len(keys)) and place >= len(keys):
                 changes[plot] = gr.update(visible=False)
         marked = any(curves.marks(run.journal) for run in runs)
-        return changes | ({self.key: gr.update(visible=marked)} if changed(seen, "runs marked", marked) else {})
+        return changes | ({self.key: gr.update(visible=marked)} if mark_seen(seen, "runs marked", marked) else {})
 
     def _curves(self, name: str) -> Curves:
         run = self.workspace.run(name)
-        journal = advice.present(rows_of(run, "journal.jsonl"))
-        return Curves(name, advice.current(self.workspace.config(name), journal), rows_of(run, "metrics.jsonl"), journal)
+        journal = advice.without_rewound(rows_of(run, "journal.jsonl"))
+        return Curves(name, advice.effective_settings(self.workspace.config(name), journal), rows_of(run, "metrics.jsonl"), journal)
 
-    def _read(self, values: dict, shown: list[Entry], files: dict, seen: dict) -> dict:
+    def _read(self, values: dict, shown: list[RunSummary], files: dict, seen: dict) -> dict:
         """One run's answers at the step on the slider, which stays at the end if it was there."""
         talking = [e.name for e in shown if files[e.name][2][1]]
         name = values[self.reader] if values[self.reader] in talking else next(iter(talking), None)
         rows = rows_of(self.workspace.run(name), "samples.jsonl") if name else []
         steps = runs_views.answered(rows)
         if not steps:
-            gone = changed(seen, "runs answers", None)
+            gone = mark_seen(seen, "runs answers", None)
             return {self.answers: f'<p class="empty">{text.NOTHING_SAID}</p>', self.reader: gr.update(visible=False),
                     self.step: gr.update(visible=False)} if gone else {}
         changes, old = {}, seen.get("runs steps")
         at = number(values[self.step], steps[-1])
         step = runs_views.nearest(steps, at if old and old[0] == name and at < old[2] else steps[-1])
-        if changed(seen, "runs reader", [talking, name]):
+        if mark_seen(seen, "runs reader", [talking, name]):
             changes[self.reader] = gr.update(choices=talking, value=name, visible=len(talking) > 1)
-        if changed(seen, "runs steps", [name, steps[0], steps[-1]]):
+        if mark_seen(seen, "runs steps", [name, steps[0], steps[-1]]):
             changes[self.step] = gr.update(minimum=steps[0], maximum=steps[-1], value=step, visible=len(steps) > 1)
-        if changed(seen, "runs answers", [name, step, len(steps), len(rows) if step == steps[-1] else 0]):
+        if mark_seen(seen, "runs answers", [name, step, len(steps), len(rows) if step == steps[-1] else 0]):
             changes[self.answers] = runs_views.through_time(rows, step)
         return changes
 
 
-def chosen(entries: list[Entry], picked: list[str]) -> list[Entry]:
+def chosen(entries: list[RunSummary], picked: list[str]) -> list[RunSummary]:
     """The runs that are picked; while none is, the newest that has taken a step, and the one of its stage before it."""
     by_name = {entry.name: entry for entry in entries}
     if picked:

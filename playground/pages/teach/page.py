@@ -9,15 +9,15 @@ from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import html as views
 from playground.components import text as shared_text
-from playground.components.extend_run import GoOn
+from playground.components.extend_run import ExtendRunPanel
 from playground.components.inputs import Choice
-from playground.components.notices import changed, complain, size_of, told
+from playground.components.notices import inform, mark_seen, size_of, warn
 from playground.components.plots import LivePlot
 from playground.pages.teach import text
 from playground.pages.teach import views as vote_views
 from playground.pages.teach.vote_card import Card
-from playground.voting import PERSON, Ballot, choice_of, voter_of
-from playground.workspace import Entry, Workspace
+from playground.voting import PERSON, VotingService, choice_of, voter_of
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.queries import find_query
 from rlhf_engine.runs.folder import Run
@@ -27,7 +27,7 @@ HEIGHT = 205
 
 
 class TeachPage:
-    def __init__(self, workspace: Workspace, worker, ballot: Ballot, voter: gr.BrowserState, notice: gr.HTML):
+    def __init__(self, workspace: Workspace, worker, ballot: VotingService, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.worker, self.ballot, self.voter, self.notice = workspace, worker, ballot, voter, notice
         with gr.Accordion(text.PATH, open=True) as self.path:
             gr.HTML(vote_views.path(), elem_id="path", apply_default_css=False)
@@ -56,7 +56,7 @@ class TeachPage:
             with gr.Accordion(text.FORMULAS, open=True):
                 self.formulas = gr.HTML(vote_views.formulas({}, []), elem_id="formulas", apply_default_css=False)
         with asks:
-            self.longer = GoOn(workspace, worker, notice, "vote-", self.picker, self._shown)
+            self.longer = ExtendRunPanel(workspace, worker, notice, "vote-", self.picker, self._shown)
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False, show_progress="hidden",
                        trigger_mode="multiple", api_visibility="private")
         control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
@@ -73,8 +73,8 @@ class TeachPage:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
             run = self.worker.start("teach", self.workspace.settings("teach", {"labeler": labeler}))
         except UserError as error:
-            return {self.notice: complain(error)}
-        return {self.notice: told(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
+            return {self.notice: warn(error)}
+        return {self.notice: inform(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
         """Take an answer, and show the next question at once."""
@@ -89,7 +89,7 @@ class TeachPage:
                 following = self._card(run.path.name, voter, query=same)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
         except UserError as error:  # the card is answered, so that its buttons work again
-            return {self.notice: complain(error), self.card: card | {"time": time.time()}}
+            return {self.notice: warn(error), self.card: card | {"time": time.time()}}
 
     def _undo(self, run: Run, card: dict, voter: str) -> dict:
         """What was asked comes back, to be answered again."""
@@ -114,7 +114,7 @@ class TeachPage:
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 
     def _status(self, run: Run) -> dict:
-        config = self.workspace.current(run.path.name)
+        config = self.workspace.effective_settings(run.path.name)
         votes = self.ballot.votes(run)
         if config["labeler"] != PERSON:
             votes = int(max((row.get("reward/votes", 0) for row in run.metrics()), default=0))
@@ -131,14 +131,14 @@ class TeachPage:
         return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect, *self.plots, self.fixed,
                 self.extremes, self.formulas, *self.longer.outputs]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """Updates as on the Train page. A question that somebody may be reading stays, unless it is another run's turn to ask."""
         changes, picked, taught = {}, values[self.picker], self.ballot.taught(entries)
-        if changed(seen, "live", busy := any(entry.alive for entry in entries)):
+        if mark_seen(seen, "live", busy := any(entry.alive for entry in entries)):
             changes[self.starting] = gr.update(visible=not busy)
         if not values[self.voter] and "voter" not in seen:
             changes[self.voter] = seen["voter"] = secrets.token_hex(16)
-        if changed(seen, "vote runs", [(e.name, e.state) for e in taught]):
+        if mark_seen(seen, "vote runs", [(e.name, e.state) for e in taught]):
             names = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in taught]
             gone = picked and picked not in {e.name for e in taught}
             changes[self.picker] = gr.update(choices=[(text.FOLLOW_TAUGHT, ""), *names], visible=len(names) > 1,
@@ -146,18 +146,18 @@ class TeachPage:
             picked = "" if gone else picked
         entry = next((e for e in taught if e.name == picked or not picked), None)
         changes |= self.longer.refresh(entry, seen)
-        if changed(seen, "taught", entry is not None):  # before the first run, what this is about; then the run
+        if mark_seen(seen, "taught", entry is not None):  # before the first run, what this is about; then the run
             changes |= {self.path: gr.update(open=entry is None), self.scene: gr.update(visible=entry is not None)}
         try:
             mark = self._mark(entry)
-            if changed(seen, "vote run", mark):
+            if mark_seen(seen, "vote run", mark):
                 changes |= self._show(entry)
-            if changed(seen, "vote card", [mark, values[self.card]["event"]]):
+            if mark_seen(seen, "vote card", [mark, values[self.card]["event"]]):
                 changes |= self._fill(values[self.card], entry.name if entry else "", voter_of(values[self.voter] or seen["voter"]))
-            changed(seen, "vote trouble", "")
+            mark_seen(seen, "vote trouble", "")
         except UserError as error:  # the store is out of order, or the run has just gone
             seen.pop("vote run", None)
-            if changed(seen, "vote trouble", str(error)):
+            if mark_seen(seen, "vote trouble", str(error)):
                 changes[self.status] = gr.update(value=views.notice(str(error)), visible=True)
         return changes
 
@@ -168,13 +168,13 @@ class TeachPage:
         fresh = self._card(name, voter)
         return {} if (fresh["run"], fresh["html"]) == (card["run"], card["html"]) else {self.card: fresh}
 
-    def _mark(self, entry: Entry | None) -> list | None:
+    def _mark(self, entry: RunSummary | None) -> list | None:
         if entry is None:
             return None
         folder, files = self.workspace.runs / entry.name, ("metrics.jsonl", "samples.jsonl", "queries.jsonl", "journal.jsonl")
         return [entry.name, entry.state, entry.time, self.ballot.store.head(), *(size_of(folder / file) for file in files)]
 
-    def _show(self, entry: Entry | None) -> dict:
+    def _show(self, entry: RunSummary | None) -> dict:
         if entry is None:
             return {self.status: gr.update(value="", visible=False), self.effect: vote_views.effect([]), self.fixed: vote_views.fixed([]),
                     self.extremes: vote_views.extremes([]), self.formulas: vote_views.formulas({}, []),
@@ -182,7 +182,7 @@ class TeachPage:
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, journal, samples = run.metrics(), run.journal(), run.samples()
         votes = self.ballot.store.events(run=run.id) if config["labeler"] == PERSON else []
-        drawn = figures.live(entry.name, self.workspace.current(entry.name), metrics, journal)
+        drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         return {self.status: self._status(run),
                 self.effect: vote_views.effect(journal, config["choices"], vote_views.wins(metrics, votes)),
                 self.fixed: vote_views.fixed(samples), self.extremes: vote_views.extremes(samples),

@@ -20,7 +20,7 @@ RECENT = 10
 
 def question(prompt, responses: tuple[str, ...], said: str = "", remarks: dict | None = None) -> str:
     """A prompt and its responses, a button under each; `said` is a line about what was done last, `remarks` what this voter has said
-    about single responses (`Ballot.remarks`)."""
+    about single responses (`VotingService.remarks`)."""
     many = len(responses) > 2
     answers = "".join(f'<article class="answer" aria-label="{app_text.SAID_BEST.format(place=place)}">'
                       f'<p>{escape(response) or f"<em>{shared_text.EMPTY_RESPONSE}</em>"}</p>'

@@ -13,7 +13,7 @@ from rlhf_engine import config as configs
 def differing(stage: str, settings: dict, here: Path | None = None) -> dict:
     """What is not the default, in the order of the fields, paths as seen from `here`."""
     config = configs.STAGES[stage]
-    found = {name: settings.get(name, getattr(config, name)) for name in configs.hints(config)}
+    found = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
     return {name: nearer(value, here or Path.cwd()) if isinstance(value, str) else value
             for name, value in found.items() if value != getattr(config, name)}
 

@@ -25,7 +25,7 @@ class Form:
     def __init__(self, stage: str, workspace: Workspace):
         self.stage, self.workspace = stage, workspace
         self.config = configs.STAGES[stage]
-        basic, names = BASIC[stage], configs.hints(self.config)
+        basic, names = BASIC[stage], configs.field_types(self.config)
         with gr.Row(elem_classes="fields"):
             self.fields = {name: self._field(name, names[name]) for name in basic}
         with gr.Accordion(text.MORE_SETTINGS, open=False), gr.Row(elem_classes="fields"):
@@ -83,7 +83,7 @@ class Form:
 def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
     """`python -m rlhf_engine STAGE` with the flags that differ from the defaults, paths as seen from `here`."""
     config, flags = configs.STAGES[stage], []
-    for name in configs.hints(config):
+    for name in configs.field_types(config):
         value = settings.get(name, getattr(config, name))
         if value == getattr(config, name) or (resume and name != "output"):
             continue

@@ -5,12 +5,12 @@ import gradio as gr
 from playground.components import html as views
 from playground.components.formatting import plain
 from playground.components.inputs import Choice
-from playground.components.notices import changed, complain, told
+from playground.components.notices import inform, mark_seen, warn
 from playground.pages.train import text
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run, step_of
-from rlhf_engine.runs.journal import current, present
+from rlhf_engine.runs.journal import effective_settings, without_rewound
 
 CONTROLS = {"sft": ("steps", "epochs", "learning_rate"), "reward": ("steps", "epochs", "learning_rate"),
             "ppo": ("steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"),
@@ -23,7 +23,7 @@ STEPS = {"steps": 1, "epochs": 1, "votes": 1, "kl_target": 1.0, "temperature": 0
 def in_force(config: dict, journal: list[dict]) -> dict[str, float]:
     """The live settings as they are now: what the run began with, and what was changed since and not undone by a rewind. Epochs say
     nothing where there are steps."""
-    now = current(config, present(journal))
+    now = effective_settings(config, without_rewound(journal))
     return {name: now[name] for name in CONTROLS[config["stage"]] if name != "epochs" or not now["steps"]}
 
 
@@ -73,17 +73,17 @@ class LiveControls:
                     self.worker.control(str(run.path), name, value)
                     asked.append(text.LIVE_VALUE.format(name=text.LIVE_LABELS[name], value=short(value), was=short(was)))
         except UserError as error:
-            return complain(error)
+            return warn(error)
         if not asked:
-            return told(text.LIVE_NOTHING)
-        return told(text.LIVE_ASKED.format(name=run.path.name, changes=", ".join(asked)))
+            return inform(text.LIVE_NOTHING)
+        return inform(text.LIVE_ASKED.format(name=run.path.name, changes=", ".join(asked)))
 
     def _ask_sure(self, values: dict) -> dict:
         try:
             run = self._run(values)
             run.checkpoint_at(values[self.checkpoint])
         except UserError as error:
-            return {self.notice: complain(error)}
+            return {self.notice: warn(error)}
         question = text.REWIND_SURE.format(name=run.path.name, step=values[self.checkpoint])
         return {self.sure: gr.update(visible=True), self.question: views.escape(question), self.notice: ""}
 
@@ -91,9 +91,9 @@ class LiveControls:
         try:
             run, step = self._run(values), values[self.checkpoint]
             self.worker.control(str(run.path), "rewind", step)
-            said = told(text.REWIND_ASKED.format(name=run.path.name, step=step))
+            said = inform(text.REWIND_ASKED.format(name=run.path.name, step=step))
         except UserError as error:
-            said = complain(error)
+            said = warn(error)
         return {self.notice: said, self.sure: gr.update(visible=False)}
 
     # -- what changed ------------------------------------------------------------------------------------------------
@@ -107,18 +107,18 @@ class LiveControls:
         is alive is shown."""
         if run is None:
             seen.pop("live checkpoints", None)
-            return {self.group: gr.update(visible=False)} if changed(seen, "live settings", None) else {}
+            return {self.group: gr.update(visible=False)} if mark_seen(seen, "live settings", None) else {}
         config, journal = run.config(), run.journal()
         now, steps = in_force(config, journal), [step_of(folder) for folder in run.checkpoints()]
         changes: dict = {}
-        if changed(seen, "live settings", [run.path.name, now]):
+        if mark_seen(seen, "live settings", [run.path.name, now]):
             fitted = next((short(row["learning_rate"]) for row in journal if row.get("event") == "fitted"), "")
             changes = {self.group: gr.update(visible=True), self.said: views.escape(text.LIVE_IN_FORCE.format(values=", ".join(
                 text.LIVE_SAME.format(name=text.LIVE_LABELS[name], value=fitted if name == "learning_rate" and not value else short(value))
                 for name, value in now.items())))}
             for name, field in self.fields.items():
                 changes[field] = gr.update(visible=name in now, value=now.get(name), info=text.LIVE_INFO[name].format(fitted=fitted))
-        if changed(seen, "live checkpoints", [run.path.name, steps]):
+        if mark_seen(seen, "live checkpoints", [run.path.name, steps]):
             choices = [(text.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
             changes[self.checkpoint] = gr.update(choices=choices, value=steps[-1] if steps else None)
         return changes

@@ -10,10 +10,10 @@ from playground.components import charts as figures
 from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.data_preview import DataPreview
-from playground.components.extend_run import GoOn, suggested
+from playground.components.extend_run import ExtendRunPanel, suggested
 from playground.components.inputs import Choice
 from playground.components.machine_memory import budget, measured
-from playground.components.notices import changed, complain, size_of, told
+from playground.components.notices import inform, mark_seen, size_of, warn
 from playground.components.plots import LivePlot
 from playground.pages.train import text
 from playground.pages.train.code_snippets import Codes, codes
@@ -22,8 +22,8 @@ from playground.pages.train.live_settings import LiveControls
 from playground.pages.train.presets import Presets
 from playground.run_commands import ask
 from playground.voting import PERSON
-from playground.workspace import Entry, Workspace
-from rlhf_engine.config import LENGTHS, STAGES, flag
+from playground.workspace import RunSummary, Workspace
+from rlhf_engine.config import LENGTH_FIELDS, STAGES, flag
 from rlhf_engine.errors import UserError
 
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
@@ -96,8 +96,8 @@ class TrainPage:
         try:
             name = self.workspace.upload(values[self.upload])
         except UserError as error:
-            return {self.notice: complain(error)}
-        return {self.notice: told(text.UPLOADED.format(name=name)),
+            return {self.notice: warn(error)}
+        return {self.notice: inform(text.UPLOADED.format(name=name)),
                 form.fields["data"]: gr.update(choices=self.workspace.data_choices(), value=name)}
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class TrainPage:
                 "stop": gr.Button(text.STOP, size="sm", elem_id="stop", interactive=False),
                 "discard": gr.Button(text.DISCARD, size="sm", variant="stop", elem_id="discard", interactive=False, elem_classes="owners"),
             }
-        self.longer = GoOn(self.workspace, self.worker, self.notice, "", self.picker, self.workspace.chosen)
+        self.longer = ExtendRunPanel(self.workspace, self.worker, self.notice, "", self.picker, self.workspace.chosen)
         with gr.Group(visible=False) as self.sure:
             self.question = gr.HTML("", padding=True)
             with gr.Row(elem_classes="controls"):
@@ -146,9 +146,9 @@ class TrainPage:
             settings = self.workspace.settings(stage, self.forms[stage].read(values))
             run = self.worker.start(stage, settings)
         except UserError as error:
-            return {self.notice: complain(error)}
+            return {self.notice: warn(error)}
         started = text.STARTED_ASKING if settings.get("labeler") == PERSON else shared_text.STARTED
-        return {self.notice: told(started.format(name=self.workspace.name_of(run))), self.picker: ""}
+        return {self.notice: inform(started.format(name=self.workspace.name_of(run))), self.picker: ""}
 
     def _asker(self, command: str):
         def tell(picked: str) -> str:
@@ -156,8 +156,8 @@ class TrainPage:
                 name = self.workspace.chosen(picked)
                 ask(self.worker, self.workspace.run(name), command)
             except UserError as error:
-                return complain(error)
-            return told(text.ASKED[command].format(name=name))
+                return warn(error)
+            return inform(text.ASKED[command].format(name=name))
         return tell
 
     def _ask_sure(self, picked: str) -> dict:
@@ -180,34 +180,34 @@ class TrainPage:
         return [self.picker, self.card, *self.buttons.values(), *self.plots, self.samples, self.events, self.peak,
                 *self.run_codes.parts, *self.longer.outputs, *self.live.outputs, *moving]
 
-    def refresh(self, values: dict, entries: list[Entry], seen: dict) -> dict:
+    def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """Updates for everything whose mark differs from the one in `seen`, which is brought up to date."""
         changes, picked = {}, values[self.picker]
-        if changed(seen, "runs", [(e.name, e.state) for e in entries]):
+        if mark_seen(seen, "runs", [(e.name, e.state) for e in entries]):
             names = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in entries]
             gone = picked and picked not in {e.name for e in entries}
             changes[self.picker] = gr.update(choices=[(shared_text.FOLLOW, ""), *names], **({"value": ""} if gone else {}))
             picked = "" if gone else picked
         offers = [(e.name, e.state == "done", bool(e.checkpoints)) for e in entries]
-        if changed(seen, "offers", [offers, self.workspace.data_choices(), self.workspace.model_choices()]):
+        if mark_seen(seen, "offers", [offers, self.workspace.data_choices(), self.workspace.model_choices()]):
             for form in self.forms.values():
                 changes |= form.choices(values)
         entry = next((e for e in entries if e.name == picked or not picked), None)
-        if changed(seen, "run", self._mark(entry)):
+        if mark_seen(seen, "run", self._mark(entry)):
             changes |= self._show(entry)
             changes |= self.live.refresh(self.workspace.run(entry.name) if entry and entry.alive else None, seen)
             changes |= self.longer.refresh(entry, seen)
-            if changed(seen, "run code", [entry.name, entry.alive or entry.state, self.workspace.current(entry.name)] if entry else None):
+            if mark_seen(seen, "run code", [entry.name, entry.alive or entry.state, self.workspace.effective_settings(entry.name)] if entry else None):
                 changes |= self._show_code(entry)
         return changes
 
-    def _mark(self, entry: Entry | None) -> list | None:
+    def _mark(self, entry: RunSummary | None) -> list | None:
         if entry is None:
             return None
         sizes = [size_of(self.workspace.runs / entry.name / file) for file in ("metrics.jsonl", "samples.jsonl", "journal.jsonl")]
         return [entry.name, entry.state, entry.step, entry.total, *sizes]
 
-    def _show(self, entry: Entry | None) -> dict:
+    def _show(self, entry: RunSummary | None) -> dict:
         if entry is None:
             return {self.card: f'<p class="empty">{shared_text.NO_RUNS}</p>', self.samples: views.samples([]), self.events: views.events([]),
                     self.peak: "", **{button: gr.update(interactive=False) for button in self.buttons.values()},
@@ -223,16 +223,16 @@ class TrainPage:
             self.card: views.card(entry.name, config, status, metrics),
             self.samples: views.samples(run.samples()), self.events: views.events(journal),
             self.peak: measured(self.workspace, config, status),
-            **buttons, **dict(zip(self.plots, figures.figures(entry.name, self.workspace.current(entry.name), metrics))),
+            **buttons, **dict(zip(self.plots, figures.figures(entry.name, self.workspace.effective_settings(entry.name), metrics))),
         }
 
-    def _show_code(self, entry: Entry | None) -> dict:
+    def _show_code(self, entry: RunSummary | None) -> dict:
         """The very run, as long as it is by now, as command, YAML and notebook cell; one that has halted is gone on with, and of one that
         is done the command says how."""
         if entry is None:
             return dict.fromkeys(self.run_codes.parts, "")
-        config, now = self.workspace.config(entry.name), self.workspace.current(entry.name)
-        settings = config | {name: now[name] for name in LENGTHS if name in now} | {"output": str(self.workspace.runs / entry.name)}
+        config, now = self.workspace.config(entry.name), self.workspace.effective_settings(entry.name)
+        settings = config | {name: now[name] for name in LENGTH_FIELDS if name in now} | {"output": str(self.workspace.runs / entry.name)}
         command, *others = codes(config["stage"], settings, resume=entry.state in ("stopped", "failed"))
         if entry.state == "done" and entry.checkpoints:
             line = command_line(config["stage"], settings, resume=True).replace(" \\\n ", "")
