@@ -19,7 +19,7 @@ from rlhf_engine.feedback import store as feedback
 from rlhf_engine.feedback.events import MAX_NAME, MAX_TEXT, Event
 from rlhf_engine.feedback.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
         {"role": "user", "content": "r"}]
 VALUES = {"comparison": "left", "ranking": (1, 2, 2, 2), "thumb": "up", "score": 7, "edit": "better", "retract": "e1"}

@@ -25,7 +25,7 @@ from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.state import load_state, save_state
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
-from tests.rlhf_engine.test_sft import without_time
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 PROMPTS = [text[:18] for text in sentences(24)]
 SMALL = {"steps": 4, "batch_size": 8, "lora_rank": 4, "max_tokens": 100, "max_new_tokens": 10, "reference_samples": 16, "ppo_epochs": 1,

@@ -15,7 +15,7 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 from tests import hub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RESOLVE = """
 import json, sys
 from rlhf_engine.config import UserError

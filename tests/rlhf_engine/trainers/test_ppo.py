@@ -12,8 +12,8 @@ from rlhf_engine.trainers import ppo as ppo_module
 from rlhf_engine.trainers.ppo import PPO, Diverged
 from rlhf_engine.trainers.reward import RewardTrainer
 from tests.conftest import sentences
-from tests.rlhf_engine.test_reward import make as make_reward
-from tests.rlhf_engine.test_sft import without_time
+from tests.rlhf_engine.trainers.test_reward import make as make_reward
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 LEARN = {"batch_size": 32, "ppo_epochs": 2, "minibatches": 2, "learning_rate": 2e-2, "value_learning_rate": 1e-3, "kl_coef": 0.01, "kl_target": 0.0,
          "guard": False}

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Batch
 from rlhf_engine.trainers.ppo import PPO
-from tests.rlhf_engine.test_ppo import LEARN, make, vowels
-from tests.rlhf_engine.test_sft import without_time
+from tests.rlhf_engine.trainers.test_ppo import LEARN, make, vowels
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 
 def constant(rollout) -> torch.Tensor:

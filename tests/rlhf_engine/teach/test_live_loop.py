@@ -25,8 +25,8 @@ from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.worker.client import Worker
-from tests.rlhf_engine.test_sft import without_time
-from tests.rlhf_engine.test_teach import PROMPTS, SMALL, vowels
+from tests.rlhf_engine.trainers.test_sft import without_time
+from tests.rlhf_engine.teach.test_trainer import PROMPTS, SMALL, vowels
 
 LIVE = SMALL | {"steps": 8, "votes": 20, "votes_first": 4, "patience": 2, "labeler": "person", "checkpoint_every": 2, "keep_checkpoints": 0}
 

@@ -30,7 +30,7 @@ from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture

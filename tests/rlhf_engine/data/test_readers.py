@@ -28,7 +28,7 @@ from rlhf_engine.data.readers import (
 from rlhf_engine.errors import UserError
 from tests import hub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 DIALOGUE = [USER, ANSWER, {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]
 SHAREGPT = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]

@@ -16,9 +16,9 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.sft import SFT
 from tests.commands import Command, run_process
-from tests.rlhf_engine.test_live import make, vote, vote_when_asked
-from tests.rlhf_engine.test_sft import without_time
-from tests.rlhf_engine.test_teach import SMALL, vowels
+from tests.rlhf_engine.teach.test_live_loop import make, vote, vote_when_asked
+from tests.rlhf_engine.trainers.test_sft import without_time
+from tests.rlhf_engine.teach.test_trainer import SMALL, vowels
 
 STAGES = ("sft", "reward", "ppo", "teach")
 EVEN = ["--schedule", "constant", "--warmup", 0]

@@ -14,7 +14,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import member_scores, score_all, score_members
 from rlhf_engine.trainers.reward import RewardTrainer
 from tests.conftest import sentences
-from tests.rlhf_engine.test_sft import without_time
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 TEXTS = sentences(96)
 PAIRS = [Preference(a[:16], a[16:] + " happy", a[16:] + " sad") for a in TEXTS]
