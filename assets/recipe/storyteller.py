@@ -4,6 +4,7 @@ import copy
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,7 @@ def grow_depth(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     config.num_hidden_layers = layers
     grown = LlamaForCausalLM(config)
     copied_before = set()
+    layer: Any
     for place in range(layers):
         origin = place * old // layers
         layer = grown.model.layers[place]
@@ -100,6 +102,7 @@ def add_dropout(model: LlamaForCausalLM, rate: float) -> None:
         if isinstance(output, tuple):
             return (locked(output[0], module.training), *output[1:])
         return locked(output, module.training)
+    layer: Any
     for layer in model.model.layers:
         layer.self_attn.register_forward_hook(drop)
         layer.mlp.register_forward_hook(drop)
@@ -162,7 +165,7 @@ def calibrate(model, tokenizer, stories: list[str], context: int) -> float:
     for factor in (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82):
         weight.copy_(kept * factor)
         losses[factor] = bits_per_character(model, tokenizer, stories, context)
-    best = min(losses, key=losses.get)
+    best = min(losses, key=lambda factor: losses[factor])
     weight.copy_(kept * best)
     return best
 
@@ -171,5 +174,5 @@ def save_model(model: LlamaForCausalLM, tokenizer, output: str) -> None:
     """bf16 safetensors: what is measured is what is written."""
     written = LlamaForCausalLM(model.config)
     written.load_state_dict(model.state_dict())
-    written.to(torch.bfloat16).save_pretrained(output)
+    written.bfloat16().save_pretrained(output)
     tokenizer.save_pretrained(output)

@@ -196,7 +196,8 @@ class Run:
         facts["position"] += 1
         keep = min(args.ema, (1 + facts["step"]) / (10 + facts["step"]))  # the first steps are soon forgotten
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+            for average, parameter in zip(self.average.parameters(), self.model.parameters()):
+                average.lerp_(parameter, 1 - keep)
         return loss.item()
 
     def batches(self):
