@@ -58,5 +58,6 @@ def parse_annotation(choice: str, count: int) -> Choice:
         forms = ", ".join(kind.syntax for kind in KINDS.values() if kind.syntax)
         raise UserError(f"the annotation is {choice[:60]!r}, but must be one of {forms}")
     if position not in map(str, range(1, count + 1)):
-        raise UserError(f"the annotation {choice[:60]!r} names no response; give a position from 1 to {count}, as in up:1")
+        raise UserError(f"the annotation {choice[:60]!r} names no response; "
+                        f"give a position from 1 to {count}, as in up:1")
     return Choice(kind.name, kind.parse(word, rest[0] if rest else ""), position=int(position))

@@ -24,7 +24,8 @@ from rlhf_engine.feedback.validation import LISTS, event_errors
 CLOCKED = ("time", "seq", "seconds")
 """Fields that a clock or a counter fills. The second half of a double click differs in them, and is the same vote."""
 OLD_SAMPLING_KEYS = frozenset(("query", "about", "place", "roles", "checkpoints", "blind", "stopped"))
-"""What the first version kept inside `Event.sampling`. Today each is a field (`about` and `place`: `query`, `position`)."""
+"""What the first version kept inside `Event.sampling`. Today these are
+fields; `about` and `place` are `query` and `position`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Event:
 
     @property
     def guessed(self) -> bool | None:
-        """Whether the reward model scored one of the best responses highest; None without an order or without an opinion."""
+        """Whether the reward model scored one of the best responses highest; None if one of them orders nothing."""
         if len(set(self.ranks)) < 2 or len(set(self.scores)) < 2:
             return None
         highest = max(self.scores)

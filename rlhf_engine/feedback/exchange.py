@@ -18,7 +18,7 @@ from rlhf_engine.feedback.datasets import demonstrations, groups, pairs, ratings
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------
 
 JSON_COLUMNS = ("prompt", "value", "sampling")
 """Fields whose type differs from event to event. Arrow has one type a column, so they are JSON there."""
@@ -41,7 +41,7 @@ def export(events: Iterable[Event], path: str | Path) -> None:
 
 
 def export_rows(rows: list[dict], path: str | Path) -> None:
-    """Write rows (`pairs`, `groups`, `thumbs` and so on) into a .jsonl or .parquet file, atomically. Raises UserError."""
+    """Write training rows, such as those of `pairs`, into a .jsonl or .parquet file, atomically. Raises UserError."""
     path = Path(path)
     with _atomic_write(path) as temporary:
         if path.suffix == ".jsonl":
@@ -149,7 +149,7 @@ def _atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-# -- the Hub ------------------------------------------------------------------------------------------------------------
+# -- the Hub -----------------------------------------------------------------------------------------------------------
 
 def push_to_hub(events: Iterable[Event], repo_id: str, *, private: bool = True) -> None:
     """Push the events to a data set on the Hub, as the subset `events`. Raises UserError.

@@ -37,7 +37,7 @@ class FeedbackKind:
         raise NotImplementedError(f"the kind {self.name} is not written as an annotation")
 
     def value_errors(self, event: "Event") -> Iterator[str]:
-        """What is wrong with the value of an event. Only the first error counts, so each check may rely on the ones before."""
+        """What is wrong with the value of an event. Only the first error counts."""
         raise NotImplementedError(f"the kind {self.name} does not check its values")
 
     def ranks(self, event: "Event") -> tuple[int, ...]:
@@ -239,7 +239,8 @@ class Retract(FeedbackKind):
         yield from text_errors("the id to take back", event.value, MAX_NAME)
 
 
-KINDS: dict[str, FeedbackKind] = {kind.name: kind for kind in (Comparison(), Ranking(), Thumb(), Score(), Edit(), Retract())}
+ALL_KINDS = (Comparison(), Ranking(), Thumb(), Score(), Edit(), Retract())
+KINDS: dict[str, FeedbackKind] = {kind.name: kind for kind in ALL_KINDS}
 """All kinds of feedback, by the name that an event has in its field `kind`."""
 
 

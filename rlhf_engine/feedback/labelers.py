@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Labeler:
-    """Votes on queries. Nothing waits for an answer: `ask` offers a query, `new_events` gives the answers that have come.
+    """Votes on queries. Nothing waits for an answer: `ask` offers a query, `new_events` gives the answers so far.
 
     A subclass writes `queries_wanted`, `ask` and `new_events`.
     """
@@ -57,7 +57,7 @@ class Labeler:
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a state of `state_dict`. Queries that were asked since are forgotten; a resumed run asks them again."""
+        """Go on from a state of `state_dict`. Queries since then are forgotten: a resumed run asks them again."""
 
 
 class ImmediateLabeler(Labeler):
@@ -118,7 +118,7 @@ class SimulatedLabeler(ImmediateLabeler):
 
 
 def answer_by_scores(scores: list[float]) -> tuple[str, str | tuple[int, ...]]:
-    """(kind, value) of the event that puts the highest score first. All responses with that score share the first rank."""
+    """(kind, value) of the event that puts the highest score first. Responses with equal scores share a rank."""
     best = max(scores)
     if len(scores) != 2:
         return "ranking", tuple(1 if score == best else 2 for score in scores)
@@ -134,8 +134,12 @@ class HumanLabeler(Labeler):
     steps makes room for a new one.
     """
 
-    OPEN, FRESH, LOOK = 4, 4, 0.5
-    """Queries to have open, the steps after which one is too old to count, and the seconds between two reads of the store."""
+    OPEN = 4
+    """Queries to have open."""
+    FRESH = 4
+    """Steps after which an open query is too old to count."""
+    LOOK = 0.5
+    """Seconds between two reads of the store."""
 
     def __init__(self, run: "Run", store: Store):
         self.run, self.store = run, store
@@ -167,7 +171,7 @@ class HumanLabeler(Labeler):
         return sum(event.kind != "retract" for event in self._events)
 
     def new_events(self, only: list[str] | None = None) -> list[Event]:
-        """The events since the last call, or those of the ids `only`. Raises UserError if the store lacks one of these."""
+        """The events since the last call, or those of the ids `only`. Raises UserError if the store lacks one."""
         self._read_store(now=True)
         events = self._events
         if only is not None:

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OFFERED = 32
 """Newest queries of a run that may still be shown; the policy has moved on from older ones."""
 BLIND = 8
-"""Votes before which the reward knows too little to choose by: until then only as many candidates are drawn as are shown."""
+"""Votes before which the reward knows too little to choose by. Until then all candidates that are drawn are shown."""
 SAME_SCORE = 1e-6
 """Scores closer than this are equal."""
 
@@ -52,7 +52,7 @@ class Query:
     def from_dict(cls, row: dict) -> "Query":
         """A query from a row of queries.jsonl. Rows of the first version have the roles inside of `sampling`."""
         names = [f.name for f in dataclasses.fields(cls)]
-        values = {name: row[name] for name in names if name in row}
+        values: dict[str, Any] = {name: row[name] for name in names if name in row}
         for name in ("responses", "scores", "roles"):
             values[name] = tuple(values.get(name, ()))
         sampling = dict(row["sampling"])
@@ -60,7 +60,8 @@ class Query:
         if roles and not values["roles"]:
             del sampling["roles"]
             values["roles"] = roles
-        return cls(**values | {"sampling": sampling})
+        values["sampling"] = sampling
+        return cls(**values)
 
     def event(self, choice: str | Choice, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
         """The event that a choice means: an answer to the query, or an annotation of one response.
@@ -69,8 +70,8 @@ class Query:
         """
         if isinstance(choice, str):
             choice = parse_choice(choice, len(self.responses))
-        about: dict = {"responses": self.responses, "shown": tuple(range(len(self.responses))), "scores": self.scores,
-                       "roles": self.roles}
+        about: dict[str, Any] = {"responses": self.responses, "shown": tuple(range(len(self.responses))),
+                                 "scores": self.scores, "roles": self.roles}
         if choice.position:
             index = choice.position - 1
             about = {"responses": (self.responses[index],), "scores": self.scores[index:index + 1],
@@ -104,7 +105,8 @@ def find_query(run: Run, query_id: str) -> Query:
     raise UserError(f"the run {run.path.name} has asked no query {query_id[:60]!r}: ask for the next one")
 
 
-def select_responses(scores: "torch.Tensor", texts: list[str], count: int, strategy: str, rng: random.Random) -> list[int]:
+def select_responses(scores: "torch.Tensor", texts: list[str], count: int, strategy: str,
+                     rng: random.Random) -> list[int]:
     """Indices of `count` of the candidates (all, if there are fewer), in random order.
 
     scores: [C, members] of the candidates, normalised. Equal texts are shown once, where there are enough others.

@@ -96,8 +96,8 @@ BUILT_IN = {function.__name__: function for function in (sentiment, short, long,
 def find_function(spec: str) -> ScoringFunction:
     """The scoring function that SPEC names.
 
-    SPEC is `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION, which is run. Raises UserError
-    for anything else.
+    SPEC is `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION, which is run.
+    Raises UserError for anything else.
     """
     name, _, word = spec.partition("=")
     if spec in BUILT_IN:

@@ -1,4 +1,4 @@
-"""The append-only store of human feedback (`events.Event`), one SQLite file. `datasets.py` derives training rows from it.
+"""The append-only store of human feedback (`events.Event`): one SQLite file.
 
 Nothing is ever changed or removed: undo is a retract, and the list of events at an earlier moment can be read again
 (`upto`). Each call opens a connection of its own, so a store can be used from any thread and survives a fork.
@@ -29,12 +29,13 @@ NEWEST = 2**63 - 1
 
 TABLES = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, run TEXT NOT NULL,
-    voter TEXT NOT NULL, target TEXT, time REAL NOT NULL, content TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
+    run TEXT NOT NULL, voter TEXT NOT NULL, target TEXT, time REAL NOT NULL, content TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS by_target ON events (target) WHERE target IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_voter ON events (voter);
 CREATE TRIGGER IF NOT EXISTS keep BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS keep_all BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
+CREATE TRIGGER IF NOT EXISTS keep_all BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 COMMIT;
@@ -152,8 +153,8 @@ class Store:
         del content["time"], content["seq"]
         row = (event.id, event.kind, event.run, event.voter, target, float(event.time or time.time()),
                json.dumps(content, ensure_ascii=False))
-        database.execute("INSERT INTO events (id, kind, run, voter, target, time, content) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                         row)
+        columns = "id, kind, run, voter, target, time, content"
+        database.execute(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return True
 
     def _check_retract(self, database: sqlite3.Connection, event: Event, target: str) -> None:
@@ -169,7 +170,7 @@ class Store:
             raise UserError(f"{start} an event of the run {run!r}; give it the same run")
 
     def _event(self, seq: int, moment: float, content: str) -> Event:
-        """An event from its row. Old rows keep their bytes: the event moves what they keep in `sampling` into fields."""
+        """An event from its row. A row of the first version keeps its bytes; `Event` moves old keys into fields."""
         try:
             return Event(**json.loads(content), time=moment, seq=seq)
         except (TypeError, ValueError):
@@ -193,7 +194,8 @@ class Store:
     @contextmanager
     def _open(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
         """A connection, closed at the end; a transaction that was not committed is undone."""
-        database = sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=PATIENCE, isolation_level=None)
+        uri = f"{self.path.as_uri()}?mode={mode}"
+        database = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
         with closing(database):
             # A vote is rare and costs a person's time: wait until it is on the disk, safe from a loss of power too.
             database.execute("PRAGMA synchronous = FULL")
@@ -208,7 +210,8 @@ class Store:
             name = getattr(error, "sqlite_errorname", "")
             if name.startswith("SQLITE_IOERR") and shutil.disk_usage(self.path.parent).free < 2**16:
                 name = "SQLITE_FULL"  # there is no room for the log's index
-            message = next((text for start, text in MESSAGES.items() if name.startswith(start)), f"cannot be used ({error})")
+            known = (text for start, text in MESSAGES.items() if name.startswith(start))
+            message = next(known, f"cannot be used ({error})")
             raise UserError(f"{self.path}: {message}") from None
 
     def _make(self) -> None:

@@ -2,8 +2,9 @@
 
 from playground.pages.chat.conversation import Turn
 from rlhf_engine.data.tokenization import Prompt
-from rlhf_engine.feedback.events import MAX_NAME, Event
-from rlhf_engine.feedback.queries import parse_choice
+from rlhf_engine.feedback.checks import MAX_NAME
+from rlhf_engine.feedback.choices import best_response, parse_choice
+from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
 
 THUMBS = {"up": "Like", "down": "Dislike"}
@@ -26,7 +27,8 @@ def say(store: Store, turn: Turn, kind: str, value: str, prompt: Prompt, voter: 
         news.append(Event(f"{live.id}-undo", "retract", value=live.id, run=live.run, voter=voter))
     if value:
         news.append(Event(f"{turn.id}-{kind}-{len(own) + 1}", kind, prompt, (turn.said,), value, run=turn.speaker.run, voter=voter,
-                          checkpoint=turn.speaker.checkpoint, sampling=turn.sampling, step=turn.speaker.step))
+                          checkpoint=turn.speaker.checkpoint, sampling=turn.sampling, stopped=turn.stopped,
+                          step=turn.speaker.step))
     store.add_all(news)
 
 
@@ -47,8 +49,10 @@ def verdict(event_id: str, answers: list[Turn], order: tuple[int, ...], choice: 
     """
     places = sorted(range(len(order)), key=lambda place: order[place])
     ranked = [answers[place] for place in places]
-    kind, value = parse_choice(str(order[int(choice) - 1] + 1) if choice.isdecimal() else choice, len(answers))
+    picked = parse_choice(choice, len(answers))
+    if picked.best:  # on the screen; the event has the pickers' order
+        picked = best_response(order[picked.best - 1] + 1, len(answers))
     names, runs = [turn.speaker.checkpoint for turn in ranked], {turn.speaker.run for turn in ranked if turn.speaker.run}
-    return Event(event_id, kind, prompt, tuple(turn.said for turn in ranked), value, run=runs.pop() if len(runs) == 1 else "",
+    return Event(event_id, picked.kind, prompt, tuple(turn.said for turn in ranked), picked.value, run=runs.pop() if len(runs) == 1 else "",
                  shown=order, checkpoint=" | ".join(names)[:MAX_NAME], voter=voter,
-                 sampling=ranked[0].sampling | {"checkpoints": names, "blind": True})
+                 sampling=ranked[0].sampling, checkpoints=tuple(names), blind=True, stopped=ranked[0].stopped)

@@ -40,6 +40,8 @@ class Turn:
     speaker: ChatCheckpoint = ChatCheckpoint("none", "none", "none")
     sampling: dict = field(default_factory=dict)
     ended: bool = True
+    stopped: bool = False
+    """Whether somebody stopped the answer before it was complete."""
     head: int = 0
     """Of the store when this was said: opinions on it come later."""
 
@@ -134,7 +136,7 @@ class Chat:
     def stop(self) -> None:
         """Whoever is still answering leaves, in the middle of a word perhaps."""
         self.asked += 1
-        self.sides = [[turn if turn.ended else replace(turn, ended=True, sampling=turn.sampling | {"stopped": True})
+        self.sides = [[turn if turn.ended else replace(turn, ended=True, stopped=True)
                        for turn in side if turn.ended or turn.text] for side in self.sides]
 
 

@@ -16,7 +16,7 @@ from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, Memory, Turn, asked_again, plain_text, prompt_of, reworded, settled
 from playground.pages.chat.panes import ChatPanes, status_line
 from playground.pages.chat.streaming import ChatRunner, GenerationRequest
-from playground.voting import VotingService, voter_of
+from playground.voting import voter_of
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 
@@ -29,9 +29,9 @@ class ChatState(gr.State):
 
 
 class ChatPage:
-    def __init__(self, workspace: Workspace, worker, ballot: VotingService, voter: gr.BrowserState, notice: gr.HTML):
-        self.workspace, self.ballot, self.voter, self.notice = workspace, ballot, voter, notice
-        self.answerer = ChatRunner(workspace, worker, ballot)
+    def __init__(self, workspace: Workspace, worker, voter: gr.BrowserState, notice: gr.HTML):
+        self.workspace, self.voter, self.notice = workspace, voter, notice
+        self.answerer = ChatRunner(workspace, worker)
         self.memory, self.lock = Memory(), threading.Lock()
         self.chat = ChatState(Chat())
         gr.Markdown(text.CHAT_ABOUT, container=False)
@@ -41,7 +41,7 @@ class ChatPage:
                                  elem_id="chat-preset", scale=3, min_width=220)
             self.count = gr.Radio([2, 3, 4], value=2, label=text.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
             self.blind = gr.Checkbox(False, label=text.BLIND, info=text.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)
-        self.sides = ChatPanes(workspace, ballot)
+        self.sides = ChatPanes(workspace)
         self.status = gr.HTML("", elem_id="chat-status")
         self._build_input()
         self._wire_asking()
@@ -223,7 +223,7 @@ class ChatPage:
         self.workspace.access.limit("vote", value)
         self.memory.keep(values[self.voter], values[self.chat])
         with self.lock:  # two clicks at once are one after the other
-            opinions.say(self.ballot.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))
+            opinions.say(self.workspace.store, side[index], kind, value, prompt_of(side[:index]), voter_of(values[self.voter]))
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
         """A vote on a blind round, and then who was who."""
@@ -235,7 +235,7 @@ class ChatPage:
                     self.workspace.access.limit("vote")
                     answers, prompt = [chat.sides[place][-1] for place in places], prompt_of(chat.sides[0][:-1])
                     vote = opinions.verdict(f"{chat.round}-vote", answers, chat.order, choice, prompt, voter_of(values[self.voter]))
-                    self.ballot.store.add(vote)
+                    self.workspace.store.add(vote)
                     chat.decide(choice, self.sides.labels(chat))
             except UserError as error:
                 trouble = warn(error)

@@ -9,7 +9,6 @@ from playground.pages.chat import chat_feedback as opinions
 from playground.pages.chat import text
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, shown
-from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
@@ -29,8 +28,8 @@ document.addEventListener('click', (event) => {
 class ChatPanes:
     """Builds its components inside the current `gr.Blocks`. The methods say what they should show of a chat."""
 
-    def __init__(self, workspace: Workspace, ballot: VotingService):
-        self.workspace, self.ballot = workspace, ballot
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
         self.resets = 0
         choices = workspace.chat_choices("bundled")
         self.columns, self.names, self.picks, self.talks = [], [], [], []
@@ -82,7 +81,7 @@ class ChatPanes:
         """One for each answer. A browser clears its own thumb only when told something new, so "none" is always another word."""
         turns = [turn for turn in chat.sides[place] if turn.role == "assistant"]
         try:
-            found = opinions.thumbs(self.ballot.store, turns)
+            found = opinions.thumbs(self.workspace.store, turns)
         except UserError:  # said where a thumb is given
             found = [""] * len(turns)
         self.resets += 1

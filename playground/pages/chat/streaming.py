@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from playground.pages.chat.checkpoints import speaker
 from playground.pages.chat.conversation import Chat, Turn, alike, messages, paced, together
-from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
@@ -28,8 +27,8 @@ class GenerationRequest:
 
 
 class ChatRunner:
-    def __init__(self, workspace: Workspace, worker, ballot: VotingService):
-        self.workspace, self.worker, self.ballot = workspace, worker, ballot
+    def __init__(self, workspace: Workspace, worker):
+        self.workspace, self.worker = workspace, worker
 
     def answer(self, chat: Chat, places: list[int], wish: GenerationRequest) -> Iterator[None]:
         """Answers to what the sides at `places` end with; at each item they have grown in `chat`.
@@ -40,7 +39,7 @@ class ChatRunner:
         voices = [speaker(self.workspace, wish.picks[chat.order[place]]) for place in places]
         head = 0
         with suppress(UserError):  # a store out of order is no reason to be silent
-            head = self.ballot.store.head()
+            head = self.workspace.store.head()
         turns = [Turn("assistant", "", speaker=voice, sampling={"model": wish.model} | wish.sampling, ended=False, head=head)
                  for voice in voices]
         asked = [chat.sides[place] for place in places]

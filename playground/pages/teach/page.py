@@ -19,6 +19,7 @@ from playground.pages.teach.vote_card import Card
 from playground.voting import PERSON, VotingService, choice_of, voter_of
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.choices import is_annotation
 from rlhf_engine.feedback.queries import find_query
 from rlhf_engine.runs.folder import Run
 
@@ -85,7 +86,7 @@ class TeachPage:
                 following = self._undo(run, card, voter)
             else:
                 self.ballot.vote(run, card["query"], choice, card["event"], voter, event.seconds)
-                same = find_query(run, card["query"]) if ":" in choice else None  # a remark leaves the question where it is
+                same = find_query(run, card["query"]) if is_annotation(choice) else None  # a remark leaves the question where it is
                 following = self._card(run.path.name, voter, query=same)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
         except UserError as error:  # the card is answered, so that its buttons work again
@@ -105,7 +106,7 @@ class TeachPage:
         asks = name and self.workspace.config(name).get("labeler") == PERSON
         query = query or (self.ballot.next(self.workspace.run(name), voter) if asks else None)
         if query:
-            html = vote_views.question(query.prompt, query.responses, said, self.ballot.remarks(self.workspace.run(name), query, voter))
+            html = vote_views.question(query.prompt, query.responses, said, self.ballot.annotations(self.workspace.run(name), query, voter))
         elif asks or not name:
             html = vote_views.no_question(self.ballot.why_silent(name), said, undo=bool(name))
         else:
@@ -172,7 +173,7 @@ class TeachPage:
         if entry is None:
             return None
         folder, files = self.workspace.runs / entry.name, ("metrics.jsonl", "samples.jsonl", "queries.jsonl", "journal.jsonl")
-        return [entry.name, entry.state, entry.time, self.ballot.store.head(), *(size_of(folder / file) for file in files)]
+        return [entry.name, entry.state, entry.time, self.workspace.store.head(), *(size_of(folder / file) for file in files)]
 
     def _show(self, entry: RunSummary | None) -> dict:
         if entry is None:
@@ -181,7 +182,7 @@ class TeachPage:
                     **{plot: gr.update(value=figures.empty(), visible=place < 2, height=HEIGHT) for place, plot in enumerate(self.plots)}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, journal, samples = run.metrics(), run.journal(), run.samples()
-        votes = self.ballot.store.events(run=run.id) if config["labeler"] == PERSON else []
+        votes = self.ballot.live_votes(run) if config["labeler"] == PERSON else []
         drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         return {self.status: self._status(run),
                 self.effect: vote_views.effect(journal, config["choices"], vote_views.wins(metrics, votes)),

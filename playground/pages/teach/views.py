@@ -5,7 +5,8 @@ from playground.components import text as shared_text
 from playground.components.formatting import conversation
 from playground.components.html import escape
 from playground.pages.teach import text
-from rlhf_engine.feedback.events import SCORES, Event
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.kinds import SCORES
 
 _HAND = ("M7 11v9H4a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1zm2 0 4-8c1.5 0 2.5 1 2.5 2.5L15 9h4.6c1.3 0 2.2 1.2 1.9 2.4l-1.7 7"
          "c-.2.9-1 1.6-2 1.6H11l-2-1z")
@@ -152,7 +153,7 @@ def duels(votes: list[Event]) -> tuple[float, int, float]:
     """(wins, votes, wins by chance) of answers of the policy, over the votes that were shown answers of the start as well."""
     won, count, chance = 0.0, 0, 0.0
     for vote in votes:
-        roles = vote.sampling.get("roles", ())
+        roles = vote.roles
         if len(roles) != len(vote.ranks) or len(set(roles)) < 2:
             continue
         best = [role for role, rank in zip(roles, vote.ranks) if rank == min(vote.ranks)]

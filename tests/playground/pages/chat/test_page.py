@@ -104,7 +104,7 @@ def test_whoever_is_late_changes_nothing():
     number, late = chat.begin({0: turns("a")}), Turn("assistant", "slow", ended=False)
     chat.answer(0, late)
     chat.stop()
-    assert chat.asked != number and chat.sides[0][-1].ended and chat.sides[0][-1].sampling == {"stopped": True}
+    assert chat.asked != number and chat.sides[0][-1].ended and chat.sides[0][-1].stopped
     chat.clear()
     chat.answer(0, late)
     assert chat.sides[0] == []
@@ -203,7 +203,7 @@ def test_a_blind_vote_has_the_order_of_the_pickers(store, run):
 
     assert [vote(order, choice).value for order in ((0, 1), (1, 0)) for choice in ("1", "2")] == ["left", "right", "right", "left"]
     three = vote((2, 0, 1), "1")
-    assert (three.kind, three.value, three.run) == ("ranking", (2, 2, 1), run.id) and three.sampling["checkpoints"] == ["none", "none", "taste at step 3"]
+    assert (three.kind, three.value, three.run) == ("ranking", (2, 2, 1), run.id) and three.checkpoints == ("none", "none", "taste at step 3")
     assert vote((3, 1, 0, 2), "2").value == (2, 1, 2, 2)
     assert (vote((1, 0), "tie").value, vote((1, 2, 0), "both_bad").value, vote((1, 0), "1").run) == ("tie", "both_bad", "")
 
@@ -214,7 +214,7 @@ def test_what_is_said_in_a_chat_answers_no_query_and_is_not_undone_by_a_voter(ho
     ballot = VotingService(Workspace(home))
     before = ballot.next(run, "me").id
     opinions.say(store, answer(store, run), "thumb", "up", "Tell me", "me")
-    assert next_query(run, store, "me").id == before and HumanLabeler(run, store).pending_votes() == 1
+    assert next_query(run, store.events(run=run.id), "me").id == before and HumanLabeler(run, store).pending_votes() == 1
     with pytest.raises(UserError, match="no vote of yours"):
         ballot.undo(run, "u", "me")
     ballot.vote(run, before, "1", "v", "me")
@@ -243,7 +243,7 @@ class Page:
     def __init__(self, home: Path, server: ChatPage | None = None):
         with gr.Blocks() as self.blocks:
             workspace = Workspace(home)
-            self.server = server or ChatPage(workspace, Writer(), VotingService(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
+            self.server = server or ChatPage(workspace, Writer(), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
         self.worker = self.server.answerer.worker
         self.parts = {part.elem_id or type(part).__name__: part for part in self._components()}
         self.values, self.props = {part: part.value for part in self._components()}, {}
@@ -514,7 +514,7 @@ def test_a_blind_round_hides_the_names_until_the_vote_and_then_counts_it(page, s
         page.do("_vote", "chat-best-2")
         event = store.events()[-1]
         assert (event.kind, event.shown, event.value) == ("ranking", order, tuple(1 if pick == order[1] else 2 for pick in range(3)))
-        assert event.sampling["checkpoints"] == ["none", "bundled", "cheerful"] and event.prompt == "Hello"
+        assert event.checkpoints == ("none", "bundled", "cheerful") and event.prompt == "Hello"
         label = (BASE, SFT, "Cheerful (gallery)")[order[1]]
         assert f"B was {label}" in page["chat-result"] and label in page["chat-right-name"] and not page.shows("chat-votes")
         page.do("_vote", "chat-best-1")
