@@ -18,6 +18,7 @@ from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.queries import Query, find_query, next_query
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import ALIVE, Run
+from rlhf_engine.stages import find_stage
 
 PERSON = "person"
 """The labeler of a run that asks people."""
@@ -78,7 +79,7 @@ class VotingService:
 
     def taught(self, entries: list[RunSummary]) -> list[RunSummary]:
         """The runs with any labeler: live ones first, then those that ask people, then the newest."""
-        runs = [entry for entry in entries if entry.stage == "teach"]
+        runs = [entry for entry in entries if find_stage(entry.stage).asks_voters]
         return sorted(runs, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
 
     def chosen(self, name: str) -> str:

@@ -69,7 +69,7 @@ class ImmediateLabeler(Labeler):
 
     def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
         left = config.votes - asked
-        if config.direct:
+        if config.tamer:
             steps_left = config.steps - step + 1
             return max(0, -(-left // steps_left))
         wanted = config.votes_per_step if asked else min(BLIND, config.votes_first)
