@@ -95,7 +95,7 @@ def test_the_environment_has_what_requirements_txt_needs_and_nothing_else(python
 
 # -- what it does ----------------------------------------------------------------------------------------------------
 
-def test_it_listens_to_everybody_and_hides_what_gradio_hides_on_a_space(space):
+def test_it_listens_to_everybody_and_gradio_knows_that_it_is_a_space(space):
     sockets = psutil.Process(space.process.pid).net_connections("tcp")
     assert ("0.0.0.0", space.port) in {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
     config = httpx.get(f"{space.url}config").json()
@@ -123,8 +123,9 @@ def test_a_visitor_starts_nothing_and_brings_nothing_in(space, visitor):
 
 def test_a_chat_answers(visitor):
     adapters = ["none", "bundled"]
-    *_, last = visitor.submit(adapters=adapters, messages=QUESTION, max_new_tokens=32, api_name="/chat")
-    assert len(last["responses"]) == len(adapters) and all(len(text.split()) > 5 for text in last["responses"])
+    *_, last = visitor.submit(adapters=adapters, messages=QUESTION, max_new_tokens=32, temperature=0,
+                                api_name="/chat")
+    assert len(last["responses"]) == len(adapters) and all(map(str.strip, last["responses"]))
 
 
 def test_all_of_that_left_no_error_in_its_log(space):
