@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -30,6 +31,8 @@ SET = {
 Gradio takes 7860."""
 FOREIGN = ("PYTHON", "VIRTUAL_ENV", "PLAYGROUND_", "GRADIO_", "SPACE_", "OAUTH_", "HF_", "PYTEST_")
 """Variables that begin like this say something about this machine. A Space does not have them."""
+TAKEN = "Cannot find empty port"
+"""What Gradio says where another program has the port."""
 PATIENCE = 600
 """Seconds after which a wait gives up. They only end a wait that would have no end."""
 
@@ -100,15 +103,15 @@ def link_environment(folder: Path) -> Path:
 
 # -- the app ---------------------------------------------------------------------------------------------------------
 
-def free_port() -> int:
-    """7860, as on a Space. Another one where that is taken, or where tests run side by side and may take it."""
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind(("0.0.0.0", 0 if "PYTEST_XDIST_WORKER" in os.environ else PORT))
-        except OSError:
+def ports() -> Iterator[int]:
+    """7860, as on a Space, unless tests run side by side and may take it. Then any that is free, for if it is taken."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield PORT
+    for _ in range(3):
+        with socket.socket() as tried:
             tried.bind(("0.0.0.0", 0))
-        return tried.getsockname()[1]
+            port = tried.getsockname()[1]
+        yield port
 
 
 def environment(python: Path, home: Path, port: int) -> dict[str, str]:
@@ -122,23 +125,42 @@ class Space:
     """app.py, started as a Space starts it, in a folder that holds the files of git."""
 
     def __init__(self, folder: Path, python: Path):
-        self.folder, self.port, self.log = folder, free_port(), folder.parent / "log"
-        (home := folder.parent / "home").mkdir()
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([python, "app.py"], cwd=folder, env=environment(python, home, self.port),
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.url = f"http://127.0.0.1:{self.port}/"
+        self.folder, self.python = folder, python
+        self.log, self.home = folder.parent / "log", folder.parent / "home"
+        self.home.mkdir()
 
-    def wait(self) -> None:
+    def start(self) -> None:
         """Until the page answers. An app that ends, or never answers, fails with what it said."""
+        for self.port in ports():
+            with open(self.log, "wb") as log:
+                self.process = subprocess.Popen(
+                    [self.python, "app.py"], cwd=self.folder, env=environment(self.python, self.home, self.port),
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            if self._comes_up():
+                return
+            if TAKEN not in self.log.read_text():
+                break
+        raise AssertionError(f"the app does not answer:\n{self.log.read_text()}")
+
+    def _comes_up(self) -> bool:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and self.process.poll() is None:
-            try:
-                if httpx.get(self.url, timeout=60).is_success:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        raise AssertionError(f"the app does not answer:\n{self.log.read_text()}")
+            try:  # first of all it is this app, and no other, that has the port
+                if self.listens() and httpx.get(self.url, timeout=60).is_success:
+                    return True
+            except (httpx.HTTPError, psutil.Error):
+                pass
+            time.sleep(0.2)
+        return False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def listens(self) -> bool:
+        """Whether the app has its port, at every address of the machine."""
+        sockets = psutil.Process(self.process.pid).net_connections("tcp")
+        return ("0.0.0.0", self.port) in {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
 
     def running(self) -> list[psutil.Process]:
         """The app and its worker: what works in the folder, even if its parent is gone."""
@@ -147,7 +169,8 @@ class Space:
     def stop(self) -> list[psutil.Process]:
         """SIGTERM, as a Space stops. Returns what did not end by itself; that is killed."""
         running = self.running()
-        self.process.terminate()
+        if self.process.poll() is None:
+            self.process.terminate()
         _, left = psutil.wait_procs(running, timeout=PATIENCE / 10)
         left = [p for p in {*left, *self.running()} if p.status() != psutil.STATUS_ZOMBIE]
         for process in left:

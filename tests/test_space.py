@@ -10,7 +10,6 @@ import tomllib
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import yaml
 from gradio_client import Client
@@ -45,7 +44,7 @@ def files(tmp_path_factory) -> Path:
 def space(files, python):
     app = spaces.Space(files, python)
     try:
-        app.wait()
+        app.start()
         yield app
     finally:
         left = app.stop()
@@ -96,8 +95,7 @@ def test_the_environment_has_what_requirements_txt_needs_and_nothing_else(python
 # -- what it does ----------------------------------------------------------------------------------------------------
 
 def test_it_listens_to_everybody_and_gradio_knows_that_it_is_a_space(space):
-    sockets = psutil.Process(space.process.pid).net_connections("tcp")
-    assert ("0.0.0.0", space.port) in {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
+    assert space.listens()
     config = httpx.get(f"{space.url}config").json()
     assert config["space_id"] == spaces.SET["SPACE_ID"] and config["title"] == front_matter()["title"]
 
