@@ -1,8 +1,8 @@
 """What a run takes of memory, computed from the model's config.json and the run's settings. No model is loaded.
 
 Symbols: N rows x tokens of a micro-batch; e bytes per number of the base (4 in fp32, else 2); V the vocabulary; L
-blocks of width d, with H heads and G groups of size h and an MLP of width f; r the rank of the adapters. Tests compare the
-arithmetic with what autograd really keeps; benchmarks/README.md compares it with measured peaks.
+blocks of width d, with H heads and G groups of size h and an MLP of width f; r the rank of the adapters. Tests compare
+the arithmetic with what autograd really keeps; benchmarks/README.md compares it with measured peaks.
 """
 
 import json
