@@ -1,6 +1,16 @@
-"""Run folders as HTML. Everything that comes from a model, a file or a user passes through `escape`."""
+"""HTML of the page: Jinja2 templates, which escape every value that is put into them, and the parts that several pages show.
+
+A template lies in the folder `templates` of the page that uses it: `playground/pages/teach/templates/question.html` is called
+"teach/question.html", and `playground/components/templates/header.html` is called "components/header.html".
+"""
 
 import html
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from jinja2.ext import Extension
+from markupsafe import Markup
 
 from playground import text as app_text
 from playground.components import text
@@ -9,23 +19,64 @@ from playground.server.access import Access
 from playground.server.worker_guard import SECONDS
 from playground.workspace import RunSummary
 
-
-def escape(value) -> str:
-    """`value` as inert text: no markup, and none of the braces and dollars that a template would read."""
-    return html.escape(str(value)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;")
+PLAYGROUND = Path(__file__).parents[1]
 
 
-def notice(message: str) -> str:
-    """What went wrong, where nobody can miss it."""
-    return f'<div class="notice" role="alert">{escape(message)}</div>'
+def escape(value) -> Markup:
+    """`value` as inert text: no tags, and no braces and dollars, which Gradio's HTML component reads as templates of its own."""
+    return Markup(html.escape(str(value)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;"))
 
 
-def header(line: str, kind: str = "", said: str = "", link: str = "") -> str:
-    """What is going on, and for whom this is (`who`)."""
-    link = f' <a href="owner" target="_top">{escape(link)}</a>' if link else ""
-    who = f'<p class="who">{escape(said)}{link}</p>' if said or link else ""
-    return (f'<header class="top {kind}"><h1>{text.TITLE}</h1><p>{text.TAGLINE}</p>'
-            f'<p class="live" role="status">{escape(line)}</p>{who}</header>')
+def escape_value(value) -> Markup:
+    """What Jinja2 writes for a value in a template: `Markup` as it is, anything else escaped."""
+    return value if isinstance(value, Markup) else escape(value)
+
+
+class JoinLines(Extension):
+    """Lets a template be indented without spaces on the page.
+
+    A line break beside a tag, and the indentation after it, is left out; any other line break is one space. A space between two tags
+    is written on one line, or as `{{ " " }}`.
+    """
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        source = re.sub(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])", "", source.strip())
+        return re.sub(r"\s*\n\s*", " ", source)
+
+
+def template_folders() -> dict[str, Path]:
+    """Name of a page, or of another folder of this package -> the folder of its templates."""
+    folders = [*PLAYGROUND.glob("*/templates"), *PLAYGROUND.glob("pages/*/templates")]
+    return {folder.parent.name: folder for folder in folders}
+
+
+def template_environment() -> Environment:
+    """The settings that all templates share. Only harmless filters are there: no `safe`, and none that joins text to markup."""
+    loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in template_folders().items()})
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape_value, extensions=[JoinLines])
+    environment.filters = {"length": len}
+    return environment
+
+
+TEMPLATES = template_environment()
+
+
+def render(template: str, **values) -> Markup:
+    """The HTML of a template such as "teach/question.html". The result may be a value of another template.
+
+    Raises jinja2.UndefinedError for a value that the template reads and that is missing.
+    """
+    return Markup(TEMPLATES.get_template(template).render(**values))
+
+
+def notice(message: str) -> Markup:
+    """An alert that says what went wrong."""
+    return render("components/notice.html", message=message)
+
+
+def header(line: str, kind: str = "", sentence: str = "", link: str = "") -> Markup:
+    """The top of the page: `line` says which run is live; `kind`, `sentence` and `link` say who is looking (see `who`)."""
+    return render("components/header.html", text=text, line=line, kind=kind, sentence=sentence, link=link)
 
 
 def who(access: Access) -> tuple[str, str, str]:
