@@ -94,7 +94,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
               demo.pace.timed(look), {seen, front, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="always_last", api_visibility="private")
-        demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
+        demo.load(chat.restore, {voter}, [chat.chat, *chat.shown], queue=False, show_progress="hidden", api_visibility="private")
     return demo
 
 

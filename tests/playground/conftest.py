@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from playground.pages.chat.chatbot_messages import text_of
 from playground.workspace import Workspace
 from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
 from rlhf_engine.errors import UserError
@@ -44,6 +45,11 @@ def workspace(tmp_path) -> Workspace:
     (home / "uploads").mkdir()
     (home / "uploads" / "mine.jsonl").write_text('{"prompt": "a"}\n')
     return Workspace(home)
+
+
+def from_chatbot(messages: list[dict]) -> list[dict]:
+    """What the Chatbot shows as role and text again: the inverse of `escaped`."""
+    return [{"role": message["role"], "content": text_of(message["content"])} for message in messages]
 
 
 class FakeWorker:

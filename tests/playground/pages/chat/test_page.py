@@ -9,22 +9,20 @@ import pytest
 from playwright.sync_api import expect
 
 from playground.pages.chat import chat_feedback as opinions
+from playground.pages.chat.chat_cache import ChatCache
+from playground.pages.chat.chatbot_messages import chatbot_messages, escaped
 from playground.pages.chat.checkpoints import ChatCheckpoint, first_picks, presets, speaker
 from playground.pages.chat.conversation import (
     Chat,
-    Memory,
     Turn,
-    alike,
-    asked_again,
-    inert,
-    plain,
+    group_equal,
     prompt_of,
-    reworded,
-    settled,
-    shown,
-    together,
+    up_to_last_question,
+    with_question_reworded,
+    without_open_question,
 )
 from playground.pages.chat.page import ChatPage
+from playground.pages.chat.streaming import merge_streams
 from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
@@ -33,7 +31,7 @@ from rlhf_engine.feedback.labelers import HumanLabeler
 from rlhf_engine.feedback.queries import next_query
 from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving
-from tests.playground.conftest import EVIL, FakeWorker, write_run
+from tests.playground.conftest import EVIL, FakeWorker, from_chatbot, write_run
 from tests.playground.pages.teach.test_page import ask
 
 BASE, SFT = "Base model, no adapter", "SFT (bundled)"
@@ -62,16 +60,16 @@ def turns(*texts: str) -> list[Turn]:
 
 
 def test_equal_conversations_are_asked_together():
-    assert alike([turns("a"), turns("a", "b", "c"), turns("a"), turns("a", "x", "c")]) == [[0, 2], [1], [3]]
+    assert group_equal([turns("a"), turns("a", "b", "c"), turns("a"), turns("a", "x", "c")]) == [[0, 2], [1], [3]]
 
 
 def test_where_a_conversation_goes_on_is_asked_again_or_begins_anew():
     talk = turns("a", "b", "c", "d")
-    assert settled(talk) == talk and settled(talk[:3]) == talk[:2] and settled([]) == []
-    assert asked_again(talk) == talk[:3] and asked_again(talk[:3]) == talk[:3] and asked_again([]) == []
+    assert without_open_question(talk) == talk and without_open_question(talk[:3]) == talk[:2] and without_open_question([]) == []
+    assert up_to_last_question(talk) == talk[:3] and up_to_last_question(talk[:3]) == talk[:3] and up_to_last_question([]) == []
     again = Turn("user", "new")
-    assert reworded(talk, talk[2], again) == [*talk[:2], again] and reworded(talk, talk[0], again) == [again]
-    assert reworded(turns("a", "b"), talk[2], again) == []
+    assert with_question_reworded(talk, talk[2], again) == [*talk[:2], again] and with_question_reworded(talk, talk[0], again) == [again]
+    assert with_question_reworded(turns("a", "b"), talk[2], again) == []
 
 
 def test_one_question_is_a_text_and_more_a_conversation():
@@ -82,20 +80,20 @@ def test_one_question_is_a_text_and_more_a_conversation():
 @pytest.mark.parametrize("text", ["", "Tom & Ann", "a < b > c", "&amp; &copy &#65; &x", "&&lt;", EVIL])
 def test_text_goes_to_the_chatbot_as_few_entities_and_comes_back(text):
     talk = [{"role": "user", "content": text}]
-    assert "<" not in inert(talk)[0]["content"] and plain(inert(talk)) == talk
-    assert inert([{"role": "user", "content": "Tom & Ann"}])[0]["content"] == "Tom & Ann"
+    assert "<" not in escaped(talk)[0]["content"] and from_chatbot(escaped(talk)) == talk
+    assert escaped([{"role": "user", "content": "Tom & Ann"}])[0]["content"] == "Tom & Ann"
 
 
 def test_an_answer_that_has_not_begun_is_not_shown_and_an_empty_one_is_named():
-    assert len(shown([Turn("user", "a"), Turn("assistant", "", ended=False)], "(empty)")) == 1
-    assert shown([Turn("user", "a"), Turn("assistant", "")], "(empty)")[1]["content"] == "(empty)"
+    assert len(chatbot_messages([Turn("user", "a"), Turn("assistant", "", ended=False)], "(empty)")) == 1
+    assert chatbot_messages([Turn("user", "a"), Turn("assistant", "")], "(empty)")[1]["content"] == "(empty)"
 
 
 def test_streams_of_several_texts_advance_as_one():
     def says(*items):
         yield from items
 
-    found = list(together([says(["a", "b"], ["aa", "bb"]), says(["x"])], [2, 1]))
+    found = list(merge_streams([says(["a", "b"], ["aa", "bb"]), says(["x"])], [2, 1]))
     assert found[-1] == ["aa", "bb", "x"] and len(found) == 3
 
 
@@ -104,14 +102,14 @@ def test_whoever_is_late_changes_nothing():
     number, late = chat.begin({0: turns("a")}), Turn("assistant", "slow", ended=False)
     chat.answer(0, late)
     chat.stop()
-    assert chat.asked != number and chat.sides[0][-1].ended and chat.sides[0][-1].sampling == {"stopped": True}
+    assert chat.question != number and chat.sides[0][-1].ended and chat.sides[0][-1].sampling == {"stopped": True}
     chat.clear()
     chat.answer(0, late)
     assert chat.sides[0] == []
 
 
 def test_browsers_are_remembered_apart_and_the_oldest_forgotten():
-    memory, chats = Memory(longest=2), [Chat(), Chat(), Chat()]
+    memory, chats = ChatCache(size=2), [Chat(), Chat(), Chat()]
     chats[0].begin({0: turns("mine")})
     for browser, chat in zip(("", "b", "c"), chats):
         memory.keep(browser, chat)
@@ -249,16 +247,16 @@ class Page:
         with gr.Blocks() as self.blocks:
             workspace = Workspace(home)
             self.server = server or ChatPage(workspace, Writer(), VotingService(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
-        self.worker = self.server.answerer.worker
+        self.worker = self.server.runner.worker
         self.parts = {part.elem_id or type(part).__name__: part for part in self._components()}
         self.values, self.props = {part: part.value for part in self._components()}, {}
         self.set("ChatState", Chat())
         self.set("BrowserState", "somebody")
 
     def _components(self) -> set:
-        chat, sides = self.server, self.server.sides
-        return {chat.chat, chat.voter, chat.notice, chat.input, chat.temperature, chat.top_p, chat.longest, chat.again, *chat.face, *sides.buttons} - {
-            sides.votes, *sides.columns}
+        chat, panes, box = self.server, self.server.panes, self.server.input
+        return {chat.chat, chat.voter, chat.judging.notice, box.message, *box.sampling, box.again, *chat.shown, *panes.buttons} - {
+            panes.vote_row, *panes.columns}
 
     def __getitem__(self, name: str):
         return self.values[self.parts[name]]
@@ -274,7 +272,8 @@ class Page:
         """Call a handler as an event of the component `target` would; returns what it sent, item by item."""
         kinds = {"_thumb": gr.LikeData, "_edit": gr.EditData}
         event = kinds.get(handler, gr.EventData)(self.parts.get(target), data) if target else None
-        found = getattr(self.server, handler)(dict(self.values), *([event] if event else []))
+        owner = next(part for part in (self.server, self.server.asking, self.server.judging) if hasattr(part, handler))
+        found = getattr(owner, handler)(dict(self.values), *([event] if event else []))
         found = list(found) if not isinstance(found, dict) else [found]
         for update in found:
             self.take(update)
@@ -290,15 +289,15 @@ class Page:
                 self.values[part] = update
 
     def send(self, text: str) -> list[dict]:
-        self.chat.typed = (self.chat.typed[0], 0.0)  # nobody asks the same as fast as a test does
+        self.chat.last_sent = (self.chat.last_sent[0], 0.0)  # nobody asks the same as fast as a test does
         self.set("chat-input", text)
         return self.do("_send")
 
     def says(self, side: str) -> list[str]:
-        return [message["content"] for message in plain(self[f"chat-{side}"])]
+        return [message["content"] for message in from_chatbot(self[f"chat-{side}"])]
 
     def shows(self, name: str) -> bool:
-        return self.props[self.parts.get(name, self.server.sides.votes)].get("visible", False)
+        return self.props[self.parts.get(name, self.server.panes.vote_row)].get("visible", False)
 
     def thumbs(self, side: str) -> list[str]:
         return [thumb.split()[0] for thumb in self.props[self.parts[f"chat-{side}"]]["feedback_value"]]
@@ -446,7 +445,7 @@ def assert_ends_with_the_truth(page: Page, stream) -> None:
 
 def test_a_chat_that_is_cleared_in_the_middle_of_an_answer_stays_empty(page):
     page.set("chat-input", "Hello")
-    stream = page.server._send(dict(page.values))
+    stream = page.server.asking._send(dict(page.values))
     page.take(next(stream))
     late = next(stream)
     page.do("_clear")
@@ -458,7 +457,7 @@ def test_a_chat_that_is_cleared_in_the_middle_of_an_answer_stays_empty(page):
 def test_a_question_sent_twice_at_once_is_one(page):
     page.set("chat-input", "Hello")
     values = dict(page.values)
-    first, second = page.server._send(values), page.server._send(dict(values))
+    first, second = page.server.asking._send(values), page.server.asking._send(dict(values))
     page.take(next(first))
     assert list(second) == [gr.skip()]
     for item in first:
@@ -482,7 +481,7 @@ def test_what_was_cleared_or_failed_can_be_asked_again_at_once(page):
 
 def test_a_stopped_answer_stays_and_is_gone_on_from(page):
     page.set("chat-input", "Hello")
-    stream = page.server._send(dict(page.values))
+    stream = page.server.asking._send(dict(page.values))
     page.take(next(stream))
     page.take(next(stream))
     page.do("_stop")
@@ -492,7 +491,7 @@ def test_a_stopped_answer_stays_and_is_gone_on_from(page):
     page.send("More")
     assert page.says("left")[:3] == ["Hello", "none:", "More"]
     page.set("chat-input", "Nobody answers")
-    stream = page.server._send(dict(page.values))
+    stream = page.server.asking._send(dict(page.values))
     next(stream)
     stream.close()
     page.send("Somebody")
@@ -524,8 +523,8 @@ def test_a_blind_round_hides_the_names_until_the_vote_and_then_counts_it(page, s
         assert f"B was {label}" in page["chat-result"] and label in page["chat-right-name"] and not page.shows("chat-votes")
         page.do("_vote", "chat-best-1")
         assert store.count() == number + 1, "a second vote on the same round counts nothing"
-    assert len(orders) > 1 and sum(wins for wins, _ in page.chat.score.values()) == 12
-    assert {rounds for _, rounds in page.chat.score.values()} == {12}
+    assert len(orders) > 1 and sum(wins for wins, _ in page.chat.wins.values()) == 12
+    assert {rounds for _, rounds in page.chat.wins.values()} == {12}
 
 
 def test_two_blind_sides_are_a_comparison_with_ties(page, store):
@@ -535,7 +534,7 @@ def test_two_blind_sides_are_a_comparison_with_ties(page, store):
         assert page["chat-best-2"] == "B is better" and page["chat-tie"] == "Equally good"
         page.do("_vote", choice)
         assert store.events()[-1].value == value
-    assert page.chat.score == {BASE: (0, 2), SFT: (0, 2)}
+    assert page.chat.wins == {BASE: (0, 2), SFT: (0, 2)}
     page.send("Hello")
     order = page.chat.order
     page.do("_vote", "chat-best-1")
@@ -549,11 +548,11 @@ def test_nothing_gets_round_the_vote(page, store):
     assert not page.shows("chat-left-adapter") and not page.shows("chat-preset") and page.props[page.parts["chat-left"]]["editable"] == "user"
     page.do("_edit", "chat-left", index=1, value="mine", previous_value=page.says("left")[1])
     assert "Vote first" in page["notice"] and store.count() == 0
-    first = page.chat.round
+    first = page.chat.round_id
     page.do("_again", "chat-left", index=0, value="Hello")
-    assert page.chat.round == first and page.chat.votable
+    assert page.chat.round_id == first and page.chat.votable
     page.do("_again", "chat-again")
-    assert page.chat.round != first and page.says("left")[0] == "Hello" and len(page.says("left")) == 2
+    assert page.chat.round_id != first and page.says("left")[0] == "Hello" and len(page.says("left")) == 2
     page.do("_edit", "chat-left", index=0, value="Other", previous_value="Hello")
     assert page.says("left")[0] == page.says("right")[0] == "Other" and page.chat.votable
     go_blind(page, False)
