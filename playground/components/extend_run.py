@@ -12,23 +12,28 @@ from rlhf_engine.errors import UserError
 
 
 class ExtendRunPanel:
-    """In sight while the run that is shown is done. `prefix` makes the element ids of a page its own; `chosen` says which run the value
-    of its `picker` means."""
+    """In sight while the run that is shown is done. `prefix` makes the element ids of a page its own; `chosen` says
+    which run the value of its `picker` means."""
 
-    def __init__(self, workspace: Workspace, worker, notice: gr.HTML, prefix: str, picker, chosen: Callable[[str], str]):
+    def __init__(self, workspace: Workspace, worker, notice: gr.HTML, prefix: str, picker,
+                 chosen: Callable[[str], str]):
         self.workspace, self.worker, self.prefix, self.picker, self.chosen = workspace, worker, prefix, picker, chosen
         with gr.Row(visible=False, elem_id=f"{prefix}go-on", elem_classes=["owners", "go-on"]) as self.group:
-            self.fields = {name: gr.Number(label=text.GO_ON_LABELS[name], step=1, min_width=120, elem_id=f"{prefix}go-on-{name}")
+            self.fields = {name: gr.Number(label=text.GO_ON_LABELS[name], step=1, min_width=120,
+                                           elem_id=f"{prefix}go-on-{name}")
                            for name in text.GO_ON_LABELS}
-            self.button = gr.Button(text.GO_ON, size="md", min_width=120, elem_id=f"{prefix}go-on-start", elem_classes="once")
-        gr.on([self.button.click, *(field.submit for field in self.fields.values())], self._go_on, {picker, *self.fields.values()}, notice,
+            self.button = gr.Button(text.GO_ON, size="md", min_width=120, elem_id=f"{prefix}go-on-start",
+                                    elem_classes="once")
+        gr.on([self.button.click, *(field.submit for field in self.fields.values())], self._go_on,
+              {picker, *self.fields.values()}, notice,
               show_progress_on=self.button, concurrency_id="control", concurrency_limit=4, api_visibility="private",
               show_progress="minimal")
 
     def _go_on(self, values: dict) -> str:
         try:
             run = self.workspace.run(self.chosen(values[self.picker]))
-            wanted = {name: values[field] for name, field in self.fields.items() if name in self.workspace.config(run.path.name)}
+            wanted = {name: values[field] for name,
+                      field in self.fields.items() if name in self.workspace.config(run.path.name)}
             go_on(self.worker, run, wanted)
         except UserError as error:
             return warn(error)
@@ -51,5 +56,7 @@ class ExtendRunPanel:
 
 
 def suggested(began: dict, now: dict, done: int) -> dict[str, int]:
-    """As much again as a run was to be when it began: the steps (and votes, where it asks for some) that it would have in all."""
-    return {"steps": done + (began["steps"] or done)} | ({"votes": now["votes"] + began["votes"]} if "votes" in began else {})
+    """As much again as a run was to be when it began: the steps (and votes, where it asks for some) that it would have
+    in all."""
+    return {"steps": done + (began["steps"] or done)} | ({"votes": now["votes"] + began["votes"]} if "votes" in began
+                                                         else {})

@@ -1,7 +1,8 @@
-"""HTML of the page: Jinja2 templates, which escape every value that is put into them, and the parts that several pages show.
+"""HTML of the page: Jinja2 templates, which escape every value that is put into them, and the parts that several pages
+show.
 
-A template lies in the folder `templates` of the page that uses it: `playground/pages/teach/templates/question.html` is called
-"teach/question.html", and `playground/components/templates/header.html` is called "components/header.html".
+A template lies in the folder `templates` of the page that uses it: `playground/pages/teach/templates/question.html` is
+called "teach/question.html", and `playground/components/templates/header.html` is called "components/header.html".
 """
 
 import html
@@ -21,7 +22,8 @@ PLAYGROUND = Path(__file__).parents[1]
 
 
 def escape(value) -> Markup:
-    """`value` as inert text: no tags, and no braces and dollars, which Gradio's HTML component reads as templates of its own."""
+    """`value` as inert text: no tags, and no braces and dollars, which Gradio's HTML component reads as templates of
+    its own."""
     return Markup(html.escape(str(value)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;"))
 
 
@@ -33,8 +35,8 @@ def escape_value(value) -> Markup:
 class JoinLines(Extension):
     """Lets a template be indented without spaces on the page.
 
-    A line break beside a tag, and the indentation after it, is left out; any other line break is one space. A space between two tags
-    is written on one line, or as `{{ " " }}`.
+    A line break beside a tag, and the indentation after it, is left out; any other line break is one space. A space
+    between two tags is written on one line, or as `{{ " " }}`.
     """
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
@@ -49,9 +51,11 @@ def template_folders() -> dict[str, Path]:
 
 
 def template_environment() -> Environment:
-    """The settings that all templates share. Only harmless filters are there: no `safe`, and none that joins text to markup."""
+    """The settings that all templates share. Only harmless filters are there: no `safe`, and none that joins text to
+    markup."""
     loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in template_folders().items()})
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape_value, extensions=[JoinLines])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape_value,
+                              extensions=[JoinLines])
     environment.filters = {"length": len}
     return environment
 
@@ -73,7 +77,8 @@ def notice(message: str) -> Markup:
 
 
 def header(line: str, kind: str = "", sentence: str = "", link: str = "") -> Markup:
-    """The top of the page: `line` says which run is live; `kind`, `sentence` and `link` say who is looking (`server.visitor.Greeting`)."""
+    """The top of the page: `line` says which run is live; `kind`, `sentence` and `link` say who is looking
+    (`server.visitor.Greeting`)."""
     return render("components/header.html", text=text, line=line, kind=kind, sentence=sentence, link=link)
 
 
@@ -100,7 +105,8 @@ def card(name: str, config: dict, status: dict, metrics: list[dict]) -> Markup:
     seconds = seconds_left(metrics, total) if state == "running" else None
     if seconds is not None:
         facts.append(text.ETA.format(time=duration(seconds)))
-    return progress_card(name, state, facts, label=name, value=int(step), maximum=int(total), error=status.get("error", ""),
+    return progress_card(name, state, facts, label=name, value=int(step), maximum=int(total),
+                         error=status.get("error", ""),
                          advice=status.get("advice", ""))
 
 
@@ -111,17 +117,21 @@ def progress_facts(status: dict) -> list[str]:
     return [text.PREPARING] if status["state"] == "waiting" else []
 
 
-def progress_card(title: str, state: str, facts: list[str], *, label: str, value: int, maximum: int, bar_class: str = "",
+def progress_card(title: str, state: str, facts: list[str], *, label: str, value: int, maximum: int,
+                  bar_class: str = "",
                   error: str = "", advice: str = "") -> Markup:
-    """A title, a badge with the `state` of a run, facts, and a bar with the name `label` that is filled to `value` of `maximum`."""
+    """A title, a badge with the `state` of a run, facts, and a bar with the name `label` that is filled to `value` of
+    `maximum`."""
     percent = 100 * value / maximum if maximum else 0
-    return render("components/progress_card.html", title=title, state=state, state_name=app_text.STATES.get(state, state),
+    return render("components/progress_card.html", title=title, state=state,
+                  state_name=app_text.STATES.get(state, state),
                   facts=" · ".join(facts), label=label, value=value, maximum=maximum, percent=f"{percent:.1f}",
                   bar_class=f" {bar_class}" if bar_class else "", error=error, advice=advice)
 
 
 def seconds_left(metrics: list[dict], total: int) -> float | None:
-    """Seconds until step `total`: the steps to go, times the mean seconds of the last twenty. None before the first step."""
+    """Seconds until step `total`: the steps to go, times the mean seconds of the last twenty. None before the first
+    step."""
     recent = [seconds_of(row) for row in metrics[-20:]]
     if not recent:
         return None
@@ -138,7 +148,8 @@ def events(journal: list[dict], latest: int = 30) -> Markup:
     if not journal:
         return empty(text.NO_EVENTS)
     newest_first = journal[-latest:][::-1]
-    return render("components/events.html", events=[{"kind": row.get("event", ""), "sentence": sentence(row)} for row in newest_first])
+    return render("components/events.html", events=[{"kind": row.get("event", ""), "sentence": sentence(row)}
+                                                    for row in newest_first])
 
 
 def samples(rows: list[dict], latest: int = 8) -> Markup:
@@ -152,5 +163,6 @@ def samples(rows: list[dict], latest: int = 8) -> Markup:
 
 def sample_cells(row: dict) -> dict:
     """The texts of one row of the table of samples."""
-    return {"step": row["step"], "prompt": last_message(row["prompt"]), "response": row["response"], "ended": row.get("ended", True),
+    return {"step": row["step"], "prompt": last_message(row["prompt"]), "response": row["response"],
+            "ended": row.get("ended", True),
             "score": two_decimals(row.get("score")), "kl": two_decimals(row.get("kl"))}

@@ -17,7 +17,8 @@ class Pager:
     def __init__(self, name: str):
         with gr.Row(elem_classes="pager"):
             self.back = gr.Button(text.PREVIOUS, size="sm", min_width=90, elem_id=f"{name}-previous", visible=False)
-            self.number = gr.Number(1, label=text.PAGE_LABEL, minimum=1, precision=0, min_width=90, container=False, visible=False,
+            self.number = gr.Number(1, label=text.PAGE_LABEL, minimum=1, precision=0, min_width=90, container=False,
+                                    visible=False,
                                     elem_id=f"{name}-page")
             self.on = gr.Button(text.NEXT, size="sm", min_width=90, elem_id=f"{name}-next", visible=False)
         self.place = gr.HTML("", elem_id=f"{name}-place", apply_default_css=False)
@@ -37,9 +38,11 @@ class Pager:
     def show(self, page: int, count: int) -> dict:
         page, pages = within(page, count), pages_of(count)
         where = slice_of(page, count)
-        line = text.PAGE_OF.format(first=where.start + 1, last=where.stop, count=count, page=page, pages=pages) if count else ""
+        line = text.PAGE_OF.format(first=where.start + 1, last=where.stop, count=count, page=page,
+                                   pages=pages) if count else ""
         many = pages > 1
-        return {self.number: gr.update(value=page, visible=many), self.back: gr.update(visible=many, interactive=page > 1),
+        return {self.number: gr.update(value=page, visible=many), self.back: gr.update(visible=many,
+                                                                                       interactive=page > 1),
                 self.on: gr.update(visible=many, interactive=page < pages),
                 self.place: f'<p class="facts" role="status">{line}</p>' if line else ""}
 

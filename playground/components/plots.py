@@ -19,8 +19,10 @@ class LivePlot(gr.HTML):
 
     def __init__(self, value: dict | None = None, *, height: int = 260, **options):
         gr.set_static_paths([str(PLOTLY_JS)])
-        super().__init__(value=value or {"data": [], "layout": {}}, height=height, html_template=render("components/live_plot.html"),
-                         js_on_load=read_script("live_plot"), head=f'<script src="gradio_api/file={PLOTLY_JS}"></script>', **options)
+        super().__init__(value=value or {"data": [], "layout": {}}, height=height,
+                         html_template=render("components/live_plot.html"),
+                         js_on_load=read_script("live_plot"),
+                         head=f'<script src="gradio_api/file={PLOTLY_JS}"></script>', **options)
 
     def api_info(self):
         return {"type": "object"}

@@ -17,7 +17,8 @@ from rlhf_engine.errors import UserError
 
 
 class ChatAsking:
-    """The handlers that make checkpoints answer. Each yields updates of the page while the answers are being written."""
+    """The handlers that make checkpoints answer. Each yields updates of the page while the answers are being
+    written."""
 
     def __init__(self, parts: ChatParts, runner: ChatRunner, judging: ChatJudging):
         self.parts, self.runner, self.judging = parts, runner, judging
@@ -28,14 +29,18 @@ class ChatAsking:
         parts, chatbots = self.parts, self.panes.chatbots
         inputs = {parts.chat, parts.voter, parts.setup.model, self.message, *self.panes.picks, *parts.input.sampling}
         outputs = [self.notice, self.status, self.message, *chatbots, *self.panes.vote_outputs]
-        # These events neither wait for each other nor cancel each other. An answer to an earlier question ends by itself (`_answer`);
+        # These events neither wait for each other nor cancel each other. An answer to an earlier question ends by
+        # itself (`_answer`);
         # if Gradio cancelled an event, that might already be the one of the next question.
-        asking = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden", "trigger_mode": "multiple",
+        asking = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden",
+                  "trigger_mode": "multiple",
                   "api_visibility": "private"}
         gr.on([parts.input.send.click, self.message.submit], self._send, inputs, outputs, **asking)
-        gr.on([parts.input.again.click, *(chatbot.retry for chatbot in chatbots)], self._again, inputs, outputs, **asking)
+        gr.on([parts.input.again.click, *(chatbot.retry for chatbot in chatbots)], self._again, inputs, outputs,
+              **asking)
         gr.on([chatbot.edit for chatbot in chatbots], self._edit, inputs, outputs, **asking)
-        parts.input.stop.click(self._stop, {parts.chat}, [self.status, *chatbots, *self.panes.vote_outputs], queue=False,
+        parts.input.stop.click(self._stop, {parts.chat}, [self.status, *chatbots, *self.panes.vote_outputs],
+                               queue=False,
                                show_progress="hidden", api_visibility="private")
 
     def _send(self, values: dict) -> Iterator[dict]:
@@ -63,7 +68,8 @@ class ChatAsking:
             yield from self._answer(values, questions)
 
     def _edit(self, values: dict, event: gr.EditData) -> Iterator[dict]:
-        """A message was edited. A reworded question is asked again on all sides that have heard it; an answer goes to `judging`."""
+        """A message was edited. A reworded question is asked again on all sides that have heard it; an answer goes to
+        `judging`."""
         chat, position, message = values[self.parts.chat], self.panes.position_of(event), text_of(event.value).strip()
         side = chat.sides[position]
         turn = side[event.index] if event.index < len(side) else None
@@ -77,11 +83,13 @@ class ChatAsking:
             yield from self._ask(values, message)
         else:
             reworded = Turn("user", message)
-            questions = {index: with_question_reworded(chat.sides[index], turn, reworded) for index in range(chat.count)}
+            questions = {index: with_question_reworded(chat.sides[index], turn, reworded)
+                         for index in range(chat.count)}
             yield from self._answer(values, {index: side for index, side in questions.items() if side})
 
     def _ask(self, values: dict, message: str, *, typed: str = "") -> Iterator[dict]:
-        """A new question to all sides; in a blind chat it begins a new round. `typed` is the text to bring back if it fails."""
+        """A new question to all sides; in a blind chat it begins a new round. `typed` is the text to bring back if it
+        fails."""
         chat = values[self.parts.chat]
         before = chat.snapshot()
         if chat.blind:
@@ -91,7 +99,8 @@ class ChatAsking:
                 return
             chat.shuffle()
         question = Turn("user", message)
-        questions = {position: [*without_open_question(chat.sides[position]), question] for position in range(chat.count)}
+        questions = {position: [*without_open_question(chat.sides[position]), question]
+                     for position in range(chat.count)}
         yield from self._answer(values, questions, before, typed=typed)
 
     def _picked_twice(self, values: dict, chat: Chat) -> str:
@@ -100,10 +109,12 @@ class ChatAsking:
         labels = {value: label for label, value in self.parts.workspace.chat_choices(chat.model)}
         return next((labels.get(pick, pick) for pick in picks if picks.count(pick) > 1), "")
 
-    def _answer(self, values: dict, questions: dict[int, list[Turn]], before: tuple = (), *, typed: str = "") -> Iterator[dict]:
+    def _answer(self, values: dict, questions: dict[int, list[Turn]], before: tuple = (), *,
+                typed: str = "") -> Iterator[dict]:
         """The answers as they grow, to conversations by position.
 
-        If it fails, the chat goes back to `before` (by default, as it is now), and `typed` comes back into the text box.
+        If it fails, the chat goes back to `before` (by default, as it is now), and `typed` comes back into the text
+        box.
         """
         parts, panes, positions = self.parts, self.panes, list(questions)
         chat = values[parts.chat]
@@ -120,20 +131,24 @@ class ChatAsking:
                 status = {}
             if chat.question == number:
                 yield self._shown(chat, positions, ended_line(chat, len(positions)))
-            else:  # Stopped or cleared. Gradio sends the last item once more, so after the true state comes one that changes nothing.
+            # Stopped or cleared. Gradio sends the last item once more, so after the true state comes one that changes
+            # nothing.
+            else:
                 yield panes.show_sides(chat, positions)
                 yield gr.skip()
         except UserError as error:
             if chat.question == number:
                 chat.restore(before)
-                yield self._shown(chat, positions, "") | {self.notice: warn(error)} | ({self.message: typed} if typed else {})
+                yield self._shown(chat, positions, "") | {self.notice: warn(error)} | ({self.message: typed} if typed
+                                                                                       else {})
         finally:
             if chat.question == number:  # the browser may have left in the middle of an answer
                 chat.stop()
 
     def _shown(self, chat: Chat, positions: list[int], status: str) -> dict:
         """The updates of some sides, of the vote and of the line about the answers."""
-        return {self.status: status_line(status), **self.panes.show_sides(chat, positions), **self.panes.show_vote(chat)}
+        return {self.status: status_line(status), **self.panes.show_sides(chat, positions),
+                **self.panes.show_vote(chat)}
 
     def _stop(self, values: dict) -> dict:
         """Stop all answers where they are."""

@@ -1,4 +1,5 @@
-"""What stands around the conversations of the Chat page: who answers (above them), and the message and its sampling (below them)."""
+"""What stands around the conversations of the Chat page: who answers (above them), and the message and its sampling
+(below them)."""
 
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from playground.workspace import RunSummary, Workspace
 
 
 class ChatState(gr.State):
-    """The chat of a browser tab, by reference: all handlers of that tab share one `Chat`, those that are still streaming included."""
+    """The chat of a browser tab, by reference: all handlers of that tab share one `Chat`, those that are still
+    streaming included."""
 
     def get_block_name(self) -> str:
         """The name of Gradio's own component, whose code the browser uses."""
@@ -25,16 +27,20 @@ class ChatState(gr.State):
 
 
 class ChatSetup:
-    """The row above the conversations: the base model, pairs of checkpoints, the number of sides, and whether names are hidden."""
+    """The row above the conversations: the base model, pairs of checkpoints, the number of sides, and whether names are
+    hidden."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         with gr.Row(elem_id="chat-setup"):
-            self.model = Choice(["bundled"], value="bundled", label=text.CHAT_MODEL, elem_id="chat-model", visible=False, min_width=200)
+            self.model = Choice(["bundled"], value="bundled", label=text.CHAT_MODEL, elem_id="chat-model",
+                                visible=False, min_width=200)
             self.preset = Choice(presets(workspace, [], "bundled"), value=None, label=text.PAIR, info=text.PAIR_INFO,
                                  elem_id="chat-preset", scale=3, min_width=220)
-            self.count = gr.Radio([2, 3, 4], value=2, label=text.SIDE_COUNT, elem_id="chat-count", scale=2, min_width=190)
-            self.blind = gr.Checkbox(False, label=text.BLIND, info=text.BLIND_INFO, elem_id="chat-blind", scale=3, min_width=240)
+            self.count = gr.Radio([2, 3, 4], value=2, label=text.SIDE_COUNT, elem_id="chat-count", scale=2,
+                                  min_width=190)
+            self.blind = gr.Checkbox(False, label=text.BLIND, info=text.BLIND_INFO, elem_id="chat-blind", scale=3,
+                                     min_width=240)
 
     @property
     def outputs(self) -> list:
@@ -43,11 +49,13 @@ class ChatSetup:
 
     def show(self, chat: Chat) -> dict:
         """The updates that show a chat. A blind chat has no pairs and keeps its number of sides."""
-        return {self.preset: gr.update(value=None, visible=not chat.blind), self.count: gr.update(value=chat.count, visible=not chat.blind),
+        return {self.preset: gr.update(value=None, visible=not chat.blind),
+                self.count: gr.update(value=chat.count, visible=not chat.blind),
                 self.model: gr.update(value=chat.model), self.blind: chat.blind}
 
     def refresh(self, model: str, entries: list[RunSummary], seen: dict) -> dict:
-        """The updates of the models and pairs where they have changed. While a run is live, only its model can answer."""
+        """The updates of the models and pairs where they have changed. While a run is live, only its model can
+        answer."""
         changes = {}
         models = self.workspace.model_choices()
         choices = {"choices": models, "visible": len(models) > 1}
@@ -67,22 +75,27 @@ class ChatInput:
 
     def __init__(self):
         with gr.Row(equal_height=True):
-            self.message = gr.Textbox(label=text.CHAT_INPUT, placeholder=text.CHAT_PLACEHOLDER, lines=1, max_lines=6, scale=8,
+            self.message = gr.Textbox(label=text.CHAT_INPUT, placeholder=text.CHAT_PLACEHOLDER, lines=1, max_lines=6,
+                                      scale=8,
                                       min_width=240, elem_id="chat-input")
             with gr.Column(scale=3, min_width=240):
                 self.send = gr.Button(text.SEND, variant="primary", elem_id="chat-send", elem_classes="once")
                 with gr.Row():
-                    self.again = gr.Button(text.AGAIN, size="sm", elem_id="chat-again", elem_classes="once", min_width=90)
+                    self.again = gr.Button(text.AGAIN, size="sm", elem_id="chat-again", elem_classes="once",
+                                           min_width=90)
                     self.stop = gr.Button(text.CHAT_STOP, size="sm", elem_id="chat-stop", min_width=60)
                     self.clear = gr.Button(text.CLEAR, size="sm", elem_id="chat-clear", min_width=60)
         with gr.Row(elem_classes="controls"):
             self.examples = [gr.Button(example, size="sm", elem_id=f"chat-example-{number}")
                              for number, example in enumerate(text.EXAMPLES, 1)]
         with gr.Accordion(text.SAMPLING, open=False), gr.Row():
-            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=text.TEMPERATURE, info=text.TEMPERATURE_INFO, min_width=200,
+            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=text.TEMPERATURE, info=text.TEMPERATURE_INFO,
+                                         min_width=200,
                                          elem_id="chat-temperature")
-            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=text.TOP_P, info=text.TOP_P_INFO, min_width=200, elem_id="chat-top-p")
-            self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO, min_width=200,
+            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=text.TOP_P, info=text.TOP_P_INFO, min_width=200,
+                                   elem_id="chat-top-p")
+            self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO,
+                                     min_width=200,
                                      elem_id="chat-longest")
 
     @property

@@ -41,7 +41,8 @@ class Turn:
 
 @dataclass
 class Chat:
-    """What one browser tab talks about. It stays on the server, so that the browser cannot know who is who in a blind round.
+    """What one browser tab talks about. It stays on the server, so that the browser cannot know who is who in a blind
+    round.
 
     A position is the index of a side on the screen, from the left.
     """
@@ -65,7 +66,8 @@ class Chat:
     question: int = 0
     """Goes up with each question, stop and clear: whoever writes an answer to an earlier question ends."""
     last_sent: tuple[str, float] = ("", 0.0)
-    """The last message and when it was sent (`time.monotonic`). Empty after it was cleared or has failed: it may be sent again at once."""
+    """The last message and when it was sent (`time.monotonic`). Empty after it was cleared or has failed: it may be
+    sent again at once."""
 
     @property
     def hidden(self) -> bool:
@@ -145,7 +147,8 @@ class Chat:
 
 
 def stopped(side: list[Turn]) -> list[Turn]:
-    """A conversation whose unfinished answer, if it has one, ends here and is marked as stopped; without a word it is removed."""
+    """A conversation whose unfinished answer, if it has one, ends here and is marked as stopped; without a word it is
+    removed."""
     turns = []
     for turn in side:
         if turn.ended:

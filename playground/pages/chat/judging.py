@@ -26,7 +26,8 @@ class ChatJudging:
         inputs = {self.parts.chat, self.parts.voter}
         private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         chatbots = self.panes.chatbots
-        gr.on([chatbot.like for chatbot in chatbots], self._thumb, inputs, [self.notice, *chatbots], trigger_mode="multiple", **private)
+        gr.on([chatbot.like for chatbot in chatbots], self._thumb, inputs, [self.notice, *chatbots],
+              trigger_mode="multiple", **private)
         gr.on([button.click for button in self.panes.buttons], self._vote, inputs,
               [self.notice, self.parts.status, *chatbots, *self.panes.vote_outputs], **private)
 
@@ -81,11 +82,13 @@ class ChatJudging:
             try:
                 if chat.votable:
                     self.parts.workspace.access.limit("vote")
-                    answers, prompt = [chat.sides[position][-1] for position in positions], prompt_of(chat.sides[0][:-1])
+                    answers, prompt = [chat.sides[position][-1]
+                                       for position in positions], prompt_of(chat.sides[0][:-1])
                     vote = chat_feedback.verdict(f"{chat.round_id}-vote", answers, chat.order, choice, prompt,
                                                  voter_of(values[self.parts.voter]))
                     self.parts.voting.store.add(vote)
                     chat.record_vote(choice, self.panes.labels(chat))
             except UserError as error:
                 message = warn(error)
-        return {self.notice: message, self.parts.status: "", **self.panes.show_sides(chat, positions), **self.panes.show_vote(chat)}
+        return {self.notice: message, self.parts.status: "", **self.panes.show_sides(chat, positions),
+                **self.panes.show_vote(chat)}

@@ -1,4 +1,5 @@
-"""The Chat page: one prompt, answered by two to four checkpoints at the same time, and judged; blind, if the names are to be hidden."""
+"""The Chat page: one prompt, answered by two to four checkpoints at the same time, and judged; blind, if the names are
+to be hidden."""
 
 import gradio as gr
 
@@ -19,7 +20,8 @@ from playground.workspace import RunSummary, Workspace
 class ChatPage:
     """Builds its components inside the current `gr.Blocks`; `refresh` says what has changed in them.
 
-    `asking` holds the handlers that make checkpoints answer, `judging` those that store feedback. The handlers here change who is asked.
+    `asking` holds the handlers that make checkpoints answer, `judging` those that store feedback. The handlers here
+    change who is asked.
     """
 
     def __init__(self, workspace: Workspace, worker, voting: VotingService, voter: gr.BrowserState, notice: gr.HTML):
@@ -31,7 +33,8 @@ class ChatPage:
         self.status = gr.HTML("", elem_id="chat-status")
         self.input = ChatInput()
         self.model = self.setup.model
-        parts = ChatParts(workspace, voting, self.cache, self.chat, voter, notice, self.setup, self.panes, self.status, self.input)
+        parts = ChatParts(workspace, voting, self.cache, self.chat, voter, notice, self.setup, self.panes, self.status,
+                          self.input)
         self.runner = ChatRunner(workspace, worker, voting)
         self.judging = ChatJudging(parts)
         self.asking = ChatAsking(parts, self.runner, self.judging)
@@ -48,7 +51,8 @@ class ChatPage:
         """Connect the handlers of this class."""
         private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         setup, panes, outputs = self.setup, self.panes, self.shown
-        gr.on([self.input.clear.click, *(chatbot.clear for chatbot in panes.chatbots)], self._clear, {self.chat, *panes.picks}, outputs,
+        gr.on([self.input.clear.click, *(chatbot.clear for chatbot in panes.chatbots)], self._clear,
+              {self.chat, *panes.picks}, outputs,
               **private)
         setup.model.change(self._other_model, {self.chat, setup.model}, outputs, **private)
         setup.count.input(self._other_count, {self.chat, setup.count, *panes.picks}, outputs, **private)
@@ -84,7 +88,8 @@ class ChatPage:
         return self._show(chat, values)
 
     def _other_blind(self, values: dict) -> dict:
-        """Hide or show the names. The chat begins anew: answers whose names were known are no blind round, nor the other way round."""
+        """Hide or show the names. The chat begins anew: answers whose names were known are no blind round, nor the
+        other way round."""
         chat = values[self.chat]
         chat.clear()
         chat.blind = bool(values[self.setup.blind])
@@ -118,7 +123,8 @@ class ChatPage:
 
     @property
     def outputs(self) -> list:
-        """The components that `refresh` may update. The conversations are not among them: they would scroll with each refresh."""
+        """The components that `refresh` may update. The conversations are not among them: they would scroll with each
+        refresh."""
         return [self.model, self.setup.preset, *self.panes.picks]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
@@ -128,7 +134,8 @@ class ChatPage:
         choices = self.workspace.chat_choices(model)
         if mark_seen(seen, "chat adapters", choices):
             offered = {value for _, value in choices}
-            # A refresh may find the new model and the picks of the old one: it has to choose what `_other_model` chooses.
+            # A refresh may find the new model and the picks of the old one: it has to choose what `_other_model`
+            # chooses.
             for pick, first in zip(self.panes.picks, first_picks(choices, SIDES)):
                 gone = values[pick] not in offered
                 changes[pick] = gr.update(choices=choices, value=first) if gone else gr.update(choices=choices)

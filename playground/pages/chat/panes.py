@@ -1,4 +1,5 @@
-"""The sides of the Chat page: a checkpoint and its conversation each, and below them, in a blind round, the vote and its result."""
+"""The sides of the Chat page: a checkpoint and its conversation each, and below them, in a blind round, the vote and
+its result."""
 
 import gradio as gr
 from markupsafe import Markup
@@ -20,7 +21,8 @@ IDS = ("left", "right", "third", "fourth")
 
 
 class ChatPanes:
-    """Builds its components inside the current `gr.Blocks`. The methods `show_...` return the updates that show a chat."""
+    """Builds its components inside the current `gr.Blocks`. The methods `show_...` return the updates that show a
+    chat."""
 
     def __init__(self, workspace: Workspace, voting: VotingService):
         self.workspace, self.voting = workspace, voting
@@ -36,15 +38,18 @@ class ChatPanes:
             self.best = [gr.Button("", elem_id=f"chat-best-{number}", min_width=110) for number in range(1, SIDES + 1)]
             self.tie = gr.Button(shared_text.TIE[0], elem_id="chat-tie", min_width=110)
             self.both_bad = gr.Button(shared_text.BOTH_BAD[0], elem_id="chat-both-bad", min_width=110)
-        self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False, js_on_load=read_script("edit_as_text"))
+        self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False,
+                              js_on_load=read_script("edit_as_text"))
         self.buttons = [*self.best, self.tie, self.both_bad]
 
     def _build_side(self, name: str, title: str, choices: list[tuple[str, str]], value: str) -> None:
         """The name (shown in a blind round), the picker and the conversation of one side."""
         self.names.append(gr.HTML("", elem_id=f"chat-{name}-name", visible=False, apply_default_css=False))
         self.picks.append(Choice(choices, value=value, label=title, elem_id=f"chat-{name}-adapter"))
-        self.chatbots.append(gr.Chatbot(label=title, show_label=False, height=380, render_markdown=False, latex_delimiters=[], buttons=[],
-                                        placeholder=text.EMPTY_CHAT, elem_id=f"chat-{name}", layout="bubble", editable="all"))
+        self.chatbots.append(gr.Chatbot(label=title, show_label=False, height=380, render_markdown=False,
+                                        latex_delimiters=[], buttons=[],
+                                        placeholder=text.EMPTY_CHAT, elem_id=f"chat-{name}", layout="bubble",
+                                        editable="all"))
 
     @property
     def vote_outputs(self) -> list:
@@ -61,7 +66,8 @@ class ChatPanes:
         return tuple(values[pick] for pick in self.picks)
 
     def position_of(self, event: gr.EventData) -> int | None:
-        """The side that an event belongs to, by the element's id: a session has its own copies of components that were updated."""
+        """The side that an event belongs to, by the element's id: a session has its own copies of components that were
+        updated."""
         name = getattr(event.target, "elem_id", "").removeprefix("chat-")
         return IDS.index(name) if name in IDS else None
 
@@ -74,21 +80,25 @@ class ChatPanes:
 
     def show_texts(self, chat: Chat, positions: list[int]) -> dict:
         """The conversations alone, while answers are being written."""
-        return {self.chatbots[position]: chatbot_messages(chat.sides[position], shared_text.EMPTY_RESPONSE) for position in positions}
+        return {self.chatbots[position]: chatbot_messages(chat.sides[position], shared_text.EMPTY_RESPONSE)
+                for position in positions}
 
     def show_sides(self, chat: Chat, positions: list[int]) -> dict:
-        """The conversations with the thumbs of the store. In a blind round no answer can be edited, because the vote is on the model's."""
+        """The conversations with the thumbs of the store. In a blind round no answer can be edited, because the vote is
+        on the model's."""
         editable = "user" if chat.hidden else "all"
         changes = {}
         for position in positions:
             messages = chatbot_messages(chat.sides[position], shared_text.EMPTY_RESPONSE)
-            changes[self.chatbots[position]] = gr.update(value=messages, feedback_value=self.thumbs(chat, position), editable=editable)
+            changes[self.chatbots[position]] = gr.update(value=messages, feedback_value=self.thumbs(chat, position),
+                                                         editable=editable)
         return changes
 
     def thumbs(self, chat: Chat, position: int) -> list[str]:
         """The thumb on each answer of a side, as the Chatbot takes it.
 
-        A browser takes its own thumb off only when the value has changed: "none" therefore comes with a new number each time.
+        A browser takes its own thumb off only when the value has changed: "none" therefore comes with a new number each
+        time.
         """
         answers = [turn for turn in chat.sides[position] if turn.role == "assistant"]
         try:
@@ -103,7 +113,8 @@ class ChatPanes:
         many = chat.count > 2
         labels = self.labels(chat) if chat.vote else []
         changes = {self.vote_row: gr.update(visible=chat.votable), self.tie: gr.update(value=shared_text.TIE[many]),
-                   self.both_bad: gr.update(value=shared_text.BOTH_BAD[many]), self.result: result(chat, labels) if labels else ""}
+                   self.both_bad: gr.update(value=shared_text.BOTH_BAD[many]),
+                   self.result: result(chat, labels) if labels else ""}
         for position, side in enumerate(text.SIDE_NAMES):
             best = text.VOTE_BEST.format(side=side, best=shared_text.BEST[many])
             changes[self.best[position]] = gr.update(value=best, visible=position < chat.count)
@@ -144,8 +155,10 @@ def result(chat: Chat, labels: list[str]) -> Markup:
     """What was voted, who was who, and how often each checkpoint has won."""
     names = [text.REVEAL.format(side=side, name=label) for side, label in zip(text.SIDE_NAMES, labels[:chat.count])]
     best_first = sorted(chat.wins.items(), key=lambda item: -item[1][0] / item[1][1])
-    rows = [{"name": name, "wins": text.SCORE_WINS.format(wins=wins, rounds=rounds)} for name, (wins, rounds) in best_first]
-    return render("chat/result.html", text=text, vote=text.REVEALED.format(choice=vote_words(chat)), names=" · ".join(names), rows=rows)
+    rows = [{"name": name, "wins": text.SCORE_WINS.format(wins=wins, rounds=rounds)} for name,
+            (wins, rounds) in best_first]
+    return render("chat/result.html", text=text, vote=text.REVEALED.format(choice=vote_words(chat)),
+                  names=" · ".join(names), rows=rows)
 
 
 def vote_words(chat: Chat) -> str:

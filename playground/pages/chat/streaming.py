@@ -1,4 +1,5 @@
-"""Streams of answers: the worker writes to all sides of a chat at the same time, and equal conversations share a batch."""
+"""Streams of answers: the worker writes to all sides of a chat at the same time, and equal conversations share a
+batch."""
 
 import queue
 import threading
@@ -54,7 +55,8 @@ class ChatRunner:
         streams = []
         for group in groups:
             adapters = [speakers[index].adapter for index in group]
-            streams.append(self.worker.chat(adapters, to_messages(conversations[group[0]]), model=model, **request.sampling))
+            streams.append(self.worker.chat(adapters, to_messages(conversations[group[0]]), model=model,
+                                            **request.sampling))
         indices = [index for group in groups for index in group]
         for texts in limit_frames(merge_streams(streams, [len(group) for group in groups])):
             if chat.question != number:
@@ -75,7 +77,8 @@ class ChatRunner:
 
 
 def merge_streams(streams: list[Iterator[list[str]]], counts: list[int] | None = None) -> Iterator[list[str]]:
-    """Several streams as one: each item holds the newest texts of all of them. `counts` says how many texts each has (default: 1).
+    """Several streams as one: each item holds the newest texts of all of them. `counts` says how many texts each has
+    (default: 1).
 
     More than one stream: each is read in a thread of its own. An error of any stream is raised here.
     """

@@ -1,7 +1,8 @@
 """The English of the Chat page."""
 
 CHAT_ABOUT = ("One prompt, two to four checkpoints, answered at the same time. It works while a run is training; "
-              "the live run answers as it is right now. Thumbs and edits are kept as feedback, and a live run that asks for votes "
+              "the live run answers as it is right now. Thumbs and edits are kept as feedback, and a live run that "
+              "asks for votes "
               "learns from those on its own answers.")
 
 # who answers
@@ -11,7 +12,8 @@ SIDE_NAMES = "ABCD"
 """The names of the sides while a round is blind, from left to right."""
 SIDE_COUNT, PAIR, PAIR_INFO = "Side by side", "Before and after", "Two checkpoints that show what training did."
 PRESET_RUN, PRESET_SFT, PRESET_GALLERY = "{name}: its start, then the newest", "Base model, then SFT", "SFT, then {name}"
-BLIND, BLIND_INFO = "Blind", "Names are hidden and places shuffled until you have voted. Each message begins a new round."
+BLIND, BLIND_INFO = "Blind", ("Names are hidden and places shuffled until you have voted. Each message begins a new "
+                              "round.")
 SAME_TWICE = "A blind round needs different checkpoints: {name} was chosen twice. Turn Blind off to choose others."
 
 # the message

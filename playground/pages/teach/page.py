@@ -38,10 +38,13 @@ class TeachPage:
         with gr.Column(visible=False) as self.scene:
             self._build_question()
             self._build_answers()
-        self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False, show_progress="hidden",
+        self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
+                       show_progress="hidden",
                        trigger_mode="multiple", api_visibility="private")
-        start = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
-        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin, **start)
+        start = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
+                 "show_progress": "minimal"}
+        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
+                         **start)
         self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch, **start)
 
     def _build_start(self) -> None:
@@ -54,7 +57,8 @@ class TeachPage:
                 self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
                 self.watch = gr.Button(text.WATCH, elem_id="begin-watch", elem_classes="once")
                 tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
-                self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste", container=False,
+                self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
+                                         container=False,
                                          min_width=160)
 
     def _build_question(self) -> None:
@@ -64,10 +68,12 @@ class TeachPage:
                 self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
                 self.card = Card(self._card("", ""), elem_id="vote-card")
             with gr.Column(scale=4, min_width=320):
-                self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="vote-run", visible=False)
+                self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL,
+                                     elem_id="vote-run", visible=False)
                 self.effect = gr.HTML(views.effect([]), elem_id="vote-effect", apply_default_css=False)
                 with gr.Column(elem_classes="plot-grid single"):
-                    self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}", visible=index < 2)
+                    self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
+                                           visible=index < 2)
                                   for index in range(3)]
         with left:  # its button changes the picker, which is built after the card
             self.extend = ExtendRunPanel(self.workspace, self.worker, self.notice, "vote-", self.picker, self._run_name)
@@ -108,7 +114,8 @@ class TeachPage:
                 following = self._undo(run, card, voter)
             else:
                 self.voting.vote(run, card["query"], choice, card["event"], voter, event.seconds)
-                same_query = find_query(run, card["query"]) if ":" in choice else None  # after a remark, the question stays
+                # after a remark, the question stays
+                same_query = find_query(run, card["query"]) if ":" in choice else None
                 following = self._card(run.path.name, voter, query=same_query)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
         except UserError as error:  # a card with a new time: the browser lets the voter answer again
@@ -125,7 +132,8 @@ class TeachPage:
         return self._card(run.path.name, voter, query=query, done=done)
 
     def _card(self, name: str, voter: str, *, query: Query | None = None, done: str = "") -> dict:
-        """The value of the vote card, with a fresh event id: `query` or the next question of a run, or why there is none.
+        """The value of the vote card, with a fresh event id: `query` or the next question of a run, or why there is
+        none.
 
         `done` is a line about what the voter has just done.
         """
@@ -161,7 +169,8 @@ class TeachPage:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect, *self.plots, self.fixed,
+        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect,
+                *self.plots, self.fixed,
                 self.extremes, self.formulas, *self.extend.outputs]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
@@ -196,7 +205,8 @@ class TeachPage:
         return {self.picker: gr.update(**update)}, picked
 
     def _refresh_run(self, card: dict, entry: RunSummary | None, voter: str, seen: dict) -> dict:
-        """The updates of what belongs to the run that is shown. Trouble with the store or the run becomes a notice, shown once."""
+        """The updates of what belongs to the run that is shown. Trouble with the store or the run becomes a notice,
+        shown once."""
         changes = {}
         try:
             version = self._version(entry)
@@ -225,11 +235,13 @@ class TeachPage:
         if entry is None:
             return None
         folder = self.workspace.runs / entry.name
-        return [entry.name, entry.state, entry.time, self.voting.store.head(), *(size_of(folder / file) for file in FILES)]
+        return [entry.name, entry.state, entry.time, self.voting.store.head(),
+                *(size_of(folder / file) for file in FILES)]
 
     def _show_nothing(self) -> dict:
         """The updates where no run is taught."""
-        changes: dict = {self.status: gr.update(value="", visible=False), self.effect: views.effect([]), self.fixed: views.fixed([]),
+        changes: dict = {self.status: gr.update(value="", visible=False), self.effect: views.effect([]),
+                         self.fixed: views.fixed([]),
                          self.extremes: views.extremes([]), self.formulas: views.formulas({}, [])}
         for index, plot in enumerate(self.plots):
             changes[plot] = gr.update(value=figures.empty(), visible=index < 2, height=HEIGHT)
@@ -242,7 +254,8 @@ class TeachPage:
         votes: list[Event] = self.voting.store.events(run=run.id) if config["labeler"] == PERSON else []
         changes = {self.status: self._status(run),
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
-                   self.fixed: views.fixed(samples), self.extremes: views.extremes(samples), self.formulas: views.formulas(config, metrics)}
+                   self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
+                   self.formulas: views.formulas(config, metrics)}
         drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         for plot, figure in zip(self.plots, drawn):
             changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
@@ -251,4 +264,5 @@ class TeachPage:
 
 def run_choice(entry: RunSummary) -> str:
     """A run as the picker names it."""
-    return shared_text.RUN_CHOICE.format(name=entry.name, stage=shared_text.STAGES[entry.stage], state=app_text.STATES[entry.state])
+    return shared_text.RUN_CHOICE.format(name=entry.name, stage=shared_text.STAGES[entry.stage],
+                                         state=app_text.STATES[entry.state])

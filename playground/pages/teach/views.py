@@ -12,7 +12,8 @@ from rlhf_engine.feedback.events import SCORES, Event
 RECENT = 10
 """Votes over which the reward's guesses are counted, at least."""
 EXTREME_COUNT, EXTREME_ROWS = 2, 48
-"""Answers that the reward scores highest (and lowest) which are shown, and the newest samples among which they are found."""
+"""Answers that the reward scores highest (and lowest) which are shown, and the newest samples among which they are
+found."""
 
 
 # -- the question ----------------------------------------------------------------------------------------------------
@@ -26,8 +27,10 @@ def question(prompt, responses: tuple[str, ...], done: str = "", remarks: dict |
     many = len(responses) > 2
     remarks = remarks or {}
     answers = [answer_card(number, response, remarks.get(number, {})) for number, response in enumerate(responses, 1)]
-    return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many], prompt=conversation(prompt),
-                  answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many], both_bad=shared_text.BOTH_BAD[many])
+    return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many],
+                  prompt=conversation(prompt),
+                  answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many],
+                  both_bad=shared_text.BOTH_BAD[many])
 
 
 def answer_card(number: int, response: str, remarks: dict[str, Event]) -> dict:
@@ -35,7 +38,8 @@ def answer_card(number: int, response: str, remarks: dict[str, Event]) -> dict:
     values = {kind: event.value for kind, event in remarks.items()}
     thumbs = [{"way": way, "label": label.format(place=number), "pressed": true_or_false(values.get("thumb") == way)}
               for way, label in text.THUMBS.items()]
-    scores = [{"value": score, "label": text.SCORES.get(score, score), "selected": values.get("score") == score} for score in SCORES]
+    scores = [{"value": score, "label": text.SCORES.get(score, score), "selected": values.get("score") == score}
+              for score in SCORES]
     return {"number": number, "response": response, "label": app_text.SAID_BEST.format(place=number), "thumbs": thumbs,
             "score_label": text.SCORE_ANSWER.format(place=number), "scores": scores, "scored": "score" in values,
             "edit_label": text.EDIT_LABEL.format(place=number), "draft": values.get("edit", response),
@@ -53,18 +57,22 @@ def no_question(reason: str, done: str = "", *, undo: bool = True) -> Markup:
 
 
 def watched(name: str, config: dict, row: dict | None) -> Markup:
-    """What stands where a question would be while a built-in labeler votes: its last vote (a row of samples.jsonl), if there is one."""
+    """What stands where a question would be while a built-in labeler votes: its last vote (a row of samples.jsonl), if
+    there is one."""
     taste = text.TASTES.get(config["labeler"], config["labeler"])
     if row is None:
-        return no_question(text.TAUGHT_SOON.format(name=name, labeler=taste, first=config.get("votes_first", 1)), undo=False)
+        return no_question(text.TAUGHT_SOON.format(name=name, labeler=taste, first=config.get("votes_first", 1)),
+                           undo=False)
     best = best_of(row["vote"], len(row["responses"]))
     answers = [{"response": response, "best": index in best} for index, response in enumerate(row["responses"])]
     line = text.TAUGHT_BY.format(name=name, labeler=taste, step=row["step"])
-    return render("teach/watched.html", text=text, shared=shared_text, line=line, prompt=conversation(row["prompt"]), answers=answers)
+    return render("teach/watched.html", text=text, shared=shared_text, line=line, prompt=conversation(row["prompt"]),
+                  answers=answers)
 
 
 def best_of(vote: list[int] | str, count: int) -> list[int]:
-    """The indices of the responses that a vote (ranks, or the value of a comparison) put first; none where all `count` are equal."""
+    """The indices of the responses that a vote (ranks, or the value of a comparison) put first; none where all `count`
+    are equal."""
     if not isinstance(vote, list):
         return {"left": [0], "right": [1]}.get(vote, [])
     best = [index for index, rank in enumerate(vote) if rank == 1]
@@ -95,21 +103,24 @@ def fixed(rows: list[dict]) -> Markup:
     start, now = min(steps), max(steps)
     answers = {(conversation(row["prompt"]), row["step"]): row["response"] for row in rows}
     prompts = dict.fromkeys(prompt for prompt, _ in answers)
-    lines = [{"prompt": prompt, "start": answers.get((prompt, start), ""), "now": answers.get((prompt, now), "")} for prompt in prompts]
+    lines = [{"prompt": prompt, "start": answers.get((prompt, start), ""), "now": answers.get((prompt, now), "")}
+             for prompt in prompts]
     moved = now > start
     now_title = shared_text.FIXED_NOW.format(step=int(now)) if moved else shared_text.FIXED_NOT_YET
     return render("teach/fixed.html", text=text, shared=shared_text, rows=lines, moved=moved, now_title=now_title)
 
 
 def effect(journal: list[dict], choices: int = 2, wins: str = "") -> Markup:
-    """What the votes have done to the reward, as it was measured when it learned them; `wins` says how often the policy wins."""
+    """What the votes have done to the reward, as it was measured when it learned them; `wins` says how often the policy
+    wins."""
     rows = [row for row in journal if row.get("event") == "reward"]
     lines = effect_lines(rows, choices, wins) if rows else []
     return render("teach/effect.html", text=text, lines=[line for line in lines if line])
 
 
 def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
-    """The sentences of `effect` for the journal's lines about the reward, of which there is at least one; some may be empty."""
+    """The sentences of `effect` for the journal's lines about the reward, of which there is at least one; some may be
+    empty."""
     last = rows[-1]
     guessed, guesses = recent_guesses(rows)
     if guesses:
@@ -122,7 +133,8 @@ def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
 
 
 def recent_guesses(rows: list[dict]) -> tuple[float, int]:
-    """(guessed right, guesses) over the newest votes: so many lines of the journal that they hold at least `RECENT` guesses."""
+    """(guessed right, guesses) over the newest votes: so many lines of the journal that they hold at least `RECENT`
+    guesses."""
     guessed, guesses = 0.0, 0
     for row in reversed(rows):
         if guesses >= RECENT:
@@ -138,7 +150,8 @@ def quoted(words, count: int = 3) -> str:
 
 
 def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
-    """(wins, votes, wins by chance) of the policy's answers, over the votes that were shown answers of the start as well.
+    """(wins, votes, wins by chance) of the policy's answers, over the votes that were shown answers of the start as
+    well.
 
     Answers that share the first rank share the win.
     """
@@ -155,7 +168,8 @@ def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
 
 
 def wins_sentence(metrics: list[dict], votes: list[Event]) -> str:
-    """How often the policy wins against the one it started from: by the labeler's own score, or else by the votes on both."""
+    """How often the policy wins against the one it started from: by the labeler's own score, or else by the votes on
+    both."""
     by_score = [row["gold/wins"] for row in metrics if "gold/wins" in row]
     if by_score:
         return text.WON_BY_SCORE.format(wins=by_score[-1])
@@ -173,7 +187,8 @@ def formulas(config: dict, metrics: list[dict]) -> Markup:
     reward = text.FORMULA_REWARD.format(scores=scores, coef=coef, kl=kl, total=scores - coef * kl)
     advantage = text.FORMULA_ADVANTAGE.format(variance=row.get("value/explained_variance", 0.0))
     ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get("policy/clipfrac", 0.0))
-    lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT}, {"formula": advantage, "about": text.FORMULA_ADVANTAGE_ABOUT},
+    lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT}, {"formula": advantage,
+                                                                       "about": text.FORMULA_ADVANTAGE_ABOUT},
              {"formula": ratio, "about": text.FORMULA_CLIP_ABOUT}]
     return render("teach/formulas.html", lines=lines)
 
@@ -196,4 +211,5 @@ def extreme_card(kind: str, title: str, row: dict) -> dict:
 
 def path() -> Markup:
     """What the three stages do, in a few sentences."""
-    return render("teach/path.html", text=text, steps=[{"title": title, "about": about} for title, about in text.PATH_STEPS])
+    return render("teach/path.html", text=text, steps=[{"title": title, "about": about} for title,
+                                                       about in text.PATH_STEPS])
