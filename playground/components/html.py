@@ -17,6 +17,9 @@ from playground import text as app_text
 from playground.components import text
 from playground.components.formatting import duration, last_message, sentence, two_decimals
 from playground.workspace import RunSummary
+from rlhf_engine import measures
+from rlhf_engine.measures import STEP
+from rlhf_engine.stages import find_stage
 
 PLAYGROUND = Path(__file__).parents[1]
 
@@ -84,7 +87,7 @@ def header(line: str, kind: str = "", sentence: str = "", link: str = "") -> Mar
 
 def empty(line: str, *, status: bool = False) -> Markup:
     """A pale line where there is nothing to show yet. A screen reader reads a `status` aloud when it changes."""
-    return render("components/empty.html", line=line, status=status)
+    return render("components/status.html" if status else "components/empty.html", line=line)
 
 
 def live_line(entry: RunSummary | None) -> str:
@@ -99,7 +102,7 @@ def live_line(entry: RunSummary | None) -> str:
 def card(name: str, config: dict, status: dict, metrics: list[dict]) -> Markup:
     """A run in a few words: its state, its progress, the time left, and for a failed run what to do about it."""
     state, step, total = status["state"], status["step"], status["total_steps"]
-    facts = [text.STAGES[config["stage"]], *progress_facts(status)]
+    facts = [find_stage(config["stage"]).label, *progress_facts(status)]
     if state == "waiting" and status.get("advice"):
         facts.append(status["advice"])
     seconds = seconds_left(metrics, total) if state == "running" else None
@@ -135,12 +138,12 @@ def seconds_left(metrics: list[dict], total: int) -> float | None:
     recent = [seconds_of(row) for row in metrics[-20:]]
     if not recent:
         return None
-    return (total - metrics[-1]["step"]) * sum(recent) / len(recent)
+    return (total - metrics[-1][STEP]) * sum(recent) / len(recent)
 
 
 def seconds_of(row: dict) -> float:
-    """The seconds that a step took: the sum of its measures `time/...`."""
-    return sum(value for key, value in row.items() if key.startswith("time/"))
+    """The seconds that a step took: the sum of its durations."""
+    return sum(value for key, value in row.items() if key.startswith(measures.TIME))
 
 
 def events(journal: list[dict], latest: int = 30) -> Markup:

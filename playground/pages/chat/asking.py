@@ -9,7 +9,13 @@ from playground.components.notices import warn
 from playground.pages.chat import text
 from playground.pages.chat.chatbot_messages import text_of
 from playground.pages.chat.controls import ChatParts
-from playground.pages.chat.conversation import Chat, Turn, up_to_last_question, with_question_reworded, without_open_question
+from playground.pages.chat.conversation import (
+    Chat,
+    Turn,
+    up_to_last_question,
+    with_question_reworded,
+    without_open_question,
+)
 from playground.pages.chat.judging import ChatJudging
 from playground.pages.chat.panes import status_line
 from playground.pages.chat.streaming import ChatRunner
@@ -22,7 +28,8 @@ class ChatAsking:
 
     def __init__(self, parts: ChatParts, runner: ChatRunner, judging: ChatJudging):
         self.parts, self.runner, self.judging = parts, runner, judging
-        self.panes, self.notice, self.status, self.message = parts.panes, parts.notice, parts.status, parts.input.message
+        self.panes, self.notice, self.status = parts.panes, parts.notice, parts.status
+        self.message = parts.input.message
 
     def wire(self) -> None:
         """Connect the handlers. The conversations themselves stay on the server and are no inputs."""

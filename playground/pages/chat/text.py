@@ -11,7 +11,8 @@ SIDE_LABELS = ("Left checkpoint", "Right checkpoint", "Third checkpoint", "Fourt
 SIDE_NAMES = "ABCD"
 """The names of the sides while a round is blind, from left to right."""
 SIDE_COUNT, PAIR, PAIR_INFO = "Side by side", "Before and after", "Two checkpoints that show what training did."
-PRESET_RUN, PRESET_SFT, PRESET_GALLERY = "{name}: its start, then the newest", "Base model, then SFT", "SFT, then {name}"
+PRESET_RUN = "{name}: its start, then the newest"
+PRESET_SFT, PRESET_GALLERY = "Base model, then SFT", "SFT, then {name}"
 BLIND, BLIND_INFO = "Blind", ("Names are hidden and places shuffled until you have voted. Each message begins a new "
                               "round.")
 SAME_TWICE = "A blind round needs different checkpoints: {name} was chosen twice. Turn Blind off to choose others."
@@ -33,7 +34,8 @@ MAX_TOKENS, MAX_TOKENS_INFO = "Longest answer (tokens)", "Where an answer is cut
 # the answers
 EMPTY_CHAT = "Nothing said yet."
 WAITING = "Waiting for the model. The first answer takes longest."
-ENDED_ONE, ENDED, ENDED_MORE, STOPPED = "The answer is done.", "Both answers are done.", "All {count} answers are done.", "Stopped."
+ENDED_ONE, ENDED, ENDED_MORE = "The answer is done.", "Both answers are done.", "All {count} answers are done."
+STOPPED = "Stopped."
 ENDED_BLIND = "All answers are done. Which is best? Your vote shows who is who."
 
 # feedback on an answer

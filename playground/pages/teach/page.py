@@ -18,10 +18,12 @@ from playground.pages.teach import text, views
 from playground.pages.teach.vote_card import Card
 from playground.voting import PERSON, VotingService, choice_of, voter_of
 from playground.workspace import RunSummary, Workspace
+from rlhf_engine import measures
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.queries import Query, find_query
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import TEACH, find_stage
 
 HEIGHT = 205
 """Of a plot, in pixels. A plot that was hidden needs it again when it is shown."""
@@ -100,7 +102,7 @@ class TeachPage:
         try:
             if labeler != PERSON and labeler not in text.TASTES:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
-            run = self.worker.start("teach", self.workspace.settings("teach", {"labeler": labeler}))
+            run = self.worker.start(TEACH, self.workspace.settings(TEACH, {"labeler": labeler}))
         except UserError as error:
             return {self.notice: warn(error)}
         return {self.notice: inform(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
@@ -156,7 +158,7 @@ class TeachPage:
         if config["labeler"] == PERSON:
             votes = self.voting.votes(run)
         else:
-            votes = int(max((row.get("reward/votes", 0) for row in run.metrics()), default=0))
+            votes = int(max((row.get(measures.VOTES_LEARNED, 0) for row in run.metrics()), default=0))
         return gr.update(value=views.vote_status(run.path.name, run.status(), votes, config["votes"]), visible=True)
 
     # -- what has changed --------------------------------------------------------------------------------------------
@@ -264,5 +266,5 @@ class TeachPage:
 
 def run_choice(entry: RunSummary) -> str:
     """A run as the picker names it."""
-    return shared_text.RUN_CHOICE.format(name=entry.name, stage=shared_text.STAGES[entry.stage],
+    return shared_text.RUN_CHOICE.format(name=entry.name, stage=find_stage(entry.stage).label,
                                          state=app_text.STATES[entry.state])

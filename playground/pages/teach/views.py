@@ -7,6 +7,7 @@ from playground.components import text as shared_text
 from playground.components.formatting import conversation
 from playground.components.html import empty, progress_card, progress_facts, render
 from playground.pages.teach import text
+from rlhf_engine import measures
 from rlhf_engine.feedback.events import SCORES, Event
 
 RECENT = 10
@@ -170,7 +171,7 @@ def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
 def wins_sentence(metrics: list[dict], votes: list[Event]) -> str:
     """How often the policy wins against the one it started from: by the labeler's own score, or else by the votes on
     both."""
-    by_score = [row["gold/wins"] for row in metrics if "gold/wins" in row]
+    by_score = [row[measures.GOLD_WINS] for row in metrics if measures.GOLD_WINS in row]
     if by_score:
         return text.WON_BY_SCORE.format(wins=by_score[-1])
     wins, count, chance = wins_against_start(votes)
@@ -179,14 +180,14 @@ def wins_sentence(metrics: list[dict], votes: list[Event]) -> str:
 
 def formulas(config: dict, metrics: list[dict]) -> Markup:
     """The formulas of PPO with the numbers of the newest step."""
-    row = next((row for row in reversed(metrics) if "objective/kl_coef" in row), None)
+    row = next((row for row in reversed(metrics) if measures.KL_COEF in row), None)
     if row is None:
         return empty(shared_text.NO_SAMPLES)
-    scores, coef, kl = row["objective/scores"], row["objective/kl_coef"], row["objective/kl"]
+    scores, coef, kl = row[measures.SCORES], row[measures.KL_COEF], row[measures.KL]
     clip = config.get("clip", 0.2)
     reward = text.FORMULA_REWARD.format(scores=scores, coef=coef, kl=kl, total=scores - coef * kl)
-    advantage = text.FORMULA_ADVANTAGE.format(variance=row.get("value/explained_variance", 0.0))
-    ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get("policy/clipfrac", 0.0))
+    advantage = text.FORMULA_ADVANTAGE.format(variance=row.get(measures.EXPLAINED_VARIANCE, 0.0))
+    ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get(measures.CLIP_FRACTION, 0.0))
     lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT}, {"formula": advantage,
                                                                        "about": text.FORMULA_ADVANTAGE_ABOUT},
              {"formula": ratio, "about": text.FORMULA_CLIP_ABOUT}]
