@@ -24,7 +24,6 @@ def function_from(name: str, **settings) -> str:
 
 
 def run_all(*names: str) -> str:
-    """A function in JavaScript that runs those of several files, one after the other: for the `js` of the whole
-    page."""
+    """A function in JavaScript that runs those of several files in order: for the `js` of the whole page."""
     calls = " ".join(f"({function_from(name)})();" for name in names)
     return f"() => {{ {calls} }}"

@@ -1,5 +1,4 @@
-"""HTML of the page: Jinja2 templates, which escape every value that is put into them, and the parts that several pages
-show.
+"""HTML of the page: templates, which escape every value that is put into them, and the parts that several pages show.
 
 A template lies in the folder `templates` of the page that uses it: `playground/pages/teach/templates/question.html` is
 called "teach/question.html", and `playground/components/templates/header.html` is called "components/header.html".
@@ -25,8 +24,10 @@ PLAYGROUND = Path(__file__).parents[1]
 
 
 def escape(value) -> Markup:
-    """`value` as inert text: no tags, and no braces and dollars, which Gradio's HTML component reads as templates of
-    its own."""
+    """`value` as inert text.
+
+    It holds no tags, and no braces and dollars, which Gradio's HTML component reads as templates of its own.
+    """
     return Markup(html.escape(str(value)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;"))
 
 
@@ -54,8 +55,10 @@ def template_folders() -> dict[str, Path]:
 
 
 def template_environment() -> Environment:
-    """The settings that all templates share. Only harmless filters are there: no `safe`, and none that joins text to
-    markup."""
+    """The settings that all templates share.
+
+    Only harmless filters are there: no `safe`, and none that joins text to markup.
+    """
     loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in template_folders().items()})
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape_value,
                               extensions=[JoinLines])
@@ -80,8 +83,10 @@ def notice(message: str) -> Markup:
 
 
 def header(line: str, kind: str = "", sentence: str = "", link: str = "") -> Markup:
-    """The top of the page: `line` says which run is live; `kind`, `sentence` and `link` say who is looking
-    (`server.visitor.Greeting`)."""
+    """The top of the page.
+
+    `line` says which run is live; `kind`, `sentence` and `link` say who is looking (`server.visitor.Greeting`).
+    """
     return render("components/header.html", text=text, line=line, kind=kind, sentence=sentence, link=link)
 
 
@@ -109,8 +114,7 @@ def card(name: str, config: dict, status: dict, metrics: list[dict]) -> Markup:
     if seconds is not None:
         facts.append(text.ETA.format(time=duration(seconds)))
     return progress_card(name, state, facts, label=name, value=int(step), maximum=int(total),
-                         error=status.get("error", ""),
-                         advice=status.get("advice", ""))
+                         error=status.get("error", ""), advice=status.get("advice", ""))
 
 
 def progress_facts(status: dict) -> list[str]:
@@ -121,10 +125,11 @@ def progress_facts(status: dict) -> list[str]:
 
 
 def progress_card(title: str, state: str, facts: list[str], *, label: str, value: int, maximum: int,
-                  bar_class: str = "",
-                  error: str = "", advice: str = "") -> Markup:
-    """A title, a badge with the `state` of a run, facts, and a bar with the name `label` that is filled to `value` of
-    `maximum`."""
+                  bar_class: str = "", error: str = "", advice: str = "") -> Markup:
+    """A title, a badge with the `state` of a run, facts, and a bar.
+
+    The bar has the name `label` and is filled to `value` of `maximum`.
+    """
     percent = 100 * value / maximum if maximum else 0
     return render("components/progress_card.html", title=title, state=state,
                   state_name=app_text.STATES.get(state, state),
@@ -133,8 +138,10 @@ def progress_card(title: str, state: str, facts: list[str], *, label: str, value
 
 
 def seconds_left(metrics: list[dict], total: int) -> float | None:
-    """Seconds until step `total`: the steps to go, times the mean seconds of the last twenty. None before the first
-    step."""
+    """Seconds until step `total`: the steps to go, times the mean seconds of the last twenty.
+
+    None before the first step.
+    """
     recent = [seconds_of(row) for row in metrics[-20:]]
     if not recent:
         return None
@@ -167,5 +174,4 @@ def samples(rows: list[dict], latest: int = 8) -> Markup:
 def sample_cells(row: dict) -> dict:
     """The texts of one row of the table of samples."""
     return {"step": row["step"], "prompt": last_message(row["prompt"]), "response": row["response"],
-            "ended": row.get("ended", True),
-            "score": two_decimals(row.get("score")), "kl": two_decimals(row.get("kl"))}
+            "ended": row.get("ended", True), "score": two_decimals(row.get("score")), "kl": two_decimals(row.get("kl"))}

@@ -23,8 +23,10 @@ from rlhf_engine.errors import UserError
 
 
 class ChatAsking:
-    """The handlers that make checkpoints answer. Each yields updates of the page while the answers are being
-    written."""
+    """The handlers that make checkpoints answer.
+
+    Each yields updates of the page while the answers are being written.
+    """
 
     def __init__(self, parts: ChatParts, runner: ChatRunner, judging: ChatJudging):
         self.parts, self.runner, self.judging = parts, runner, judging
@@ -47,8 +49,7 @@ class ChatAsking:
               **asking)
         gr.on([chatbot.edit for chatbot in chatbots], self._edit, inputs, outputs, **asking)
         parts.input.stop.click(self._stop, {parts.chat}, [self.status, *chatbots, *self.panes.vote_outputs],
-                               queue=False,
-                               show_progress="hidden", api_visibility="private")
+                               queue=False, show_progress="hidden", api_visibility="private")
 
     def _send(self, values: dict) -> Iterator[dict]:
         """A message from the text box, to all sides."""
@@ -75,8 +76,10 @@ class ChatAsking:
             yield from self._answer(values, questions)
 
     def _edit(self, values: dict, event: gr.EditData) -> Iterator[dict]:
-        """A message was edited. A reworded question is asked again on all sides that have heard it; an answer goes to
-        `judging`."""
+        """A message was edited.
+
+        A reworded question is asked again on all sides that have heard it; an answer goes to `judging`.
+        """
         chat, position, message = values[self.parts.chat], self.panes.position_of(event), text_of(event.value).strip()
         side = chat.sides[position]
         turn = side[event.index] if event.index < len(side) else None
@@ -95,8 +98,10 @@ class ChatAsking:
             yield from self._answer(values, {index: side for index, side in questions.items() if side})
 
     def _ask(self, values: dict, message: str, *, typed: str = "") -> Iterator[dict]:
-        """A new question to all sides; in a blind chat it begins a new round. `typed` is the text to bring back if it
-        fails."""
+        """A new question to all sides; in a blind chat it begins a new round.
+
+        `typed` is the text to bring back if it fails.
+        """
         chat = values[self.parts.chat]
         before = chat.snapshot()
         if chat.blind:

@@ -8,8 +8,10 @@ from playground.pages.chat.conversation import Chat
 
 
 class ChatCache:
-    """The newest chat of each browser. Beyond `size` browsers, the one that was active longest ago is dropped. Safe in
-    all threads."""
+    """The newest chat of each browser.
+
+    Beyond `size` browsers, the one that was active longest ago is dropped. Safe in all threads.
+    """
 
     def __init__(self, size: int = 500):
         self.size = size
@@ -17,8 +19,10 @@ class ChatCache:
         self._lock = threading.Lock()
 
     def keep(self, browser: str, chat: Chat) -> None:
-        """Store the chat of a browser. `browser` is a secret that only this browser knows; without one, nothing is
-        stored."""
+        """Store the chat of a browser.
+
+        `browser` is a secret that only this browser knows; without one, nothing is stored.
+        """
         if not browser:
             return
         with self._lock:

@@ -1,5 +1,4 @@
-"""The checkpoints that can answer in a chat: what a choice on the page stands for, and pairs that are worth
-comparing."""
+"""The checkpoints that can answer in a chat, and pairs of them that are worth comparing."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""What stands around the conversations of the Chat page: who answers (above them), and the message and its sampling
-(below them)."""
+"""The controls of the Chat page: who answers, above the conversations; the message and its sampling, below them."""
 
 from dataclasses import dataclass
 
@@ -18,8 +17,7 @@ from playground.workspace import RunSummary, Workspace
 
 
 class ChatState(gr.State):
-    """The chat of a browser tab, by reference: all handlers of that tab share one `Chat`, those that are still
-    streaming included."""
+    """The chat of a browser tab. All handlers of that tab share one `Chat`, also those that are still streaming."""
 
     def get_block_name(self) -> str:
         """The name of Gradio's own component, whose code the browser uses."""
@@ -27,8 +25,7 @@ class ChatState(gr.State):
 
 
 class ChatSetup:
-    """The row above the conversations: the base model, pairs of checkpoints, the number of sides, and whether names are
-    hidden."""
+    """The row above the conversations: base model, pairs of checkpoints, number of sides, blind or not."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
@@ -54,8 +51,10 @@ class ChatSetup:
                 self.model: gr.update(value=chat.model), self.blind: chat.blind}
 
     def refresh(self, model: str, entries: list[RunSummary], seen: dict) -> dict:
-        """The updates of the models and pairs where they have changed. While a run is live, only its model can
-        answer."""
+        """The updates of the models and pairs where they have changed.
+
+        While a run is live, only its model can answer.
+        """
         changes = {}
         models = self.workspace.model_choices()
         choices = {"choices": models, "visible": len(models) > 1}
@@ -76,8 +75,7 @@ class ChatInput:
     def __init__(self):
         with gr.Row(equal_height=True):
             self.message = gr.Textbox(label=text.CHAT_INPUT, placeholder=text.CHAT_PLACEHOLDER, lines=1, max_lines=6,
-                                      scale=8,
-                                      min_width=240, elem_id="chat-input")
+                                      scale=8, min_width=240, elem_id="chat-input")
             with gr.Column(scale=3, min_width=240):
                 self.send = gr.Button(text.SEND, variant="primary", elem_id="chat-send", elem_classes="once")
                 with gr.Row():
@@ -90,13 +88,11 @@ class ChatInput:
                              for number, example in enumerate(text.EXAMPLES, 1)]
         with gr.Accordion(text.SAMPLING, open=False), gr.Row():
             self.temperature = gr.Slider(0, 2, 1, step=0.05, label=text.TEMPERATURE, info=text.TEMPERATURE_INFO,
-                                         min_width=200,
-                                         elem_id="chat-temperature")
+                                         min_width=200, elem_id="chat-temperature")
             self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=text.TOP_P, info=text.TOP_P_INFO, min_width=200,
                                    elem_id="chat-top-p")
             self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO,
-                                     min_width=200,
-                                     elem_id="chat-longest")
+                                     min_width=200, elem_id="chat-longest")
 
     @property
     def sampling(self) -> list:

@@ -41,8 +41,9 @@ class Turn:
 
 @dataclass
 class Chat:
-    """What one browser tab talks about. It stays on the server, so that the browser cannot know who is who in a blind
-    round.
+    """What one browser tab talks about.
+
+    It stays on the server, so that the browser cannot know who is who in a blind round.
 
     A position is the index of a side on the screen, from the left.
     """
@@ -147,8 +148,10 @@ class Chat:
 
 
 def stopped(side: list[Turn]) -> list[Turn]:
-    """A conversation whose unfinished answer, if it has one, ends here and is marked as stopped; without a word it is
-    removed."""
+    """A conversation whose unfinished answer, if it has one, ends here and is marked as stopped.
+
+    An answer without a word is removed.
+    """
     turns = []
     for turn in side:
         if turn.ended:

@@ -1,5 +1,4 @@
-"""The Chat page: one prompt, answered by two to four checkpoints at the same time, and judged; blind, if the names are
-to be hidden."""
+"""The Chat page: two to four checkpoints answer one prompt at the same time, and a person judges the answers."""
 
 import gradio as gr
 
@@ -52,8 +51,7 @@ class ChatPage:
         private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         setup, panes, outputs = self.setup, self.panes, self.shown
         gr.on([self.input.clear.click, *(chatbot.clear for chatbot in panes.chatbots)], self._clear,
-              {self.chat, *panes.picks}, outputs,
-              **private)
+              {self.chat, *panes.picks}, outputs, **private)
         setup.model.change(self._other_model, {self.chat, setup.model}, outputs, **private)
         setup.count.input(self._other_count, {self.chat, setup.count, *panes.picks}, outputs, **private)
         setup.blind.input(self._other_blind, {self.chat, setup.blind, *panes.picks}, outputs, **private)
@@ -88,8 +86,10 @@ class ChatPage:
         return self._show(chat, values)
 
     def _other_blind(self, values: dict) -> dict:
-        """Hide or show the names. The chat begins anew: answers whose names were known are no blind round, nor the
-        other way round."""
+        """Hide or show the names.
+
+        The chat begins anew: answers whose names were known are no blind round, nor the other way round.
+        """
         chat = values[self.chat]
         chat.clear()
         chat.blind = bool(values[self.setup.blind])
@@ -123,8 +123,10 @@ class ChatPage:
 
     @property
     def outputs(self) -> list:
-        """The components that `refresh` may update. The conversations are not among them: they would scroll with each
-        refresh."""
+        """The components that `refresh` may update.
+
+        The conversations are not among them: they would scroll with each refresh.
+        """
         return [self.model, self.setup.preset, *self.panes.picks]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:

@@ -1,5 +1,4 @@
-"""The sides of the Chat page: a checkpoint and its conversation each, and below them, in a blind round, the vote and
-its result."""
+"""The sides of the Chat page, each with a checkpoint and its conversation; below them the vote on a blind round."""
 
 import gradio as gr
 from markupsafe import Markup
@@ -21,8 +20,10 @@ IDS = ("left", "right", "third", "fourth")
 
 
 class ChatPanes:
-    """Builds its components inside the current `gr.Blocks`. The methods `show_...` return the updates that show a
-    chat."""
+    """Builds its components inside the current `gr.Blocks`.
+
+    The methods `show_...` return the updates that show a chat.
+    """
 
     def __init__(self, workspace: Workspace, voting: VotingService):
         self.workspace, self.voting = workspace, voting
@@ -66,8 +67,10 @@ class ChatPanes:
         return tuple(values[pick] for pick in self.picks)
 
     def position_of(self, event: gr.EventData) -> int | None:
-        """The side that an event belongs to, by the element's id: a session has its own copies of components that were
-        updated."""
+        """The side that an event belongs to; None for an event of no side.
+
+        It is found by the element's id, because a session has its own copies of components that were updated.
+        """
         name = getattr(event.target, "elem_id", "").removeprefix("chat-")
         return IDS.index(name) if name in IDS else None
 
@@ -84,8 +87,10 @@ class ChatPanes:
                 for position in positions}
 
     def show_sides(self, chat: Chat, positions: list[int]) -> dict:
-        """The conversations with the thumbs of the store. In a blind round no answer can be edited, because the vote is
-        on the model's."""
+        """The conversations with the thumbs of the store.
+
+        In a blind round no answer can be edited, because the vote is on the model's.
+        """
         editable = "user" if chat.hidden else "all"
         changes = {}
         for position in positions:

@@ -1,5 +1,4 @@
-"""Streams of answers: the worker writes to all sides of a chat at the same time, and equal conversations share a
-batch."""
+"""Streams of answers: a worker answers all sides of a chat at the same time, equal conversations in one batch."""
 
 import queue
 import threading
@@ -77,8 +76,9 @@ class ChatRunner:
 
 
 def merge_streams(streams: list[Iterator[list[str]]], counts: list[int] | None = None) -> Iterator[list[str]]:
-    """Several streams as one: each item holds the newest texts of all of them. `counts` says how many texts each has
-    (default: 1).
+    """Several streams as one: each item holds the newest texts of all of them.
+
+    `counts` says how many texts each has (default: 1).
 
     More than one stream: each is read in a thread of its own. An error of any stream is raised here.
     """

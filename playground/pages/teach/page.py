@@ -41,8 +41,7 @@ class TeachPage:
             self._build_question()
             self._build_answers()
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
-                       show_progress="hidden",
-                       trigger_mode="multiple", api_visibility="private")
+                       show_progress="hidden", trigger_mode="multiple", api_visibility="private")
         start = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
                  "show_progress": "minimal"}
         self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
@@ -60,8 +59,7 @@ class TeachPage:
                 self.watch = gr.Button(text.WATCH, elem_id="begin-watch", elem_classes="once")
                 tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
                 self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
-                                         container=False,
-                                         min_width=160)
+                                         container=False, min_width=160)
 
     def _build_question(self) -> None:
         """The question on the left, and what the votes do on the right."""
@@ -134,10 +132,9 @@ class TeachPage:
         return self._card(run.path.name, voter, query=query, done=done)
 
     def _card(self, name: str, voter: str, *, query: Query | None = None, done: str = "") -> dict:
-        """The value of the vote card, with a fresh event id: `query` or the next question of a run, or why there is
-        none.
+        """The value of the vote card, with a fresh event id: `query`, or else the next question of a run.
 
-        `done` is a line about what the voter has just done.
+        Where there is no question, it says why. `done` is a line about what the voter has just done.
         """
         asks = bool(name) and self.workspace.config(name).get("labeler") == PERSON
         if query is None and asks:
@@ -172,8 +169,7 @@ class TeachPage:
     def outputs(self) -> list:
         """The components that `refresh` may update."""
         return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect,
-                *self.plots, self.fixed,
-                self.extremes, self.formulas, *self.extend.outputs]
+                *self.plots, self.fixed, self.extremes, self.formulas, *self.extend.outputs]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """The updates for what has changed since `seen`, which is brought up to date.
@@ -207,8 +203,10 @@ class TeachPage:
         return {self.picker: gr.update(**update)}, picked
 
     def _refresh_run(self, card: dict, entry: RunSummary | None, voter: str, seen: dict) -> dict:
-        """The updates of what belongs to the run that is shown. Trouble with the store or the run becomes a notice,
-        shown once."""
+        """The updates of what belongs to the run that is shown.
+
+        Trouble with the store or the run becomes a notice, shown once.
+        """
         changes = {}
         try:
             version = self._version(entry)

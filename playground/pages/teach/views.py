@@ -13,8 +13,7 @@ from rlhf_engine.feedback.events import SCORES, Event
 RECENT = 10
 """Votes over which the reward's guesses are counted, at least."""
 EXTREME_COUNT, EXTREME_ROWS = 2, 48
-"""Answers that the reward scores highest (and lowest) which are shown, and the newest samples among which they are
-found."""
+"""How many of the answers with the highest (and the lowest) scores are shown, among how many of the newest samples."""
 
 
 # -- the question ----------------------------------------------------------------------------------------------------
@@ -29,8 +28,7 @@ def question(prompt, responses: tuple[str, ...], done: str = "", remarks: dict |
     remarks = remarks or {}
     answers = [answer_card(number, response, remarks.get(number, {})) for number, response in enumerate(responses, 1)]
     return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many],
-                  prompt=conversation(prompt),
-                  answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many],
+                  prompt=conversation(prompt), answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many],
                   both_bad=shared_text.BOTH_BAD[many])
 
 
@@ -58,8 +56,10 @@ def no_question(reason: str, done: str = "", *, undo: bool = True) -> Markup:
 
 
 def watched(name: str, config: dict, row: dict | None) -> Markup:
-    """What stands where a question would be while a built-in labeler votes: its last vote (a row of samples.jsonl), if
-    there is one."""
+    """What stands where a question would be while a built-in labeler votes: its last vote.
+
+    `row` is that vote, as samples.jsonl has it, or None before the first.
+    """
     taste = text.TASTES.get(config["labeler"], config["labeler"])
     if row is None:
         return no_question(text.TAUGHT_SOON.format(name=name, labeler=taste, first=config.get("votes_first", 1)),
@@ -72,8 +72,10 @@ def watched(name: str, config: dict, row: dict | None) -> Markup:
 
 
 def best_of(vote: list[int] | str, count: int) -> list[int]:
-    """The indices of the responses that a vote (ranks, or the value of a comparison) put first; none where all `count`
-    are equal."""
+    """The indices of the responses that a vote put first; none where all `count` responses are equal.
+
+    `vote` holds the ranks, or the value of a comparison.
+    """
     if not isinstance(vote, list):
         return {"left": [0], "right": [1]}.get(vote, [])
     best = [index for index, rank in enumerate(vote) if rank == 1]
@@ -112,16 +114,20 @@ def fixed(rows: list[dict]) -> Markup:
 
 
 def effect(journal: list[dict], choices: int = 2, wins: str = "") -> Markup:
-    """What the votes have done to the reward, as it was measured when it learned them; `wins` says how often the policy
-    wins."""
+    """What the votes have done to the reward, as it was measured when it learned them.
+
+    `wins` is the sentence about the wins of the policy (`wins_sentence`).
+    """
     rows = [row for row in journal if row.get("event") == "reward"]
     lines = effect_lines(rows, choices, wins) if rows else []
     return render("teach/effect.html", text=text, lines=[line for line in lines if line])
 
 
 def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
-    """The sentences of `effect` for the journal's lines about the reward, of which there is at least one; some may be
-    empty."""
+    """The sentences of `effect` for the lines of a journal about the reward, of which there is at least one.
+
+    Some sentences may be empty.
+    """
     last = rows[-1]
     guessed, guesses = recent_guesses(rows)
     if guesses:
@@ -134,8 +140,7 @@ def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
 
 
 def recent_guesses(rows: list[dict]) -> tuple[float, int]:
-    """(guessed right, guesses) over the newest votes: so many lines of the journal that they hold at least `RECENT`
-    guesses."""
+    """(guessed right, guesses) over the newest lines of a journal that together hold at least `RECENT` guesses."""
     guessed, guesses = 0.0, 0
     for row in reversed(rows):
         if guesses >= RECENT:
@@ -151,8 +156,7 @@ def quoted(words, count: int = 3) -> str:
 
 
 def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
-    """(wins, votes, wins by chance) of the policy's answers, over the votes that were shown answers of the start as
-    well.
+    """(wins, votes, wins by chance) of the policy, over the votes that compare its answers with answers of the start.
 
     Answers that share the first rank share the win.
     """
@@ -169,8 +173,10 @@ def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
 
 
 def wins_sentence(metrics: list[dict], votes: list[Event]) -> str:
-    """How often the policy wins against the one it started from: by the labeler's own score, or else by the votes on
-    both."""
+    """How often the policy wins against the one it started from, in a sentence; "" where it is not known.
+
+    The labeler's own score decides where it has one, else the votes that compare both.
+    """
     by_score = [row[measures.GOLD_WINS] for row in metrics if measures.GOLD_WINS in row]
     if by_score:
         return text.WON_BY_SCORE.format(wins=by_score[-1])
