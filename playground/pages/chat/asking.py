@@ -80,22 +80,20 @@ class ChatAsking:
 
         A reworded question is asked again on all sides that have heard it; an answer goes to `judging`.
         """
-        chat, position, message = values[self.parts.chat], self.panes.position_of(event), text_of(event.value).strip()
-        side = chat.sides[position]
-        turn = side[event.index] if event.index < len(side) else None
+        chat, message = values[self.parts.chat], text_of(event.value).strip()
+        position, index, turn = self.panes.turn_of(chat, event)
         if turn is None or not turn.ended or message == text_of(event.previous_value).strip():
             yield self.panes.show_sides(chat, [position])
         elif turn.role == "assistant":
-            yield self.judging.edit_answer(values, position, event.index, message)
+            yield self.judging.edit_answer(values, position, index, message)
         elif not message:
             yield self.panes.show_sides(chat, [position]) | {self.notice: notice(text.NOTHING_TO_SAY)}
         elif chat.blind:
             yield from self._ask(values, message)
         else:
             reworded = Turn("user", message)
-            questions = {index: with_question_reworded(chat.sides[index], turn, reworded)
-                         for index in range(chat.count)}
-            yield from self._answer(values, {index: side for index, side in questions.items() if side})
+            sides = [with_question_reworded(side, turn, reworded) for side in chat.sides[:chat.count]]
+            yield from self._answer(values, {number: side for number, side in enumerate(sides) if side})
 
     def _ask(self, values: dict, message: str, *, typed: str = "") -> Iterator[dict]:
         """A new question to all sides; in a blind chat it begins a new round.

@@ -33,16 +33,14 @@ class ChatJudging:
 
     def _thumb(self, values: dict, event: gr.LikeData) -> dict:
         """Store a thumb on an answer, or take it back."""
-        chat, position, message = values[self.parts.chat], self.panes.position_of(event), ""
-        side = chat.sides[position]
+        chat, message = values[self.parts.chat], ""
+        position, index, turn = self.panes.turn_of(chat, event)
         try:
-            turn = side[event.index] if event.index < len(side) else None
             if turn is None or turn.role != "assistant" or not turn.ended:
                 raise UserError(text.STILL_WRITING)
             if turn.text != turn.said:
                 raise UserError(text.OWN_WORDS)
-            thumb = {True: "up", False: "down"}.get(event.liked, "")
-            self._store(values, side, event.index, "thumb", thumb)
+            self._store(values, chat.sides[position], index, "thumb", thumb_of(event))
         except UserError as error:
             message = warn(error)
         thumbs = self.panes.thumbs(chat, position)
@@ -92,3 +90,10 @@ class ChatJudging:
                 message = warn(error)
         return {self.notice: message, self.parts.status: "", **self.panes.show_sides(chat, positions),
                 **self.panes.show_vote(chat)}
+
+
+def thumb_of(event: gr.LikeData) -> str:
+    """The thumb that an event gives: "up" or "down"; "" takes it back."""
+    if event.liked is True:
+        return "up"
+    return "down" if event.liked is False else ""

@@ -9,7 +9,7 @@ from playground.components.inputs import Choice
 from playground.pages.chat import chat_feedback, text
 from playground.pages.chat.chatbot_messages import chatbot_messages
 from playground.pages.chat.checkpoints import first_picks
-from playground.pages.chat.conversation import SIDES, Chat
+from playground.pages.chat.conversation import SIDES, Chat, Turn
 from playground.scripts import read_script
 from playground.voting import VotingService
 from playground.workspace import Workspace
@@ -73,6 +73,13 @@ class ChatPanes:
         """
         name = getattr(event.target, "elem_id", "").removeprefix("chat-")
         return IDS.index(name) if name in IDS else None
+
+    def turn_of(self, chat: Chat, event: gr.EditData | gr.LikeData) -> tuple[int, int, Turn | None]:
+        """(position, index, turn) of the message that an event of a Chatbot is about; no turn where it is gone."""
+        position, index = self.position_of(event), event.index
+        assert position is not None and isinstance(index, int), "only the Chatbots have these events"
+        side = chat.sides[position]
+        return position, index, side[index] if index < len(side) else None
 
     def choice_of(self, event: gr.EventData) -> str:
         """What the button of an event votes for: "1" to "4", "tie" or "both_bad"."""

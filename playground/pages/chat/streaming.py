@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,8 @@ from rlhf_engine.errors import UserError
 
 FRAME = 0.06
 """Seconds between two updates of the page, at least, while an answer is being written."""
+Stream = Generator[list[str], None, None]
+"""What a worker returns: at each item, the texts that it has written so far."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class ChatRunner:
         return 0
 
 
-def merge_streams(streams: list[Iterator[list[str]]], counts: list[int] | None = None) -> Iterator[list[str]]:
+def merge_streams(streams: list[Stream], counts: list[int] | None = None) -> Iterator[list[str]]:
     """Several streams as one: each item holds the newest texts of all of them.
 
     `counts` says how many texts each has (default: 1).
@@ -89,7 +91,7 @@ def merge_streams(streams: list[Iterator[list[str]]], counts: list[int] | None =
     arrived: queue.Queue = queue.Queue()
     cancelled = threading.Event()
 
-    def read(number: int, stream: Iterator[list[str]]) -> None:
+    def read(number: int, stream: Stream) -> None:
         end = None
         try:
             with closing(stream):
