@@ -58,7 +58,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             with gr.Tab(text.TRAIN, id="train") as tab_train:
                 train = TrainPage(workspace, worker, notice)
             with gr.Tab(text.CHAT, id="chat") as tab_chat:
-                chat = ChatPage(workspace, worker, ballot, voter, notice)
+                chat = ChatPage(workspace, worker, voter, notice)
             with gr.Tab(text.RUNS, id="runs") as tab_runs:
                 runs, take = RunsPage(workspace), ExportPage(workspace, notice)
             with gr.Tab(shared_text.DATA, id="data") as tab_data:

@@ -12,7 +12,6 @@ from playground.pages.chat.checkpoints import presets
 from playground.pages.chat.conversation import Chat
 from playground.pages.chat.panes import ChatPanes
 from playground.pages.chat.streaming import GenerationRequest
-from playground.voting import VotingService
 from playground.workspace import RunSummary, Workspace
 
 
@@ -110,7 +109,6 @@ class ChatParts:
     """What the handlers of the Chat page share."""
 
     workspace: Workspace
-    voting: VotingService
     cache: ChatCache
     chat: ChatState
     voter: gr.BrowserState

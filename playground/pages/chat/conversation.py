@@ -35,6 +35,8 @@ class Turn:
     """The settings with which the answer was sampled."""
     ended: bool = True
     """False while the answer is being written."""
+    stopped: bool = False
+    """Whether somebody stopped the answer before it was complete."""
     head: int = 0
     """The head of the store when the answer began: feedback on it has higher numbers."""
 
@@ -157,7 +159,7 @@ def stopped(side: list[Turn]) -> list[Turn]:
         if turn.ended:
             turns.append(turn)
         elif turn.text:
-            turns.append(replace(turn, ended=True, sampling=turn.sampling | {"stopped": True}))
+            turns.append(replace(turn, ended=True, stopped=True))
     return turns
 
 

@@ -69,7 +69,7 @@ class ChatJudging:
         self.parts.workspace.access.limit("vote", value)
         self.parts.cache.keep(values[self.parts.voter], values[self.parts.chat])
         with self.lock:
-            chat_feedback.say(self.parts.voting.store, side[index], kind, value, prompt_of(side[:index]),
+            chat_feedback.set_feedback(self.parts.workspace.store, side[index], kind, value, prompt_of(side[:index]),
                               voter_of(values[self.parts.voter]))
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
@@ -82,9 +82,9 @@ class ChatJudging:
                     self.parts.workspace.access.limit("vote")
                     answers, prompt = [chat.sides[position][-1]
                                        for position in positions], prompt_of(chat.sides[0][:-1])
-                    vote = chat_feedback.verdict(f"{chat.round_id}-vote", answers, chat.order, choice, prompt,
+                    vote = chat_feedback.blind_vote(f"{chat.round_id}-vote", answers, chat.order, choice, prompt,
                                                  voter_of(values[self.parts.voter]))
-                    self.parts.voting.store.add(vote)
+                    self.parts.workspace.store.add(vote)
                     chat.record_vote(choice, self.panes.labels(chat))
             except UserError as error:
                 message = warn(error)

@@ -12,7 +12,6 @@ from playground.pages.chat.conversation import SIDES, Chat
 from playground.pages.chat.judging import ChatJudging
 from playground.pages.chat.panes import ChatPanes
 from playground.pages.chat.streaming import ChatRunner
-from playground.voting import VotingService
 from playground.workspace import RunSummary, Workspace
 
 
@@ -23,18 +22,18 @@ class ChatPage:
     change who is asked.
     """
 
-    def __init__(self, workspace: Workspace, worker, voting: VotingService, voter: gr.BrowserState, notice: gr.HTML):
+    def __init__(self, workspace: Workspace, worker, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.voter = workspace, voter
         self.cache, self.chat = ChatCache(), ChatState(Chat())
         gr.Markdown(text.CHAT_ABOUT, container=False)
         self.setup = ChatSetup(workspace)
-        self.panes = ChatPanes(workspace, voting)
+        self.panes = ChatPanes(workspace)
         self.status = gr.HTML("", elem_id="chat-status")
         self.input = ChatInput()
         self.model = self.setup.model
-        parts = ChatParts(workspace, voting, self.cache, self.chat, voter, notice, self.setup, self.panes, self.status,
+        parts = ChatParts(workspace, self.cache, self.chat, voter, notice, self.setup, self.panes, self.status,
                           self.input)
-        self.runner = ChatRunner(workspace, worker, voting)
+        self.runner = ChatRunner(workspace, worker)
         self.judging = ChatJudging(parts)
         self.asking = ChatAsking(parts, self.runner, self.judging)
         self.asking.wire()

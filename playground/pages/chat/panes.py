@@ -11,7 +11,6 @@ from playground.pages.chat.chatbot_messages import chatbot_messages
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, Turn
 from playground.scripts import read_script
-from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
@@ -25,8 +24,8 @@ class ChatPanes:
     The methods `show_...` return the updates that show a chat.
     """
 
-    def __init__(self, workspace: Workspace, voting: VotingService):
-        self.workspace, self.voting = workspace, voting
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
         self.resets = 0
         self.columns, self.names, self.picks, self.chatbots = [], [], [], []
         choices = workspace.chat_choices("bundled")
@@ -114,7 +113,7 @@ class ChatPanes:
         """
         answers = [turn for turn in chat.sides[position] if turn.role == "assistant"]
         try:
-            thumbs = chat_feedback.thumbs(self.voting.store, answers)
+            thumbs = chat_feedback.thumbs(self.workspace.store, answers)
         except UserError:  # the page says so when somebody gives a thumb
             thumbs = [""] * len(answers)
         self.resets += 1

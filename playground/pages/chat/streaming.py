@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from playground.pages.chat.checkpoints import speaker
 from playground.pages.chat.conversation import Chat, Turn, group_equal, to_messages
-from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
@@ -39,8 +38,8 @@ class GenerationRequest:
 class ChatRunner:
     """Has the worker answer the questions of a chat."""
 
-    def __init__(self, workspace: Workspace, worker, voting: VotingService):
-        self.workspace, self.worker, self.voting = workspace, worker, voting
+    def __init__(self, workspace: Workspace, worker):
+        self.workspace, self.worker = workspace, worker
 
     def answer(self, chat: Chat, positions: list[int], request: GenerationRequest) -> Iterator[None]:
         """Answer the questions at the end of the sides at `positions`. At each item, the answers in `chat` have grown.
@@ -73,7 +72,7 @@ class ChatRunner:
     def _head(self) -> int:
         """The head of the store; 0 where it cannot be read, because answers need no store."""
         with suppress(UserError):
-            return self.voting.store.head()
+            return self.workspace.store.head()
         return 0
 
 

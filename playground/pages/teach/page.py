@@ -20,6 +20,7 @@ from playground.voting import PERSON, VotingService, choice_of, voter_of
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine import measures
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.choices import is_annotation
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.queries import Query, find_query
 from rlhf_engine.runs.folder import Run
@@ -114,8 +115,8 @@ class TeachPage:
                 following = self._undo(run, card, voter)
             else:
                 self.voting.vote(run, card["query"], choice, card["event"], voter, event.seconds)
-                # after a remark, the question stays
-                same_query = find_query(run, card["query"]) if ":" in choice else None
+                # After an annotation of one response, the question stays.
+                same_query = find_query(run, card["query"]) if is_annotation(choice) else None
                 following = self._card(run.path.name, voter, query=same_query)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
         except UserError as error:  # a card with a new time: the browser lets the voter answer again
@@ -140,8 +141,8 @@ class TeachPage:
         if query is None and asks:
             query = self.voting.next(self.workspace.run(name), voter)
         if query:
-            remarks = self.voting.remarks(self.workspace.run(name), query, voter)
-            html = views.question(query.prompt, query.responses, done, remarks)
+            annotations = self.voting.annotations(self.workspace.run(name), query, voter)
+            html = views.question(query.prompt, query.responses, done, annotations)
         elif asks or not name:
             html = views.no_question(self.voting.why_silent(name), done, undo=bool(name))
         else:
@@ -235,14 +236,14 @@ class TeachPage:
         if entry is None:
             return None
         folder = self.workspace.runs / entry.name
-        return [entry.name, entry.state, entry.time, self.voting.store.head(),
+        return [entry.name, entry.state, entry.time, self.workspace.store.head(),
                 *(size_of(folder / file) for file in FILES)]
 
     def _show_nothing(self) -> dict:
         """The updates where no run is taught."""
         changes: dict = {self.status: gr.update(value="", visible=False), self.effect: views.effect([]),
-                         self.fixed: views.fixed([]),
-                         self.extremes: views.extremes([]), self.formulas: views.formulas({}, [])}
+                         self.fixed: views.fixed([]), self.extremes: views.extremes([]),
+                         self.formulas: views.formulas({}, [])}
         for index, plot in enumerate(self.plots):
             changes[plot] = gr.update(value=figures.empty(), visible=index < 2, height=HEIGHT)
         return changes
@@ -251,7 +252,7 @@ class TeachPage:
         """The updates for the run that is shown."""
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, journal, samples = run.metrics(), run.journal(), run.samples()
-        votes: list[Event] = self.voting.store.events(run=run.id) if config["labeler"] == PERSON else []
+        votes: list[Event] = self.voting.live_votes(run) if config["labeler"] == PERSON else []
         changes = {self.status: self._status(run),
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
                    self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),

@@ -8,7 +8,8 @@ from playground.components.formatting import conversation
 from playground.components.html import empty, progress_card, progress_facts, render
 from playground.pages.teach import text
 from rlhf_engine import measures
-from rlhf_engine.feedback.events import SCORES, Event
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.kinds import SCORES
 
 RECENT = 10
 """Votes over which the reward's guesses are counted, at least."""
@@ -18,23 +19,23 @@ EXTREME_COUNT, EXTREME_ROWS = 2, 48
 
 # -- the question ----------------------------------------------------------------------------------------------------
 
-def question(prompt, responses: tuple[str, ...], done: str = "", remarks: dict | None = None) -> Markup:
+def question(prompt, responses: tuple[str, ...], done: str = "", annotations: dict | None = None) -> Markup:
     """A prompt and its responses with their buttons.
 
-    `done` is a line about what the voter has just done. `remarks` are the voter's remarks on single responses, as
-    `VotingService.remarks` returns them: number of the response (from 1) -> kind -> event.
+    `done` is a line about what the voter has just done. `annotations` are the voter's thumbs, scores and edits, as
+    `VotingService.annotations` returns them: position of the response (from 1) -> kind -> event.
     """
     many = len(responses) > 2
-    remarks = remarks or {}
-    answers = [answer_card(number, response, remarks.get(number, {})) for number, response in enumerate(responses, 1)]
+    annotations = annotations or {}
+    answers = [answer_card(number, response, annotations.get(number, {})) for number, response in enumerate(responses, 1)]
     return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many],
                   prompt=conversation(prompt), answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many],
                   both_bad=shared_text.BOTH_BAD[many])
 
 
-def answer_card(number: int, response: str, remarks: dict[str, Event]) -> dict:
+def answer_card(number: int, response: str, annotations: dict[str, Event]) -> dict:
     """The values of one response: its thumbs, its score and its edit, as the voter has set them."""
-    values = {kind: event.value for kind, event in remarks.items()}
+    values = {kind: event.value for kind, event in annotations.items()}
     thumbs = [{"way": way, "label": label.format(place=number), "pressed": true_or_false(values.get("thumb") == way)}
               for way, label in text.THUMBS.items()]
     scores = [{"value": score, "label": text.SCORES.get(score, score), "selected": values.get("score") == score}
@@ -162,7 +163,7 @@ def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
     """
     wins, count, chance = 0.0, 0, 0.0
     for vote in votes:
-        roles = list(vote.sampling.get("roles", ()))
+        roles = vote.roles
         if len(roles) != len(vote.ranks) or len(set(roles)) < 2:
             continue
         winners = [role for role, rank in zip(roles, vote.ranks) if rank == min(vote.ranks)]
@@ -194,8 +195,8 @@ def formulas(config: dict, metrics: list[dict]) -> Markup:
     reward = text.FORMULA_REWARD.format(scores=scores, coef=coef, kl=kl, total=scores - coef * kl)
     advantage = text.FORMULA_ADVANTAGE.format(variance=row.get(measures.EXPLAINED_VARIANCE, 0.0))
     ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get(measures.CLIP_FRACTION, 0.0))
-    lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT}, {"formula": advantage,
-                                                                       "about": text.FORMULA_ADVANTAGE_ABOUT},
+    lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT},
+             {"formula": advantage, "about": text.FORMULA_ADVANTAGE_ABOUT},
              {"formula": ratio, "about": text.FORMULA_CLIP_ABOUT}]
     return render("teach/formulas.html", lines=lines)
 
@@ -218,5 +219,5 @@ def extreme_card(kind: str, title: str, row: dict) -> dict:
 
 def path() -> Markup:
     """What the three stages do, in a few sentences."""
-    return render("teach/path.html", text=text, steps=[{"title": title, "about": about} for title,
-                                                       about in text.PATH_STEPS])
+    steps = [{"title": title, "about": about} for title, about in text.PATH_STEPS]
+    return render("teach/path.html", text=text, steps=steps)

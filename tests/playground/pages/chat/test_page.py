@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground.pages.chat import chat_feedback as opinions
+from playground.pages.chat import chat_feedback
 from playground.pages.chat.chat_cache import ChatCache
 from playground.pages.chat.chatbot_messages import chatbot_messages, escaped
 from playground.pages.chat.checkpoints import ChatCheckpoint, first_picks, presets, speaker
@@ -102,7 +102,7 @@ def test_whoever_is_late_changes_nothing():
     number, late = chat.begin({0: turns("a")}), Turn("assistant", "slow", ended=False)
     chat.answer(0, late)
     chat.stop()
-    assert chat.question != number and chat.sides[0][-1].ended and chat.sides[0][-1].sampling == {"stopped": True}
+    assert chat.question != number and chat.sides[0][-1].ended and chat.sides[0][-1].stopped
     chat.clear()
     chat.answer(0, late)
     assert chat.sides[0] == []
@@ -160,7 +160,7 @@ def test_first_picks_are_as_many_as_there_are_sides():
     assert first_picks([("Base", "none"), ("A", "a"), ("B", "b")], 4) == ("none", "a", "b", "none")
 
 
-# -- opinions --------------------------------------------------------------------------------------------------------
+# -- feedback --------------------------------------------------------------------------------------------------------
 
 def answer(store: Store, run=None, text: str = "Once upon a time.") -> Turn:
     voice = ChatCheckpoint("taste", "x", "taste at step 3", run.id, 3) if run else ChatCheckpoint("none", "none", "none")
@@ -171,8 +171,8 @@ def test_a_thumb_is_stored_once_changed_and_taken_back(store, run):
     turn = answer(store, run)
 
     def give(value: str) -> list[str]:
-        opinions.say(store, turn, "thumb", value, "Tell me", "me")
-        assert opinions.thumbs(store, [turn]) == [value]
+        chat_feedback.set_feedback(store, turn, "thumb", value, "Tell me", "me")
+        assert chat_feedback.thumbs(store, [turn]) == [value]
         return [event.value for event in store.events(retracted=True)]
 
     assert give("up") == give("up") == ["up"]
@@ -188,25 +188,25 @@ def test_a_thumb_is_stored_once_changed_and_taken_back(store, run):
 
 def test_an_opinion_taken_back_elsewhere_can_be_given_again(store):
     turn = answer(store)
-    opinions.say(store, turn, "thumb", "up", "Tell me", "me")
+    chat_feedback.set_feedback(store, turn, "thumb", "up", "Tell me", "me")
     given, = store.events()
     store.add(type(given)("from the data page", "retract", value=given.id))
-    assert opinions.thumbs(store, [turn]) == [""]
-    opinions.say(store, turn, "thumb", "up", "Tell me", "me")
-    assert opinions.thumbs(store, [turn]) == ["up"] and store.count() == 1
+    assert chat_feedback.thumbs(store, [turn]) == [""]
+    chat_feedback.set_feedback(store, turn, "thumb", "up", "Tell me", "me")
+    assert chat_feedback.thumbs(store, [turn]) == ["up"] and store.count() == 1
 
 
 def test_a_blind_vote_has_the_order_of_the_pickers(store, run):
     said = {pick: answer(store, run if pick == "c" else None, f"said by {pick}") for pick in "abcd"}
 
     def vote(order: tuple[int, ...], choice: str):
-        event = opinions.verdict("e", [said["abcd"[i]] for i in order], order, choice, "Tell me", "me").validate()
+        event = chat_feedback.blind_vote("e", [said["abcd"[i]] for i in order], order, choice, "Tell me", "me").validate()
         assert event.responses == tuple(f"said by {pick}" for pick in "abcd"[:len(order)]) and event.shown == order
         return event
 
     assert [vote(order, choice).value for order in ((0, 1), (1, 0)) for choice in ("1", "2")] == ["left", "right", "right", "left"]
     three = vote((2, 0, 1), "1")
-    assert (three.kind, three.value, three.run) == ("ranking", (2, 2, 1), run.id) and three.sampling["checkpoints"] == ["none", "none", "taste at step 3"]
+    assert (three.kind, three.value, three.run) == ("ranking", (2, 2, 1), run.id) and three.checkpoints == ("none", "none", "taste at step 3")
     assert vote((3, 1, 0, 2), "2").value == (2, 1, 2, 2)
     assert (vote((1, 0), "tie").value, vote((1, 2, 0), "both_bad").value, vote((1, 0), "1").run) == ("tie", "both_bad", "")
 
@@ -216,12 +216,12 @@ def test_what_is_said_in_a_chat_answers_no_query_and_is_not_undone_by_a_voter(ho
         ask(run, number)
     ballot = VotingService(Workspace(home))
     before = ballot.next(run, "me").id
-    opinions.say(store, answer(store, run), "thumb", "up", "Tell me", "me")
-    assert next_query(run, store, "me").id == before and HumanLabeler(run, store).pending_votes() == 1
+    chat_feedback.set_feedback(store, answer(store, run), "thumb", "up", "Tell me", "me")
+    assert next_query(run, store.events(run=run.id), "me").id == before and HumanLabeler(run, store).pending_votes() == 1
     with pytest.raises(UserError, match="no vote of yours"):
         ballot.undo(run, "u", "me")
     ballot.vote(run, before, "1", "v", "me")
-    opinions.say(store, answer(store, run), "thumb", "down", "Tell me", "me")
+    chat_feedback.set_feedback(store, answer(store, run), "thumb", "down", "Tell me", "me")
     assert ballot.undo(run, "w", "me").id == "v" and ballot.votes(run) == 2
 
 
@@ -246,7 +246,7 @@ class Page:
     def __init__(self, home: Path, server: ChatPage | None = None):
         with gr.Blocks() as self.blocks:
             workspace = Workspace(home)
-            self.server = server or ChatPage(workspace, Writer(), VotingService(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
+            self.server = server or ChatPage(workspace, Writer(), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
         self.worker = self.server.runner.worker
         self.parts = {part.elem_id or type(part).__name__: part for part in self._components()}
         self.values, self.props = {part: part.value for part in self._components()}, {}
@@ -518,7 +518,7 @@ def test_a_blind_round_hides_the_names_until_the_vote_and_then_counts_it(page, s
         page.do("_vote", "chat-best-2")
         event = store.events()[-1]
         assert (event.kind, event.shown, event.value) == ("ranking", order, tuple(1 if pick == order[1] else 2 for pick in range(3)))
-        assert event.sampling["checkpoints"] == ["none", "bundled", "cheerful"] and event.prompt == "Hello"
+        assert event.checkpoints == ("none", "bundled", "cheerful") and event.prompt == "Hello"
         label = (BASE, SFT, "Cheerful (gallery)")[order[1]]
         assert f"B was {label}" in page["chat-result"] and label in page["chat-right-name"] and not page.shows("chat-votes")
         page.do("_vote", "chat-best-1")
