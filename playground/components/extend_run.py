@@ -58,7 +58,7 @@ class ExtendRunPanel:
             return {self.group: gr.update(visible=False)}
         numbers = suggested(self.workspace.config(entry.name), self.workspace.effective_settings(entry.name),
                             entry.step)
-        changes = {self.group: gr.update(visible=True)}
+        changes: dict = {self.group: gr.update(visible=True)}
         for name, field in self.fields.items():
             changes[field] = gr.update(visible=name in numbers, value=numbers.get(name))
         return changes

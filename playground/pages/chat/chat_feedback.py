@@ -14,7 +14,8 @@ THUMBS = {"up": "Like", "down": "Dislike"}
 def set_feedback(store: Store, turn: Turn, kind: str, value: str, prompt: Prompt, voter: str) -> None:
     """Make `value` the only live feedback of a `kind` (thumb, edit) on an answer; "" takes it back. Raises UserError.
 
-    The ids of the events follow from the answer's id and the number of earlier changes: the same value again adds nothing.
+    The ids of the events follow from the answer's id and the number of earlier changes: the same value again adds
+    nothing.
     """
     events = store.events(run=turn.speaker.run, after=turn.head, retracted=True)
     retracted = {event.value for event in events if event.kind == "retract"}
@@ -48,9 +49,9 @@ def blind_vote(event_id: str, answers: list[Turn], order: tuple[int, ...], choic
                voter: str) -> Event:
     """The event of a vote on a blind round.
 
-    `answers` and `choice` ("1" to "4", "tie" or "both_bad") are in the order of the screen, and `order` holds the picker
-    of each position. The event has the answers in the order of the pickers. It belongs to a run if all answers that come
-    from runs come from that one. Raises UserError for an unknown choice.
+    `answers` and `choice` ("1" to "4", "tie" or "both_bad") are in the order of the screen, and `order` holds the
+    picker of each position. The event has the answers in the order of the pickers. It belongs to a run if all answers
+    that come from runs come from that one. Raises UserError for an unknown choice.
     """
     positions = sorted(range(len(order)), key=lambda position: order[position])
     ordered = [answers[position] for position in positions]
