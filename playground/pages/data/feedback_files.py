@@ -8,7 +8,7 @@ from rlhf_engine.data.readers import read_preferences
 from rlhf_engine.data.tables import read_table
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback import datasets, exchange
-from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.store import Store
 
 
@@ -19,7 +19,7 @@ def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[P
     """
     if what not in text.EXPORTS or ending not in text.EXPORT_FILES:
         raise UserError(text.NO_SUCH_EXPORT.format(what=what, ending=ending))
-    votes = datasets.live(events)
+    votes = without_retracted(events)
     rows = events if what == "events" else getattr(datasets, what)(events)
     if not rows:
         raise UserError(text.EXPORT_NOTHING.format(votes=len(votes)))

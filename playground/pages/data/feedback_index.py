@@ -160,7 +160,7 @@ def passes(event: Event, wanted: FeedbackFilter, gone: frozenset[str]) -> bool:
 
 def texts(event: Event) -> list[str]:
     """All that was written."""
-    return [conversation(event.prompt), *event.responses, *([event.value] if event.kind == "edit" else [])]
+    return [conversation(event.prompt), *event.rules.texts(event)]
 
 
 def summed(events: list[Event], gone: frozenset[str] = frozenset()) -> FeedbackSummary:
