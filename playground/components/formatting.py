@@ -40,3 +40,12 @@ def number(value) -> str:
 def plain(number: float) -> str:
     """A number with as many digits as mean something, and never as a power of ten where it is large."""
     return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes in MB or GB."""
+    if count < 1 << 20:
+        return f"{max(count / (1 << 20), 0.1):.1f} MB"
+    if count < 1000 << 20:
+        return f"{count / (1 << 20):.0f} MB"
+    return f"{count / (1 << 30):.1f} GB"

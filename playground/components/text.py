@@ -128,9 +128,7 @@ NO_WAY_OUT = "A smaller model, or shorter responses, would have to be taken."
 CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradient checkpointing", "micro_batch": "micro-batches of {}"}
 ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
 ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter ones take less."
-NOT_DOWNLOADED = "{model} is not on this machine, so its memory is not known before it is downloaded (the Models page shows what fits)."
 FREE = "free"
-THIS_MACHINE = "this computer"
 MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
 MEASURED_ONLY = "Memory: {peak} at the peak, measured."
 
