@@ -20,7 +20,7 @@ from playground.pages.runs.export_panel import ExportPage
 from playground.pages.runs.page import RunsPage
 from playground.pages.teach.page import TeachPage
 from playground.pages.train.page import TrainPage
-from playground.scripts import ONCE, POLL, REOPENED, SELECTED
+from playground.scripts import function_from, run_all
 from playground.server import worker_guard as guarded
 from playground.server.access import Access
 from playground.server.api import Api
@@ -66,8 +66,9 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
         Api(workspace, worker, ballot)
         pages = {teach: tab_teach, train: tab_train, chat: tab_chat, runs: tab_runs, take: tab_runs, data: tab_data, models: tab_models}
         for tab in dict.fromkeys(pages.values()):
-            tab.select(None, None, front, js=SELECTED % (tab.id, tab.id), queue=False, api_visibility="private")
-        demo.load(None, None, tabs, js=REOPENED % [tab.id for tab in pages.values()], queue=False, api_visibility="private")
+            tab.select(None, None, front, js=function_from("select_tab", tab=tab.id), queue=False, api_visibility="private")
+        names = [tab.id for tab in pages.values()]
+        demo.load(None, None, tabs, js=function_from("reopen_tab", tabs=names), queue=False, api_visibility="private")
         seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
         demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 
@@ -98,7 +99,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
 def options(demo: gr.Blocks) -> dict:
     """For `demo.launch`: how the page of `build` looks, and what its server does besides."""
     login = Login(demo.access)
-    return {"theme": Playground(), "css_paths": CSS, "js": f"() => {{ ({POLL})(); ({ONCE})(); }}", "run_history": False, "ssr_mode": False,
+    return {"theme": Playground(), "css_paths": CSS, "js": run_all("poll", "double_click"), "run_history": False, "ssr_mode": False,
             "footer_links": ["api", "settings", "gradio"],
             "app_kwargs": {"routes": [*login.routes, demo.pace.route], "middleware": login.middleware}}
 
