@@ -9,7 +9,7 @@ from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import html as views
 from playground.components import text as shared_text
-from playground.components.data_preview import DataPreview
+from playground.pages.train.data_preview import DataPreview
 from playground.components.extend_run import ExtendRunPanel, suggested
 from playground.components.inputs import Choice
 from playground.components.machine_memory import budget, measured

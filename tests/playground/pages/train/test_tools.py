@@ -12,10 +12,14 @@ import torch
 import yaml
 from playwright.sync_api import expect
 
+from playground import machine as machines
 from playground.app import build
 from playground.components import machine_memory as budget
 from playground.components import text as shared_text
-from playground.components.machine_memory import SHAPES, Machine, machine, measured, size
+from playground.components.formatting import byte_size
+from playground.components.machine_memory import measured
+from playground.machine import Machine, machine
+from playground.model_files import SUGGESTED_MODELS
 from playground.pages.train import presets
 from playground.pages.train import text as train_text
 from playground.pages.train.code_snippets import as_cell, as_yaml
@@ -46,9 +50,9 @@ def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
     html = budget.budget(workspace, stage, {"reward": "taste"} if stage == "ppo" else {})
     found = estimate(configs.from_dict(stage, {"reward": "taste"} if stage == "ppo" else {}), read_shape(read_model(BUNDLED_MODEL)),
                      tokens=budget.longest_row(STAGES[stage]()))
-    assert size(found.total) in html and 'role="img"' in html and ' class="budget fits"' in html
+    assert byte_size(found.total) in html and 'role="img"' in html and ' class="budget fits"' in html
     for name, count in found.parts.items():
-        shown = f"{shared_text.PARTS[name]} {size(count)}" in html and budget.COLOURS[name] in html
+        shown = f"{shared_text.PARTS[name]} {byte_size(count)}" in html and budget.COLOURS[name] in html
         assert shown == bool(count), name
     assert shared_text.ROWS_KNOWN.format(tokens=min(STAGES[stage]().max_tokens, budget.longest_row(STAGES[stage]()))) in html
 
@@ -80,7 +84,7 @@ def test_what_is_not_known_is_said(workspace):
 
 
 def test_the_way_out_is_the_fewest_savings_that_fit():
-    config, shape = SFTConfig(model="a/b", dtype="bf16"), read_shape(SHAPES["Qwen/Qwen3-4B"])
+    config, shape = SFTConfig(model="a/b", dtype="bf16"), read_shape(SUGGESTED_MODELS["Qwen/Qwen3-4B"])
     room = Machine("cuda", "GPU", 14 * GIB, 16 * GIB)
     said = budget.way_out(config, shape, room, 0)
     assert "gradient checkpointing" in said and "4-bit" not in said
@@ -103,10 +107,10 @@ def gpu(tmp_path, monkeypatch):
     script.write_text('#!/bin/sh\ncase "$1" in *gpu=*) echo "NVIDIA X1, 5000, 8192";; *) echo "77, 1000"; echo "78, 500";; esac\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(budget, "torch_has_cuda", lambda: True)
-    budget.gpu_memory.cache_clear()
+    monkeypatch.setattr(machines, "torch_has_cuda", lambda: True)
+    machines.gpu_memory.cache_clear()
     yield script
-    budget.gpu_memory.cache_clear()
+    machines.gpu_memory.cache_clear()
 
 
 def test_what_the_worker_holds_on_a_gpu_counts_as_free(tmp_path, gpu, monkeypatch):
@@ -115,8 +119,8 @@ def test_what_the_worker_holds_on_a_gpu_counts_as_free(tmp_path, gpu, monkeypatc
     assert machine(tmp_path, "cpu").device == "cpu"
     (tmp_path / "worker.json").write_text("[")
     assert machine(tmp_path).free == 5000 << 20
-    monkeypatch.setattr(budget, "torch_has_cuda", lambda: False)
-    budget.gpu_memory.cache_clear()
+    monkeypatch.setattr(machines, "torch_has_cuda", lambda: False)
+    machines.gpu_memory.cache_clear()
     assert machine(tmp_path).device == "cpu"
 
 
@@ -126,7 +130,7 @@ def test_an_nvidia_smi_that_fails_means_no_gpu(tmp_path, gpu):
 
 
 def test_whether_torch_has_cuda_is_read_from_its_files():
-    assert budget.torch_has_cuda() == (torch.version.cuda is not None)
+    assert machines.torch_has_cuda() == (torch.version.cuda is not None)
 
 
 def test_none_of_it_imports_torch():
@@ -156,13 +160,13 @@ def test_what_is_said_to_fit_fits_by_the_estimate(stage, z):
     for preset in (presets.Preset("", ""), *PURPOSES[stage]):
         settings = z.of(stage) | preset.settings
         config = configs.from_dict(stage, settings | ({"adapter": "some-run"} if stage != "sft" else {}))
-        shape = read_shape(SHAPES[config.model] if z.memory else read_model(BUNDLED_MODEL))
+        shape = read_shape(SUGGESTED_MODELS[config.model] if z.memory else read_model(BUNDLED_MODEL))
         need = estimate(config, shape, device="cuda" if z.memory else "cpu").total
-        assert need <= (ROOM * z.memory if z.memory else 4 * GIB), (preset.name, size(need))
+        assert need <= (ROOM * z.memory if z.memory else 4 * GIB), (preset.name, byte_size(need))
 
 
 def test_the_suggested_models_are_as_large_as_their_names_say():
-    for name, config in SHAPES.items():
+    for name, config in SUGGESTED_MODELS.items():
         assert read_shape(config).parameters / 1e9 == pytest.approx(float(name.split("-")[-1].removesuffix("B")), rel=0.03)
 
 
