@@ -182,12 +182,12 @@ def rows(data: Dataset, indices: Iterable[int]) -> Markup:
 
 
 def row_view(number: int, row) -> dict:
-    """The texts of a row for the template: number, prompt, and the answers as (class, title, text)."""
+    """The texts of a row for the template: its number, its prompt, and its answers."""
     (_, prompt), *rest = row_texts(row)
     titles = [text.TEXT_NAMES[name] for name, _ in rest]
     if isinstance(row, Ranking):
         titles = [text.RANK.format(rank=rank) for rank in sorted(row.ranks)]
-    answers = [(name, title, clip_text(content)) for title, (name, content) in zip(titles, rest)]
+    answers = [{"name": name, "title": title, "content": clip_text(content)} for title, (name, content) in zip(titles, rest)]
     return {"number": text.ROW_NUMBER.format(number=number), "prompt": clip_text(prompt), "answers": answers}
 
 

@@ -2,7 +2,10 @@
 
 import gradio as gr
 
+from playground import text as app_text
 from playground.components import text
+from playground.workspace import RunSummary
+from rlhf_engine.stages import STAGES
 
 QUICK_EVENT = {"queue": False, "show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
 """Options of an event that is answered at once, from what is on this machine."""
@@ -38,3 +41,14 @@ class Slider(gr.Slider):
 def label(name: str) -> str:
     """The label of a setting: from the table of labels, or else made from its name."""
     return text.LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def run_choices(entries: list[RunSummary]) -> list[tuple[str, str]]:
+    """(name, stage and state; value) of each run, for a `Choice`."""
+    return [(run_title(entry), entry.name) for entry in entries]
+
+
+def run_title(entry: RunSummary) -> str:
+    """A run as a list of runs names it."""
+    stage = STAGES[entry.stage].label if entry.stage in STAGES else entry.stage
+    return text.RUN_CHOICE.format(name=entry.name, stage=stage, state=app_text.STATES[entry.state])

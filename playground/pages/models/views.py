@@ -9,9 +9,9 @@ from playground.machine import Machine
 from playground.pages.models import text
 from playground.pages.models.model_facts import Facts, fit, read_facts
 from playground.workspace import Workspace
-from rlhf_engine.config import STAGES
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory_estimate import Shape
+from rlhf_engine.stages import STAGES
 
 UNLIMITED = 1 << 30
 """Positions from which on a model's longest row says nothing."""
@@ -41,7 +41,7 @@ def fact_rows(facts: Facts) -> list[tuple[str, str]]:
 def fits_table(shape: Shape, here: Machine) -> Markup:
     """A row for each stage, a column for each number format of the weights."""
     dtypes = text.FITS_HEADS[here.device]
-    rows = [(shared_text.STAGES[stage], [fit_cell(shape, stage, dtype, here) for dtype in dtypes]) for stage in STAGES]
+    rows = [{"stage": stage.label, "cells": [fit_cell(shape, stage.name, dtype, here) for dtype in dtypes]} for stage in STAGES.values()]
     title = text.FITS_TITLE.format(device=here.name, free=byte_size(here.free))
     return render("models/fits.html", title=title, heads=["", *dtypes.values()], rows=rows, note=text.FITS_NOTE)
 

@@ -92,7 +92,7 @@ ADVICE = {
             "Allow longer responses (max_new_tokens), unless beginnings are all you care for."),
     "flat": ("The last {count} samples all score {score:.3g}: the reward tells none from the other, and PPO has nothing to follow.",
              "Look at the samples and at the reward: it may look for what the policy never writes."),
-    "ties": ("Of {votes} votes {told} prefer one response to the others; the rest say little to the reward.",
+    "ties": ("Of {votes} votes {decided} prefer one response to the others; the rest say little to the reward.",
              "Ask about more candidates (candidates, choices), or about something that these responses differ in."),
     "guesses": ("The reward has guessed {right:g} of {guesses} votes before it learned them, no better than chance ({chance:.0%}).",
                 "It has not understood the votes: give more of them, be consistent, or choose a taste that shows in the words."),
