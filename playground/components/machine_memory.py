@@ -11,10 +11,10 @@ from playground.components.html import render
 from playground.machine import Machine, machine
 from playground.model_files import model_shape
 from playground.workspace import Workspace
-from rlhf_engine import config as configs
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, Estimate, Shape, estimate
+from rlhf_engine.runs.memory_estimate import Estimate, Shape, estimate
+from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, find_stage, make_config
 
 COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE, "rollout": "#56B4E9",
            "update": "#8298ad", "runtime": "#b4bdc9"}
@@ -29,14 +29,13 @@ SAVINGS = (("micro_batch", 4), ("gradient_checkpointing", True), ("dtype", "nf4"
 
 def longest_row(config: RunConfig) -> int:
     """Tokens of the longest row of the bundled data on the bundled model; 0 for any other data or model, where it is not known."""
-    if (config.model, config.data) != ("bundled", "bundled") or config.stage not in BUNDLED_ROWS:
+    if (config.model, config.data) != ("bundled", "bundled"):
         return 0
-    row = BUNDLED_ROWS[config.stage]
-    if not hasattr(config, "max_new_tokens"):
-        return row
-    # A stage that samples reads a prompt and its response together. A reward model is normalised on samples, too.
-    sampled = min(BUNDLED_ROWS.values()) + config.max_new_tokens
-    return max(row, sampled)
+    profile = find_stage(config.stage).memory
+    if not profile.sampled(config):
+        return profile.bundled_tokens
+    sampled = BUNDLED_PROMPT_TOKENS + getattr(config, "max_new_tokens", 0)
+    return sampled if profile.online else max(sampled, profile.bundled_tokens)
 
 
 # -- on the page -------------------------------------------------------------------------------------------------------
@@ -44,7 +43,7 @@ def longest_row(config: RunConfig) -> int:
 def budget(workspace: Workspace, stage: str, settings: dict) -> Markup:
     """The memory of a run that has not started yet, as HTML; where it cannot be estimated, the reason."""
     try:
-        config = configs.from_dict(stage, settings)
+        config = make_config(stage, settings)
         shape = model_shape(workspace, config.model)
         return memory_section(config, shape, machine(workspace.home, config.device))
     except UserError as error:
@@ -122,7 +121,7 @@ def measured(workspace: Workspace, settings: dict, status: dict) -> Markup | str
         return ""
     try:
         values = {name: value for name, value in settings.items() if name != "stage"}
-        config = configs.from_dict(settings["stage"], {**values, "model": workspace.name_of(settings["model"])})
+        config = make_config(settings["stage"], {**values, "model": workspace.name_of(settings["model"])})
         device = machine(workspace.home, config.device).device
         need = estimate(config, model_shape(workspace, config.model), device=device, tokens=longest_row(config)).total
         sentence = text.MEASURED.format(peak=byte_size(peak << 20), need=byte_size(need))

@@ -7,11 +7,10 @@ from playground.machine import Machine
 from playground.model_files import SUGGESTED_MODELS, model_folder
 from playground.pages.models import text
 from playground.workspace import Workspace
-from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json_or_none
 from rlhf_engine.runs.memory_estimate import Shape, estimate, read_model, read_shape
-from rlhf_engine.runs.resolve import starting_adapter
+from rlhf_engine.stages import find_stage, make_config
 
 SMALL = {"gradient_checkpointing": True, "micro_batch": 1}
 """The settings with which the backward pass of a run takes the least memory."""
@@ -66,10 +65,10 @@ def fit(shape: Shape, stage: str, dtype: str, here: Machine) -> tuple[str, int]:
 
     The verdict is "fits", "small" (it fits with the settings in SMALL) or "no".
     """
-    starts_from_base = starting_adapter(configs.STAGES[stage]()) == "none"
-    settings = {"dtype": dtype, "model": "-", "adapter": "none" if starts_from_base else "-"}
-    need = estimate(configs.from_dict(stage, settings), shape, device=here.device).total
+    adapter = "-" if find_stage(stage).starts_from_sft else "none"
+    settings = {"dtype": dtype, "model": "-", "adapter": adapter}
+    need = estimate(make_config(stage, settings), shape, device=here.device).total
     if need <= here.free:
         return "fits", need
-    need = estimate(configs.from_dict(stage, {**settings, **SMALL}), shape, device=here.device).total
+    need = estimate(make_config(stage, {**settings, **SMALL}), shape, device=here.device).total
     return ("small" if need <= here.free else "no"), need

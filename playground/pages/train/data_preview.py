@@ -9,6 +9,7 @@ from playground.components.inputs import HUB_EVENT, QUICK_EVENT
 from playground.pages.train.form import Form
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
+from rlhf_engine.stages import find_stage
 
 FIELDS = ("data", "subset", "split", "limit")
 
@@ -53,10 +54,7 @@ class DataPreview:
 
     def _chosen(self, values: dict) -> tuple[Source, str, int]:
         """(source, kind of data that the stage reads, most rows) of the form in sight. Raises UserError."""
-        stage = values[self.stage]
-        name, subset, split, limit = (values[self.forms[stage].fields[field]] for field in FIELDS)
-        kind = KIND_OF_STAGE.get(stage, "prompts")
+        form = self.forms[values[self.stage]]
+        name, subset, split, limit = (values[form.fields[field]] for field in FIELDS)
+        kind = find_stage(form.stage).reads(form.config())
         return find_source(self.workspace, name, kind, subset, split), kind, int(limit or 0)
-
-
-KIND_OF_STAGE = {"sft": "demonstrations", "reward": "preferences"}
