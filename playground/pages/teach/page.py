@@ -47,7 +47,7 @@ class TeachPage:
                     self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="vote-run", visible=False)
                     self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
                     with gr.Column(elem_classes="plot-grid single"):
-                        self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2)
+                        self.plots = [LivePlot(figures.empty_figure(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2)
                                       for i in range(3)]
             with gr.Accordion(text.FIXED, open=True):
                 self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
@@ -178,11 +178,11 @@ class TeachPage:
         if entry is None:
             return {self.status: gr.update(value="", visible=False), self.effect: vote_views.effect([]), self.fixed: vote_views.fixed([]),
                     self.extremes: vote_views.extremes([]), self.formulas: vote_views.formulas({}, []),
-                    **{plot: gr.update(value=figures.empty(), visible=place < 2, height=HEIGHT) for place, plot in enumerate(self.plots)}}
+                    **{plot: gr.update(value=figures.empty_figure(), visible=place < 2, height=HEIGHT) for place, plot in enumerate(self.plots)}}
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, journal, samples = run.metrics(), run.journal(), run.samples()
         votes = self.ballot.store.events(run=run.id) if config["labeler"] == PERSON else []
-        drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
+        drawn = figures.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         return {self.status: self._status(run),
                 self.effect: vote_views.effect(journal, config["choices"], vote_views.wins(metrics, votes)),
                 self.fixed: vote_views.fixed(samples), self.extremes: vote_views.extremes(samples),

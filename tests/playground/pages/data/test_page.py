@@ -23,6 +23,7 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.exchange import read_events
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import STAGES
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
@@ -88,7 +89,8 @@ def test_lengths_are_of_characters(home):
 def test_bundled_data_are_what_they_are_called(home):
     for value in data_view.BUNDLED:
         assert len(look(home, value).rows) > 100
-    assert {stage: look(home, "bundled", kind).rows.kind for stage, kind in data_view.KIND_OF_STAGE.items()} == data_view.KIND_OF_STAGE
+    kinds = {name: stage.reads(stage.config()) for name, stage in STAGES.items()}
+    assert {stage: look(home, "bundled", kind).rows.kind for stage, kind in kinds.items()} == kinds
 
 
 @pytest.mark.parametrize("value", ["", "../secret.jsonl", "/etc/passwd", "uploads/none.jsonl", "x" * 5000, "bundled-secret"])
