@@ -21,7 +21,8 @@ GPU_CACHE_SECONDS = 5
 class Machine:
     """The device on which a run would train.
 
-    device: "cpu" or "cuda". free: bytes that the run may take; what the worker holds at the moment counts as free. total: bytes in all.
+    device: "cpu" or "cuda". free: bytes that the run may take; what the worker holds at the moment counts as free.
+    total: bytes in all.
     """
 
     device: str
@@ -31,7 +32,8 @@ class Machine:
 
 
 def machine(home: Path, device: str = "auto") -> Machine:
-    """The first GPU, if torch can use one and `device` is not "cpu"; otherwise this computer. `home` is the workspace of the worker."""
+    """The first GPU, if torch can use one and `device` is not "cpu"; otherwise this computer. `home` is the workspace
+    of the worker."""
     pid = worker_pid(home)
     gpu = None if device == "cpu" else gpu_memory(pid, int(time.monotonic() / GPU_CACHE_SECONDS))
     if gpu:

@@ -8,16 +8,21 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory_estimate import Shape, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 
-_QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960}
+_QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+          "max_position_embeddings": 40960}
 SUGGESTED_MODELS = {
-    "Qwen/Qwen3-1.7B": {**_QWEN3, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "Qwen/Qwen3-1.7B": {**_QWEN3, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
+                        "num_attention_heads": 16,
                         "tie_word_embeddings": True},
-    "Qwen/Qwen3-4B": {**_QWEN3, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+    "Qwen/Qwen3-4B": {**_QWEN3, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+                      "num_attention_heads": 32,
                       "tie_word_embeddings": True},
-    "Qwen/Qwen3-8B": {**_QWEN3, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+    "Qwen/Qwen3-8B": {**_QWEN3, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+                      "num_attention_heads": 32,
                       "tie_word_embeddings": False},
 }
-"""What the config.json of each suggested model says about its size, so that its memory is known before it is downloaded."""
+"""What the config.json of each suggested model says about its size, so that its memory is known before it is
+downloaded."""
 
 
 def model_folder(workspace: Workspace, model: str) -> Path | None:

@@ -35,8 +35,8 @@ def run_figures(name: str, config: dict, metrics: list[dict]) -> list[dict]:
 
 
 def teach_figures(name: str, config: dict, metrics: list[dict], journal: list[dict]) -> list[dict | None]:
-    """Three plots of a `teach` run: the reward with a mark at each step in which it has learned from votes, the KL, and the wins over
-    the start. The last one is None for a labeler that does not score responses."""
+    """Three plots of a `teach` run: the reward with a mark at each step in which it has learned from votes, the KL, and
+    the wins over the start. The last one is None for a labeler that does not score responses."""
     reward, kl = run_figures(name, config, metrics)[:2]
     reward["data"].append(learned_marks(metrics, journal))
     reward["layout"]["showlegend"] = bool(reward["data"][-1]["x"])
@@ -49,7 +49,8 @@ def learned_marks(metrics: list[dict], journal: list[dict]) -> dict:
     """A circle on the curve of the reward at each step in which it has learned from votes."""
     learned = {row["step"] for row in journal if row.get("event") == "reward"}
     rows = thin([row for row in metrics if row["step"] in learned and measures.SCORES in row])
-    return {"type": "scatter", "mode": "markers", "x": [row["step"] for row in rows], "name": text.LEARNED_LINE, "hoverinfo": "skip",
+    return {"type": "scatter", "mode": "markers", "x": [row["step"] for row in rows], "name": text.LEARNED_LINE,
+            "hoverinfo": "skip",
             "y": [finite(row[measures.SCORES]) for row in rows],
             "marker": {"symbol": "circle-open", "size": 9, "color": REWARD, "line": {"width": 1.75}}}
 
@@ -78,7 +79,8 @@ def panel_figure(panel: Panel, metrics: list[dict], config: dict, *, key: str) -
         layout["yaxis"].update(axis_format(panel.lines[0].key))
     if right:
         layout["legend"]["entrywidth"] = RIGHT_LEGEND_WIDTH
-        layout["yaxis2"] = {"title": {"text": measure(right.key).unit, "standoff": 4}, "overlaying": "y", "side": "right", "nticks": 5,
+        layout["yaxis2"] = {"title": {"text": measure(right.key).unit, "standoff": 4}, "overlaying": "y",
+                            "side": "right", "nticks": 5,
                             "tickmode": "auto", "showgrid": False, "zeroline": False, "rangemode": "tozero"}
     latest = ", ".join(f"{line['name']} {line['y'][-1]:.3g}" for line in drawn if line["y"][-1] is not None)
     alt = text.PLOT_ALT.format(title=panel.title, count=len(metrics), latest=latest or text.PLOT_EMPTY)
@@ -121,7 +123,8 @@ def role_colour(key: str, stage: str) -> str:
 
 
 def level_of(key: str, config: dict) -> tuple[str, float] | None:
-    """(name, height) of what a measure is compared with: the KL that the controller aims at, or the accuracy of a coin. Else None."""
+    """(name, height) of what a measure is compared with: the KL that the controller aims at, or the accuracy of a coin.
+    Else None."""
     if key in (measures.ACCURACY_TRAIN, measures.ACCURACY_HELD_OUT, measures.GOLD_WINS):
         return text.CHANCE, CHANCE
     target = kl_target(config)
@@ -143,7 +146,8 @@ def level_trace(name: str, height: float, steps: list[int]) -> dict:
 def base_layout(title: str, unit: str, key: str) -> dict:
     """The layout that all plots begin with. What a reader has zoomed or hidden lasts while `key` stays the same."""
     return {
-        "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 7},
+        "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container",
+                  "yanchor": "top", "pad": {"t": 7},
                   "font": {"size": 14, "weight": 600}},
         "uirevision": key, "margin": {"l": 52, "r": 12, "t": 50, "b": 34}, "hovermode": "x unified",
         "legend": {"orientation": "h", "font": {"size": 11}, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
@@ -155,7 +159,8 @@ def base_layout(title: str, unit: str, key: str) -> dict:
 
 def show_nothing(layout: dict, sentence: str) -> None:
     """Make a layout show a sentence in place of axes."""
-    layout["annotations"] = [{"text": sentence, "showarrow": False, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}]
+    layout["annotations"] = [{"text": sentence, "showarrow": False, "x": 0.5, "y": 0.5, "xref": "paper",
+                              "yref": "paper"}]
     for axis in ("xaxis", "yaxis"):
         layout[axis] = {"visible": False}
 
@@ -172,7 +177,8 @@ def axis_format(key: str) -> dict:
 
 
 def line_mode(key: str, count: int) -> str:
-    """Whether a line of `count` points has dots: a measure that is taken now and then does, and so do very few points."""
+    """Whether a line of `count` points has dots: a measure that is taken now and then does, and so do very few points.
+    """
     return "lines+markers" if key.endswith("held_out") or count < 3 else "lines"
 
 

@@ -60,7 +60,8 @@ class Dataset:
 
 
 def find_source(workspace: Workspace, value: str, kind: str = "", subset: str = "", split: str = "") -> Source:
-    """The source that a data field names: a key of `BUNDLED`, `bundled` (of a kind), a file of the workspace, or a Hub id.
+    """The source that a data field names: a key of `BUNDLED`, `bundled` (of a kind), a file of the workspace, or a Hub
+    id.
 
     Raises UserError.
     """
@@ -76,7 +77,8 @@ def find_source(workspace: Workspace, value: str, kind: str = "", subset: str = 
 
 
 def read_dataset(source: Source, kind: str = "", limit: int = MOST_ROWS) -> Dataset:
-    """The rows of a source, read once for each version of its file. `kind` is one of the kinds of data; "" recognises the kind.
+    """The rows of a source, read once for each version of its file. `kind` is one of the kinds of data; "" recognises
+    the kind.
 
     Raises UserError as the readers of the engine do.
     """
@@ -156,7 +158,8 @@ def column_mapping(data: Dataset) -> list[dict]:
         if name in data.lengths:
             middle, longest = data.lengths[name]
             column = sources.get(name, text.COLUMN.format(name=name))
-            parts.append({"name": text.TEXT_NAMES[name], "column": column, "median": f"{middle:,.0f}", "longest": f"{longest:,}"})
+            parts.append({"name": text.TEXT_NAMES[name], "column": column, "median": f"{middle:,.0f}",
+                          "longest": f"{longest:,}"})
     return parts
 
 
@@ -187,7 +190,7 @@ def row_view(number: int, row) -> dict:
     titles = [text.TEXT_NAMES[name] for name, _ in rest]
     if isinstance(row, Ranking):
         titles = [text.RANK.format(rank=rank) for rank in sorted(row.ranks)]
-    answers = [{"name": name, "title": title, "content": clip_text(content)} for title, (name, content) in zip(titles, rest)]
+    answers = [{"name": part[0], "title": title, "content": clip_text(part[1])} for title, part in zip(titles, rest)]
     return {"number": text.ROW_NUMBER.format(number=number), "prompt": clip_text(prompt), "answers": answers}
 
 

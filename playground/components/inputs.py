@@ -11,14 +11,16 @@ QUICK_EVENT = {"queue": False, "show_progress": "hidden", "api_visibility": "pri
 """Options of an event that is answered at once, from what is on this machine."""
 HUB_EVENT = {"concurrency_id": "hub", "concurrency_limit": 1, "api_visibility": "private"}
 """Options of an event that reads a data set of the Hub, which takes a while: one at a time."""
-CONTROL_EVENT = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
+CONTROL_EVENT = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
+                 "show_progress": "minimal"}
 """Options of an event that sends a command to the worker."""
 
 
 class Choice(gr.Dropdown):
     """A dropdown whose choices change with the workspace.
 
-    A browser may still hold a choice that is gone, so the value is not checked here: the code that reads it looks it up.
+    A browser may still hold a choice that is gone, so the value is not checked here: the code that reads it looks it
+    up.
     """
 
     def get_block_name(self) -> str:
@@ -29,7 +31,8 @@ class Choice(gr.Dropdown):
 
 
 class Slider(gr.Slider):
-    """A slider whose ends may have moved since the browser last saw it: the code that reads the value takes the nearest that exists."""
+    """A slider whose ends may have moved since the browser last saw it: the code that reads the value takes the nearest
+    that exists."""
 
     def get_block_name(self) -> str:
         return "slider"

@@ -1,4 +1,5 @@
-"""The memory that a run is estimated to take, as a stacked bar against what this machine has free. Nothing here imports torch."""
+"""The memory that a run is estimated to take, as a stacked bar against what this machine has free. Nothing here imports
+torch."""
 
 import dataclasses
 
@@ -16,7 +17,8 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory_estimate import Estimate, Shape, estimate
 from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, find_stage, make_config
 
-COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE, "rollout": "#56B4E9",
+COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE,
+           "rollout": "#56B4E9",
            "update": "#8298ad", "runtime": "#b4bdc9"}
 """The colour of each part of an estimate: roles have their own colours, the rest has greys and a light blue."""
 TIGHT = 0.8
@@ -28,7 +30,8 @@ SAVINGS = (("micro_batch", 4), ("gradient_checkpointing", True), ("dtype", "nf4"
 
 
 def longest_row(config: RunConfig) -> int:
-    """Tokens of the longest row of the bundled data on the bundled model; 0 for any other data or model, where it is not known."""
+    """Tokens of the longest row of the bundled data on the bundled model; 0 for any other data or model, where it is
+    not known."""
     if (config.model, config.data) != ("bundled", "bundled"):
         return 0
     profile = find_stage(config.stage).memory
@@ -59,7 +62,8 @@ def memory_section(config: RunConfig, shape: Shape, here: Machine) -> Markup:
         sentence = f"{sentence} {way_out(config, shape, here, tokens)}"
     rows = min(tokens or config.max_tokens, config.max_tokens, shape.longest)
     note = (text.ROWS_KNOWN if tokens else text.ROWS_UNKNOWN).format(tokens=rows)
-    return render("components/memory.html", state=state_of(need, here), sentence=sentence, bar=bar(need, here), parts=legend(need), note=note)
+    return render("components/memory.html", state=state_of(need, here), sentence=sentence, bar=bar(need, here),
+                  parts=legend(need), note=note)
 
 
 def state_of(need: Estimate, here: Machine) -> str:
@@ -81,8 +85,8 @@ def used_parts(need: Estimate) -> dict[str, int]:
 
 
 def bar(need: Estimate, here: Machine) -> Markup:
-    """The parts side by side. The scale ends with the free memory or with the need, whichever is more, but shows no more than
-    MOST_DRAWN times the need; then the bar fades out before its end."""
+    """The parts side by side. The scale ends with the free memory or with the need, whichever is more, but shows no
+    more than MOST_DRAWN times the need; then the bar fades out before its end."""
     scale = max(need.total, min(here.free, MOST_DRAWN * need.total))
     parts = used_parts(need)
     pieces = [Markup('<i style="width:{:.2f}%;background:{}"></i>').format(100 * count / scale, COLOURS[name])

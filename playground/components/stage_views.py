@@ -1,6 +1,7 @@
 """The table of stage views: how the pages show each stage of `rlhf_engine.stages`.
 
-A row is optional, and so is everything in it. What a row leaves out comes from the stage's config, its help, and its metrics.
+A row is optional, and so is everything in it. What a row leaves out comes from the stage's config, its help, and its
+metrics.
 """
 
 from collections.abc import Iterable
@@ -105,12 +106,14 @@ KL_PANEL = Panel(measure(KL).title, (Line(KL, text.KL_LINE),))
 TEXT_PANEL = Panel(text.ENTROPY_LENGTH, (Line(ENTROPY, text.ENTROPY), Line(LENGTH, text.LENGTH, right=True)))
 LOSSES_PANEL = Panel(text.LOSSES, (Line(LOSS_POLICY, text.POLICY), Line(LOSS_VALUE, text.VALUE),
                                    Line(LOSS_PTX, text.PTX, right=True, role=REFERENCE, setting="ptx_coef")))
-VOTES_PANEL = Panel(measure(GUESSED).title, (Line(GUESSED, text.GUESSED_LINE), Line(VOTES_LEARNED, text.VOTES, right=True)))
+VOTES_PANEL = Panel(measure(GUESSED).title, (Line(GUESSED, text.GUESSED_LINE),
+                                             Line(VOTES_LEARNED, text.VOTES, right=True)))
 GRADIENT_PANEL = Panel(measure(GRADIENT_NORM).title, (Line(GRADIENT_NORM, measure(GRADIENT_NORM).title),))
 RATE_PANEL = Panel(measure(LEARNING_RATE).title, (Line(LEARNING_RATE, measure(LEARNING_RATE).title),))
 MARGIN_PANEL = Panel(measure(MARGIN).title, (Line(MARGIN, measure(MARGIN).title),))
 TIME_PANEL = Panel(text.SECONDS, (Line(TIME_UPDATE, text.SECONDS),))
-ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True), Line(ACCURACY_HELD_OUT, text.HELD_OUT)))
+ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True),
+                                       Line(ACCURACY_HELD_OUT, text.HELD_OUT)))
 
 
 def loss_panel(unit: str) -> Panel:
@@ -125,12 +128,14 @@ ROWS = (
         r"prompt $x$. $$\mathcal{L} = -\frac{1}{T}\sum_t \log \pi_\theta(y_t \mid x, y_{<t})$$",
         basic=("data", "epochs", "learning_rate", "batch_size"),
         presets=(
-            Preset("A quick look", "Half a pass over 200 demonstrations: enough to see that it learns, not to learn much.",
+            Preset("A quick look",
+                   "Half a pass over 200 demonstrations: enough to see that it learns, not to learn much.",
                    {"epochs": 0.5, "limit": 200, "evaluate_every": 5}),
             Preset("As in InstructGPT",
                    "16 passes over the demonstrations: the loss gets worse after the first, what people think of it does not.",
                    {"epochs": 16.0, "warmup": 0.0}),
-            Preset("One evening", "Ten passes with adapters of rank 32, for data of your own and a model that has more to learn.",
+            Preset("One evening",
+                   "Ten passes with adapters of rank 32, for data of your own and a model that has more to learn.",
                    {"epochs": 10.0, "lora_rank": 32, "lora_alpha": 32})),
         panels=(loss_panel(NATS_TOKEN), GRADIENT_PANEL, RATE_PANEL, TIME_PANEL),
         key_measures=(LOSS_TRAIN, LOSS_HELD_OUT, LEARNING_RATE, GRADIENT_NORM)),
@@ -156,16 +161,19 @@ ROWS = (
         r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
         basic=("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens"),
         presets=(
-            Preset("A quick look", "Five steps: watch the reward move, and the KL with it.", {"steps": 5, "reference_samples": 16}),
+            Preset("A quick look", "Five steps: watch the reward move, and the KL with it.",
+                   {"steps": 5, "reference_samples": 16}),
             Preset("As in InstructGPT",
                    "One pass over each rollout in eight minibatches, and a fixed KL coefficient of 0.02; no target holds the KL.",
                    {"steps": 60, "ppo_epochs": 1, "minibatches": 8, "kl_coef": 0.02, "kl_target": 0.0}),
-            Preset("As in Ziegler et al. 2019", "Four passes over each rollout, and a controller that aims at a KL of 6 nats.",
+            Preset("As in Ziegler et al. 2019",
+                   "Four passes over each rollout, and a controller that aims at a KL of 6 nats.",
                    {"steps": 60, "ppo_epochs": 4, "minibatches": 1, "kl_coef": 0.15, "kl_target": 6.0}),
             Preset("One evening", "200 steps at 8 nats, with a checkpoint every 20 to go back to.",
                    {"steps": 200, "checkpoint_every": 20, "kl_target": 8.0})),
         panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, LOSSES_PANEL),
-        key_measures=(SCORES, KL, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE, CLIP_FRACTION)),
+        key_measures=(SCORES, KL, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE,
+                      CLIP_FRACTION)),
     StageView(
         TEACH, "4 · Teach",
         r"PPO and a reward that learns while it runs: a labeler sees answers of the policy and votes, the reward learns to predict "
@@ -210,12 +218,14 @@ def plain_settings(config: type[configs.RunConfig]) -> tuple[str, ...]:
 def measured_keys(metrics: list[dict]) -> list[str]:
     """The measures of a run: those of the table of measures in its order, then the others by name."""
     keys = set().union(*metrics)
-    return [*(key for key in MEASURES if key in keys), *sorted(key for key in keys if key not in MEASURES and key != STEP)]
+    known = [key for key in MEASURES if key in keys]
+    return [*known, *sorted(keys.difference(MEASURES, [STEP]))]
 
 
 def key_measures(stage: str, metrics: list[dict]) -> tuple[str, ...]:
     """The measures that tell most about a run: those of the row, or else those that it has, without durations."""
-    return VIEWS.get(stage, StageView(stage)).key_measures or tuple(key for key in measured_keys(metrics) if not key.startswith(TIME))
+    row = VIEWS.get(stage, StageView(stage))
+    return row.key_measures or tuple(key for key in measured_keys(metrics) if not key.startswith(TIME))
 
 
 def panels_of(config: dict, metrics: list[dict]) -> list[Panel]:

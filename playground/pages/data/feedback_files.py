@@ -15,7 +15,8 @@ EVENTS = "events"
 """The export that holds all events as they are stored; the others hold rows to train on."""
 EVENT_COLUMNS = {"id", "kind", "responses", "value"}
 """A file with these columns is an export of events."""
-ROWS = {"pairs": datasets.pairs, "groups": datasets.groups, "thumbs": datasets.thumbs, "demonstrations": datasets.demonstrations,
+ROWS = {"pairs": datasets.pairs, "groups": datasets.groups, "thumbs": datasets.thumbs,
+        "demonstrations": datasets.demonstrations,
         "ratings": datasets.ratings}
 """The functions that make rows of each kind from events."""
 
@@ -23,7 +24,8 @@ ROWS = {"pairs": datasets.pairs, "groups": datasets.groups, "thumbs": datasets.t
 def export_file(events: list[Event], kind: str, ending: str, folder: Path) -> tuple[Path, str]:
     """Write rows of a kind of `text.EXPORTS` into a file: (its path, a sentence about it).
 
-    The file lies in a new folder inside `folder`, whose name nobody can guess. Raises UserError if there are no such rows.
+    The file lies in a new folder inside `folder`, whose name nobody can guess. Raises UserError if there are no such
+    rows.
     """
     if kind not in text.EXPORTS or ending not in text.EXPORT_FILES:
         raise UserError(text.NO_SUCH_EXPORT.format(what=kind, ending=ending))
@@ -42,7 +44,8 @@ def export_file(events: list[Event], kind: str, ending: str, folder: Path) -> tu
 
 
 def import_file(path: Path, store: Path) -> str:
-    """Add the preferences of a file, or the events of an export, to a store: all of them or none. Returns a sentence about it.
+    """Add the preferences of a file, or the events of an export, to a store: all of them or none. Returns a sentence
+    about it.
 
     Raises UserError as the readers do; the message names the file without its folder.
     """

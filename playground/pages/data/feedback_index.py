@@ -1,4 +1,5 @@
-"""The feedback store as the page reads it: all events once, then only new ones; filtered and summarised once for all browsers."""
+"""The feedback store as the page reads it: all events once, then only new ones; filtered and summarised once for all
+browsers."""
 
 import threading
 import time
@@ -16,8 +17,8 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
 
 CHEAP_SECONDS, PATIENCE = 0.05, 10
-"""A summary that took more processor time than CHEAP_SECONDS is made again only when it is PATIENCE times as old as that time. So
-votes that come in keep at most a tenth of a core busy."""
+"""A summary that took more processor time than CHEAP_SECONDS is made again only when it is PATIENCE times as old as
+that time. So votes that come in keep at most a tenth of a core busy."""
 CACHED_FILTERS = 256
 """So many filters have their events and summaries cached."""
 NO_RUN, GONE = "-", "gone"
@@ -88,7 +89,8 @@ class FeedbackIndex:
         self._summaries: OrderedDict[FeedbackFilter, CachedSummary] = OrderedDict()
 
     def snapshot(self) -> FeedbackSnapshot:
-        """All events. Only those that are new since the last call are read; a store that does not exist is not created."""
+        """All events. Only those that are new since the last call are read; a store that does not exist is not created.
+        """
         with self._lock:
             if not self.path.exists():
                 self._snapshot = FeedbackSnapshot()
@@ -108,7 +110,8 @@ class FeedbackIndex:
             return self._snapshot
 
     def select(self, snapshot: FeedbackSnapshot, criteria: FeedbackFilter) -> list[Event]:
-        """The events that pass a filter, newest first, among them those that were taken back (unless the filter asks for a kind)."""
+        """The events that pass a filter, newest first, among them those that were taken back (unless the filter asks
+        for a kind)."""
         with self._lock:
             mark, events = self._selections.get(criteria, (None, []))
             if mark != snapshot.mark:
@@ -117,7 +120,8 @@ class FeedbackIndex:
             return events
 
     def summary(self, snapshot: FeedbackSnapshot, criteria: FeedbackFilter) -> tuple[tuple, FeedbackSummary]:
-        """(mark of the snapshot that was summarised, summary of the events that pass). That of a large store may be seconds old."""
+        """(mark of the snapshot that was summarised, summary of the events that pass). That of a large store may be
+        seconds old."""
         with self._lock:
             cached = self._summaries.get(criteria)
             if cached is None or (cached.mark != snapshot.mark and cached.worth_renewing(time.monotonic())):
@@ -152,7 +156,8 @@ class FeedbackIndex:
 
 
 class CachedSummary(NamedTuple):
-    """A summary, the mark of the snapshot it is of, when it was made (monotonic seconds), and the processor time it took."""
+    """A summary, the mark of the snapshot it is of, when it was made (monotonic seconds), and the processor time it
+    took."""
 
     mark: tuple
     summary: FeedbackSummary

@@ -25,13 +25,15 @@ FILE_EVENT = {"concurrency_id": "exchange", "concurrency_limit": 1, "api_visibil
 
 
 class Feedback:
-    """Built inside a `gr.Tab`. The store is read when a browser opens the tab for the first time, and then whenever it has changed."""
+    """Built inside a `gr.Tab`. The store is read when a browser opens the tab for the first time, and then whenever it
+    has changed."""
 
     def __init__(self, workspace: Workspace, voter: gr.BrowserState, notice: gr.HTML, tab: gr.Tab):
         self.workspace, self.voter, self.notice, self.index = workspace, voter, notice, FeedbackIndex(workspace)
         gr.Markdown(text.FEEDBACK_ABOUT, container=False)
         self.backup = gr.HTML("", elem_id="feedback-kept", apply_default_css=False, visible=False)
-        self.sums = gr.HTML("", elem_id="feedback-sums", container=True, padding=True, apply_default_css=False, visible=False)
+        self.sums = gr.HTML("", elem_id="feedback-sums", container=True, padding=True, apply_default_css=False,
+                            visible=False)
         self._build_filters()
         self._build_files()
         self.votes = feedback_view.Votes(elem_id="feedback-votes")
@@ -43,25 +45,30 @@ class Feedback:
 
     def _build_filters(self) -> None:
         with gr.Row(elem_classes="fields fit"):
-            self.run = Choice([(text.ALL_RUNS, "")], value="", label=text.RUN_FILTER, min_width=170, elem_id="feedback-run")
+            self.run = Choice([(text.ALL_RUNS, "")], value="", label=text.RUN_FILTER, min_width=170,
+                              elem_id="feedback-run")
             kinds = [(name.capitalize(), kind) for kind, name in text.KINDS_NAMED.items()]
             kinds = [(text.ALL_KINDS, ""), *kinds, (text.TAKEN_BACK.capitalize(), GONE)]
             self.kind = Choice(kinds, value="", label=text.KIND_FILTER, min_width=170, elem_id="feedback-kind")
-            self.by = Choice([(text.ALL_VOTERS, "")], value="", label=text.VOTER_FILTER, allow_custom_value=True, min_width=170,
+            self.by = Choice([(text.ALL_VOTERS, "")], value="", label=text.VOTER_FILTER, allow_custom_value=True,
+                             min_width=170,
                              elem_id="feedback-voter")
-            self.text = gr.Textbox(label=text.TEXT_FILTER, placeholder=text.TEXT_PLACEHOLDER, min_width=170, elem_id="feedback-text")
+            self.text = gr.Textbox(label=text.TEXT_FILTER, placeholder=text.TEXT_PLACEHOLDER, min_width=170,
+                                   elem_id="feedback-text")
 
     def _build_files(self) -> None:
         with gr.Accordion(text.IN_AND_OUT, open=False, elem_id="feedback-exchange"):
             with gr.Row(equal_height=True):
                 kinds = [(title, kind) for kind, title in text.EXPORTS.items()]
-                self.what = Choice(kinds, value="pairs", label=text.EXPORT_WHAT, info=text.EXPORT_INFO, scale=4, min_width=240,
+                self.what = Choice(kinds, value="pairs", label=text.EXPORT_WHAT, info=text.EXPORT_INFO, scale=4,
+                                   min_width=240,
                                    elem_id="export-what")
                 endings = [(title, ending) for ending, title in text.EXPORT_FILES.items()]
                 self.ending = gr.Radio(endings, value="jsonl", label=text.EXPORT_AS, min_width=160, elem_id="export-as")
             with gr.Row(elem_classes="controls"):
                 self.make = gr.Button(text.EXPORT_MAKE, size="sm", elem_id="export-make")
-                self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", variant="primary", visible=False, elem_id="export-download")
+                self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", variant="primary", visible=False,
+                                                  elem_id="export-download")
                 self.upload = gr.UploadButton(text.IMPORT, size="sm", elem_id="feedback-import", elem_classes="owners")
             self.outcome = gr.HTML("", elem_id="exchange-outcome", apply_default_css=False)
 
@@ -70,7 +77,8 @@ class Feedback:
         tab.select(lambda values: {self.opened: True, **self._update(values)}, self.inputs, self.outputs, **QUICK_EVENT)
         gr.on(filters, self._look, self.inputs, self.outputs, **QUICK_EVENT)
         self.pager.wire(self._look, self.inputs, self.outputs, **QUICK_EVENT)
-        self.votes.retract(self._retract, self.inputs, [self.notice, *self.outputs], queue=False, show_progress="hidden",
+        self.votes.retract(self._retract, self.inputs, [self.notice, *self.outputs], queue=False,
+                           show_progress="hidden",
                            trigger_mode="multiple", api_visibility="private")
         self.make.click(self._export, self.inputs | {self.what, self.ending}, [self.download, self.outcome],
                         show_progress_on=self.outcome, **FILE_EVENT)
@@ -86,7 +94,8 @@ class Feedback:
 
     @property
     def outputs(self) -> list:
-        """The components that `refresh` may update. `shown` is among them: it holds the marks of what the browser shows."""
+        """The components that `refresh` may update. `shown` is among them: it holds the marks of what the browser
+        shows."""
         return [self.opened, self.shown, self.run, self.by, self.backup, self.sums, self.votes, *self.pager.parts]
 
     # -- what is shown -----------------------------------------------------------------------------------------------
@@ -110,7 +119,8 @@ class Feedback:
         all_mark, all_sums = self.index.summary(snapshot, FeedbackFilter(voter=self._only_voter(values)))
         page = within(page, len(events))
         backup = read_json(self.workspace.home / STATUS) if self.workspace.access.owner() else None
-        marks = {"votes": (snapshot.mark, criteria, page), "sums": (mark, criteria), "choices": all_mark, "page": page, "kept": backup}
+        marks = {"votes": (snapshot.mark, criteria, page), "sums": (mark, criteria), "choices": all_mark, "page": page,
+                 "kept": backup}
         if shown == marks:
             return {}
         changes, names = {self.shown: marks}, self._names()
@@ -134,22 +144,26 @@ class Feedback:
         marks = {"trouble": str(error)}
         if shown == marks:
             return {}
-        return {self.shown: marks, self.sums: gr.update(value=views.notice(str(error)), visible=True), self.votes: {"html": ""},
+        return {self.shown: marks, self.sums: gr.update(value=views.notice(str(error)), visible=True),
+                self.votes: {"html": ""},
                 **self.pager.show(1, 0)}
 
     def _choices(self, sums: FeedbackSummary, names: dict[str, str]) -> dict:
         """The runs and the voters that the filters offer."""
         runs = [(feedback_view.run_name(run, names), run or NO_RUN) for run, _ in sums.runs.most_common()]
         voters = [(feedback_view.short(voter.name), voter.name) for voter in sums.voters[:MOST_VOTERS] if voter.name]
-        return {self.run: gr.update(choices=[(text.ALL_RUNS, ""), *runs]), self.by: gr.update(choices=[(text.ALL_VOTERS, ""), *voters])}
+        return {self.run: gr.update(choices=[(text.ALL_RUNS, ""), *runs]),
+                self.by: gr.update(choices=[(text.ALL_VOTERS, ""), *voters])}
 
     def _criteria(self, values: dict) -> FeedbackFilter:
         """The filter that the fields name."""
-        run, kind, voter, search = (str(values[part] or "").strip() for part in (self.run, self.kind, self.by, self.text))
+        run, kind, voter, search = (str(values[part] or "").strip()
+                                    for part in (self.run, self.kind, self.by, self.text))
         return FeedbackFilter(run, kind, self._only_voter(values) or voter, search)
 
     def _only_voter(self, values: dict) -> str:
-        """The one voter whose feedback may be seen: a visitor sees only their own, because votes hold what people wrote in a chat.
+        """The one voter whose feedback may be seen: a visitor sees only their own, because votes hold what people wrote
+        in a chat.
 
         "" for an owner, who sees everybody's.
         """
@@ -183,7 +197,8 @@ class Feedback:
         except UserError as error:
             return {self.download: gr.update(visible=False), self.outcome: views.notice(str(error))}
         label = shared_text.DOWNLOAD.format(name=path.name)
-        return {self.download: gr.update(value=str(path), label=label, visible=True), self.outcome: outcome_view(outcome)}
+        return {self.download: gr.update(value=str(path), label=label, visible=True),
+                self.outcome: outcome_view(outcome)}
 
     def _import(self, values: dict) -> dict:
         try:

@@ -41,7 +41,8 @@ class Votes(gr.HTML):
 def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *, empty: str = text.NO_FEEDBACK) -> dict:
     """The value of `Votes`.
 
-    gone: ids of the events that were taken back. names: the names of runs by their ids. empty: the sentence if there are no events.
+    gone: ids of the events that were taken back. names: the names of runs by their ids. empty: the sentence if there
+    are no events.
     """
     if not events:
         return {"html": render("components/empty.html", line=empty)}
@@ -55,8 +56,10 @@ def event_row(event: Event, gone: bool, names: dict[str, str], retract_id: str) 
     prediction = None
     if event.guessed is not None:
         prediction = ("done", text.GUESSED_IT) if event.guessed else ("paused", text.GUESSED_NOT)
-    return {"id": event.id, "seq": event.seq, "number": text.EVENT_NUMBER.format(number=event.seq), "kind": text.KIND_NAMES[event.kind],
-            "gone": gone, "facts": " · ".join(event_facts(event, names)), "prediction": prediction, "retract_id": retract_id,
+    return {"id": event.id, "seq": event.seq, "number": text.EVENT_NUMBER.format(number=event.seq),
+            "kind": text.KIND_NAMES[event.kind],
+            "gone": gone, "facts": " · ".join(event_facts(event, names)), "prediction": prediction,
+            "retract_id": retract_id,
             "prompt": clip_text(conversation(event.prompt)), "verdict": verdict(event), "answers": answers(event)}
 
 
@@ -77,7 +80,8 @@ def display_order(event: Event) -> list[int]:
 
 
 def answers(event: Event) -> list[dict]:
-    """The responses in the order in which the voter saw them, with the best one marked; then the answer that was written instead."""
+    """The responses in the order in which the voter saw them, with the best one marked; then the answer that was
+    written instead."""
     ranks = event.ranks
     views = []
     for number, index in enumerate(display_order(event), 1):
@@ -129,7 +133,8 @@ def summary(sums: FeedbackSummary) -> Markup | str:
     if not sums.all.votes and not sums.gone:
         return ""
     more = len(sums.voters) - MOST_VOTERS
-    return render("data/summary.html", text=text, counts=counts(sums), agreement=agreement(sums.agreement), reward=with_reward(sums.all),
+    return render("data/summary.html", text=text, counts=counts(sums), agreement=agreement(sums.agreement),
+                  reward=with_reward(sums.all),
                   voters=[voter_row(voter) for voter in sums.voters[:MOST_VOTERS]],
                   more=text.MORE_VOTERS.format(count=more) if more > 0 else "")
 

@@ -24,13 +24,16 @@ class Files:
             self.source = Choice(self._choices(), value="bundled-prompts", label=text.DATA_LABEL, info=text.DATA_INFO,
                                  allow_custom_value=True, min_width=200, elem_id="data-source")
             kinds = [(text.KIND_AUTO, ""), *((title, kind) for kind, title in text.KIND_CHOICES.items())]
-            self.kind = Choice(kinds, value="", label=text.KIND_LABEL, info=text.KIND_INFO, min_width=200, elem_id="data-kind")
-            self.search = gr.Textbox(label=text.FILTER_LABEL, placeholder=text.FILTER_PLACEHOLDER, info=text.FILTER_INFO, min_width=200,
+            self.kind = Choice(kinds, value="", label=text.KIND_LABEL, info=text.KIND_INFO, min_width=200,
+                               elem_id="data-kind")
+            self.search = gr.Textbox(label=text.FILTER_LABEL, placeholder=text.FILTER_PLACEHOLDER,
+                                     info=text.FILTER_INFO, min_width=200,
                                      elem_id="data-filter")
         with gr.Row(elem_classes="hub"):
             self.subset = gr.Textbox(label=text.SUBSET_LABEL, min_width=140, visible=False, elem_id="data-subset")
             self.split = gr.Textbox(label=text.SPLIT_LABEL, min_width=140, visible=False, elem_id="data-split")
-            self.fetch = gr.Button(shared_text.READ_HUB, variant="primary", min_width=160, visible=False, elem_id="data-read-hub",
+            self.fetch = gr.Button(shared_text.READ_HUB, variant="primary", min_width=160, visible=False,
+                                   elem_id="data-read-hub",
                                    elem_classes="owners")
         self.upload = gr.UploadButton(shared_text.UPLOAD, size="sm", elem_id="data-upload", elem_classes="owners")
         self.summary = gr.HTML("", elem_id="data-summary", container=True, padding=True, apply_default_css=False)
@@ -79,7 +82,8 @@ class Files:
             return changes
         indices = matching_rows(data, values[self.search])
         shown = indices[slice_of(page, len(indices))]
-        changes.update({self.summary: summary(data), self.rows: rows(data, shown), **self.pager.show(page, len(indices))})
+        changes.update({self.summary: summary(data), self.rows: rows(data, shown),
+                        **self.pager.show(page, len(indices))})
         return changes
 
     def _show_hub_fields(self, visible: bool) -> dict:

@@ -30,16 +30,19 @@ class ModelsPage:
             with gr.Column(scale=4, min_width=320):
                 self.model = Choice(self._names(), value="bundled", label=text.MODEL_FIELD, info=text.MODEL_FIELD_INFO,
                                     allow_custom_value=True, elem_id="models-model")
-                self.dtype = gr.Dropdown([(title, name) for name, title in DTYPES.items()], value="auto", label=text.MODEL_DTYPE,
+                self.dtype = gr.Dropdown([(title, name) for name, title in DTYPES.items()], value="auto",
+                                         label=text.MODEL_DTYPE,
                                          info=configs.docs(configs.RunConfig)["dtype"], elem_id="models-dtype")
                 self.load = gr.Button(text.MODEL_LOAD, variant="primary", elem_id="models-load", elem_classes="owners")
                 self.status = gr.HTML("", elem_id="models-status", apply_default_css=False)
             with gr.Column(scale=8, min_width=320):
                 self.card = gr.HTML("", elem_id="models-card", container=True, padding=True, apply_default_css=False)
         self.list = gr.HTML("", elem_id="models-list", container=True, padding=True, apply_default_css=False)
-        self.model.change(self._card, self.model, self.card, queue=False, show_progress="hidden", trigger_mode="always_last",
+        self.model.change(self._card, self.model, self.card, queue=False, show_progress="hidden",
+                          trigger_mode="always_last",
                           api_visibility="private")
-        self.load.click(self._load, {self.model, self.dtype}, [self.notice, self.status, self.load, self.card], concurrency_id="load",
+        self.load.click(self._load, {self.model, self.dtype}, [self.notice, self.status, self.load, self.card],
+                        concurrency_id="load",
                         concurrency_limit=4, show_progress="hidden", trigger_mode="once", api_visibility="private")
 
     def _names(self) -> list[str]:
@@ -73,7 +76,8 @@ class ModelsPage:
                 last = html
             yield {self.load: gr.update(interactive=True), self.card: self._card(name)}
         except UserError as error:
-            yield {self.notice: warn(error), self.status: "", self.load: gr.update(interactive=True), self.card: self._card(name)}
+            yield {self.notice: warn(error), self.status: "", self.load: gr.update(interactive=True),
+                   self.card: self._card(name)}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -92,4 +96,5 @@ class ModelsPage:
         names = self._names()
         if not mark_seen(seen, "models page", names):
             return {}
-        return {self.model: gr.update(choices=names), self.list: model_list(self.workspace, names), self.card: self._card(values[self.model])}
+        return {self.model: gr.update(choices=names), self.list: model_list(self.workspace, names),
+                self.card: self._card(values[self.model])}

@@ -1,4 +1,5 @@
-"""The Models page as HTML: the card of a model, the table of what fits, the list of models, and the progress of loading."""
+"""The Models page as HTML: the card of a model, the table of what fits, the list of models, and the progress of
+loading."""
 
 from markupsafe import Markup
 
@@ -41,7 +42,8 @@ def fact_rows(facts: Facts) -> list[tuple[str, str]]:
 def fits_table(shape: Shape, here: Machine) -> Markup:
     """A row for each stage, a column for each number format of the weights."""
     dtypes = text.FITS_HEADS[here.device]
-    rows = [{"stage": stage.label, "cells": [fit_cell(shape, stage.name, dtype, here) for dtype in dtypes]} for stage in STAGES.values()]
+    rows = [{"stage": stage.label, "cells": [fit_cell(shape, stage.name, dtype, here) for dtype in dtypes]}
+            for stage in STAGES.values()]
     title = text.FITS_TITLE.format(device=here.name, free=byte_size(here.free))
     return render("models/fits.html", title=title, heads=["", *dtypes.values()], rows=rows, note=text.FITS_NOTE)
 
@@ -65,7 +67,8 @@ def model_row(workspace: Workspace, name: str) -> dict:
         facts = read_facts(workspace, name)
     except UserError as error:
         return {"name": name, "cells": [], "trouble": str(error)}
-    values = (facts.architecture or text.UNKNOWN, parameter_count(facts.shape), vocabulary_size(facts.shape), yes_or_no(facts.template))
+    values = (facts.architecture or text.UNKNOWN, parameter_count(facts.shape), vocabulary_size(facts.shape),
+              yes_or_no(facts.template))
     return {"name": name, "cells": list(zip(text.MODEL_HEADS[1:], values)), "trouble": ""}
 
 
@@ -94,7 +97,8 @@ def yes_or_no(value: bool | None) -> str:
 def progress(model: str, status: dict) -> Markup:
     """How far the worker has got with loading a model. `status` is a row that `Worker.load` yields."""
     if status["state"] == "loaded":
-        return render("models/loaded.html", line=text.LOADED.format(model=model, dtype=status["dtype"], device=status["device"]))
+        line = text.LOADED.format(model=model, dtype=status["dtype"], device=status["device"])
+        return render("models/loaded.html", line=line)
     done, total = status.get("done", 0), status.get("total", 0)
     words = text.LOAD_FETCHING if total else text.LOAD_LOOKING
     if status["state"] == "loading":

@@ -69,7 +69,8 @@ class Curve:
 # -- which measures --------------------------------------------------------------------------------------------------
 
 def all_measures(runs: list[Curves]) -> list[str]:
-    """The measures that some run has: the key measures of each stage first, then the table of measures, then the others."""
+    """The measures that some run has: the key measures of each stage first, then the table of measures, then the
+    others."""
     measured = {key for run in runs for key in stage_views.measured_keys(run.metrics)}
     first: list[str] = []
     for run in runs:
@@ -84,7 +85,8 @@ def key_measures(run: Curves) -> tuple[str, ...]:
 
 
 def leading_measures(runs: list[Curves], most: int) -> list[str]:
-    """The measures to show while none is chosen: from each stage what tells most about it; what more runs share comes first."""
+    """The measures to show while none is chosen: from each stage what tells most about it; what more runs share comes
+    first."""
     ranks: dict[str, list[int]] = {}
     for run in runs:
         for rank, key in enumerate(key_measures(run)):
@@ -123,7 +125,8 @@ def figure(key: str, runs: list[Curves], drawing: Drawing) -> dict:
 
 
 def find_curves(key: str, runs: list[Curves], window: int) -> list[Curve]:
-    """The runs that have a measure. A single run is drawn in the colour of the measure's role, several in their own colours."""
+    """The runs that have a measure. A single run is drawn in the colour of the measure's role, several in their own
+    colours."""
     curves = []
     for index, run in enumerate(runs):
         rows = last_rows(run.metrics, window, key)
@@ -158,25 +161,31 @@ def curve_traces(key: str, curve: Curve, drawing: Drawing, points: int, log: boo
     x = [steps[index] for index in indices]
     traces = []
     if drawing.smoothing:
-        traces.append({**shared, "uid": f"{curve.run.name} raw", "mode": "lines", "x": x, "y": [values[index] for index in indices],
-                       "line": {"color": curve.colour, "width": 1}, "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"})
+        traces.append({**shared, "uid": f"{curve.run.name} raw", "mode": "lines", "x": x,
+                       "y": [values[index] for index in indices],
+                       "line": {"color": curve.colour, "width": 1}, "opacity": 0.35, "showlegend": False,
+                       "hoverinfo": "skip"})
     traces.append({**shared, "uid": curve.run.name, "mode": line_mode(key, len(steps)), "x": x,
-                   "y": [heights[index] for index in indices], "line": {"color": curve.colour, "dash": curve.dash, "width": 2.25},
+                   "y": [heights[index] for index in indices],
+                   "line": {"color": curve.colour, "dash": curve.dash, "width": 2.25},
                    "marker": {"color": curve.colour, "size": 5}, "hovertemplate": f"%{{y:.4g}}<extra>{name}</extra>"})
     marks = marks_trace(find_marks(curve.run.journal), steps, heights)
     if marks:
         marks["marker"]["color"] = curve.colour
-        traces.append({**shared, "uid": f"{curve.run.name} marks", "hovertemplate": f"%{{text}}<extra>{name}</extra>", **marks})
+        traces.append({**shared, "uid": f"{curve.run.name} marks", "hovertemplate": f"%{{text}}<extra>{name}</extra>",
+                       **marks})
     return traces
 
 
 def figure_layout(key: str, names: list[str], drawing: Drawing, log: bool, *, empty: bool) -> dict:
-    """The axes and the title. The zoom of a reader lasts while the same runs are drawn in the same way, a hidden line while it exists."""
+    """The axes and the title. The zoom of a reader lasts while the same runs are drawn in the same way, a hidden line
+    while it exists."""
     row = measure(key)
     title = text.LINEAR.format(title=row.title) if drawing.log and not log and not empty else row.title
     layout = base_layout(plotly_text(title), "" if row.percent else row.unit, key)
     layout["showlegend"] = len(names) > 1
-    layout["xaxis"].update(uirevision=f"{names} {drawing.window}", unifiedhovertitle={"text": f"{shared_text.STEP_AXIS} %{{x}}"})
+    layout["xaxis"].update(uirevision=f"{names} {drawing.window}",
+                           unifiedhovertitle={"text": f"{shared_text.STEP_AXIS} %{{x}}"})
     layout["yaxis"].update(type="log" if log else "linear", uirevision=f"{names} {log}")
     if empty:
         show_nothing(layout, text.NO_MEASURE)
@@ -189,9 +198,11 @@ def figure_layout(key: str, names: list[str], drawing: Drawing, log: bool, *, em
 
 def description(key: str, curves: list[Curve]) -> str:
     """The plot in words, for those who cannot see it."""
-    latest = [f"{curve.run.name} {curve.rows[-1][key]:.3g}" for curve in curves if finite(curve.rows[-1][key]) is not None]
+    latest = [f"{curve.run.name} {curve.rows[-1][key]:.3g}" for curve in curves
+              if finite(curve.rows[-1][key]) is not None]
     count = max((curve.rows[-1][STEP] for curve in curves), default=0)
-    return shared_text.PLOT_ALT.format(title=measure(key).title, count=count, latest=", ".join(latest) or text.NO_MEASURE)
+    values = ", ".join(latest) or text.NO_MEASURE
+    return shared_text.PLOT_ALT.format(title=measure(key).title, count=count, latest=values)
 
 
 def shared_level(key: str, curves: list[Curve]) -> tuple[str, float] | None:
@@ -215,7 +226,8 @@ def moving_average(values: list[float | None], weight: float) -> list[float | No
 
 
 def mostly_positive(values: list[float]) -> bool:
-    """Whether a logarithmic axis shows more than half of the values: a KL that begins at 0 qualifies, a loss around 0 does not."""
+    """Whether a logarithmic axis shows more than half of the values: a KL that begins at 0 qualifies, a loss around 0
+    does not."""
     return 2 * sum(value > 0 for value in values) > len(values)
 
 

@@ -1,4 +1,5 @@
-"""Marks on the curves of a run: the steps at which votes were learned, a setting was changed, the run was rewound, or it was warned."""
+"""Marks on the curves of a run: the steps at which votes were learned, a setting was changed, the run was rewound, or
+it was warned."""
 
 import textwrap
 from bisect import bisect_right
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from playground.components.formatting import sentence
 from playground.pages.runs import text
 
-SYMBOLS = {"reward": ("triangle-up", "▲"), "changed": ("diamond", "◆"), "rewound": ("x", "✖"), "warning": ("circle", "●")}
+SYMBOLS = {"reward": ("triangle-up", "▲"), "changed": ("diamond", "◆"), "rewound": ("x", "✖"),
+           "warning": ("circle", "●")}
 """The journal events that are marked: the symbol in Plotly, and the same symbol as text."""
 MOST_MARKS = 200
 """At most this many marks of a run are drawn, the latest ones."""
@@ -42,9 +44,11 @@ def marks_trace(marks: list[Mark], steps: list[int], heights: list[float | None]
     placed = [(mark, height) for mark, height in placed if height is not None]
     if not placed:
         return None
-    return {"mode": "markers", "showlegend": False, "x": [mark.step for mark, _ in placed], "y": [height for _, height in placed],
+    return {"mode": "markers", "showlegend": False, "x": [mark.step for mark, _ in placed],
+            "y": [height for _, height in placed],
             "text": [mark.text for mark, _ in placed],
-            "marker": {"size": 8, "symbol": [SYMBOLS[mark.event][0] for mark, _ in placed], "line": {"width": 1, "color": "#ffffff"}}}
+            "marker": {"size": 8, "symbol": [SYMBOLS[mark.event][0] for mark, _ in placed],
+                       "line": {"width": 1, "color": "#ffffff"}}}
 
 
 def height_at(step: int, steps: list[int], heights: list[float | None]) -> float | None:
@@ -59,7 +63,8 @@ def height_at(step: int, steps: list[int], heights: list[float | None]) -> float
 
 
 def wrap(line: str, more: int) -> str:
-    """A sentence in short lines, as text for Plotly; `more` is the number of events of the same kind at the same step."""
+    """A sentence in short lines, as text for Plotly; `more` is the number of events of the same kind at the same step.
+    """
     line = textwrap.shorten(line, MOST_CHARACTERS, placeholder=" …")
     if more:
         line = f"{line} {text.MORE_OF_IT.format(count=more)}"

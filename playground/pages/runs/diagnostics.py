@@ -1,7 +1,8 @@
-"""From what a run has measured to warnings in plain words, each with what to do. Pure functions: no run folder, no page, no torch.
+"""From what a run has measured to warnings in plain words, each with what to do. Pure functions: no run folder, no
+page, no torch.
 
-The trainer writes warnings of its own into the journal: of a KL above the hard stop, and of text that falls apart. What it has warned of
-is not said a second time here.
+The trainer writes warnings of its own into the journal: of a KL above the hard stop, and of text that falls apart. What
+it has warned of is not said a second time here.
 """
 
 import math
@@ -20,26 +21,33 @@ RECENT = 5
 ENOUGH = 10
 """Steps (or votes) that a trend needs: the beginning of a run is no trend."""
 KL_ABOVE = 1.5
-"""Times the target. In sound runs the KL swings by a third around it; from twice the target on, the trainer warns itself."""
+"""Times the target. In sound runs the KL swings by a third around it; from twice the target on, the trainer warns
+itself."""
 LONGER = 1.5
 """Times the length of the reference's responses: PPO on a sound reward changes it by less than a fifth."""
 ENTROPY_LEFT = 0.4
-"""Share of the entropy of the first steps. The trainer's guard warns below one half; this is for runs without a guard."""
+"""Share of the entropy of the first steps. The trainer's guard warns below one half; this is for runs without a guard.
+"""
 EXPLAINED = 0.05
-"""Explained variance of the returns: sound runs reach 0.2 (value head) to 0.7 (adapter); at 0 the value is no better than the mean."""
+"""Explained variance of the returns: sound runs reach 0.2 (value head) to 0.7 (adapter); at 0 the value is no better
+than the mean."""
 CLIPPED = 0.2
-"""Share of tokens beyond the clip range: sound runs stay below 0.1; one with ten times the learning rate reached 0.25."""
+"""Share of tokens beyond the clip range: sound runs stay below 0.1; one with ten times the learning rate reached 0.25.
+"""
 RATIO_OFF = 0.1
-"""Distance of the mean probability ratio from 1: it stays within 0.02 where the updates are small enough for PPO to hold."""
+"""Distance of the mean probability ratio from 1: it stays within 0.02 where the updates are small enough for PPO to
+hold."""
 CHANCE_MARGIN = 0.05
 """A held-out accuracy this close to chance counts as chance: a hundred pairs do not measure it better."""
 HELD_OUT_RISE = 1.1
-"""Held-out loss over the lowest one so far: the default SFT run ends 4 % above it, and that is a good start for PPO (Ouyang et al. 2022
-overfit, too)."""
+"""Held-out loss over the lowest one so far: the default SFT run ends 4 % above it, and that is a good start for PPO
+(Ouyang et al. 2022 overfit, too)."""
 ACCURACY_GAP = 0.15
-"""Training accuracy less held-out accuracy: more than chance, with the 80 pairs that are held out of the bundled data."""
+"""Training accuracy less held-out accuracy: more than chance, with the 80 pairs that are held out of the bundled data.
+"""
 LOSS_GAP = 2.0
-"""Held-out loss over training loss: 1.5 at the end of the default SFT run; rows that are learned by heart cost next to nothing."""
+"""Held-out loss over training loss: 1.5 at the end of the default SFT run; rows that are learned by heart cost next to
+nothing."""
 CUT_OFF = 0.5
 """Share of responses without an end, above which the reward mostly judges unfinished text."""
 UNDECIDED = 0.6
@@ -64,7 +72,8 @@ class Advice:
 
 @dataclass(frozen=True)
 class RunRows:
-    """What a run has written, oldest first. `config` has the settings in force; `journal` is without what rewinds have undone."""
+    """What a run has written, oldest first. `config` has the settings in force; `journal` is without what rewinds have
+    undone."""
 
     config: dict
     metrics: list[dict]
@@ -144,13 +153,14 @@ def entropy_collapse(run: RunRows) -> Findings:
 def poor_value(run: RunRows) -> Findings:
     """A value function that explains none of the variance of the returns.
 
-    Its loss alone says little, because the returns grow with the reward. While the hard stop takes the reward away, no value function
-    could be right, so those steps are not judged.
+    Its loss alone says little, because the returns grow with the reward. While the hard stop takes the reward away, no
+    value function could be right, so those steps are not judged.
     """
     explained, loss = run.values(measures.EXPLAINED_VARIANCE), run.values(measures.LOSS_VALUE)
     if min(len(explained), len(loss)) < ENOUGH or mean(explained[-RECENT:]) >= EXPLAINED or stopped_by_kl(run):
         return
-    yield "value", {"explained": mean(explained[-RECENT:]), "loss": plain(mean(loss[-RECENT:])), "loss_start": plain(mean(loss[:RECENT]))}
+    yield "value", {"explained": mean(explained[-RECENT:]), "loss": plain(mean(loss[-RECENT:])),
+                    "loss_start": plain(mean(loss[:RECENT]))}
 
 
 def large_updates(run: RunRows) -> Findings:
@@ -226,7 +236,8 @@ def overfitting(run: RunRows) -> Findings:
 
 
 CHECKS: tuple[Callable[[RunRows], Findings], ...] = (
-    no_number, at_chance, overfitting, high_kl, flat_reward, weak_votes, long_responses, entropy_collapse, cut_off, poor_value, large_updates)
+    no_number, at_chance, overfitting, high_kl, flat_reward, weak_votes, long_responses, entropy_collapse, cut_off,
+    poor_value, large_updates)
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------
@@ -249,7 +260,8 @@ def stopped_by_kl(run: RunRows) -> bool:
 
 def warned(journal: list[dict], kind: str, since: int = 0) -> bool:
     """Whether the trainer has written a warning of a kind into the journal, at step `since` or later."""
-    return any(warning_kind(row) == kind for row in journal if row.get("event") == "warning" and row.get("step", 0) >= since)
+    warnings = [row for row in journal if row.get("event") == "warning" and row.get("step", 0) >= since]
+    return any(warning_kind(row) == kind for row in warnings)
 
 
 def warning_kind(row: dict) -> str:

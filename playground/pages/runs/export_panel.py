@@ -1,4 +1,5 @@
-"""The panel "Take it along" on the Runs page, for owners: a checkpoint as a folder that others can load, and onto the Hub."""
+"""The panel "Take it along" on the Runs page, for owners: a checkpoint as a folder that others can load, and onto the
+Hub."""
 
 import shutil
 from pathlib import Path
@@ -32,17 +33,24 @@ class ExportPage:
             with gr.Row(elem_classes="run-choice"):
                 self.pick = Choice([], value=None, label=text.TAKE_PICK, elem_id="take-pick", min_width=220, scale=3)
                 kinds = [(title, kind) for kind, title in text.TAKE_KINDS.items()]
-                self.kind = gr.Radio(kinds, value="adapter", label=text.TAKE_KIND, elem_id="take-kind", min_width=220, scale=2)
+                self.kind = gr.Radio(kinds, value="adapter", label=text.TAKE_KIND, elem_id="take-kind", min_width=220,
+                                     scale=2)
             with gr.Row(elem_classes="fields fit"):
-                self.repo = gr.Textbox(label=text.TAKE_REPO, info=text.TAKE_REPO_INFO, placeholder="OWNER/NAME", max_lines=1,
+                self.repo = gr.Textbox(label=text.TAKE_REPO, info=text.TAKE_REPO_INFO, placeholder="OWNER/NAME",
+                                       max_lines=1,
                                        elem_id="take-repo")
-                self.private = gr.Checkbox(True, label=text.TAKE_PRIVATE, info=text.TAKE_PRIVATE_INFO, elem_id="take-private")
+                self.private = gr.Checkbox(True, label=text.TAKE_PRIVATE, info=text.TAKE_PRIVATE_INFO,
+                                           elem_id="take-private")
             with gr.Row(elem_classes="controls"):
-                self.make = gr.Button(text.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make", elem_classes="once")
-                self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", visible=False, elem_id="take-download")
+                self.make = gr.Button(text.TAKE_MAKE, variant="primary", size="sm", elem_id="take-make",
+                                      elem_classes="once")
+                self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", visible=False,
+                                                  elem_id="take-download")
             self.status = gr.HTML("", elem_id="take-status", apply_default_css=False)
-        self.make.click(self._make, {self.pick, self.kind, self.repo, self.private}, [self.notice, self.status], concurrency_id="control",
-                        show_progress_on=self.make, show_progress="minimal", trigger_mode="once", api_visibility="private")
+        self.make.click(self._make, {self.pick, self.kind, self.repo, self.private}, [self.notice, self.status],
+                        concurrency_id="control",
+                        show_progress_on=self.make, show_progress="minimal", trigger_mode="once",
+                        api_visibility="private")
 
     def _make(self, values: dict) -> dict:
         try:
@@ -91,7 +99,8 @@ class ExportPage:
             changes[self.status] = trouble
             return changes
         folder = self.exports.folder / name
-        changes[self.status] = render("runs/export_done.html", trouble=trouble, line=text.TAKE_DONE.format(folder=folder),
+        changes[self.status] = render("runs/export_done.html", trouble=trouble,
+                                      line=text.TAKE_DONE.format(folder=folder),
                                       codes=how_to_load(folder))
         file = None if export["merge"] else self._zip(folder)
         if file:
@@ -100,7 +109,8 @@ class ExportPage:
         return changes
 
     def _zip(self, folder: Path) -> Path | None:
-        """The folder of an adapter as one file, made once, under a path that nobody can guess. None if there is no room for it."""
+        """The folder of an adapter as one file, made once, under a path that nobody can guess. None if there is no room
+        for it."""
         if folder.name not in self._zips or not self._zips[folder.name].is_file():
             try:
                 target = fresh(Path(self.download.GRADIO_CACHE), "export") / folder.name
@@ -116,7 +126,8 @@ def progress(name: str, line: str) -> Markup:
 
 
 def offered(workspace: Workspace, entries: list[RunSummary]) -> list[tuple[str, str]]:
-    """(readable name, choice) of every checkpoint of a policy, newest runs first, then of the adapters that ship with the project."""
+    """(readable name, choice) of every checkpoint of a policy, newest runs first, then of the adapters that ship with
+    the project."""
     choices = []
     for entry in entries:
         if makes_policy(entry.stage) and entry.checkpoints:

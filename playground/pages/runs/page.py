@@ -31,7 +31,8 @@ MOST_SMOOTHING = 0.99
 
 
 class RunsPage:
-    """Builds its components inside the current `gr.Blocks`; `refresh` returns what has changed since a browser last asked."""
+    """Builds its components inside the current `gr.Blocks`; `refresh` returns what has changed since a browser last
+    asked."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
@@ -42,17 +43,22 @@ class RunsPage:
 
     def _build_choices(self) -> None:
         with gr.Row(elem_classes="run-choice"):
-            self.picker = Choice([], value=[], multiselect=True, max_choices=MOST_RUNS, label=text.RUNS_CHOSEN, info=text.RUNS_CHOSEN_INFO,
+            self.picker = Choice([], value=[], multiselect=True, max_choices=MOST_RUNS, label=text.RUNS_CHOSEN,
+                                 info=text.RUNS_CHOSEN_INFO,
                                  elem_id="runs-chosen", min_width=300, scale=3)
-            self.measures = Choice([], value=[], multiselect=True, max_choices=PLOTS, label=text.MEASURES, info=text.MEASURES_INFO,
+            self.measures = Choice([], value=[], multiselect=True, max_choices=PLOTS, label=text.MEASURES,
+                                   info=text.MEASURES_INFO,
                                    elem_id="runs-measures", min_width=300, scale=2)
         with gr.Row(elem_classes="run-choice"):
-            self.smoothing = Slider(0, 0.95, 0, step=0.05, label=text.SMOOTHING, info=text.SMOOTHING_INFO, elem_id="runs-smoothing",
+            self.smoothing = Slider(0, 0.95, 0, step=0.05, label=text.SMOOTHING, info=text.SMOOTHING_INFO,
+                                    elem_id="runs-smoothing",
                                     min_width=300, scale=3)
             windows = [(name, steps) for steps, name in text.WINDOWS.items()]
-            self.window = Choice(windows, value=0, label=text.WINDOW, info=text.WINDOW_INFO, elem_id="runs-window", min_width=150, scale=1)
+            self.window = Choice(windows, value=0, label=text.WINDOW, info=text.WINDOW_INFO, elem_id="runs-window",
+                                 min_width=150, scale=1)
             scales = [(name, scale) for scale, name in text.SCALES.items()]
-            self.scale = gr.Radio(scales, value="linear", label=text.SCALE, info=text.SCALE_INFO, elem_id="runs-scale", min_width=150,
+            self.scale = gr.Radio(scales, value="linear", label=text.SCALE, info=text.SCALE_INFO, elem_id="runs-scale",
+                                  min_width=150,
                                   scale=1)
 
     def _build_plots(self) -> None:
@@ -66,8 +72,10 @@ class RunsPage:
     def _build_answers(self) -> None:
         with gr.Accordion(text.THROUGH_TIME, open=True):
             with gr.Row(elem_classes="run-choice"):
-                self.reader = Choice([], value=None, label=text.READER, elem_id="runs-reader", visible=False, min_width=200, scale=1)
-                self.step = Slider(0, 1, 0, step=1, label=text.READER_STEP, elem_id="runs-step", visible=False, min_width=300, scale=3)
+                self.reader = Choice([], value=None, label=text.READER, elem_id="runs-reader", visible=False,
+                                     min_width=200, scale=1)
+                self.step = Slider(0, 1, 0, step=1, label=text.READER_STEP, elem_id="runs-step", visible=False,
+                                   min_width=300, scale=3)
             self.answers = gr.HTML(views.empty(text.NOTHING_SAID), elem_id="runs-answers", apply_default_css=False)
 
     def _build_tables(self) -> None:
@@ -89,13 +97,15 @@ class RunsPage:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.picker, self.measures, self.legend, self.warnings, *self.plots, self.key, self.reader, self.step, self.answers,
+        return [self.picker, self.measures, self.legend, self.warnings, *self.plots, self.key, self.reader, self.step,
+                self.answers,
                 self.differences, self.reports, self.events]
 
     @property
     def triggers(self) -> list:
         """Events after which the page is refreshed at once."""
-        return [part.change for part in (self.picker, self.measures, self.smoothing, self.window, self.scale, self.reader, self.step)]
+        return [part.change for part in (self.picker, self.measures, self.smoothing, self.window, self.scale,
+                                         self.reader, self.step)]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """Updates for everything whose mark differs from the one in `seen`, which is brought up to date."""
@@ -147,13 +157,15 @@ class RunsPage:
         def short(value: str) -> str:
             return views.short_path(value, self.workspace.name_of)
 
+        reports = [(name, run.report(), last_values(self._curves(name))) for name, run in runs.items()]
         return {self.warnings: views.warnings([warnings_of(self.workspace, name) for name in names]),
                 self.events: views.events([(name, read_journal(run)) for name, run in runs.items()]),
                 self.differences: views.differences([(name, self.workspace.config(name)) for name in names], short),
-                self.reports: views.reports([(name, run.report(), last_values(self._curves(name))) for name, run in runs.items()])}
+                self.reports: views.reports(reports)}
 
     def _plots(self, versions: tuple, drawing: Drawing, wanted: list[str], seen: dict) -> dict:
-        """Updates of the plots. versions: (name of a run, versions of the files that its curve is made from) of each run."""
+        """Updates of the plots. versions: (name of a run, versions of the files that its curve is made from) of each
+        run."""
         runs = [self._curves(name) for name, *_ in versions]
         keys = wanted or leading_measures(runs, PLOTS)
         offered, changes = all_measures(runs), {}
@@ -163,7 +175,8 @@ class RunsPage:
             used = index < len(keys)
             if used:
                 # The height is sent, too: a plot that was not visible at first has lost its other properties in the browser.
-                changes[plot] = gr.update(value=_figure(self, keys[index], versions, drawing), visible=True, height=HEIGHT)
+                changes[plot] = gr.update(value=_figure(self, keys[index], versions, drawing), visible=True,
+                                          height=HEIGHT)
             if mark_seen(seen, f"runs plot {index}", used) and not used:
                 changes[plot] = gr.update(visible=False)
         marked = any(find_marks(run.journal) for run in runs)
@@ -174,7 +187,8 @@ class RunsPage:
     def _curves(self, name: str) -> Curves:
         """What the curves of a run are made from."""
         run = self.workspace.run(name)
-        return Curves(name, self.workspace.effective_settings(name), read_metrics(run), without_rewound(read_journal(run)))
+        return Curves(name, self.workspace.effective_settings(name), read_metrics(run),
+                      without_rewound(read_journal(run)))
 
     def _answers(self, values: dict, shown: list[RunSummary], files: dict, seen: dict) -> dict:
         """Updates of the answers: those of one run at the step on the slider. A slider at the end stays at the end."""
@@ -185,7 +199,8 @@ class RunsPage:
         if not steps:
             if not mark_seen(seen, "runs answers", None):
                 return {}
-            return {self.answers: views.empty(text.NOTHING_SAID), self.reader: gr.update(visible=False), self.step: gr.update(visible=False)}
+            return {self.answers: views.empty(text.NOTHING_SAID), self.reader: gr.update(visible=False),
+                    self.step: gr.update(visible=False)}
         changes, last = {}, seen.get("runs steps")
         slider = number_or(values[self.step], steps[-1])
         inside = last and last[0] == name and slider < last[2]
@@ -200,7 +215,8 @@ class RunsPage:
 
 
 def shown_runs(entries: list[RunSummary], picked: list[str]) -> list[RunSummary]:
-    """The runs that are picked; while none is, the newest that has taken a step and the one of the same stage before it."""
+    """The runs that are picked; while none is, the newest that has taken a step and the one of the same stage before
+    it."""
     by_name = {entry.name: entry for entry in entries}
     if picked:
         return [by_name[name] for name in dict.fromkeys(picked)][:MOST_RUNS]
@@ -227,5 +243,6 @@ def number_or(value, default: float) -> float:
 
 @lru_cache(maxsize=64)
 def _figure(page: RunsPage, key: str, versions: tuple, drawing: Drawing) -> dict:
-    """The plot of a measure, drawn once for all browsers. `versions` makes the cache draw it again when a file has changed."""
+    """The plot of a measure, drawn once for all browsers. `versions` makes the cache draw it again when a file has
+    changed."""
     return figure(key, [page._curves(name) for name, *_ in versions], drawing)

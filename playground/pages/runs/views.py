@@ -45,7 +45,8 @@ def legend(runs: list[RunSummary]) -> Markup:
     for index, run in enumerate(runs):
         colour = RUN_COLOURS[index] if len(runs) > 1 else "currentcolor"
         mark = Markup('<i style="--run:{}" class="dash-{}" aria-hidden="true"></i>').format(colour, index)
-        progress = text.STEPS_TAKEN.format(state=app_text.STATES.get(run.state, run.state), step=run.step, total=run.total)
+        progress = text.STEPS_TAKEN.format(state=app_text.STATES.get(run.state, run.state), step=run.step,
+                                           total=run.total)
         rows.append({"mark": mark, "name": run.name, "facts": f"{stage_label(run.stage)} · {progress}"})
     return render("runs/legend.html", rows=rows)
 
@@ -63,7 +64,8 @@ def warnings(runs: list[RunWarnings]) -> Markup | str:
     items = [{"name": run.name, "text": advice.text, "todo": advice.todo} for run in runs for advice in run.advice]
     sound = [run.name for run in runs if not run.advice and not run.journal_warnings]
     sentences = [text.NO_ADVICE.format(names=", ".join(sound))] if sound else []
-    sentences += [text.JOURNAL_WARNS.format(name=run.name, count=run.journal_warnings) for run in runs if run.journal_warnings]
+    sentences += [text.JOURNAL_WARNS.format(name=run.name, count=run.journal_warnings) for run in runs
+                  if run.journal_warnings]
     return render("runs/warnings.html", label=text.WARNINGS, items=items, rest=" ".join(sentences))
 
 
@@ -75,7 +77,8 @@ def empty(line: str) -> Markup:
 # -- answers through time --------------------------------------------------------------------------------------------
 
 def answered_steps(rows: list[dict]) -> list[int]:
-    """The steps at which the fixed prompts were answered; in a run without fixed prompts, all steps that have samples."""
+    """The steps at which the fixed prompts were answered; in a run without fixed prompts, all steps that have samples.
+    """
     fixed = [row["step"] for row in rows if row.get("fixed")]
     return sorted(set(fixed or [row["step"] for row in rows]))
 
@@ -97,7 +100,8 @@ def through_time(rows: list[dict], step: int) -> Markup:
     prompts = dict.fromkeys(prompt for prompt, _ in answers)
     table = [{"prompt": prompt, "answers": answer_cells(answers, prompt, shown, titles)} for prompt in prompts]
     about = text.THROUGH_ABOUT.format(step=step, place=steps.index(step) + 1, count=len(steps))
-    return render("runs/through_time.html", about=about, label=text.THROUGH_TIME, heads=[shared_text.FIXED_PROMPT, *titles], rows=table)
+    return render("runs/through_time.html", about=about, label=text.THROUGH_TIME,
+                  heads=[shared_text.FIXED_PROMPT, *titles], rows=table)
 
 
 def answer_cells(answers: dict, prompt: str, steps: list[int], titles: list[str]) -> list[dict]:
@@ -120,7 +124,8 @@ def differences(runs: list[tuple[str, dict]], short: Callable[[str], str]) -> Ma
     if not differing:
         return empty(text.ALL_ALIKE if len(runs) > 1 else text.ALL_DEFAULTS)
     stages = [config["stage"] for _, config in runs]
-    rows = [{"title": label(name), "help": help_of(name, stages), "values": setting_cells(name, columns, short)} for name in differing]
+    rows = [{"title": label(name), "help": help_of(name, stages), "values": setting_cells(name, columns, short)}
+            for name in differing]
     title = text.DIFFERENCES_ALONE.format(name=runs[0][0]) if len(runs) == 1 else ""
     return table(text.DIFFERENCES, [shared_text.SETTING, *(name for name, _ in columns)], rows, title=title)
 
@@ -151,7 +156,8 @@ def setting_value(value, short: Callable[[str], str]) -> str:
 
 
 def short_path(value: str, name_of: Callable[[str], str]) -> str:
-    """A path inside the workspace by its name there, any other path by its last part: visitors do not see the folders of the machine."""
+    """A path inside the workspace by its name there, any other path by its last part: visitors do not see the folders
+    of the machine."""
     name = name_of(value)
     return Path(name).name if Path(name).is_absolute() else name
 
@@ -167,7 +173,8 @@ def reports(runs: list[tuple[str, dict | None, dict[str, float]]]) -> Markup:
     rows = [{"title": result_title(key), "help": "", "values": number_cells(key, numbers)} for key in keys]
     lasts = [last for *_, last in runs]
     measured = dict.fromkeys(key for last in lasts for key in last)
-    rows += [{"title": text.LAST.format(name=measure(key).title), "help": "", "values": number_cells(key, lasts)} for key in measured]
+    rows += [{"title": text.LAST.format(name=measure(key).title), "help": "", "values": number_cells(key, lasts)}
+             for key in measured]
     return table(text.REPORTS, [text.RESULT, *(name for name, *_ in runs)], rows) if rows else empty(text.NO_REPORTS)
 
 

@@ -16,7 +16,8 @@ ONE_LINE = 90
 
 
 def differing(stage: str, settings: dict, here: Path | None = None) -> dict:
-    """The settings that are not at their default, in the order of the fields, with paths relative to `here` (the working directory)."""
+    """The settings that are not at their default, in the order of the fields, with paths relative to `here` (the
+    working directory)."""
     config = find_stage(stage).config
     values = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
     return {name: relative_path(value, here or Path.cwd()) if isinstance(value, str) else value
@@ -56,7 +57,8 @@ def as_yaml(stage: str, settings: dict, *, resume: bool = False, here: Path | No
 def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
     """Python that trains in a notebook, with its curves below the cell.
 
-    It writes no run folder; a resumed run begins at its last checkpoint. If a person votes, whoever runs the cell is asked.
+    It writes no run folder; a resumed run begins at its last checkpoint. If a person votes, whoever runs the cell is
+    asked.
     """
     config, values = find_stage(stage).config, differing(stage, settings, here)
     output, asks = values.pop("output", ""), values.get("labeler") == PERSON
@@ -101,5 +103,6 @@ class Snippets:
         with gr.Tabs():
             for (name, (title, language, _)), value in zip(WRITERS.items(), values or [""] * len(WRITERS)):
                 with gr.Tab(title):
-                    self.parts.append(gr.Code(value, language=language, interactive=False, show_label=False, wrap_lines=True,
+                    self.parts.append(gr.Code(value, language=language, interactive=False, show_label=False,
+                                              wrap_lines=True,
                                               elem_id=f"{prefix}{name}"))

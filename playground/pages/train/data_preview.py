@@ -1,4 +1,5 @@
-"""The data preview of the Train page: the first rows of the data that is chosen there, and what they are recognised as."""
+"""The data preview of the Train page: the first rows of the data that is chosen there, and what they are recognised as.
+"""
 
 import gradio as gr
 
@@ -26,7 +27,8 @@ class DataPreview:
         fields = []
         for form in forms.values():
             fields += [form.fields[name] for name in FIELDS]
-        inputs, outputs = {stage, self.opened, self.fetched, *fields}, [self.opened, self.fetched, self.html, self.fetch]
+        inputs = {stage, self.opened, self.fetched, *fields}
+        outputs = [self.opened, self.fetched, self.html, self.fetch]
         accordion.expand(lambda values: {self.opened: True, **self._show(values)}, inputs, outputs, **QUICK_EVENT)
         accordion.collapse(lambda: False, None, self.opened, **QUICK_EVENT)
         gr.on([part.change for part in (stage, *fields)], self._show_if_open, inputs, outputs, **QUICK_EVENT)
@@ -40,7 +42,10 @@ class DataPreview:
         try:
             source, kind, limit = self._chosen(values)
             unread = source.hub and values[self.fetched] != source.key
-            html = remark(text.ASK_HUB.format(name=source.name)) if unread else preview(read_dataset(source, kind, limit))
+            if unread:
+                html = remark(text.ASK_HUB.format(name=source.name))
+            else:
+                html = preview(read_dataset(source, kind, limit))
         except UserError as error:
             unread, html = False, views.notice(str(error))
         return {self.html: html, self.fetch: gr.update(visible=unread)}

@@ -56,7 +56,8 @@ class Form:
         return [field for name, field in self.fields.items() if name in offered]
 
     def choices(self, values: dict) -> dict:
-        """Updates of the dropdowns whose choices change with the workspace. If no reward is chosen, the newest one becomes chosen."""
+        """Updates of the dropdowns whose choices change with the workspace. If no reward is chosen, the newest one
+        becomes chosen."""
         offered = self._offered()
         updates = {field: {"choices": offered[name]} for name, field in self.fields.items() if name in offered}
         reward = self.fields.get("reward")
@@ -67,14 +68,16 @@ class Form:
     def _offered(self) -> dict:
         """The choices of each setting that names something in the workspace."""
         data = self.workspace.data_choices()
-        return {"model": self.workspace.model_choices(), "data": data, "ptx_data": data, "adapter": self.workspace.adapter_choices(),
+        return {"model": self.workspace.model_choices(), "data": data, "ptx_data": data,
+                "adapter": self.workspace.adapter_choices(),
                 "reward": self.workspace.reward_choices()}
 
     def _field(self, name: str):
         """The component of a setting, by its type."""
         kind, value, offered = configs.field_types(self.config)[name], getattr(self.config, name), self._offered()
         info = text.INFO.get(name, configs.docs(self.config).get(name, ""))
-        common = {"label": label(name), "info": info, "min_width": 180, "elem_id": f"{self.stage}-{name}".replace("_", "-")}
+        common = {"label": label(name), "info": info, "min_width": 180,
+                  "elem_id": f"{self.stage}-{name}".replace("_", "-")}
         if name in offered:
             return Choice(offered[name], value=value or None, allow_custom_value=name in FREE_CHOICES, **common)
         if name == "labeler":

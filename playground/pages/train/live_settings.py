@@ -15,7 +15,8 @@ from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import STAGES, live_settings
 
-INCREMENTS = {"steps": 1, "epochs": 1, "votes": 1, "kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1, "pessimism": 0.1}
+INCREMENTS = {"steps": 1, "epochs": 1, "votes": 1, "kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1,
+              "pessimism": 0.1}
 """By how much an arrow key changes a value."""
 
 
@@ -26,7 +27,8 @@ def controls_of(stage: str) -> list[str]:
 
 def in_order(names: tuple[str, ...]) -> list[str]:
     """Settings in the order of their labels; those without a label of their own come last."""
-    return [*(name for name in text.LIVE_LABELS if name in names), *(name for name in names if name not in text.LIVE_LABELS)]
+    return [*(name for name in text.LIVE_LABELS if name in names),
+            *(name for name in names if name not in text.LIVE_LABELS)]
 
 
 def live_values(config: dict, journal: list[dict]) -> dict[str, float]:
@@ -43,7 +45,8 @@ class LiveSettings:
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML, picker):
         self.workspace, self.worker, self.notice, self.picker = workspace, worker, notice, picker
-        with gr.Accordion(text.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls", elem_classes="owners") as self.group:
+        with gr.Accordion(text.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls",
+                          elem_classes="owners") as self.group:
             self.summary = gr.HTML("", elem_id="live-in-force", padding=True)
             with gr.Row(elem_classes="fields"):
                 self.fields = {name: self._field(name) for name in in_order(live_settings())}
@@ -67,9 +70,11 @@ class LiveSettings:
         inputs = {self.picker, *self.fields.values()}
         gr.on([self.apply.click, *(field.submit for field in self.fields.values())], self._change, inputs, self.notice,
               show_progress_on=self.apply, **CONTROL_EVENT)
-        self.rewind.click(self._ask_sure, {self.picker, self.checkpoint}, [self.notice, self.sure, self.question], queue=False,
+        self.rewind.click(self._ask_sure, {self.picker, self.checkpoint}, [self.notice, self.sure, self.question],
+                          queue=False,
                           api_visibility="private")
-        self.yes.click(self._rewind, {self.picker, self.checkpoint}, [self.notice, self.sure], show_progress_on=self.yes, **CONTROL_EVENT)
+        self.yes.click(self._rewind, {self.picker, self.checkpoint}, [self.notice, self.sure],
+                       show_progress_on=self.yes, **CONTROL_EVENT)
         self.no.click(lambda: gr.update(visible=False), None, self.sure, queue=False, api_visibility="private")
 
     # -- what the buttons do -----------------------------------------------------------------------------------------
@@ -78,7 +83,8 @@ class LiveSettings:
         return self.workspace.run(self.workspace.chosen(values[self.picker]))
 
     def _change(self, values: dict) -> str:
-        """Send the values that differ from those in force. If one is refused, those before it are changed all the same."""
+        """Send the values that differ from those in force. If one is refused, those before it are changed all the same.
+        """
         changes = []
         try:
             run = self._run(values)
@@ -120,7 +126,8 @@ class LiveSettings:
         return [self.group, self.summary, *self.fields.values(), self.checkpoint]
 
     def refresh(self, run: Run | None, seen: dict) -> dict:
-        """Updates if another run is shown or a value in force has changed; otherwise the fields keep what somebody is typing.
+        """Updates if another run is shown or a value in force has changed; otherwise the fields keep what somebody is
+        typing.
 
         run: the run that is shown, if it is alive; None otherwise.
         """
@@ -144,7 +151,8 @@ class LiveSettings:
         for name, value in now.items():
             shown = fitted if name == "learning_rate" and not value else short(value)
             words.append(text.LIVE_SAME.format(name=live_label(name), value=shown))
-        changes = {self.group: gr.update(visible=True), self.summary: views.escape(text.LIVE_IN_FORCE.format(values=", ".join(words)))}
+        changes = {self.group: gr.update(visible=True),
+                   self.summary: views.escape(text.LIVE_IN_FORCE.format(values=", ".join(words)))}
         for name, field in self.fields.items():
             changes[field] = gr.update(visible=name in now, value=now.get(name), info=live_info(name, fitted))
         return changes

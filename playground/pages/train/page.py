@@ -8,7 +8,8 @@ from playground.workspace import RunSummary, Workspace
 
 
 class TrainPage:
-    """Builds its components inside the current `gr.Blocks`; `refresh` returns what has changed since a browser last asked."""
+    """Builds its components inside the current `gr.Blocks`; `refresh` returns what has changed since a browser last
+    asked."""
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
         with gr.Row():

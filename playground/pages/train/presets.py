@@ -1,6 +1,7 @@
 """Two dropdowns above the form of a stage: settings for a purpose, and settings for the memory of a machine.
 
-They fill the form, where every setting can be seen. The two name different settings, so that one of each can be chosen, in any order.
+They fill the form, where every setting can be seen. The two name different settings, so that one of each can be chosen,
+in any order.
 """
 
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ class MachineSize:
 
 def four_bits(model: str, micro_batch: int, *, checkpointing: bool = True) -> dict:
     """The settings of a model in 4 bits."""
-    return {"model": model, "dtype": "nf4", "gradient_checkpointing": checkpointing, "micro_batch": micro_batch, "max_tokens": 512}
+    return {"model": model, "dtype": "nf4", "gradient_checkpointing": checkpointing, "micro_batch": micro_batch,
+            "max_tokens": 512}
 
 
 SIZES = (
@@ -66,7 +68,8 @@ class PresetMenu:
         self.config, self.presets = find_stage(stage).config, {preset.name: preset for preset in presets}
         self.names = list(dict.fromkeys(name for preset in presets for name in preset.settings))
         """The settings of any of the presets."""
-        self.dropdown = gr.Dropdown([(text.AS_IT_IS, ""), *self.presets], value="", label=title, info=info, min_width=180,
+        self.dropdown = gr.Dropdown([(text.AS_IT_IS, ""), *self.presets], value="", label=title, info=info,
+                                    min_width=180,
                                     elem_id=f"{stage}-{name}")
 
     def values(self, name: str) -> dict:
@@ -99,5 +102,6 @@ class Presets:
                 return [*(gr.update(value=value) for value in menu.values(name).values()), menu.describe(name)]
 
             # `input`, not `change`: only a choice of the visitor counts, not one that a reload of the page restores.
-            menu.dropdown.input(choose, menu.dropdown, [*(form.fields[name] for name in menu.names), self.line], queue=False,
+            menu.dropdown.input(choose, menu.dropdown, [*(form.fields[name] for name in menu.names), self.line],
+                                queue=False,
                                 show_progress="hidden", api_visibility="private")

@@ -32,8 +32,10 @@ class RunPanel:
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
         self.workspace, self.worker, self.notice = workspace, worker, notice
-        self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="run", allow_custom_value=False)
-        self.card = gr.HTML(render("components/empty.html", line=shared_text.NO_RUNS), elem_id="run-card", container=True, padding=True)
+        self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="run",
+                             allow_custom_value=False)
+        self.card = gr.HTML(render("components/empty.html", line=shared_text.NO_RUNS), elem_id="run-card",
+                            container=True, padding=True)
         with gr.Row(elem_classes="controls starts"):
             self.buttons = {name: self._button(name, title) for name, title in text.BUTTONS.items()}
         self.longer = ExtendRunPanel(workspace, worker, notice, "", self.picker, workspace.chosen)
@@ -64,7 +66,8 @@ class RunPanel:
         for name, button in self.buttons.items():
             if name != "discard":
                 button.click(self._sender(name), self.picker, self.notice, show_progress_on=button, **CONTROL_EVENT)
-        self.buttons["discard"].click(self._ask_sure, self.picker, [self.sure, self.question], queue=False, api_visibility="private")
+        self.buttons["discard"].click(self._ask_sure, self.picker, [self.sure, self.question], queue=False,
+                                      api_visibility="private")
         self.yes.click(self._discard, self.picker, [self.notice, self.sure, self.picker], **CONTROL_EVENT)
         self.no.click(lambda: gr.update(visible=False), None, self.sure, queue=False, api_visibility="private")
 
@@ -132,7 +135,8 @@ class RunPanel:
 
     def _show_nothing(self) -> dict:
         """Updates where there is no run."""
-        changes = {self.card: render("components/empty.html", line=shared_text.NO_RUNS), self.samples: views.samples([]),
+        changes = {self.card: render("components/empty.html", line=shared_text.NO_RUNS),
+                   self.samples: views.samples([]),
                    self.events: views.events([]), self.peak: ""}
         for button in self.buttons.values():
             changes[button] = gr.update(interactive=False)
@@ -144,7 +148,8 @@ class RunPanel:
         """Updates for a run: its card, buttons, plots, samples, events and memory."""
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, status = read_metrics(run), run.status()
-        changes = {self.card: views.card(entry.name, config, status, metrics), self.samples: views.samples(read_samples(run)),
+        changes = {self.card: views.card(entry.name, config, status, metrics),
+                   self.samples: views.samples(read_samples(run)),
                    self.events: views.events(read_journal(run)), self.peak: measured(self.workspace, config, status)}
         changes.update(self._show_buttons(status["state"], entry.alive))
         changes.update(zip(self.plots, run_figures(entry.name, self.workspace.effective_settings(entry.name), metrics)))
@@ -153,7 +158,8 @@ class RunPanel:
     def _show_buttons(self, state: str, alive: bool) -> dict:
         """Which commands a run in a state can be given."""
         halted, paused = state in HALTED, state == "paused"
-        enabled = {"pause": state == "running", "resume": halted or paused, "step": paused, "stop": alive, "discard": alive}
+        enabled = {"pause": state == "running", "resume": halted or paused, "step": paused, "stop": alive,
+                   "discard": alive}
         changes = {button: gr.update(interactive=enabled[name]) for name, button in self.buttons.items()}
         resume = text.RESUME_RUN if halted else text.BUTTONS["resume"]
         changes[self.buttons["resume"]] = gr.update(interactive=enabled["resume"], value=resume)
@@ -162,7 +168,8 @@ class RunPanel:
     def _show_code(self, entry: RunSummary | None) -> dict:
         """The run as command, YAML and notebook cell, with its present length.
 
-        The code of a run that was stopped or has failed resumes it; below that of a run that is done stands the command that goes on.
+        The code of a run that was stopped or has failed resumes it; below that of a run that is done stands the command
+        that goes on.
         """
         if entry is None:
             return dict.fromkeys(self.snippets.parts, "")

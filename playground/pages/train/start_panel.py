@@ -52,12 +52,14 @@ class StartPanel:
         inputs = {self.stage, *fields}
         self.stage.change(self._show_stage, self.stage, list(self.groups.values()), queue=False, **PRIVATE_EVENT)
         changes = [part.change for part in (self.stage, *fields)]
-        gr.on([Context.root_block.load, *changes], self._show_meaning, inputs, [*self.snippets.parts, self.memory], queue=False,
+        gr.on([Context.root_block.load, *changes], self._show_meaning, inputs, [*self.snippets.parts, self.memory],
+              queue=False,
               trigger_mode="always_last", **PRIVATE_EVENT)
         for stage, presets in self.presets.items():
             presets.fill(self.forms[stage])
         data_fields = [form.fields["data"] for form in self.forms.values()]
-        self.upload.upload(self._upload, {self.upload, self.stage}, [self.notice, *data_fields], concurrency_id="control",
+        self.upload.upload(self._upload, {self.upload, self.stage}, [self.notice, *data_fields],
+                           concurrency_id="control",
                            **PRIVATE_EVENT)
         self.start.click(self._start, inputs, [self.notice, picker], show_progress_on=self.start, **CONTROL_EVENT)
 
