@@ -6,7 +6,8 @@ from pathlib import Path
 from rlhf_engine.files import read_lines
 from rlhf_engine.runs.folder import Run
 
-METRICS, JOURNAL, SAMPLES, REPORT = "metrics.jsonl", "journal.jsonl", "samples.jsonl", "report.json"
+METRICS, JOURNAL, SAMPLES = "metrics.jsonl", "journal.jsonl", "samples.jsonl"
+QUERIES, REPORT = "queries.jsonl", "report.json"
 FILES = (METRICS, JOURNAL, SAMPLES, REPORT)
 """The files of a run that pages show and that change while it trains."""
 Version = tuple[int, int, int]

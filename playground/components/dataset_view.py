@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from playground.components import text
 from playground.components.formatting import conversation
-from playground.components.html import render
+from playground.components.html import empty, render
 from playground.workspace import Workspace
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking
 from rlhf_engine.data.readers import Rows, read_rows
@@ -131,7 +131,7 @@ def contains(row, search: str) -> bool:
 
 def remark(line: str) -> Markup:
     """A sentence in place of rows."""
-    return render("components/status.html", line=line)
+    return empty(line, status=True)
 
 
 def preview(data: Dataset, count: int = 3) -> Markup:

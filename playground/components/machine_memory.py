@@ -8,7 +8,7 @@ from markupsafe import Markup
 from playground.components import text
 from playground.components.charts import POLICY, REFERENCE, REWARD, VALUE
 from playground.components.formatting import byte_size
-from playground.components.html import render
+from playground.components.html import empty, render
 from playground.machine import Machine, machine
 from playground.model_files import model_shape
 from playground.workspace import Workspace
@@ -131,4 +131,4 @@ def measured(workspace: Workspace, settings: dict, status: dict) -> Markup | str
         sentence = text.MEASURED.format(peak=byte_size(peak << 20), need=byte_size(need))
     except UserError:  # the model has been removed, or its architecture is not known
         sentence = text.MEASURED_ONLY.format(peak=byte_size(peak << 20))
-    return render("components/empty.html", line=sentence)
+    return empty(sentence)

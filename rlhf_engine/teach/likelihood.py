@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rlhf_engine.feedback.events import SCORES
+from rlhf_engine.feedback.kinds import SCORES
 
 POINTS = SCORES[-1]
 """Scores go from 1 to this."""

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.errors import noop
-from rlhf_engine.feedback.datasets import live
-from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Rollout, as_sampled
 from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood, was_predicted
@@ -112,7 +111,7 @@ class OnlineReward:
         guesses = [g for event in said if (g := self._guess(event)) is not None]
         before = self._scores(self._anchored).mean(-1)
         turned = self._turned(said)
-        self.events = live([*self.events, *events])
+        self.events = without_retracted([*self.events, *events])
         loss = self._fit()
         self._normalise()
         after = self._scores(self._anchored)

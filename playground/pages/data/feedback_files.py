@@ -8,7 +8,7 @@ from rlhf_engine.data.readers import read_preferences
 from rlhf_engine.data.tables import read_table
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback import datasets, exchange
-from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.store import Store
 
 EVENTS = "events"
@@ -29,7 +29,7 @@ def export_file(events: list[Event], kind: str, ending: str, folder: Path) -> tu
     """
     if kind not in text.EXPORTS or ending not in text.EXPORT_FILES:
         raise UserError(text.NO_SUCH_EXPORT.format(what=kind, ending=ending))
-    votes = datasets.live(events)
+    votes = without_retracted(events)
     rows = events if kind == EVENTS else ROWS[kind](events)
     if not rows:
         raise UserError(text.EXPORT_NOTHING.format(votes=len(votes)))

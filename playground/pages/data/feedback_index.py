@@ -193,8 +193,7 @@ def matches(event: Event, criteria: FeedbackFilter, gone: frozenset[str]) -> boo
 
 def event_texts(event: Event) -> list[str]:
     """The prompt, the responses, and the better answer that somebody wrote."""
-    written = [str(event.value)] if event.kind == "edit" else []
-    return [conversation(event.prompt), *event.responses, *written]
+    return [conversation(event.prompt), *event.rules.texts(event)]
 
 
 def summarise(events: list[Event], gone: frozenset[str] = frozenset()) -> FeedbackSummary:

@@ -125,9 +125,9 @@ class Feedback:
             return {}
         changes, names = {self.shown: marks}, self._names()
         if marks["votes"] != shown.get("votes"):
-            empty = text.NO_VOTE_MATCHES if snapshot.events else text.NO_FEEDBACK
+            otherwise = text.NO_VOTE_MATCHES if snapshot.events else text.NO_FEEDBACK
             rows = events[slice_of(page, len(events))]
-            changes[self.votes] = feedback_view.votes(rows, snapshot.gone, names, empty=empty)
+            changes[self.votes] = feedback_view.votes(rows, snapshot.gone, names, otherwise=otherwise)
             changes.update(self.pager.show(page, len(events)))
         if marks["sums"] != shown.get("sums"):
             html = feedback_view.summary(sums)

@@ -10,7 +10,7 @@ from playground import text as app_text
 from playground.components import text as shared_text
 from playground.components.dataset_view import clip_text
 from playground.components.formatting import conversation
-from playground.components.html import notice, render
+from playground.components.html import empty, notice, render
 from playground.pages.data import text
 from playground.pages.data.feedback_index import FeedbackSummary, VoterSummary
 from playground.scripts import read_script
@@ -38,14 +38,15 @@ class Votes(gr.HTML):
 
 # -- events ----------------------------------------------------------------------------------------------------------
 
-def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *, empty: str = text.NO_FEEDBACK) -> dict:
+def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *,
+          otherwise: str = text.NO_FEEDBACK) -> dict:
     """The value of `Votes`.
 
-    gone: ids of the events that were taken back. names: the names of runs by their ids. empty: the sentence if there
-    are no events.
+    gone: ids of the events that were taken back. names: the names of runs by their ids. otherwise: the sentence if
+    there are no events.
     """
     if not events:
-        return {"html": render("components/empty.html", line=empty)}
+        return {"html": empty(otherwise)}
     token = secrets.token_hex(16)
     rows = [event_row(event, event.id in gone, names, f"{token}-{index}") for index, event in enumerate(events)]
     return {"html": render("data/votes.html", rows=rows, text=text)}

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import gradio as gr
 
 from playground.components import html as views
-from playground.components.html import render
 from playground.components.inputs import Choice
 from playground.components.notices import mark_seen, warn
 from playground.machine import machine
@@ -53,11 +52,11 @@ class ModelsPage:
         """The card of a model, or the reason why there is none."""
         name = str(name or "").strip()
         if not name:
-            return render("components/empty.html", line=text.CHOOSE_A_MODEL)
+            return views.empty(text.CHOOSE_A_MODEL)
         try:
             return card(read_facts(self.workspace, name), machine(self.workspace.home))
         except UserError as error:
-            return render("components/empty.html", line=error)
+            return views.empty(error)
 
     def _load(self, values: dict) -> Iterator[dict]:
         """Updates while the worker fetches and loads a model. A failure is shown at the top, with what to do."""
@@ -65,7 +64,7 @@ class ModelsPage:
         if not name:
             yield {self.notice: views.notice(text.CHOOSE_A_MODEL)}
             return
-        waiting = render("components/status.html", line=text.LOAD_WAITING.format(model=name))
+        waiting = views.empty(text.LOAD_WAITING.format(model=name), status=True)
         yield {self.notice: "", self.status: waiting, self.load: gr.update(interactive=False)}
         last = ""
         try:

@@ -5,7 +5,7 @@ from markupsafe import Markup
 
 from playground.components import text as shared_text
 from playground.components.formatting import byte_size
-from playground.components.html import render
+from playground.components.html import empty, render
 from playground.machine import Machine
 from playground.pages.models import text
 from playground.pages.models.model_facts import Facts, fit, read_facts
@@ -20,7 +20,7 @@ UNLIMITED = 1 << 30
 
 def card(facts: Facts, here: Machine) -> Markup:
     """One model: what it is, and which stages fit into the memory of this machine."""
-    fits = fits_table(facts.shape, here) if facts.shape else render("components/empty.html", line=facts.trouble)
+    fits = fits_table(facts.shape, here) if facts.shape else empty(facts.trouble)
     return render("models/card.html", name=facts.name, rows=fact_rows(facts), fits=fits)
 
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 import gradio as gr
 
 from playground.components.charts import empty_figure
+from playground.components.html import empty
 from playground.components.inputs import Choice, Slider, run_choices
 from playground.components.notices import mark_seen
 from playground.components.plots import LivePlot
@@ -76,7 +77,7 @@ class RunsPage:
                                      min_width=200, scale=1)
                 self.step = Slider(0, 1, 0, step=1, label=text.READER_STEP, elem_id="runs-step", visible=False,
                                    min_width=300, scale=3)
-            self.answers = gr.HTML(views.empty(text.NOTHING_SAID), elem_id="runs-answers", apply_default_css=False)
+            self.answers = gr.HTML(empty(text.NOTHING_SAID), elem_id="runs-answers", apply_default_css=False)
 
     def _build_tables(self) -> None:
         with gr.Row():
@@ -199,7 +200,7 @@ class RunsPage:
         if not steps:
             if not mark_seen(seen, "runs answers", None):
                 return {}
-            return {self.answers: views.empty(text.NOTHING_SAID), self.reader: gr.update(visible=False),
+            return {self.answers: empty(text.NOTHING_SAID), self.reader: gr.update(visible=False),
                     self.step: gr.update(visible=False)}
         changes, last = {}, seen.get("runs steps")
         slider = number_or(values[self.step], steps[-1])

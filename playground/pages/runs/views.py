@@ -11,7 +11,7 @@ from playground import text as app_text
 from playground.components import html as shared_views
 from playground.components import text as shared_text
 from playground.components.formatting import conversation, plain
-from playground.components.html import render
+from playground.components.html import empty, render
 from playground.components.inputs import label
 from playground.components.stage_views import stage_label
 from playground.pages.runs import text
@@ -69,11 +69,6 @@ def warnings(runs: list[RunWarnings]) -> Markup | str:
     return render("runs/warnings.html", label=text.WARNINGS, items=items, rest=" ".join(sentences))
 
 
-def empty(line: str) -> Markup:
-    """A sentence in place of something that does not exist yet."""
-    return render("components/empty.html", line=line)
-
-
 # -- answers through time --------------------------------------------------------------------------------------------
 
 def answered_steps(rows: list[dict]) -> list[int]:
@@ -92,7 +87,7 @@ def through_time(rows: list[dict], step: int) -> Markup:
     """The answers of a step: to the fixed prompts beside those at the start, or else what was sampled for training."""
     if not any(row.get("fixed") for row in rows):
         samples = shared_views.samples([row for row in rows if row["step"] == step])
-        return render("runs/sampled.html", about=text.DRAWN_ABOUT.format(step=step), samples=Markup(samples))
+        return render("runs/sampled.html", about=text.DRAWN_ABOUT.format(step=step), samples=samples)
     steps = answered_steps(rows)
     shown = list(dict.fromkeys((steps[0], step)))
     titles = [shared_text.FIXED_START if each == steps[0] else text.ANSWERS_AT.format(step=each) for each in shown]
@@ -207,4 +202,4 @@ def events(runs: list[tuple[str, list[dict]]]) -> Markup:
     """The journal of each run under its name. runs: (name, journal) of each."""
     if not runs:
         return empty(shared_text.NO_EVENTS)
-    return render("runs/events.html", runs=[(name, Markup(shared_views.events(journal))) for name, journal in runs])
+    return render("runs/events.html", runs=[(name, shared_views.events(journal)) for name, journal in runs])

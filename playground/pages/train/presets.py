@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import gradio as gr
 from markupsafe import Markup
 
-from playground.components.html import render
+from playground.components.html import empty
 from playground.components.inputs import label
 from playground.components.stage_views import Preset, stage_view
 from playground.pages.train import text
@@ -80,10 +80,10 @@ class PresetMenu:
     def describe(self, name: str) -> Markup:
         """A line about the chosen preset."""
         if name not in self.presets:
-            return render("components/empty.html", line=text.DEFAULTS_SAY)
+            return empty(text.DEFAULTS_SAY)
         preset = self.presets[name]
         fields = ", ".join(label(each) for each in preset.settings)
-        return render("components/empty.html", line=text.PRESET_SAYS.format(about=preset.about, fields=fields))
+        return empty(text.PRESET_SAYS.format(about=preset.about, fields=fields))
 
 
 class Presets:

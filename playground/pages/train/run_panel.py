@@ -8,7 +8,6 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.charts import empty_figure, run_figures
 from playground.components.extend_run import ExtendRunPanel, suggested
-from playground.components.html import render
 from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
 from playground.components.machine_memory import measured
 from playground.components.notices import inform, mark_seen, warn
@@ -34,7 +33,7 @@ class RunPanel:
         self.workspace, self.worker, self.notice = workspace, worker, notice
         self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="run",
                              allow_custom_value=False)
-        self.card = gr.HTML(render("components/empty.html", line=shared_text.NO_RUNS), elem_id="run-card",
+        self.card = gr.HTML(views.empty(shared_text.NO_RUNS), elem_id="run-card",
                             container=True, padding=True)
         with gr.Row(elem_classes="controls starts"):
             self.buttons = {name: self._button(name, title) for name, title in text.BUTTONS.items()}
@@ -135,7 +134,7 @@ class RunPanel:
 
     def _show_nothing(self) -> dict:
         """Updates where there is no run."""
-        changes = {self.card: render("components/empty.html", line=shared_text.NO_RUNS),
+        changes = {self.card: views.empty(shared_text.NO_RUNS),
                    self.samples: views.samples([]),
                    self.events: views.events([]), self.peak: ""}
         for button in self.buttons.values():

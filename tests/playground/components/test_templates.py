@@ -9,10 +9,25 @@ from markupsafe import Markup
 from playground.components.html import TEMPLATES, JoinLines, escape, render, template_folders
 from tests.playground.conftest import EVIL
 
+
+def source_of(name: str) -> str:
+    """The text of a template."""
+    return TEMPLATES.loader.get_source(TEMPLATES, name)[0]
+
+
+def variables_of(name: str) -> set[str]:
+    """The values that a template reads, and those that it includes."""
+    tree = TEMPLATES.parse(source_of(name))
+    variables = meta.find_undeclared_variables(tree)
+    for other in meta.find_referenced_templates(tree):
+        variables |= variables_of(other)
+    return variables
+
+
 NAMES = sorted(TEMPLATES.list_templates())
-VARIABLES = {name: sorted(meta.find_undeclared_variables(TEMPLATES.parse(TEMPLATES.loader.get_source(TEMPLATES, name)[0])))
-             for name in NAMES}
-ADDRESSES = {"href", "src", "action", "formaction", "srcdoc", "style"}
+VARIABLES = {name: sorted(variables_of(name)) for name in NAMES}
+ADDRESSES = {"href", "src", "action", "formaction", "srcdoc"}
+"""Attributes in which a value could do harm although it is escaped."""
 
 
 class Evil:
@@ -78,14 +93,14 @@ def test_no_value_becomes_markup(name, empty):
 def tags_of(name: str) -> set[str]:
     """The tags that a template writes itself."""
     reader = Reader()
-    reader.feed(TEMPLATES.loader.get_source(TEMPLATES, name)[0])
+    reader.feed(source_of(name))
     return reader.tags
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_template_joins_text_to_markup(name):
     """`~` and `+` would escape braces and dollars no more; two `{{ }}` beside each other do the same."""
-    tree = TEMPLATES.parse(TEMPLATES.loader.get_source(TEMPLATES, name)[0])
+    tree = TEMPLATES.parse(source_of(name))
     assert not list(tree.find_all((nodes.Concat, nodes.Add, nodes.Mod, nodes.MarkSafe)))
 
 

@@ -67,7 +67,7 @@ def test_a_choice_becomes_an_event_and_words(home, count, choice, kind, value, s
     assert ballot.vote(run, "q1", choice, "e", "me", 1.5)
     event, = ballot.store.events()
     assert (event.kind, event.value, event.run, event.voter, event.seconds, event.step) == (kind, value, run.id, "me", 1.5, 2)
-    assert event.sampling == {"max_new_tokens": 8, "query": "q1"} and event.shown == tuple(range(count))
+    assert event.sampling == {"max_new_tokens": 8} and event.query == event.answers == "q1" and event.shown == tuple(range(count))
     assert choice_of(event) == said
 
 
@@ -87,9 +87,9 @@ def test_a_remark_is_about_one_response_and_leaves_the_question_open(ballot, run
     event, = ballot.store.events()
     assert (event.kind, event.value, event.responses, event.scores) == (kind, value, query.responses[1:2], query.scores[1:2])
     assert (event.run, event.step, event.voter, event.seconds, event.prompt) == (run.id, 2, "me", 1.5, query.prompt)
-    assert event.sampling == {"max_new_tokens": 8, "about": query.id, "place": 2} and choice_of(event) == said
+    assert event.sampling == {"max_new_tokens": 8} and (event.query, event.position, event.answers) == (query.id, 2, "") and choice_of(event) == said
     assert ballot.next(run, "me").id == query.id and ballot.asked(run, event).id == query.id
-    assert ballot.remarks(run, query, "me") == {2: {kind: event}} and ballot.remarks(run, query, "you") == {}
+    assert ballot.annotations(run, query, "me") == {2: {kind: event}} and ballot.annotations(run, query, "you") == {}
 
 
 def test_a_remark_made_again_is_taken_back_and_another_takes_its_place(ballot, run):
@@ -513,7 +513,7 @@ def test_thumbs_scores_and_edits_are_remarks_on_the_card(open_page, home):
     page, store = open_page(), Store(home / "feedback.sqlite")
 
     def values():
-        return {(event.kind, event.sampling["place"]): event.value for event in store.events()}
+        return {(event.kind, event.position): event.value for event in store.events()}
 
     page.click("#thumb-up-2")
     expect(page.locator("#thumb-up-2")).to_have_attribute("aria-pressed", "true")
