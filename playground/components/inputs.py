@@ -1,5 +1,7 @@
 """Inputs that several pages use, and the options of their events."""
 
+from typing import Any
+
 import gradio as gr
 
 from playground import text as app_text
@@ -7,11 +9,12 @@ from playground.components import text
 from playground.workspace import RunSummary
 from rlhf_engine.stages import STAGES
 
-QUICK_EVENT = {"queue": False, "show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+QUICK_EVENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private",
+                               "trigger_mode": "always_last"}
 """Options of an event that is answered at once, from what is on this machine."""
-HUB_EVENT = {"concurrency_id": "hub", "concurrency_limit": 1, "api_visibility": "private"}
+HUB_EVENT: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 1, "api_visibility": "private"}
 """Options of an event that reads a data set of the Hub, which takes a while: one at a time."""
-CONTROL_EVENT = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
+CONTROL_EVENT: dict[str, Any] = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
                  "show_progress": "minimal"}
 """Options of an event that sends a command to the worker."""
 

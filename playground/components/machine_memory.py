@@ -108,7 +108,7 @@ def way_out(config: RunConfig, shape: Shape, here: Machine, tokens: int) -> str:
     """The fewest of the usual savings, one after another, with which a run fits."""
     changes: dict = {}
     for name, value in SAVINGS:
-        if getattr(config, name) == value or (name == "micro_batch" and 0 < config.micro_batch <= value):
+        if saves_already(config, name, value):
             continue
         changes[name] = value
         need = estimate(dataclasses.replace(config, **changes), shape, device=here.device, tokens=tokens)
@@ -116,6 +116,13 @@ def way_out(config: RunConfig, shape: Shape, here: Machine, tokens: int) -> str:
             words = ", ".join(text.CHANGED_TO[changed].format(to) for changed, to in changes.items())
             return text.WAY_OUT.format(changes=words, need=byte_size(need.total))
     return text.NO_WAY_OUT
+
+
+def saves_already(config: RunConfig, name: str, value) -> bool:
+    """Whether the settings of a run have a saving already."""
+    if name == "micro_batch":
+        return 0 < config.micro_batch <= value
+    return getattr(config, name) == value
 
 
 def measured(workspace: Workspace, settings: dict, status: dict) -> Markup | str:

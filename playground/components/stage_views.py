@@ -124,15 +124,16 @@ def loss_panel(unit: str) -> Panel:
 ROWS = (
     StageView(
         SFT, "1 · SFT",
-        r"Learns to answer like the demonstrations: the loss is the surprise at each token $y_t$ of the demonstrated answer, given the "
-        r"prompt $x$. $$\mathcal{L} = -\frac{1}{T}\sum_t \log \pi_\theta(y_t \mid x, y_{<t})$$",
+        r"Learns to answer like the demonstrations: the loss is the surprise at each token $y_t$ of the demonstrated "
+        r"answer, given the prompt $x$. $$\mathcal{L} = -\frac{1}{T}\sum_t \log \pi_\theta(y_t \mid x, y_{<t})$$",
         basic=("data", "epochs", "learning_rate", "batch_size"),
         presets=(
             Preset("A quick look",
                    "Half a pass over 200 demonstrations: enough to see that it learns, not to learn much.",
                    {"epochs": 0.5, "limit": 200, "evaluate_every": 5}),
             Preset("As in InstructGPT",
-                   "16 passes over the demonstrations: the loss gets worse after the first, what people think of it does not.",
+                   "16 passes over the demonstrations: the held-out loss rises after the first, the answers do not "
+                   "get worse.",
                    {"epochs": 16.0, "warmup": 0.0}),
             Preset("One evening",
                    "Ten passes with adapters of rank 32, for data of your own and a model that has more to learn.",
@@ -156,15 +157,17 @@ ROWS = (
         key_measures=(LOSS_TRAIN, LOSS_HELD_OUT, ACCURACY_TRAIN, ACCURACY_HELD_OUT, MARGIN, GRADIENT_NORM)),
     StageView(
         PPO, "3 · PPO",
-        r"The policy writes answers, the reward model scores them, and answers with a high score become likelier. A KL penalty keeps "
-        r"it near the reference that it started from. $$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
+        r"The policy writes answers, the reward model scores them, and answers with a high score become likelier. "
+        r"A KL penalty keeps it near the reference that it started from. "
+        r"$$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
         r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
         basic=("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens"),
         presets=(
             Preset("A quick look", "Five steps: watch the reward move, and the KL with it.",
                    {"steps": 5, "reference_samples": 16}),
             Preset("As in InstructGPT",
-                   "One pass over each rollout in eight minibatches, and a fixed KL coefficient of 0.02; no target holds the KL.",
+                   "One pass over each rollout in eight minibatches, and a fixed KL coefficient of 0.02, without "
+                   "a target.",
                    {"steps": 60, "ppo_epochs": 1, "minibatches": 8, "kl_coef": 0.02, "kl_target": 0.0}),
             Preset("As in Ziegler et al. 2019",
                    "Four passes over each rollout, and a controller that aims at a KL of 6 nats.",
@@ -176,8 +179,9 @@ ROWS = (
                       CLIP_FRACTION)),
     StageView(
         TEACH, "4 · Teach",
-        r"PPO and a reward that learns while it runs: a labeler sees answers of the policy and votes, the reward learns to predict "
-        r"the votes, and the policy follows. The labeler is you, on the Teach tab, or a simulated one. "
+        r"PPO and a reward that learns while it runs: a labeler sees answers of the policy and votes, the reward "
+        r"learns to predict the votes, and the policy follows. The labeler is you, on the Teach tab, or a simulated "
+        r"one. "
         r"$$P(y_1 \succ y_2) = \sigma\big(r(x, y_1) - r(x, y_2)\big)$$",
         basic=("labeler", "votes", "adapter", "steps", "kl_target", "max_new_tokens"),
         presets=(
@@ -186,7 +190,8 @@ ROWS = (
             Preset("One evening", "120 votes, 40 of them before the first step, and 50 steps.",
                    {"votes": 120, "votes_first": 40, "steps": 50}),
             Preset("Without a leash",
-                   "No KL penalty, no doubt, no guard: watch the policy find what the reward likes and nobody else does.",
+                   "No KL penalty, no doubt, no guard: watch the policy find what the reward likes and nobody "
+                   "else does.",
                    {"kl_target": 0.0, "kl_coef": 0.0, "kl_floor": 0.0, "pessimism": 0.0, "guard": False})),
         panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, VOTES_PANEL),
         key_measures=(SCORES, KL, GUESSED, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE)),

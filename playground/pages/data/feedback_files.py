@@ -30,13 +30,13 @@ def export_file(events: list[Event], kind: str, ending: str, folder: Path) -> tu
     if kind not in text.EXPORTS or ending not in text.EXPORT_FILES:
         raise UserError(text.NO_SUCH_EXPORT.format(what=kind, ending=ending))
     votes = without_retracted(events)
-    rows = events if kind == EVENTS else ROWS[kind](events)
-    if not rows:
+    rows = [] if kind == EVENTS else ROWS[kind](events)
+    if not rows and not (kind == EVENTS and events):
         raise UserError(text.EXPORT_NOTHING.format(votes=len(votes)))
     path = fresh(folder, "feedback") / f"{kind}.{ending}"
     if kind == EVENTS:
         exchange.export(events, path)
-        return path, text.EXPORTED.format(rows=len(rows), votes=len(votes))
+        return path, text.EXPORTED.format(rows=len(events), votes=len(votes))
     exchange.export_rows(rows, path)
     unused = sum(not ROWS[kind]([event]) for event in votes)
     sentence = text.EXPORTED.format(rows=len(rows), votes=len(votes) - unused)
@@ -51,7 +51,7 @@ def import_file(path: Path, store: Path) -> str:
     """
     try:
         (columns, _), _, _ = read_table(str(path), None, None, ())
-        if EVENT_COLUMNS <= set(columns):
+        if EVENT_COLUMNS.issubset(columns):
             kind, events = EVENTS, exchange.read_events(path)
             count, new, notes = len(events), Store(store).add_all(events), []
         else:

@@ -1,6 +1,7 @@
 """The feedback half of the Data page: every vote, their summary, taking votes back, and files in and out."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -20,7 +21,7 @@ from rlhf_engine.files import read_json
 
 MOST_VOTERS = 50
 """The filter offers at most this many voters, the most active ones; any other can be typed in."""
-FILE_EVENT = {"concurrency_id": "exchange", "concurrency_limit": 1, "api_visibility": "private"}
+FILE_EVENT: dict[str, Any] = {"concurrency_id": "exchange", "concurrency_limit": 1, "api_visibility": "private"}
 """Options of an event that writes or reads a file, which may take a while: one at a time."""
 
 
@@ -123,7 +124,8 @@ class Feedback:
                  "kept": backup}
         if shown == marks:
             return {}
-        changes, names = {self.shown: marks}, self._names()
+        changes: dict = {self.shown: marks}
+        names = self._names()
         if marks["votes"] != shown.get("votes"):
             otherwise = text.NO_VOTE_MATCHES if snapshot.events else text.NO_FEEDBACK
             rows = events[slice_of(page, len(events))]

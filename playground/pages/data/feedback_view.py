@@ -33,6 +33,7 @@ class Votes(gr.HTML):
                          apply_default_css=False, **options)
 
     def api_info(self):
+        """The type of its value in the API."""
         return {"type": "object"}
 
 
@@ -110,7 +111,7 @@ def verdict(event: Event) -> str:
     value, order = event.value, display_order(event)
     many = len(order) > 2
     if event.kind == "thumb":
-        return text.THUMBED[value]
+        return text.THUMBED[str(value)]
     if event.kind == "score":
         return text.SCORED.format(score=value)
     if event.kind == "edit":

@@ -56,7 +56,7 @@ class ModelsPage:
         try:
             return card(read_facts(self.workspace, name), machine(self.workspace.home))
         except UserError as error:
-            return views.empty(error)
+            return views.empty(str(error))
 
     def _load(self, values: dict) -> Iterator[dict]:
         """Updates while the worker fetches and loads a model. A failure is shown at the top, with what to do."""

@@ -175,7 +175,7 @@ class RunsPage:
         for index, plot in enumerate(self.plots):
             used = index < len(keys)
             if used:
-                # The height is sent, too: a plot that was not visible at first has lost its other properties in the browser.
+                # A plot that was not visible at first has lost its properties in the browser: send its height again.
                 changes[plot] = gr.update(value=_figure(self, keys[index], versions, drawing), visible=True,
                                           height=HEIGHT)
             if mark_seen(seen, f"runs plot {index}", used) and not used:

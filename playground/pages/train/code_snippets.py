@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import gradio as gr
 
@@ -84,7 +85,8 @@ def arguments(values: dict) -> str:
     return line if len(line) <= ONE_LINE else "\n    " + ",\n    ".join(pairs) + ",\n"
 
 
-WRITERS: dict[str, tuple[str, str, Callable[..., str]]] = {
+Language = Literal["shell", "yaml", "python"]
+WRITERS: dict[str, tuple[str, Language, Callable[..., str]]] = {
     "command": (text.CODE_COMMAND, "shell", command_line), "yaml": (text.CODE_YAML, "yaml", as_yaml),
     "cell": (text.CODE_CELL, "python", as_cell)}
 """Each form of the settings: its title, its language, and the function that writes it."""

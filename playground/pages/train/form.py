@@ -82,7 +82,8 @@ class Form:
             return Choice(offered[name], value=value or None, allow_custom_value=name in FREE_CHOICES, **common)
         if name == "labeler":
             return gr.Dropdown(list(LABELERS), value=PERSON, allow_custom_value=True, **common)
-        if options := configs.choices(kind):
+        options = configs.choices(kind)
+        if options:
             return gr.Dropdown(list(options), value=value, **common)
         if kind is bool:
             return gr.Checkbox(value=value, **common)

@@ -1,5 +1,7 @@
 """Settings of a run that may change while it trains, between two of its steps; and the way back to a checkpoint."""
 
+from typing import Any
+
 import gradio as gr
 
 from playground.components import html as views
@@ -63,7 +65,8 @@ class LiveSettings:
 
     def _field(self, name: str) -> gr.Number:
         """The field of a setting. `refresh` fills in what its help leaves open."""
-        return gr.Number(label=live_label(name), info=live_info(name), min_width=140, step=INCREMENTS.get(name),
+        step: Any = INCREMENTS.get(name)  # None: an arrow key changes it by what the browser finds right
+        return gr.Number(label=live_label(name), info=live_info(name), min_width=140, step=step,
                          elem_id=f"live-{name}".replace("_", "-"))
 
     def _wire(self) -> None:

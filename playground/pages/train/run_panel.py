@@ -134,9 +134,8 @@ class RunPanel:
 
     def _show_nothing(self) -> dict:
         """Updates where there is no run."""
-        changes = {self.card: views.empty(shared_text.NO_RUNS),
-                   self.samples: views.samples([]),
-                   self.events: views.events([]), self.peak: ""}
+        changes: dict = {self.card: views.empty(shared_text.NO_RUNS), self.samples: views.samples([]),
+                         self.events: views.events([]), self.peak: ""}
         for button in self.buttons.values():
             changes[button] = gr.update(interactive=False)
         for plot in self.plots:
@@ -147,9 +146,9 @@ class RunPanel:
         """Updates for a run: its card, buttons, plots, samples, events and memory."""
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
         metrics, status = read_metrics(run), run.status()
-        changes = {self.card: views.card(entry.name, config, status, metrics),
-                   self.samples: views.samples(read_samples(run)),
-                   self.events: views.events(read_journal(run)), self.peak: measured(self.workspace, config, status)}
+        changes: dict = {self.card: views.card(entry.name, config, status, metrics),
+                         self.samples: views.samples(read_samples(run)), self.events: views.events(read_journal(run)),
+                         self.peak: measured(self.workspace, config, status)}
         changes.update(self._show_buttons(status["state"], entry.alive))
         changes.update(zip(self.plots, run_figures(entry.name, self.workspace.effective_settings(entry.name), metrics)))
         return changes

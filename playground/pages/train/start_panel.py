@@ -1,6 +1,7 @@
 """The left half of the Train page: choose a stage, fill in its form, see what it means, and start it."""
 
 from contextlib import suppress
+from typing import Any
 
 import gradio as gr
 from gradio.context import Context
@@ -21,7 +22,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.stages import STAGES
 
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
-PRIVATE_EVENT = {"api_visibility": "private", "show_progress": "hidden"}
+PRIVATE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class StartPanel:
@@ -51,9 +52,10 @@ class StartPanel:
         fields = [field for form in self.forms.values() for field in form.components]
         inputs = {self.stage, *fields}
         self.stage.change(self._show_stage, self.stage, list(self.groups.values()), queue=False, **PRIVATE_EVENT)
+        blocks = Context.root_block
         changes = [part.change for part in (self.stage, *fields)]
-        gr.on([Context.root_block.load, *changes], self._show_meaning, inputs, [*self.snippets.parts, self.memory],
-              queue=False,
+        loads = [blocks.load] if blocks else []
+        gr.on([*loads, *changes], self._show_meaning, inputs, [*self.snippets.parts, self.memory], queue=False,
               trigger_mode="always_last", **PRIVATE_EVENT)
         for stage, presets in self.presets.items():
             presets.fill(self.forms[stage])

@@ -1,17 +1,18 @@
 """The English of the Train page."""
 
-
 STAGE_LABEL = "Stage"
 
 # form
 MORE_SETTINGS = "All settings"
 INFO = {
-    "adapter": "The checkpoint to start from; automatic is the bundled SFT adapter for reward and PPO on the bundled model, else none.",
+    "adapter": "The checkpoint to start from. Automatic is the bundled SFT adapter for reward and PPO on the bundled "
+               "model, and none otherwise.",
     "model": "`bundled`, a Hub id such as `Qwen/Qwen3-0.6B`, or a folder under `models/` of the workspace.",
     "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
-    "ptx_data": "What is mixed in where the coefficient is above 0: plain text (a column `text`) or demonstrations, named as for the data.",
+    "ptx_data": "The text that is mixed in if the coefficient is above 0: plain text (a column `text`) or "
+                "demonstrations, named like the data.",
     "reward": "A finished reward run scores the responses.",
-    "output": "Name of the new run; empty finds one.",
+    "output": "Name of the new run. If it is empty, a name is found.",
     "labeler": "Who votes: `person` is you, on the Teach tab; the others are simulated (`keyword=` takes any word).",
 }
 START = "Start"
@@ -20,7 +21,8 @@ STARTED_ASKING = "{name} is starting. Its questions come on the Teach tab."
 UPLOADED = "{name} is in the workspace and chosen as data."
 BUTTONS = {"pause": "Pause", "resume": "Resume", "step": "One step", "stop": "Stop and save", "discard": "Discard"}
 RESUME_RUN = "Resume this run"
-DISCARD_SURE, DISCARD_YES, DISCARD_NO = "Stop {name} and delete its folder with all checkpoints?", "Yes, delete it", "Keep it"
+DISCARD_SURE = "Stop {name} and delete its folder with all checkpoints?"
+DISCARD_YES, DISCARD_NO = "Yes, delete it", "Keep it"
 ASKED = {"pause": "{name} pauses after this step.", "resume": "{name} goes on.", "step": "{name} takes one step.",
          "stop": "{name} stops after this step and is saved.", "discard": "{name} is stopped and deleted."}
 RUN_COMMAND = "This run as a command, YAML or notebook cell"
@@ -43,21 +45,24 @@ CELL_STEP = "one step of training; its metrics are in `step`"
 
 # train: live controls
 LIVE_CONTROLS = "Change it while it runs"
-LIVE_INFO = {"steps": "of the whole run, those done included", "epochs": "of the whole run, where steps is 0", "votes": "to ask for in all",
+LIVE_INFO = {"steps": "of the whole run, including those already done", "epochs": "of the whole run, if steps is 0",
+             "votes": "to ask for in all",
              "kl_target": "0 keeps the coefficient as it is", "learning_rate": "0 is fitted to the model: {fitted}",
              "temperature": "of sampling, and of the logits in training", "max_new_tokens": "tokens",
-             "pessimism": "deviations taken off the reward"}
-LIVE_LABELS = {"steps": "Steps", "epochs": "Epochs", "votes": "Votes", "kl_target": "KL target (nats)", "learning_rate": "Learning rate",
-               "temperature": "Temperature", "max_new_tokens": "Longest response", "pessimism": "Pessimism"}
+             "pessimism": "standard deviations taken off the reward"}
+LIVE_LABELS = {"steps": "Steps", "epochs": "Epochs", "votes": "Votes", "kl_target": "KL target (nats)",
+               "learning_rate": "Learning rate", "temperature": "Temperature", "max_new_tokens": "Longest response",
+               "pessimism": "Pessimism"}
 LIVE_IN_FORCE = "In force now: {values}."
 LIVE_VALUE = "{name} {value} (was {was})"
 LIVE_SAME = "{name} {value}"
 LIVE_APPLY = "Change from the next step on"
-LIVE_NOTHING = "Nothing differs from what is in force."
+LIVE_NOTHING = "All values are already in force."
 LIVE_ASKED = "{name}: {changes}, from the next step on."
 
 # train: the way back
 REWIND_TO, REWIND_STEP, REWIND = "Checkpoint", "step {step}", "Rewind"
-REWIND_SURE = "Take {name} back to step {step}? Its later steps and checkpoints are removed; votes are kept, and learned again."
+REWIND_SURE = ("Take {name} back to step {step}? Its later steps and checkpoints are removed. Votes are kept, and the "
+               "reward learns from them again.")
 REWIND_YES, REWIND_NO = "Yes, go back", "Stay"
 REWIND_ASKED = "{name} goes back to step {step}."
