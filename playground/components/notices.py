@@ -1,7 +1,5 @@
 """What every page does: tell the user what came of a click, and find out what has changed."""
 
-from pathlib import Path
-
 import gradio as gr
 
 from playground.components.html import escape, notice
@@ -26,11 +24,3 @@ def mark_seen(seen: dict, key: str, mark) -> bool:
         return False
     seen[key] = mark
     return True
-
-
-def size_of(path: Path) -> int:
-    """The size of a file in bytes; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -5,17 +5,26 @@ import time
 
 import gradio as gr
 
-from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import text as shared_text
 from playground.components.extend_run import ExtendRunPanel
 from playground.components.formatting import last_message, shortened
 from playground.components.html import notice as notice_html
-from playground.components.inputs import Choice
-from playground.components.notices import inform, mark_seen, size_of, warn
+from playground.components.inputs import Choice, run_choices
+from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
 from playground.pages.teach import text, views
 from playground.pages.teach.vote_card import Card
+from playground.run_files import (
+    JOURNAL,
+    METRICS,
+    QUERIES,
+    SAMPLES,
+    read_journal,
+    read_metrics,
+    read_samples,
+    version_of,
+)
 from playground.voting import PERSON, VotingService, choice_of, voter_of
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine import measures
@@ -24,11 +33,11 @@ from rlhf_engine.feedback.choices import is_annotation
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.queries import Query, find_query
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.stages import TEACH, find_stage
+from rlhf_engine.stages import TEACH
 
 HEIGHT = 205
 """Of a plot, in pixels. A plot that was hidden needs it again when it is shown."""
-FILES = ("metrics.jsonl", "samples.jsonl", "queries.jsonl", "journal.jsonl")
+FILES = (METRICS, SAMPLES, QUERIES, JOURNAL)
 """The files of a run that the page reads."""
 
 
@@ -73,7 +82,7 @@ class TeachPage:
                                      elem_id="vote-run", visible=False)
                 self.effect = gr.HTML(views.effect([]), elem_id="vote-effect", apply_default_css=False)
                 with gr.Column(elem_classes="plot-grid single"):
-                    self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
+                    self.plots = [LivePlot(figures.empty_figure(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
                                            visible=index < 2)
                                   for index in range(3)]
         with left:  # its button changes the picker, which is built after the card
@@ -146,7 +155,7 @@ class TeachPage:
         elif asks or not name:
             html = views.no_question(self.voting.why_silent(name), done, undo=bool(name))
         else:
-            votes = [row for row in self.workspace.run(name).samples() if "vote" in row]
+            votes = [row for row in read_samples(self.workspace.run(name)) if "vote" in row]
             html = views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 
@@ -156,7 +165,7 @@ class TeachPage:
         if config["labeler"] == PERSON:
             votes = self.voting.votes(run)
         else:
-            votes = int(max((row.get(measures.VOTES_LEARNED, 0) for row in run.metrics()), default=0))
+            votes = int(max((row.get(measures.VOTES_LEARNED, 0) for row in read_metrics(run)), default=0))
         return gr.update(value=views.vote_status(run.path.name, run.status(), votes, config["votes"]), visible=True)
 
     # -- what has changed --------------------------------------------------------------------------------------------
@@ -197,7 +206,7 @@ class TeachPage:
         """The update of the picker, and the name of the run that it stands for: "" where the picked run is gone."""
         if not mark_seen(seen, "vote runs", [(entry.name, entry.state) for entry in taught]):
             return {}, picked
-        choices = [(text.FOLLOW_TAUGHT, ""), *((run_choice(entry), entry.name) for entry in taught)]
+        choices = [(text.FOLLOW_TAUGHT, ""), *run_choices(taught)]
         update = {"choices": choices, "visible": len(taught) > 1}
         if picked and picked not in {entry.name for entry in taught}:
             picked = update["value"] = ""
@@ -237,7 +246,7 @@ class TeachPage:
             return None
         folder = self.workspace.runs / entry.name
         return [entry.name, entry.state, entry.time, self.workspace.store.head(),
-                *(size_of(folder / file) for file in FILES)]
+                *(version_of(folder / file) for file in FILES)]
 
     def _show_nothing(self) -> dict:
         """The updates where no run is taught."""
@@ -245,25 +254,19 @@ class TeachPage:
                          self.fixed: views.fixed([]), self.extremes: views.extremes([]),
                          self.formulas: views.formulas({}, [])}
         for index, plot in enumerate(self.plots):
-            changes[plot] = gr.update(value=figures.empty(), visible=index < 2, height=HEIGHT)
+            changes[plot] = gr.update(value=figures.empty_figure(), visible=index < 2, height=HEIGHT)
         return changes
 
     def _show(self, entry: RunSummary) -> dict:
         """The updates for the run that is shown."""
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
-        metrics, journal, samples = run.metrics(), run.journal(), run.samples()
+        metrics, journal, samples = read_metrics(run), read_journal(run), read_samples(run)
         votes: list[Event] = self.voting.live_votes(run) if config["labeler"] == PERSON else []
         changes = {self.status: self._status(run),
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
                    self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
                    self.formulas: views.formulas(config, metrics)}
-        drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
+        drawn = figures.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         for plot, figure in zip(self.plots, drawn):
             changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
         return changes
-
-
-def run_choice(entry: RunSummary) -> str:
-    """A run as the picker names it."""
-    return shared_text.RUN_CHOICE.format(name=entry.name, stage=find_stage(entry.stage).label,
-                                         state=app_text.STATES[entry.state])
