@@ -37,7 +37,7 @@ class VoterMemory:
 
 
 class RunVotes:
-    """The live events of one run, in memory. Each `read` asks the store only for events that came since the last one."""
+    """The live events of one run, in memory. `read` asks the store only for events that came since the last time."""
 
     def __init__(self):
         self.store: Store | None = None
@@ -58,7 +58,7 @@ class RunVotes:
 
 
 class VotingService:
-    """Gives out queries and stores votes. Safe to use from any thread. Every method raises UserError as the store does."""
+    """Gives out queries and stores votes. Safe to use from any thread. Methods raise UserError as the store does."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
@@ -124,7 +124,8 @@ class VotingService:
         """Number of live events of a run."""
         return len(self.live_votes(run))
 
-    def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str, seconds: float | None = None) -> bool:
+    def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str,
+             seconds: float | None = None) -> bool:
         """Store a vote on a query, or an annotation of one response (`choices.py`); whether the store has changed.
 
         "skip" changes nothing, and neither does an event id that the store has. An annotation replaces the voter's

@@ -8,7 +8,6 @@ import os
 import random
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -102,7 +101,8 @@ class Judge(ImmediateLabeler):
     def __init__(self, complete: Complete, instruction: str = "", *, seed: int = 0):
         self.complete, self.instruction, self.seed = complete, instruction.strip() or INSTRUCTION, seed
         super().__init__()
-        self.counts = Counter()
+        self.counts: dict[str, float] = {}
+        """What `bias` is made of."""
 
     def new_events(self, only: list[str] | None = None) -> list[Event]:
         """The votes on all queries since the last call. A query whose answers are unreadable gets none.
@@ -123,7 +123,7 @@ class Judge(ImmediateLabeler):
         return {"counts": dict(self.counts)}
 
     def load_state_dict(self, state: dict) -> None:
-        self.waiting, self.counts = [], Counter(state["counts"])
+        self.waiting, self.counts = [], dict(state["counts"])
 
     def wins(self, prompts: list[Prompt], ours: list[str], theirs: list[str]) -> list[float]:
         """For each prompt: 1 if our response is better, 0 if theirs is, 1/2 if neither is or no answer was readable."""
@@ -149,10 +149,12 @@ class Judge(ImmediateLabeler):
         """Count the two answers to one question, one for each order, and make one choice of them."""
         one, other = answers
         named = [(answer, order) for answer, order in zip(answers, orders) if answer not in (None, "tie")]
-        self.counts.update(questions=1, unreadable=answers.count(None), readable=None not in answers,
-                           alike=one == other is not None, named=len(named),
-                           chance=sum(1 / len(order) for _, order in named),
-                           first=sum(answer == str(order[0] + 1) for answer, order in named))
+        new = {"questions": 1, "unreadable": answers.count(None), "readable": int(None not in answers),
+               "alike": int(one is not None and one == other), "named": len(named),
+               "chance": sum(1 / len(order) for _, order in named),
+               "first": sum(answer == str(order[0] + 1) for answer, order in named)}
+        for name, number in new.items():
+            self.counts[name] = self.counts.get(name, 0) + number
         return one if one == other else "tie"
 
     def bias(self) -> dict:
@@ -163,14 +165,13 @@ class Judge(ImmediateLabeler):
         `first`: of the answers that name a response, the share that name the one shown first; `chance`: what that
         would be if the order did not matter (1/K). None where there was nothing to count.
         """
-        count = self.counts
+        def share(name: str, of: float) -> float | None:
+            return self.counts.get(name, 0) / of if of else None
 
-        def share(name: str, of: int) -> float | None:
-            return count[name] / of if of else None
-
-        return {"questions": count["questions"], "unreadable": share("unreadable", 2 * count["questions"]),
-                "consistent": share("alike", count["readable"]), "first": share("first", count["named"]),
-                "chance": share("chance", count["named"])}
+        questions, named = self.counts.get("questions", 0), self.counts.get("named", 0)
+        return {"questions": questions, "unreadable": share("unreadable", 2 * questions),
+                "consistent": share("alike", self.counts.get("readable", 0)), "first": share("first", named),
+                "chance": share("chance", named)}
 
 
 class Remote:

@@ -147,7 +147,7 @@ def drive_with_votes(trainer: Teach, run: Run, control: Control | None = None, u
     def blocked_reason():
         if trainer.step >= until:
             raise Dead
-        if trainer.step >= max(trainer.past, default=0):
+        if trainer.step >= trainer.replay.last_step:
             inner()
             vote(run, trainer.labeler.store, 4 if trainer.step == 0 else 2)
         return inner()
@@ -223,7 +223,7 @@ def test_live_controls_take_effect_and_stand_in_the_journal(tiny_llama, tmp_path
     assert sum(word in text for text in warnings for word in ("--temperature", "clip cannot be changed", "--max-new-tokens")) == 3
     metrics = run.metrics()
     assert metrics[1]["objective/length"] > 6 and max(row["objective/length"] for row in metrics[2:]) <= 6
-    assert trainer.ppo.controller.target == 1.0 and metrics[-1]["lr"] <= 1e-3 and run.config()["kl_target"] == 8.0
+    assert trainer.learner.controller.target == 1.0 and metrics[-1]["lr"] <= 1e-3 and run.config()["kl_target"] == 8.0
 
 
 def test_rewind_goes_back_and_forward_again(tiny_llama, tmp_path):
