@@ -1,6 +1,5 @@
 """From a config to a trainer: data, base, roles, and who scores or votes. The command line and the worker both begin here."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
                  home: Path | None = None, labeler: Labeler | None = None, on_microbatch: Callable[[], None] = noop) -> Trainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
-    `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace. `labeler` votes in the
+    `home` is the workspace whose store has the votes of people, which a config with the labeler `person` needs. `labeler` votes in the
     place of the one that the config names.
 
     Everything that can be wrong with the input is found here, before a run folder is touched. Raises UserError.
@@ -96,7 +95,9 @@ def find_reward(config: PPOConfig, prompt: Prompt, checkpoint: Path | None) -> F
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
     """The labeler of a config; a scoring function is tried with `prompt` and an empty response before a model is loaded."""
     if config.labeler == "person":
-        return HumanLabeler(Run(config.output), Store((home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")) / "feedback.sqlite"))
+        if home is None:
+            raise UserError("--labeler person needs a workspace, whose store has the votes: pass its folder as `home` to make_trainer")
+        return HumanLabeler(Run(config.output), Store(home / "feedback.sqlite"))
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
     score_text(function := find_function(config.labeler), prompt, "")

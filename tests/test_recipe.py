@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from assets.recipe.stories import NameSwap
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 
 STORY = "Once there was a girl named {a}. {a} met a boy named {b}. {b} and {a} played in the park all day."
 

@@ -11,7 +11,7 @@ from rlhf_engine.data.formats import COLUMNS, KNOWN, NEVER, RARE, Demonstration,
 from rlhf_engine.data.tables import READABLE, Table, read_table
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_example, encode_examples, encode_prompt, encode_prompts, render
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 
 __all__ = [
     "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "encode_example", "encode_examples", "encode_prompt",
