@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rlhf_engine.errors import UserError
 
@@ -17,7 +18,7 @@ ASSETS = PROJECT / "assets"
 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
-def read_json(path: Path, default=None):
+def read_json(path: Path, default=None) -> Any:
     """The content of a JSON file of ours; `default` if there is no file.
 
     Our files are never half-written, so a broken one is news. Raises ValueError for it, and OSError for one that cannot
@@ -29,7 +30,7 @@ def read_json(path: Path, default=None):
         return default
 
 
-def read_json_or_none(path: Path):
+def read_json_or_none(path: Path) -> Any:
     """The content of a JSON file of somebody else's; None if it is missing, broken or not readable. The caller says
     what that means."""
     try:

@@ -108,5 +108,5 @@ def check_change(run: Run, name: str, value: float | None) -> float:
         raise UserError(f"{stage} has no setting {name!r} that could be changed")
     configs.from_dict(stage, {**settings, name: value})
     if name == "steps" and value:
-        configs.check_length(value, run.status()["step"])
+        configs.check_length(int(value), run.status()["step"])
     return value

@@ -48,8 +48,10 @@ def refuse_code(folder: Path, model: str) -> None:
     """Raises UserError for a model that brings code of its own, because transformers does not have its architecture."""
     config = read_json_or_none(folder / "config.json")
     if isinstance(config, dict) and "auto_map" in config:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-        if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        from transformers.models.auto import configuration_auto
+        # pyright: transformers exports this name from no public module
+        known = configuration_auto.CONFIG_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
+        if config.get("model_type") not in known:
             raise code_needed(model)
 
 
