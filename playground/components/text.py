@@ -41,7 +41,7 @@ EVENT = {
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
 }
-SAMPLE_HEADS = {"step": "Step", "prompt": "Prompt", "response": "Response", "score": "Score", "kl": "KL"}
+SAMPLE_HEADS = ("Step", "Prompt", "Response", "Score", "KL")
 NOT_ENDED = "cut off"
 
 # plots
@@ -140,8 +140,3 @@ GO_ON, GOES_ON, TO_GO_ON = "Go on with more", "{name} goes on to step {steps:.0f
 
 # models
 MODELS = "Models"
-VISITOR = "You are a visitor: watch, vote and chat."
-VISITOR_OPEN = ("You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, for {minutes} minutes at most.")
-NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, and was started without "
-            "PLAYGROUND_PASSWORD.")
-TO_OWNER, YOU_OWN = "I am the owner", "You are the owner. Log out"

@@ -1,4 +1,4 @@
-"""A workspace with runs that nobody trained, and a worker that does nothing but remember what it was asked."""
+"""What the page's tests share: a workspace with runs that were written by hand, and a worker that only records what it is asked."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,15 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run
 
 EVIL = "<img src=x onerror=\"window.hacked='yes'\"><b>bold</b> {{value}} ${window.hacked='yes'} $$x^2$$ & <script>window.hacked='yes'</script>"
+
+RUNNING = {"state": "running", "step": 2, "total_steps": 10, "error": "", "advice": ""}
+"""The status of a run."""
+
+
+def assert_inert(html: str) -> None:
+    """`html` shows EVIL as text, and nothing of it is markup."""
+    assert "<img" not in html and "<script" not in html and "<b>" not in html and "${" not in html and "{{" not in html
+    assert "&lt;img" in html
 
 
 def write_run(home: Path, name: str, config: RunConfig, *, state: str = "done", steps: int = 3, checkpoint: bool = True, **status) -> Run:

@@ -9,21 +9,12 @@ from playground.pages.chat import chat_feedback as opinions
 from playground.pages.chat import text
 from playground.pages.chat.checkpoints import first_picks
 from playground.pages.chat.conversation import SIDES, Chat, shown
+from playground.scripts import read_script
 from playground.voting import VotingService
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 
 IDS = ("left", "right", "third", "fourth")
-AS_TEXT = """
-// The Chatbot shows what was edited as HTML until the server has had it: let it be text from the first moment on.
-document.addEventListener('click', (event) => {
-  if (!event.target.closest?.('#chat-sides button')) return;
-  document.querySelectorAll('#chat-sides .edit-textarea').forEach((box) => {
-    box.value = box.value.replaceAll('<', '&lt;');
-    box.dispatchEvent(new Event('input', {bubbles: true}));
-  });
-}, true);
-"""
 
 
 class ChatPanes:
@@ -47,7 +38,7 @@ class ChatPanes:
             self.best = [gr.Button("", elem_id=f"chat-best-{place + 1}", min_width=110) for place in range(SIDES)]
             self.tie = gr.Button(shared_text.TIE[0], elem_id="chat-tie", min_width=110)
             self.both_bad = gr.Button(shared_text.BOTH_BAD[0], elem_id="chat-both-bad", min_width=110)
-        self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False, js_on_load=AS_TEXT)
+        self.result = gr.HTML("", elem_id="chat-result", apply_default_css=False, js_on_load=read_script("edit_as_text"))
         self.buttons = [*self.best, self.tie, self.both_bad]
 
     @property

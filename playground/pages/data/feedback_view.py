@@ -12,6 +12,7 @@ from playground.components.formatting import conversation
 from playground.components.html import escape, notice
 from playground.pages.data import text
 from playground.pages.data.feedback_index import FeedbackSummary, Voter
+from playground.scripts import read_script
 from rlhf_engine.feedback.events import Event
 
 LISTED = 10
@@ -22,37 +23,10 @@ class Votes(gr.HTML):
     """Events, each with a button that takes it back: `retract` comes with the id of the event and a fresh one for the retract."""
 
     def __init__(self, **options):
-        super().__init__(value={"html": ""}, html_template="${value.html}", js_on_load=TAKE_BACK, apply_default_css=False, **options)
+        super().__init__(value={"html": ""}, html_template="${value.html}", js_on_load=read_script("take_back"), apply_default_css=False, **options)
 
     def api_info(self):
         return {"type": "object"}
-
-
-TAKE_BACK = """
-let armed = null;
-const rest = () => {
-  if (armed) { armed.textContent = armed.dataset.calm; armed.classList.remove('armed'); }
-  armed = null;
-};
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-event]');
-  // The second half of a double click is no second thought.
-  if (!button || event.detail > 1 || button.disabled) return;
-  if (armed !== button) {
-    rest();
-    armed = button;
-    button.dataset.calm = button.textContent;
-    button.textContent = button.dataset.sure;
-    button.classList.add('armed');
-    return;
-  }
-  armed = null;
-  button.disabled = true;
-  trigger('retract', {event: button.dataset.event, retract: button.dataset.retract});
-});
-element.addEventListener('focusout', rest);
-watch('value', () => { armed = null; });
-"""
 
 
 def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *, empty: str = text.NO_FEEDBACK) -> dict:

@@ -153,6 +153,11 @@ def test_presets_are_pairs_that_can_be_asked(home, run):
     assert [pair for _, pair in presets(workspace, workspace.entries(), "models/tiny")] == ["none|tiny"]
 
 
+def test_before_anybody_chooses_the_newest_trained_answers_beside_the_bare_model():
+    assert first_picks([("Base", "none"), ("Live", "live"), ("Step 10", "live@step-000010")]) == ("none", "live")
+    assert first_picks([("Base", "none")]) == ("none", "none")
+
+
 def test_first_picks_are_as_many_as_there_are_sides():
     assert first_picks([("Base", "none"), ("A", "a"), ("B", "b")], 4) == ("none", "a", "b", "none")
 
