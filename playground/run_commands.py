@@ -1,23 +1,26 @@
-"""Commands to a run, from a page or the API."""
+"""Orders to a run, from a page or the API. They also reach a run that has ended, which an order to resume starts again."""
 
-from rlhf_engine.runs.folder import ALIVE
+from playground.server.worker_guard import GuardedWorker
+from rlhf_engine.runs.folder import ALIVE, Run
 
 
-def ask(worker, run, command: str, value: float | None = None) -> None:
-    """One command to a run; `resume` also goes on with one that has ended, and with a value it is to have so many steps. Raises
-    UserError."""
+def ask(worker: GuardedWorker, run: Run, command: str, value: float | None = None) -> None:
+    """Give a run an order. Raises UserError.
+
+    `resume` also goes on with a run that has ended; with a `value`, to that many steps in all.
+    """
     if command != "resume":
         worker.control(str(run.path), command, value)
         return
-    longer = {} if value is None else {"steps": value}
+    lengths = {} if value is None else {"steps": value}
     if run.status()["state"] not in ALIVE:
-        go_on(worker, run, longer)
+        go_on(worker, run, lengths)
         return
-    for name, steps in longer.items():
+    for name, steps in lengths.items():
         worker.control(str(run.path), name, steps)
     worker.control(str(run.path), "resume")
 
 
-def go_on(worker, run, longer: dict) -> None:
-    """From the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `longer`. Raises UserError."""
-    worker.start(run.config()["stage"], {"output": str(run.path), **longer}, resume=True)
+def go_on(worker: GuardedWorker, run: Run, lengths: dict[str, float]) -> None:
+    """Go on from the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `lengths`. Raises UserError."""
+    worker.start(run.config()["stage"], {"output": str(run.path), **lengths}, resume=True)

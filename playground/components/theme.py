@@ -1,8 +1,8 @@
-"""Colours, fonts and spacing. No font and no style comes from the net."""
+"""The theme of the page: colours, fonts and spacing. No font and no style is fetched from the internet."""
 
 import gradio as gr
 
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 
 CSS = ASSETS / "css" / "playground.css"
 
@@ -12,8 +12,8 @@ INK = gr.themes.Color("#f7f8fa", "#eef0f3", "#dfe3e8", "#c5ccd5", "#929dab", "#6
                       "#0f141c", name="ink")
 
 
-class Playground(gr.themes.Base):
-    """Calm surfaces, one accent: the policy's blue."""
+class PlaygroundTheme(gr.themes.Base):
+    """Calm surfaces and one accent colour, the blue of the policy."""
 
     def __init__(self):
         super().__init__(primary_hue=BLUE, secondary_hue=BLUE, neutral_hue=INK, radius_size=gr.themes.sizes.radius_md,

@@ -1,8 +1,7 @@
-"""The English of access, visitors and the server's jobs."""
-
+"""The English of access, visitors, the login, the API and the server's jobs."""
 
 COMMAND_UNKNOWN = "there is no command {command!r}; it is one of {known}"
-NO_EVENT_ID = "event_id is empty: make a new one (a UUID, say) for each vote, so that one that is sent twice counts once"
+NO_EVENT_ID = "event_id is empty: make a new one (such as a UUID) for each vote, so that a vote that is sent twice counts once"
 TAKE_ENDED = "the export ended without a word (killed, or out of memory); make room, then try again"
 EXPORT_BUSY = "an export is being made already; wait for it"
 NO_HUB_NAME = "{name} is no name on the Hub; give OWNER/NAME"

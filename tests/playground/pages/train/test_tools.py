@@ -272,7 +272,7 @@ def lesson(workspace):
 
 
 def live_of(workspace, worker):
-    demo = build(workspace.home, worker=worker)
+    demo = build(workspace.home, worker=worker).blocks
     look = next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "look")
     parts = {c.elem_id: c for c in demo.blocks.values() if getattr(c, "elem_id", None)}
     return demo, look, parts
