@@ -20,6 +20,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.files import ASSETS
 from rlhf_engine.runs.folder import ALIVE, Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
+from rlhf_engine.stages import find_stage, make_config
 
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 """The name of a run."""
@@ -125,12 +126,12 @@ class Workspace:
     def reward_choices(self) -> list[tuple[str, str]]:
         """(readable name, run) of the reward models that were trained here."""
         return [(text.ON_MODEL.format(name=entry.name, model=self.name_of(entry.model)), entry.name) for entry in self.entries()
-                if entry.stage == "reward" and entry.state == "done" and entry.checkpoints]
+                if find_stage(entry.stage).makes == "reward" and entry.state == "done" and entry.checkpoints]
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         """(readable name, adapter) of what training may start from."""
         runs = [(text.RUN_ADAPTER.format(name=entry.name), entry.name) for entry in self.entries()
-                if entry.stage != "reward" and entry.checkpoints]
+                if find_stage(entry.stage).makes == "policy" and entry.checkpoints]
         return [(text.AUTO, "auto"), (text.NO_ADAPTER, "none"), (text.SFT_BUNDLED, "bundled"), *gallery(), *runs]
 
     def chat_choices(self, model: str) -> list[tuple[str, str]]:
@@ -139,7 +140,8 @@ class Workspace:
         if model == "bundled":
             choices += [(text.SFT_BUNDLED, "bundled"), *gallery()]
         for entry in self.entries():
-            if entry.stage == "reward" or self.name_of(entry.model) != model or not (entry.alive or entry.checkpoints):
+            answers = find_stage(entry.stage).makes == "policy" and (entry.alive or entry.checkpoints)
+            if not answers or self.name_of(entry.model) != model:
                 continue
             newest = text.RUN_LIVE if entry.alive else text.RUN_NEWEST
             choices.append((newest.format(name=entry.name), entry.name))
@@ -165,15 +167,15 @@ class Workspace:
 
         This is where what comes from the page is checked. The worker checks it once more, as the last gate.
         """
-        given = {name: value for name, value in values.items() if name != "stage"}
-        config = configs.from_dict(stage, given)
+        given = configs.current_names({name: value for name, value in values.items() if name != "stage"})
+        config = make_config(stage, given)
         settings = {name: getattr(config, name) for name in given}
         resolvers = {"model": self.model, "adapter": self._adapter, "data": self.data, "ptx_data": self.data,
                      "reward": self._reward, "output": self._output}
         for name, resolve in resolvers.items():
             if settings.get(name):
                 settings[name] = resolve(settings[name])
-        if stage == "ppo" and not settings.get("reward"):
+        if "reward" in find_stage(stage).required and not settings.get("reward"):
             raise UserError(text.NO_REWARD)
         return settings
 
@@ -280,6 +282,7 @@ def gallery_names() -> list[str]:
 def summary_of(folder: Path) -> RunSummary:
     """The line of a run folder in the list of runs. Raises UserError, OSError, KeyError or ValueError if it is none."""
     run, config = Run(folder), config_of(folder)
+    find_stage(config["stage"])
     status = run.status()
     checkpoints = tuple(checkpoint.name for checkpoint in run.checkpoints())
     return RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"], status["total_steps"],
@@ -293,12 +296,12 @@ def config_of(folder: Path) -> dict:
 
 @lru_cache(maxsize=512)
 def _read_config(path: Path, _version: int) -> dict:
-    return configs.read_yaml(path)
+    return configs.current_names(configs.read_yaml(path))
 
 
 @lru_cache(maxsize=512)
 def _effective_settings(folder: Path, _config_version: int, _journal_version: tuple[int, int] | None) -> dict:
-    return effective_settings(configs.read_yaml(folder / "config.yaml"), without_rewound(Run(folder).journal()))
+    return effective_settings(Run(folder).config(), without_rewound(Run(folder).journal()))
 
 
 def fresh(folder: Path, kind: str) -> Path:

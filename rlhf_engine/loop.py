@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from rlhf_engine.config import LENGTH_FIELDS
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.measures import MEASURES
 from rlhf_engine.model.batching import out_of_memory
-from rlhf_engine.runs.control import RunControl
+from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.trainers.ppo import Diverged
@@ -126,7 +127,7 @@ def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
     """Change a setting, or rewind, and note it in the journal. What cannot be done becomes a warning there and changes
     nothing."""
     try:
-        if name == "rewind":
+        if name == REWIND:
             was, step = trainer.step, int(value)
             trainer.load(run.checkpoint_at(step))
             run.rewind(step, was)
@@ -157,14 +158,10 @@ def save(trainer: Trainer, run: Run) -> int:
     return trainer.step
 
 
-HEADLINES = {"loss/train": "loss", "accuracy/held_out": "held-out accuracy", "reward/votes": "votes",
-             "objective/scores": "score", "objective/kl": "kl"}
-"""The measures that stand behind the progress bar, with their short names."""
-
-
 def headline(metrics: dict) -> str:
     """The measures behind the progress bar, as text."""
-    return "  ".join(f"{short} {metrics[name]:.3g}" for name, short in HEADLINES.items() if name in metrics)
+    shown = [row for row in MEASURES.values() if row.headline and row.key in metrics]
+    return "  ".join(f"{row.headline} {metrics[row.key]:.3g}" for row in shown)
 
 
 FAILURE_HINTS = {

@@ -11,11 +11,10 @@ from playground.server.worker_guard import GuardedWorker
 from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.control import CHANGES, ORDERS
+from rlhf_engine.runs.control import ORDERS, value_orders
 
 IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "", "metrics": {}}
 """The status where there is no run."""
-COMMANDS = (*ORDERS, *CHANGES)
 
 
 class Api:
@@ -53,8 +52,9 @@ class Api:
         temperature, max_new_tokens, pessimism, steps, epochs or votes (a new setting from the next step on; the last three are those of
         the whole run); or rewind (the step of a checkpoint).
         """
-        if command not in COMMANDS:
-            raise UserError(text.COMMAND_UNKNOWN.format(command=command, known=", ".join(COMMANDS)))
+        commands = (*ORDERS, *value_orders())
+        if command not in commands:
+            raise UserError(text.COMMAND_UNKNOWN.format(command=command, known=", ".join(commands)))
         folder = self.workspace.run(self.workspace.chosen(run))
         ask(self.worker, folder, command, value)
         return {"run": folder.path.name, "command": command}

@@ -17,6 +17,7 @@ from playground.server import text
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
+from rlhf_engine.stages import check_names, find_stage
 
 VISITOR_PREFIX = "visitor-"
 """The names of runs that visitors have started begin with this."""
@@ -104,9 +105,9 @@ class GuardedWorker:
 
     def _visitor_settings(self, stage: str, config: dict) -> dict:
         """The settings of a visitor's run, with a name of its own. Raises UserError for a setting that a visitor may not choose."""
-        configs.check_names(stage, config)
-        defaults = configs.STAGES[stage]()
-        for name, value in config.items():
+        check_names(stage, config)
+        defaults = find_stage(stage).config()
+        for name, value in configs.current_names(config).items():
             usual = getattr(defaults, name)
             if name not in FREE and value != usual and not (name in LOWERABLE and is_lower(value, usual)):
                 raise UserError(text.NOT_FOR_VISITORS.format(name=configs.flag(name), value=value, usual=usual))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from rlhf_engine.config import STAGES
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.stages import STAGES
 
-STAGE_NAMES = {"sft": "supervised fine-tuning", "reward": "reward model", "ppo": "PPO", "teach": "PPO, with votes that came while it ran"}
 SETTINGS = ("adapter", "data", "labeler", "reward", "votes", "epochs", "batch_size", "learning_rate", "lora_rank", "lora_alpha",
             "max_tokens", "max_new_tokens", "temperature", "kl_target", "kl_coef", "dtype", "seed")
 """Those that matter, where a stage has them."""
@@ -91,7 +90,8 @@ def base_card(given: Card) -> str:
 
 def about(given: Card) -> str:
     base = plain(given.base) if given.on_hub else f"{plain(Path(given.base).name)}, which is no model of the Hub"
-    done = STAGE_NAMES.get(given.config.get("stage"))
+    stage = STAGES.get(given.config.get("stage", ""))
+    done = (stage.method or stage.label) if stage else None
     lines = [f"Base model: {base}.", *([f"Stage: {done}, {given.step} steps."] if done else [])]
     if given.reward:
         lines.append("It is a LoRA adapter and a scalar head that reads a response's last hidden states.")

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rlhf_engine import measures
 from rlhf_engine.model.text_metrics import distinct_ratio
 from rlhf_engine.rollout.rollout import Rollout
 
@@ -29,13 +30,13 @@ class Threshold:
 
 
 THRESHOLDS = {
-    "text/distinct_ratio": Threshold("repetition", 0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
+    measures.DISTINCT_RATIO: Threshold("repetition", 0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
                                  "word pairs. Lower the KL target, raise pessimism, or vote for the response that is not like the others."),
-    "text/empty": Threshold("empty", 0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
+    measures.EMPTY: Threshold("empty", 0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
                         "a reward that likes short answers invites this."),
-    "text/entropy_ratio": Threshold("entropy", 0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
+    measures.ENTROPY_RATIO: Threshold("entropy", 0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
                                 "no longer sure of any. Lower the KL target or the learning rate."),
-    "text/perplexity_ratio": Threshold("perplexity", 0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
+    measures.PERPLEXITY_RATIO: Threshold("perplexity", 0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
                                    "stop being its kind of text. Lower the KL target, or rewind to an earlier checkpoint."),
 }
 
@@ -76,17 +77,17 @@ class Guard:
         if not self.surprise or temperature != self.temperature:
             self.entropy, self.surprise, self.empty, self.temperature = rollout.entropy, surprise, empty, temperature
         # exp of a difference of nats per token is a ratio of perplexities, here under the reference.
-        found = {"text/distinct_ratio": distinct_ratio(rollout.response_ids, self.reference),
-                 "text/empty": empty,
-                 "text/entropy_ratio": rollout.entropy / self.entropy if self.entropy else 1.0,
-                 "text/perplexity_ratio": math.exp(min(surprise - self.surprise, 20.0))}
+        found = {measures.DISTINCT_RATIO: distinct_ratio(rollout.response_ids, self.reference),
+                 measures.EMPTY: empty,
+                 measures.ENTROPY_RATIO: rollout.entropy / self.entropy if self.entropy else 1.0,
+                 measures.PERPLEXITY_RATIO: math.exp(min(surprise - self.surprise, 20.0))}
         for name, value in found.items():
             self.smooth[name] = value + (1 - SMOOTHING) * (self.smooth.get(name, value) - value)
         return found
 
     def new_warnings(self) -> list[CollapseWarning]:
         """What has gone wrong since the last call; sets `lr_factor` for the next update."""
-        slack = {"text/empty": self.empty}  # where the start is silent at times, its policy may be, too
+        slack = {measures.EMPTY: self.empty}  # where the start is silent at times, its policy may be, too
         wrong = [name for name, limit in THRESHOLDS.items() if not limit.low <= self.smooth[name] - slack.get(name, 0.0) <= limit.high]
         news = [CollapseWarning(THRESHOLDS[name].kind, THRESHOLDS[name].text.format(value=self.smooth[name]))
                 for name in wrong if name not in self.wrong]

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import find_stage, live_settings, make_config
 
 ORDERS = ("pause", "resume", "step", "stop", "discard")
 """Orders without a value."""
-CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism", "steps", "epochs", "votes",
-           "rewind")
-"""Orders with a value: the settings that can be changed while a run goes on, and the step of a checkpoint to go back
-to."""
+REWIND = "rewind"
+"""The order to go back to a checkpoint; its value is the step."""
+
+
+def value_orders() -> tuple[str, ...]:
+    """Orders with a value: the settings that can be changed while a run goes on, and `rewind`."""
+    return (*live_settings(), REWIND)
 
 
 class RunControl:
@@ -62,11 +66,11 @@ class RunControl:
 
     def order(self, run: Run, command: str, value: float | None = None) -> None:
         """An order by its name, for the run in the folder `run`. Raises UserError for what can be refused at once."""
-        if command in CHANGES:
+        if command in value_orders():
             self.change(command, check_change(run, command, value))
             return
         if command not in ORDERS:
-            raise UserError(f"there is no command {command!r}; it is one of {', '.join((*ORDERS, *CHANGES))}")
+            raise UserError(f"there is no command {command!r}; it is one of {', '.join((*ORDERS, *value_orders()))}")
         with self._lock:
             if self.target == "discard" or (self.target == "stop" and command not in ("stop", "discard")):
                 raise UserError("the run is ending already: wait for it")
@@ -99,14 +103,14 @@ def check_change(run: Run, name: str, value: float | None) -> float:
     """The value that the setting `name` of a live run may get. Raises UserError if it may not."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise UserError(f"{name} needs a value, a number; it got {value!r}")
-    if name == "rewind":
+    if name == REWIND:
         run.checkpoint_at(value)
         return value
     settings = run.config()
     stage = settings.pop("stage")
-    if name not in configs.field_types(configs.STAGES[stage]):
+    if name not in configs.field_types(find_stage(stage).config):
         raise UserError(f"{stage} has no setting {name!r} that could be changed")
-    configs.from_dict(stage, {**settings, name: value})
+    make_config(stage, {**settings, name: value})
     if name == "steps" and value:
         configs.check_length(int(value), run.status()["step"])
     return value

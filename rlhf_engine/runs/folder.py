@@ -121,8 +121,8 @@ class Run:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def config(self) -> dict:
-        """The settings with which the run began, and its `stage`."""
-        return configs.read_yaml(self.path / "config.yaml")
+        """The settings with which the run began, under the names of today, and its `stage`."""
+        return configs.current_names(configs.read_yaml(self.path / "config.yaml"))
 
     def status(self) -> dict:
         """status.json. If the process that wrote it has died, the state is `failed` and never `running`. Raises

@@ -5,6 +5,8 @@ A setting is changed between two steps, after a checkpoint of the first. So a re
 made at step 100.
 """
 
+from rlhf_engine.config import current_name
+
 
 def without_rewound(journal: list[dict]) -> list[dict]:
     """The journal without the rows that a rewind has undone."""
@@ -35,7 +37,7 @@ def effective_settings(config: dict, journal: list[dict]) -> dict:
     settings = dict(config)
     for row in journal:
         if row.get("event") == "changed" and "name" in row and "new" in row:
-            settings[row["name"]] = row["new"]
+            settings[current_name(row["name"])] = row["new"]
     return settings
 
 

@@ -14,6 +14,7 @@ from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.journal import effective_settings, without_rewound
+from rlhf_engine.stages import make_config
 
 
 class RunIsDone(UserError):
@@ -66,7 +67,7 @@ def check_resume(run: Run, stage: str, settings: dict) -> RunStart:
     if a setting is not the run's own; only its length may be another.
     """
     began_with = settings_at_start(run, stage, settings)
-    config = configs.from_dict(stage, {**began_with, "output": str(run.path)})
+    config = make_config(stage, {**began_with, "output": str(run.path)})
     lengths = length_overrides(run, settings)
     status = run.status()
     if status["state"] == "done" and not lengths:
@@ -102,7 +103,7 @@ def length_overrides(run: Run, settings: dict) -> dict[str, float]:
     for name in LENGTH_FIELDS:
         if name in settings and settings[name] != in_force.get(name):
             lengths[name] = settings[name]
-    configs.from_dict(stage, {**began_with, **lengths})
+    make_config(stage, {**began_with, **lengths})
     if steps := lengths.get("steps"):
         configs.check_length(steps, run.last_step())
     if lengths and not {"steps", "epochs"} & set(lengths) and run.status()["state"] == "done":

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length
+from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_name, live_settings
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import Length, micro_batches, out_of_memory, pass_price
@@ -27,8 +27,6 @@ class Trainer:
     """
 
     roles: tuple[str, ...] = ()
-    live: tuple[str, ...] = ("learning_rate",)
-    """Settings that can be changed between two steps."""
 
     def __init__(self, backbone: Backbone, config: RunConfig, *, on_microbatch: Callable[[], None] = noop):
         self.backbone, self.config, self.on_microbatch = backbone, config, on_microbatch
@@ -75,6 +73,11 @@ class Trainer:
         return ""
 
     @property
+    def tunable(self) -> tuple[str, ...]:
+        """The settings that may change between two steps."""
+        return live_settings(type(self.config))
+
+    @property
     def peak_lr(self) -> float:
         """Peak learning rate."""
         return self.config.learning_rate or self.config.rate_scale * fitted_learning_rate(self.backbone.hidden_size)
@@ -84,8 +87,8 @@ class Trainer:
 
         Of `LENGTH_FIELDS`, none that leaves no step to take: a run that is over has to be made longer before anything else.
         """
-        if name not in self.live:
-            raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.live)}")
+        if name not in self.tunable:
+            raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.tunable)}")
         if name == "epochs" and self.config.steps:
             raise UserError(f"epochs say nothing here: the length of this run is told in steps ({self.config.steps}); change those")
         old = getattr(self.config, name)
@@ -112,6 +115,7 @@ class Trainer:
 
     def restore_settings(self, changed: dict[str, float]) -> None:
         """The live settings of a checkpoint, which may be that of the last step."""
+        changed = {current_name(name): value for name, value in changed.items()}
         for name, value in (self.initial_settings | changed).items():
             self.initial_settings.setdefault(name, getattr(self.config, name))
             self._set(name, value)

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
@@ -45,7 +46,6 @@ class PPO(Trainer):
     """
 
     roles = ("policy", "reference", "reward", "value")
-    live = ("learning_rate", "kl_target", "temperature", "max_new_tokens", "steps")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction, config: PolicyConfig | None = None, *,
                  ptx: list[Demonstration] = (), on_microbatch: Callable[[], None] = noop):
@@ -128,10 +128,10 @@ class PPO(Trainer):
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
         advantages, returns, metrics = self.advantages(rollout, scores, kl, tokens)
         scored = clock()
-        metrics |= {"objective/scores": raw.mean().item()} | text | self.update(rollout, advantages, returns)
+        metrics |= {measures.SCORES: raw.mean().item()} | text | self.update(rollout, advantages, returns)
         self.controller.update(kl, len(rollout))
         self._log_samples(rollout, raw)
-        return metrics | {"time/rollout": sampled - started, "time/score": scored - sampled, "time/update": clock() - scored}
+        return metrics | {measures.TIME_ROLLOUT: sampled - started, measures.TIME_SCORE: scored - sampled, measures.TIME_UPDATE: clock() - scored}
 
     def sample_batch(self) -> Rollout:
         """What this step learns from."""
@@ -192,20 +192,20 @@ class PPO(Trainer):
         rewards = rl_math.shaped_rewards(effective_scores, rollout.logprobs, rollout.ref_logprobs, mask, self.controller.coef, token_scores)
         if config.whiten_rewards:
             rewards = rl_math.whiten(rewards, mask, shift_mean=False)
-        advantages, returns = rl_math.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
+        advantages, returns = rl_math.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.gae_lambda)
         _, k2, k3 = rl_math.kl_estimates(rollout.logprobs, rollout.ref_logprobs)
         metrics = {
-            "objective/kl": kl,
-            "objective/kl_per_token": kl * len(rollout) / mask.sum().item(),
-            "objective/kl_k2": (k2 * mask).sum(1).mean().item(),
-            "objective/kl_k3": (k3 * mask).sum(1).mean().item(),
-            "objective/kl_coef": self.controller.coef,
-            "objective/scores_normalised": scores.mean().item(),
-            "objective/reward": scores.mean().item() - self.controller.coef * kl,
-            "objective/entropy": rollout.entropy,
-            "objective/length": mask.sum(1).mean().item(),
-            "objective/ended": rollout.ended.float().mean().item(),
-            "value/explained_variance": rl_math.explained_variance(rollout.values, returns, mask).item(),
+            measures.KL: kl,
+            measures.KL_PER_TOKEN: kl * len(rollout) / mask.sum().item(),
+            measures.KL_K2: (k2 * mask).sum(1).mean().item(),
+            measures.KL_K3: (k3 * mask).sum(1).mean().item(),
+            measures.KL_COEF: self.controller.coef,
+            measures.SCORES_NORMALISED: scores.mean().item(),
+            measures.RETURN: scores.mean().item() - self.controller.coef * kl,
+            measures.ENTROPY: rollout.entropy,
+            measures.LENGTH: mask.sum(1).mean().item(),
+            measures.ENDED: rollout.ended.float().mean().item(),
+            measures.EXPLAINED_VARIANCE: rl_math.explained_variance(rollout.values, returns, mask).item(),
         }
         return rl_math.whiten(advantages, mask), returns, metrics
 
@@ -225,7 +225,7 @@ class PPO(Trainer):
             done += 1
             for name, value in found.items():
                 totals[name] = totals.get(name, 0.0) + value
-        return {"lr": rate, "policy/updates": done} | {name: value / done for name, value in totals.items()}
+        return {measures.LEARNING_RATE: rate, measures.UPDATES: done} | {name: value / done for name, value in totals.items()}
 
     def _optimise(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int],
                   texts: list[int]) -> dict | None:
@@ -236,10 +236,10 @@ class PPO(Trainer):
         with self.backbone.checkpointing(self.config.gradient_checkpointing):
             sums = self.accumulate(rollout.by_length(rows), lambda part: self._backward(
                 Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens), *more, length=rollout.length)
-        if self.config.update_stop and sums["policy/approxkl"] > self.config.update_stop:
+        if self.config.update_stop and sums[measures.APPROX_KL] > self.config.update_stop:
             self.optimizer.zero_grad()
             return None
-        sums["grad_norm"] = self.clip_gradients()
+        sums[measures.GRADIENT_NORM] = self.clip_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sums
@@ -251,16 +251,16 @@ class PPO(Trainer):
 
         def value_loss(values):
             loss, stats = rl_math.value_loss(batch.grid(values), values_old, ret, mask, clip=config.value_clip, tokens=tokens)
-            return config.value_coef * loss, {"loss/value": loss.detach(), "value/clipfrac": stats["clipfrac"]}
+            return config.value_coef * loss, {measures.LOSS_VALUE: loss.detach(), measures.VALUE_CLIP_FRACTION: stats["clipfrac"]}
 
         with backbone.use("policy"):
             read = batch.read(config.temperature, entropy=config.entropy_coef > 0)
             loss, stats = rl_math.policy_loss(batch.grid(read.logprobs), old, adv, mask, clip=config.clip, tokens=tokens,
                                               dual_clip=config.dual_clip)
-            found = {"loss/policy": loss.detach(), "policy/approxkl": stats["approxkl"], "policy/clipfrac": stats["clipfrac"],
-                     "val/ratio": stats["ratio"]}
+            found = {measures.LOSS_POLICY: loss.detach(), measures.APPROX_KL: stats["approxkl"], measures.CLIP_FRACTION: stats["clipfrac"],
+                     measures.RATIO: stats["ratio"]}
             if config.entropy_coef:
-                found["policy/entropy"] = (entropy := read.entropy.sum() / tokens).detach()
+                found[measures.POLICY_ENTROPY] = (entropy := read.entropy.sum() / tokens).detach()
                 loss = loss - config.entropy_coef * entropy
             if self.value_role == "policy":
                 value, more = value_loss(batch.values(read))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Preference, Ranking
@@ -53,7 +54,6 @@ class RewardTrainer(Trainer):
     """
 
     roles = ("reward",)
-    live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, preferences: list[Preference | Ranking], config: RewardConfig | None = None, *,
                  on_microbatch: Callable[[], None] = noop):
@@ -111,9 +111,9 @@ class RewardTrainer(Trainer):
 
         with self.backbone.use("reward"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
-        metrics = {"loss/train": sums["loss"], "lr": rate, "grad_norm": self.clip_gradients()}
+        metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate, measures.GRADIENT_NORM: self.clip_gradients()}
         if sums["apart"]:
-            metrics |= {"accuracy/train": sums["right"] / sums["apart"], "margin": sums["margin"] / sums["apart"]}
+            metrics |= {measures.ACCURACY_TRAIN: sums["right"] / sums["apart"], measures.MARGIN: sums["margin"] / sums["apart"]}
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
@@ -122,7 +122,7 @@ class RewardTrainer(Trainer):
         if self.step == self.total_steps:
             self.scale = [head.gain.clone(), head.shift.clone()]
             self.normalise()
-        return metrics | {"time/update": time.perf_counter() - start}
+        return metrics | {measures.TIME_UPDATE: time.perf_counter() - start}
 
     @torch.no_grad()
     def evaluate(self) -> dict:
@@ -136,10 +136,10 @@ class RewardTrainer(Trainer):
                 spread.append(scores.std(-1, correction=0))
                 self.on_microbatch()
         differences = torch.cat(differences)
-        measured = {"loss/held_out": loss}
+        measured = {measures.LOSS_HELD_OUT: loss}
         if len(differences):
-            measured |= {"accuracy/held_out": right(differences).mean().item(), "calibration/held_out": calibration_error(differences)}
-        return measured | ({"spread/held_out": torch.cat(spread).mean().item()} if self.config.ensemble > 1 else {})
+            measured |= {measures.ACCURACY_HELD_OUT: right(differences).mean().item(), measures.CALIBRATION_HELD_OUT: calibration_error(differences)}
+        return measured | ({measures.SPREAD_HELD_OUT: torch.cat(spread).mean().item()} if self.config.ensemble > 1 else {})
 
     def normalise(self) -> None:
         """Fit each member's gain and shift on the anchors, and say so in the journal."""
@@ -154,7 +154,7 @@ class RewardTrainer(Trainer):
 
     def report(self) -> dict:
         pairs, held_out = (sum(len(group.pairs) for group in groups) for groups in (self.groups, self.held_out))
-        return {"stage": "reward", "pairs": pairs, "held_out_pairs": held_out,
+        return {"stage": self.config.stage, "pairs": pairs, "held_out_pairs": held_out,
                 **{name.replace("/", "_"): value for name, value in self.measured.items()}}
 
     def state_dict(self) -> dict:

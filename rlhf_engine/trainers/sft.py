@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import SFTConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Demonstration
@@ -24,7 +25,6 @@ class SFT(Trainer):
     """
 
     roles = ("policy",)
-    live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, demonstrations: list[Demonstration], config: SFTConfig | None = None, *,
                  on_microbatch: Callable[[], None] = noop):
@@ -52,16 +52,16 @@ class SFT(Trainer):
         def backward(part: list[int]) -> dict:
             loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens  # of the whole step: micro-batches add up exactly
             loss.backward()
-            return {"loss/train": loss.item()}
+            return {measures.LOSS_TRAIN: loss.item()}
 
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
-        metrics = {**sums, "lr": rate, "grad_norm": self.clip_gradients()}
+        metrics = {**sums, measures.LEARNING_RATE: rate, measures.GRADIENT_NORM: self.clip_gradients()}
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
-            metrics["loss/held_out"] = self.evaluate()
-        return metrics | {"time/update": time.perf_counter() - start}
+            metrics[measures.LOSS_HELD_OUT] = self.evaluate()
+        return metrics | {measures.TIME_UPDATE: time.perf_counter() - start}
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -75,5 +75,5 @@ class SFT(Trainer):
         return total / sum(len(row.completion_ids) for row in self.held_out)
 
     def report(self) -> dict:
-        return {"stage": "sft", "rows": len(self.rows), "held_out_rows": len(self.held_out),
+        return {"stage": self.config.stage, "rows": len(self.rows), "held_out_rows": len(self.held_out),
                 **({"held_out_loss": self.evaluate()} if self.held_out else {})}

@@ -18,6 +18,7 @@ from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_model, resolve_output
 from rlhf_engine.runs.start import RunStart, check_new, check_resume
+from rlhf_engine.stages import make_config
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.worker.chats import Chats
 from rlhf_engine.worker.protocol import as_user_error
@@ -117,7 +118,7 @@ class ModelOwner:
         """
         if job.resume and job.overwrite:
             raise UserError("resume and overwrite exclude each other")
-        home, config = self.server.home, configs.from_dict(job.stage, job.config)
+        home, config = self.server.home, make_config(job.stage, job.config)
         if job.resume and not config.output:
             raise UserError("--output is missing: name the run to resume")
         config.output = resolve_output(home, job.stage, config.output)
@@ -125,7 +126,7 @@ class ModelOwner:
             if hasattr(config, name):
                 setattr(config, name, locate(home, getattr(config, name)))
         if job.resume:
-            given = {name: getattr(config, name) for name in job.config}
+            given = {name: getattr(config, name) for name in configs.current_names(job.config)}
             start = check_resume(Run(config.output), job.stage, given)
         else:
             start = check_new(config, overwrite=job.overwrite)

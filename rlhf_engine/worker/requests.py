@@ -9,10 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.control import CHANGES, RunControl
+from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
-
-__all__ = ["CHANGES", "ChatRequest", "LiveRun", "LoadRequest", "StartRequest"]
 
 DTYPES = ("auto", "fp32", "bf16", "nf4")
 ROLES = ("system", "user", "assistant")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf_engine import build as stages
 from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig
@@ -18,6 +17,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.loop import RunControl, drive, failure_hint, failure_kind
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import default_adapter
 from rlhf_engine.trainers.ppo import Diverged
 from tests.commands import Command, run_process
 
@@ -272,6 +272,6 @@ def test_a_model_that_is_loaded_already_is_used(tiny_llama, inputs):
 
 
 def test_what_auto_means_as_an_adapter():
-    assert stages.starting_adapter(PPOConfig()) == "bundled" and stages.starting_adapter(SFTConfig()) == "none"
-    assert stages.starting_adapter(PPOConfig(model="a/b")) == "none"
-    assert stages.starting_adapter(PPOConfig(adapter="none")) == "none"
+    assert default_adapter(PPOConfig()) == "bundled" and default_adapter(SFTConfig()) == "none"
+    assert default_adapter(PPOConfig(model="a/b")) == "none"
+    assert default_adapter(PPOConfig(adapter="none")) == "none"

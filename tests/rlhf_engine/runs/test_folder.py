@@ -261,16 +261,17 @@ def test_discarding_removes_the_folder(tmp_path):
 def test_a_kill_while_a_run_is_being_created_can_be_repeated(tmp_path, monkeypatch):
     """Whatever of a new run has been written, the same command works again."""
     for broken in range(3):
-        calls, replace, unlink = 0, os.replace, Path.unlink
+        calls, replace, unlink, dead = 0, os.replace, Path.unlink, []
 
-        def killed(*args, broken=broken, replace=replace):
+        def killed(*args, broken=broken, replace=replace, dead=dead):
             nonlocal calls
             if (calls := calls + 1) > broken:
+                dead.append(True)
                 raise KeyboardInterrupt
             return replace(*args)
 
-        def unlink_until_killed(*args, broken=broken, unlink=unlink, **options):
-            if calls > broken:  # a process that is killed removes no temporary file either
+        def unlink_until_killed(*args, unlink=unlink, dead=dead, **options):
+            if dead:  # a process that is killed removes no temporary file either
                 raise KeyboardInterrupt
             return unlink(*args, **options)
 

@@ -111,7 +111,7 @@ def test_passes_end_when_the_policy_has_moved_too_far(tiny_llama):
 def test_scores_are_clipped_then_scaled_then_charged_for_length(tiny_llama):
     trainer = make(tiny_llama, reward_clip=2.0, reward_scale=3.0, length_penalty=0.5, missing_end="none")
     rollout = measured(trainer, 4)
-    trainer.gain, trainer.bias, trainer.reference_length = 2.0, 1.0, 4.0
+    trainer.reward_scale, trainer.reward_offset, trainer.reference_length = 2.0, 1.0, 4.0
     rollout.mask = (torch.arange(10)[None] < torch.tensor([[2], [4], [6], [10]])).float()
     scores = trainer.shape_scores(torch.tensor([0.25, 5.0, -5.0, 0.0]), rollout)
     assert scores.tolist() == pytest.approx([3 * 1.5, 3 * 2.0, 3 * -2.0 - 0.5 * 2, 3 * 1.0 - 0.5 * 6])
