@@ -24,6 +24,7 @@ from playground.pages.runs.export_panel import ExportPage
 from playground.pages.runs.page import RunsPage
 from playground.pages.teach.page import TeachPage
 from playground.pages.train.page import TrainPage
+from playground.run_commands import WorkerHandle
 from playground.scripts import function_from, run_all
 from playground.server import text as server_text
 from playground.server.access import Access
@@ -32,7 +33,7 @@ from playground.server.feedback_backup import FeedbackBackup, back_up
 from playground.server.login import Login
 from playground.server.polling import Polling
 from playground.server.visitor import greeting
-from playground.server.worker_guard import GuardedWorker, WorkerHandle, watch_visitors
+from playground.server.worker_guard import GuardedWorker, watch_visitors
 from playground.voting import VotingService
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
@@ -74,7 +75,7 @@ class Playground:
         """End the server."""
         self.blocks.close(**settings)
 
-    # -- building ----------------------------------------------------------------------------------------------------------
+    # -- building ------------------------------------------------------------------------------------------------------
 
     def _build_top(self) -> None:
         """The header, the line for messages, and what a browser keeps."""
@@ -126,14 +127,16 @@ class Playground:
         for page in self.pages:
             watched |= page.watched
             outputs += page.outputs
-        gr.on(triggers, self.polling.timed(self.look), watched, outputs, show_progress="hidden", trigger_mode="always_last",
-              **PRIVATE)
-        self.blocks.load(self.chat.restore, {self.voter}, [self.chat.chat, *self.chat.face], show_progress="hidden", **PRIVATE)
+        gr.on(triggers, self.polling.timed(self.look), watched, outputs, show_progress="hidden",
+              trigger_mode="always_last", **PRIVATE)
+        self.blocks.load(self.chat.restore, {self.voter}, [self.chat.chat, *self.chat.face], show_progress="hidden",
+                         **PRIVATE)
 
-    # -- looking -----------------------------------------------------------------------------------------------------------
+    # -- looking -------------------------------------------------------------------------------------------------------
 
     def look(self, values: dict) -> dict:
-        """Look at the workspace for one browser: updates of the header and of the tab in front. What it has is not sent again."""
+        """Look at the workspace for one browser: updates of the header and of the tab in front. What it has is not sent
+        again."""
         self.first_look.set()
         known, entries = dict(values[self.seen]), self.workspace.entries()
         changes = self._refresh_header(entries, known)
@@ -152,7 +155,8 @@ class Playground:
         return {}
 
     def _refresh_page(self, page: Page, values: dict, entries: list[RunSummary], known: dict) -> dict:
-        """The updates of one page. It has none if a run was removed since the runs were listed; the next look has another list."""
+        """The updates of one page. It has none if a run was removed since the runs were listed; the next look has
+        another list."""
         name = type(page).__name__
         seen = dict(known.get(name, {}))
         try:
@@ -166,11 +170,12 @@ class Playground:
         return changes
 
 
-def build(home: str | Path | None = None, *, worker: WorkerHandle | None = None, access: Access | None = None) -> Playground:
+def build(home: str | Path | None = None, *, worker: WorkerHandle | None = None,
+          access: Access | None = None) -> Playground:
     """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace).
 
-    `page.launch(**options(page))` serves it. Without `access` everybody who reaches the page is its owner, so whoever serves it to
-    other computers passes one.
+    `page.launch(**options(page))` serves it. Without `access` everybody who reaches the page is its owner, so whoever
+    serves it to other computers passes one.
     """
     return Playground(home or default_home(), worker=worker, access=access)
 
@@ -189,7 +194,7 @@ def default_home() -> Path:
     return Path(os.environ.get("PLAYGROUND_HOME") or "workspace").expanduser()
 
 
-# -- serving -----------------------------------------------------------------------------------------------------------------
+# -- serving -----------------------------------------------------------------------------------------------------------
 
 def launch(home: str | Path | None = None, **settings) -> None:
     """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it."""
@@ -200,8 +205,10 @@ def launch(home: str | Path | None = None, **settings) -> None:
     # Decided here, because Gradio would share by itself in some notebooks.
     share = settings.pop("share", os.environ.get("GRADIO_SHARE", "").lower() == "true")
     page = build(home, worker=worker, access=Access.from_environment(host, shared=bool(share)))
-    signal.signal(signal.SIGTERM, interrupt)  # not by SIGINT, which a shell ignores for what it starts in the background
-    _, url, _ = page.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(page), **settings)
+    # SIGTERM, because a shell lets a program that it starts in the background ignore SIGINT.
+    signal.signal(signal.SIGTERM, interrupt)
+    _, url, _ = page.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(page),
+                            **settings)
     print(text.READY.format(url=url.rstrip("/")), flush=True)
     if not page.access.has_owner:
         print(server_text.NO_OWNER, flush=True)
@@ -221,7 +228,8 @@ def launch(home: str | Path | None = None, **settings) -> None:
 
 
 def start_helpers(page: Playground, worker: Worker, ended: threading.Event) -> list[threading.Thread]:
-    """The threads that work beside the page until `ended` is set: the watch over visitors' runs, and the backup of votes.
+    """The threads that work beside the page until `ended` is set: the watch over visitors' runs, and the backup of
+    votes.
 
     They see the workspace as its owner does.
     """
@@ -243,7 +251,8 @@ def interrupt(number, frame) -> None:
 
 
 def warm_up(worker: Worker, first_look: threading.Event) -> None:
-    """Start the worker, so that the first answer does not wait for it. Not before the first page is up, which that would slow down."""
+    """Start the worker, so that the first answer does not wait for it. Not before the first page is up, which that
+    would slow down."""
     first_look.wait(timeout=10)
     try:
         worker.ensure()

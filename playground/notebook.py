@@ -1,4 +1,5 @@
-"""For notebooks: `for step in live(trainer): ...` draws the metrics in the cell while the trainer works, and `You` asks you to vote."""
+"""For notebooks: `for step in live(trainer): ...` draws the metrics in the cell while the trainer works, and `You` asks
+you to vote."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ HISTORIES: "WeakKeyDictionary[Trainer, list[dict]]" = WeakKeyDictionary()
 def live(trainer: "Trainer", *, every: float = 1.0) -> Iterator[dict]:
     """Iterate over `trainer` and draw its metrics below the cell, at most once in `every` seconds.
 
-    Yields what the trainer yields. Interrupting the cell loses nothing: the next `live(trainer)` goes on where this one was.
+    Yields what the trainer yields. Interrupting the cell loses nothing: the next `live(trainer)` goes on where this one
+    was.
     """
     history = HISTORIES.setdefault(trainer, [])
     display_handle, drawn_at = None, 0.0
@@ -60,15 +62,20 @@ def figure(trainer: "Trainer", history: list[dict]) -> go.Figure:
             drawing.add_trace(go.Scatter(trace(line, history)), row=1, col=column)
         drawing.update_yaxes(title_text=panel.unit, row=1, col=column)
         if level := level_of(panel, vars(trainer.config)):
-            drawing.add_hline(level[1], line_dash="dash", line_color=REFERENCE, annotation_text=level[0], row=1, col=column)
+            # The type in plotly's signature says str, but it takes a number.
+            drawing.add_hline(level[1], line_dash="dash", line_color=REFERENCE, annotation_text=level[0],
+                              row=1, col=column)  # pyright: ignore[reportArgumentType]
     drawing.update_xaxes(title_text="step")
-    title = {"text": f"step {trainer.step} of {trainer.total_steps}", "x": 1.0, "xanchor": "right", "font": {"size": 12}}
-    drawing.update_layout(height=320, template="plotly_white", margin={"l": 50, "r": 20, "t": 40, "b": 40}, title=title)
+    progress = f"step {trainer.step} of {trainer.total_steps}"
+    title = {"text": progress, "x": 1.0, "xanchor": "right", "font": {"size": 12}}
+    margin = {"l": 50, "r": 20, "t": 40, "b": 40}
+    drawing.update_layout(height=320, template="plotly_white", margin=margin, title=title)
     return drawing
 
 
 class You(ImmediateLabeler):
-    """A labeler that asks the person at the notebook: type the number of the best answer, t for a tie, b if all are bad."""
+    """A labeler that asks the person at the notebook: type the number of the best answer, t for a tie, b if all are
+    bad."""
 
     score = None
     CHOICES = {"t": "tie", "b": "both_bad"}

@@ -1,4 +1,5 @@
-"""What the page may see and name: the runs, uploads and models in one folder, and the adapters that ship with the project.
+"""What the page may see and name: the runs, uploads and models in one folder, and the adapters that ship with the
+project.
 
 A name from a page or an API call is looked up here and nowhere else. It can only mean something inside the workspace.
 """
@@ -64,7 +65,7 @@ class Workspace:
         self.uploads = self.home / "uploads"
         self.models = self.home / "models"
 
-    # -- runs --------------------------------------------------------------------------------------------------------------
+    # -- runs ----------------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[RunSummary]:
         """All runs whose names the page can use: live ones first, then the newest."""
@@ -107,7 +108,7 @@ class Workspace:
                  "roles": sorted(role.name for role in folder.iterdir() if role.is_dir())}
                 for folder in self.run(name).checkpoints()]
 
-    # -- what a form offers ------------------------------------------------------------------------------------------------
+    # -- what a form offers --------------------------------------------------------------------------------------------
 
     def model_choices(self) -> list[str]:
         """Base models: the bundled one, the folders under models/, and those that runs stand on."""
@@ -125,8 +126,10 @@ class Workspace:
 
     def reward_choices(self) -> list[tuple[str, str]]:
         """(readable name, run) of the reward models that were trained here."""
-        return [(text.ON_MODEL.format(name=entry.name, model=self.name_of(entry.model)), entry.name) for entry in self.entries()
-                if find_stage(entry.stage).makes == "reward" and entry.state == "done" and entry.checkpoints]
+        rewards = [entry for entry in self.entries()
+                   if find_stage(entry.stage).makes == "reward" and entry.state == "done" and entry.checkpoints]
+        return [(text.ON_MODEL.format(name=entry.name, model=self.name_of(entry.model)), entry.name)
+                for entry in rewards]
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         """(readable name, adapter) of what training may start from."""
@@ -160,10 +163,11 @@ class Workspace:
         shutil.copy(file, self.uploads / name)
         return f"uploads/{name}"
 
-    # -- names of the workspace, as the worker takes them ------------------------------------------------------------------
+    # -- names of the workspace, as the worker takes them --------------------------------------------------------------
 
     def settings(self, stage: str, values: dict) -> dict:
-        """Settings from a form or an API call, checked, with the names of the workspace made into paths. Raises UserError.
+        """Settings from a form or an API call, checked, with the names of the workspace made into paths. Raises
+        UserError.
 
         This is where what comes from the page is checked. The worker checks it once more, as the last gate.
         """
@@ -254,7 +258,8 @@ class Workspace:
     def _path_inside(self, value: str, what: str) -> str:
         """The path of something that exists inside the workspace, wherever links lead. Raises UserError."""
         path = Path(os.path.normpath(self.home / value))
-        if not path.is_relative_to(self.home) or not os.path.exists(path) or not path.resolve().is_relative_to(self.home):
+        inside = path.is_relative_to(self.home) and os.path.exists(path) and path.resolve().is_relative_to(self.home)
+        if not inside:
             raise UserError(text.OUTSIDE.format(what=what, value=value, home=self.home))
         return str(path)
 
@@ -285,8 +290,8 @@ def summary_of(folder: Path) -> RunSummary:
     find_stage(config["stage"])
     status = run.status()
     checkpoints = tuple(checkpoint.name for checkpoint in run.checkpoints())
-    return RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"], status["total_steps"],
-                      status["time"], checkpoints, config.get("labeler", ""))
+    return RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"],
+                      status["total_steps"], status["time"], checkpoints, config.get("labeler", ""))
 
 
 def config_of(folder: Path) -> dict:

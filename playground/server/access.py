@@ -1,9 +1,9 @@
 """Who may do what. An owner trains, loads models and opens files; visitors watch, vote and chat, within limits.
 
-On a computer of one's own everybody is the owner. Elsewhere the owner is who knows PLAYGROUND_PASSWORD (given at `/owner`, or in the
-header `x-playground-password` of a program's requests), and on a Hugging Face Space the account or organisation that it belongs to.
-Gradio knows whose request a handler is working for. All handlers end up calling `GuardedWorker`, `Workspace`, `VotingService` or
-`FeedbackIndex`, and these ask here, so no handler can forget to.
+On a computer of one's own everybody is the owner. Elsewhere the owner is who knows PLAYGROUND_PASSWORD (given at
+`/owner`, or in the header `x-playground-password` of a program's requests), and on a Hugging Face Space the account or
+organisation that it belongs to. Gradio knows whose request a handler is working for. All handlers end up calling
+`GuardedWorker`, `Workspace`, `VotingService` or `FeedbackIndex`, and these ask here, so no handler can forget to.
 """
 
 import os
@@ -37,8 +37,8 @@ class RateLimit(NamedTuple):
 
 LIMITS = {"vote": RateLimit(40, 400, 800), "chat": RateLimit(10, 60, 120), "start": RateLimit(2, 4, 8),
           "login": RateLimit(10, 10, 60)}
-"""A class behind one address can vote as fast as it reads; a program that floods the page cannot. Of logins, only those with a wrong
-password count."""
+"""A class behind one address can vote as fast as it reads; a program that floods the page cannot. Of logins, only those
+with a wrong password count."""
 LONGEST_TEXT = 8_000
 """Characters that a visitor may send at once: a question with the conversation before it, or an answer of their own."""
 
@@ -55,14 +55,16 @@ class Access:
         self.password, self.space_owner, self.open = password, space_owner, open
         self._tokens: set[str] = set()
         self._times: OrderedDict[tuple[str, str, str], deque[float]] = OrderedDict()
-        """(what, level, name) -> when it was done, within the last minute. The one that was used longest ago comes first."""
+        """(what, level, name) -> when it was done, within the last minute. The one that was used longest ago comes
+        first."""
         self._lock = threading.Lock()
 
     @classmethod
     def from_environment(cls, host: str, *, shared: bool = False) -> "Access":
         """The access of a page that is bound to `host`, and perhaps `shared` by a public link."""
         space = os.environ.get("SPACE_ID", "")
-        return cls(alone=host in LOOPBACK and not shared and not space, password=os.environ.get("PLAYGROUND_PASSWORD", ""),
+        return cls(alone=host in LOOPBACK and not shared and not space,
+                   password=os.environ.get("PLAYGROUND_PASSWORD", ""),
                    space_owner=os.environ.get("SPACE_AUTHOR_NAME") or space.partition("/")[0],
                    open=os.environ.get("PLAYGROUND_OPEN", "") == "1")
 
@@ -71,7 +73,7 @@ class Access:
         """Whether anybody can be the owner."""
         return self.everyone or bool(self.password or self.space_owner)
 
-    # -- who it is ---------------------------------------------------------------------------------------------------------
+    # -- who it is -----------------------------------------------------------------------------------------------------
 
     def owner(self) -> bool:
         """Whether the running handler works for an owner. Outside of any request nobody is one, unless everybody is."""
@@ -94,7 +96,8 @@ class Access:
             raise UserError(text.OWNERS_ONLY_LOGIN if self.password else text.OWNERS_ONLY)
 
     def log_in(self, password: str, address: str) -> str:
-        """A token for the cookie of whoever knows the password. Raises UserError for a wrong password, and after too many of them."""
+        """A token for the cookie of whoever knows the password. Raises UserError for a wrong password, and after too
+        many of them."""
         self._check_password(password, address)
         token = secrets.token_urlsafe(32)
         self._tokens.add(token)
@@ -122,10 +125,11 @@ class Access:
             return False
         return True
 
-    # -- how often ---------------------------------------------------------------------------------------------------------
+    # -- how often -----------------------------------------------------------------------------------------------------
 
     def limit(self, what: str, message: str = "") -> None:
-        """Count one action of a visitor, by its name in LIMITS. Raises UserError if that is too often, or if `message` is too long."""
+        """Count one action of a visitor, by its name in LIMITS. Raises UserError if that is too often, or if `message`
+        is too long."""
         request = current_request()
         if self.is_owner(request):
             return
@@ -135,7 +139,8 @@ class Access:
         self._count(what, (("all", ""), ("address", address_of(request)), ("tab", tab)))
 
     def _count(self, what: str, levels: tuple[tuple[str, str], ...], *, only_check: bool = False) -> None:
-        """Count one action at each level: (field of RateLimit, name). Raises UserError, and counts nothing, if one level is full."""
+        """Count one action at each level: (field of RateLimit, name). Raises UserError, and counts nothing, if one
+        level is full."""
         now = time.monotonic()
         with self._lock:
             counters = []
@@ -156,7 +161,7 @@ class Access:
                 self._times.popitem(last=False)
 
 
-# -- what a request says -----------------------------------------------------------------------------------------------------
+# -- what a request says -----------------------------------------------------------------------------------------------
 
 def current_request():
     """The request for which Gradio runs the present handler, or None."""
@@ -192,7 +197,8 @@ def account_names(request) -> set[str]:
 
 
 def address_of(request) -> str:
-    """The address from which a request comes. On a Space, behind its proxies, it is the one that the first of them noted."""
+    """The address from which a request comes. On a Space, behind its proxies, it is the one that the first of them
+    noted."""
     forwarded = header(request, "x-forwarded-for")
     if forwarded and os.environ.get("SPACE_ID"):
         return forwarded.partition(",")[0].strip()

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 import gradio as gr
+from gradio.events import api as gradio_api
 
 from playground.run_commands import ask
 from playground.server import text
@@ -13,7 +14,8 @@ from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.control import ORDERS, value_orders
 
-IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "", "metrics": {}}
+IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "",
+        "metrics": {}}
 """The status where there is no run."""
 
 
@@ -26,11 +28,12 @@ class Api:
     def __init__(self, workspace: Workspace, worker: GuardedWorker, voting: VotingService):
         self.workspace, self.worker, self.voting = workspace, worker, voting
         for endpoint in (self.status, self.start, self.control, self.checkpoints, self.next_query, self.vote):
-            gr.api(plain_errors(endpoint), api_name=endpoint.__name__, concurrency_limit=8)
-        gr.api(plain_errors_of_stream(self.chat), api_name="chat", concurrency_id="chat", concurrency_limit=4)
+            gradio_api(plain_errors(endpoint), api_name=endpoint.__name__, concurrency_limit=8)
+        gradio_api(plain_errors_of_stream(self.chat), api_name="chat", concurrency_id="chat", concurrency_limit=4)
 
     def status(self, run: str = "") -> dict:
-        """State, progress and latest metrics of a run. An empty name is the live run, or else the newest; without any, `run` is null."""
+        """State, progress and latest metrics of a run. An empty name is the live run, or else the newest; without any,
+        `run` is null."""
         name = self.workspace.chosen(run)
         if not name:
             return IDLE
@@ -41,16 +44,17 @@ class Api:
         return answer
 
     def start(self, stage: str, config: dict) -> dict:
-        """Start a run of a stage (sft, reward, ppo, teach) with settings by name; the others keep their defaults. Returns its name."""
+        """Start a run of a stage (sft, reward, ppo, teach) with settings by name; the others keep their defaults.
+        Returns its name."""
         run = self.worker.start(stage, self.workspace.settings(stage, config))
         return {"run": self.workspace.name_of(run)}
 
     def control(self, run: str, command: str, value: float | None = None) -> dict:
         """pause, resume (a stopped or failed run goes on from its last checkpoint), step, stop (and save), or discard.
 
-        With a `value`: resume, to that many steps in all, of which a run that is done needs more than it has; kl_target, learning_rate,
-        temperature, max_new_tokens, pessimism, steps, epochs or votes (a new setting from the next step on; the last three are those of
-        the whole run); or rewind (the step of a checkpoint).
+        With a `value`: resume, to that many steps in all, of which a run that is done needs more than it has;
+        kl_target, learning_rate, temperature, max_new_tokens, pessimism, steps, epochs or votes (a new setting from the
+        next step on; the last three are those of the whole run); or rewind (the step of a checkpoint).
         """
         commands = (*ORDERS, *value_orders())
         if command not in commands:
@@ -61,7 +65,8 @@ class Api:
 
     def chat(self, adapters: list, messages: list, model: str = "bundled", max_new_tokens: int = 128,
              temperature: float = 1.0) -> Iterator[dict]:
-        """Answers of several adapters (none, bundled, a gallery name, RUN, RUN@step-000050) to one conversation, as they grow."""
+        """Answers of several adapters (none, bundled, a gallery name, RUN, RUN@step-000050) to one conversation, as
+        they grow."""
         names = [self.workspace.chat_adapter(name) for name in adapters]
         answers = self.worker.chat(names, messages, model=self.workspace.model(model), max_new_tokens=max_new_tokens,
                                    temperature=temperature)
@@ -74,12 +79,15 @@ class Api:
         return {"run": name, "checkpoints": self.workspace.checkpoints(name) if name else []}
 
     def next_query(self, run: str = "", request: gr.Request = None) -> dict:  # pyright: ignore[reportArgumentType] Gradio's way
-        """A question of a run (an empty name is the run that asks): a prompt, and responses of which one is to be chosen.
+        """A question of a run (an empty name is the run that asks): a prompt, and responses of which one is to be
+        chosen.
 
-        Nobody gets a question that they have answered or skipped. If there is none, `query_id` is empty and `message` says why.
+        Nobody gets a question that they have answered or skipped. If there is none, `query_id` is empty and `message`
+        says why.
         """
         name = self.voting.chosen(run)
-        answer = {"query_id": "", "run": name, "prompt": "", "responses": [], "step": 0, "votes": 0, "votes_wanted": 0, "message": ""}
+        answer = {"query_id": "", "run": name, "prompt": "", "responses": [], "step": 0, "votes": 0, "votes_wanted": 0,
+                  "message": ""}
         query = None
         if name:
             folder = self.workspace.run(name)
@@ -94,10 +102,11 @@ class Api:
 
     def vote(self, run: str, query_id: str, choice: str, event_id: str,
              request: gr.Request = None) -> dict:  # pyright: ignore[reportArgumentType] Gradio's way
-        """Answer a question: "1" to "9" (the best response), "tie", "both_bad", "skip" (stores nothing), or "undo" (your newest vote here).
+        """Answer a question: "1" to "9" (the best response), "tie", "both_bad", "skip" (stores nothing), or "undo"
+        (your newest vote here).
 
-        Or say something about one response, which leaves the question open: "up:2", "down:2", "score:2:5" (of 1 to 7), "edit:2:TEXT".
-        `event_id` is yours and new for each vote: sent again it changes nothing, and `stored` is false.
+        Or say something about one response, which leaves the question open: "up:2", "down:2", "score:2:5" (of 1 to 7),
+        "edit:2:TEXT". `event_id` is yours and new for each vote: sent again it changes nothing, and `stored` is false.
         """
         choice, event_id = str(choice), str(event_id or "").strip()
         if not event_id:

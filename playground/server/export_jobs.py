@@ -1,4 +1,5 @@
-"""Exports that the page has ordered: the command line in a process of its own, one at a time, which goes on without the page."""
+"""Exports that the page has ordered: the command line in a process of its own, one at a time, which goes on without the
+page."""
 
 import os
 import re
@@ -30,7 +31,8 @@ class Exports:
         self._starting = threading.Lock()
 
     def start(self, pick: str, *, merge: bool, push: str = "", public: bool = False) -> str:
-        """Export a choice of the chat into a new folder of exports/; returns the folder's name. Raises UserError, also for a visitor."""
+        """Export a choice of the chat into a new folder of exports/; returns the folder's name. Raises UserError, also
+        for a visitor."""
         self.workspace.access.owners_only()
         model, adapter = self.workspace.adapter(str(pick or ""))
         if push and not HUB_ID.fullmatch(push):
@@ -47,14 +49,15 @@ class Exports:
             if push and public:
                 flags.append("--public")
             process = self._spawn(flags)
-            job = {"name": name, "merge": merge, "state": "running", "pid": process.pid, "born": process_start(process.pid)}
+            job = {"name": name, "merge": merge, "state": "running", "pid": process.pid,
+                   "born": process_start(process.pid)}
             write_json(self.workspace.home / MADE, job)
         threading.Thread(target=self._wait, args=(process, job), daemon=True).start()
         return name
 
     def look(self) -> dict:
-        """How the last export stands: `name`, `merge`, `state` (running, done, failed), `said` (its last line), `there` (its folder
-        is complete). Empty for a visitor, and if there was none."""
+        """How the last export stands: `name`, `merge`, `state` (running, done, failed), `said` (its last line), `there`
+        (its folder is complete). Empty for a visitor, and if there was none."""
         job = self._last_job() if self.workspace.access.owner() else {}
         if not job:
             return {}
@@ -62,7 +65,8 @@ class Exports:
         return {"said": last_line(self.workspace.home / LOG), "there": complete, **job}
 
     def _last_job(self) -> dict:
-        """What is known of the last export. If its process has ended while the page was down, its folder says how it ended."""
+        """What is known of the last export. If its process has ended while the page was down, its folder says how it
+        ended."""
         job = read_json_or_none(self.workspace.home / MADE)
         if not isinstance(job, dict) or not {"name", "state", "pid", "born", "merge"} <= set(job):
             return {}
@@ -81,14 +85,16 @@ class Exports:
         return name
 
     def _spawn(self, flags: list[str]) -> subprocess.Popen:
-        """Start the command: without the GPU, which may be training; at a low priority; and where the page's Ctrl-C does not reach it."""
+        """Start the command: without the GPU, which may be training; at a low priority; and where the page's Ctrl-C
+        does not reach it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": python_path, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment = {**os.environ, "PYTHONPATH": python_path, "CUDA_VISIBLE_DEVICES": "",
+                       "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         command = [sys.executable, "-P", "-m", "rlhf_engine", "export", *flags]
         with open(self.workspace.home / LOG, "wb") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                                       env=environment)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                                       start_new_session=True)
         with suppress(psutil.Error):  # it has ended, or the system knows no priorities
             low_priority = 10 if os.name == "posix" else psutil.BELOW_NORMAL_PRIORITY_CLASS
             psutil.Process(process.pid).nice(low_priority)

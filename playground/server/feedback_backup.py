@@ -1,7 +1,7 @@
 """A backup of the votes on the Hub. The disk of a Space is lost at a restart; a private data set keeps the votes.
 
-PLAYGROUND_SYNC=USER/DATASET switches it on. The store itself is never sent: its events are, as lines of files that only grow
-(`feedback.exchange.Sync`), and they are read back at the start.
+PLAYGROUND_SYNC=USER/DATASET switches it on. The store itself is never sent: its events are, as lines of files that only
+grow (`feedback.exchange.Sync`), and they are read back at the start.
 """
 
 import threading
@@ -22,7 +22,8 @@ STATUS = "sync.json"
 
 
 class FeedbackBackup:
-    """Call `update` now and then. The first call that succeeds restores what the data set has; each sends what is new since the last."""
+    """Call `update` now and then. The first call that succeeds restores what the data set has; each sends what is new
+    since the last."""
 
     def __init__(self, workspace: Workspace, repo_id: str):
         self.home, self.repo_id = workspace.home, repo_id
@@ -57,11 +58,12 @@ class FeedbackBackup:
             self.last_seq = events[-1].seq
 
     def _restored_sync(self) -> Sync:
-        """The connection to the data set, whose events have been read back once. Raises UserError; the next call tries again."""
+        """The connection to the data set, whose events have been read back once. Raises UserError; the next call tries
+        again."""
         if self.sync is None:
             folder = self.home / "sync"
             folder.mkdir(parents=True, exist_ok=True)
-            self.sync = Sync(folder, self.repo_id)  # makes the data set if it is not there yet, and has a thread of its own
+            self.sync = Sync(folder, self.repo_id)  # makes the data set if it is new, and has a thread of its own
         if not self.restored:
             events = self._download_events()
             Store(self.home / "feedback.sqlite").add_all(sorted(events, key=lambda event: event.time))
@@ -98,7 +100,8 @@ class FeedbackBackup:
 
 
 def back_up(backup: FeedbackBackup, ended: threading.Event, *, every: float = 10.0) -> None:
-    """Update a backup every so many seconds until `ended` is set, and once more then. The last commit is made as the process ends."""
+    """Update a backup every so many seconds until `ended` is set, and once more then. The last commit is made as the
+    process ends."""
     while True:
         backup.update()
         if ended.wait(every):

@@ -1,4 +1,5 @@
-"""Where an owner gives the password: a small page of its own at `/owner`, which needs no script. And who may send files."""
+"""Where an owner gives the password: a small page of its own at `/owner`, which needs no script. And who may send
+files."""
 
 import json
 from urllib.parse import parse_qs
@@ -79,8 +80,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes | None:
 class OwnersFiles:
     """Middleware that lets only an owner send files.
 
-    Gradio takes in files, and downloads those that a request names, before any handler can ask who sent them. So a visitor's request
-    is refused here if it is a form with files, if Gradio would read a file out of it, or if it is longer than a megabyte.
+    Gradio takes in files, and downloads those that a request names, before any handler can ask who sent them. So a
+    visitor's request is refused here if it is a form with files, if Gradio would read a file out of it, or if it is
+    longer than a megabyte.
     """
 
     def __init__(self, app: ASGIApp, access: Access):
@@ -108,7 +110,9 @@ class OwnersFiles:
 
 def brings_data(scope: Scope) -> bool:
     """Whether a request may bring files: one that is posted, but not to the login."""
-    return scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS") and not scope["path"].endswith("/owner")
+    if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return False
+    return not scope["path"].endswith("/owner")
 
 
 def names_file(body: bytes) -> bool:

@@ -1,7 +1,8 @@
 """When a browser looks at the page again: as soon as there is news, unless so many look that training would suffer.
 
-Every browser asks `/mark`, which costs next to nothing, whether anything in the workspace has changed, and is told when to ask again.
-Only after a change does it look. A look costs some hundredths of a second, because the page then reads the workspace.
+Every browser asks `/mark`, which costs next to nothing, whether anything in the workspace has changed, and is told when
+to ask again. Only after a change does it look. A look costs some hundredths of a second, because the page then reads
+the workspace.
 """
 
 import os
@@ -23,7 +24,8 @@ from playground.server.feedback_backup import STATUS
 from playground.workspace import Workspace
 
 SHORTEST_WAIT, SHORTEST_WAIT_SPACE = 0.7, 2.0
-"""Seconds between two questions of one browser while there are few of them: here, and on a Space, which is further away."""
+"""Seconds between two questions of one browser while there are few of them: here, and on a Space, which is further
+away."""
 LONGEST_WAIT = 60.0
 """Seconds between two questions, however many browsers seem to look: a program can pretend to be many."""
 LONGEST_REST = 15.0
@@ -58,7 +60,8 @@ class Polling:
         return Route("/mark", self.answer)
 
     async def answer(self, request: Request) -> Response:
-        """{"mark": another text whenever anything changes, "after": seconds until the next question, "rest": until a look in any case}."""
+        """{"mark": another text whenever anything changes, "after": seconds until the next question, "rest": until a
+        look in any case}."""
         wait = self.wait_of(request.query_params.get("tab", "")[:40], time.monotonic())
         mark = self._mark
         if time.monotonic() - self._marked_at > MARK_AGE:
@@ -67,7 +70,8 @@ class Polling:
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
     def wait_of(self, tab: str, now: float) -> float:
-        """Seconds after which a browser tab may ask again, so that all looks together stay within their share of the processor."""
+        """Seconds after which a browser tab may ask again, so that all looks together stay within their share of the
+        processor."""
         tabs = self._last_asked
         tabs[tab] = now
         tabs.move_to_end(tab)
@@ -88,7 +92,8 @@ class Polling:
         return timed_look
 
     def mark(self) -> str:
-        """A text that is another one whenever anything on the page has changed. Whoever asks while it is being made gets the last one."""
+        """A text that is another one whenever anything on the page has changed. Whoever asks while it is being made
+        gets the last one."""
         if self._marking.acquire(blocking=False):
             try:
                 self._mark = sha256(repr(self._state()).encode()).hexdigest()[:16]
@@ -105,8 +110,8 @@ class Polling:
             if entry.alive:
                 folder = space.runs / entry.name
                 files += [folder / f"{name}.jsonl" for name in ("metrics", "samples", "journal", "queries")]
-        files += [space.home / "feedback.sqlite", space.home / "feedback.sqlite-wal", space.home / STATUS, space.uploads,
-                  space.models, space.home / LOG, space.home / MADE]
+        files += [space.home / name for name in ("feedback.sqlite", "feedback.sqlite-wal", STATUS, LOG, MADE)]
+        files += [space.uploads, space.models]
         return [entries, [version_of(path) for path in files]]
 
 

@@ -1,7 +1,8 @@
 """The English of access, visitors, the login, the API and the server's jobs."""
 
 COMMAND_UNKNOWN = "there is no command {command!r}; it is one of {known}"
-NO_EVENT_ID = "event_id is empty: make a new one (such as a UUID) for each vote, so that a vote that is sent twice counts once"
+NO_EVENT_ID = ("event_id is empty: make a new one (such as a UUID) for each vote, "
+               "so that a vote that is sent twice counts once")
 TAKE_ENDED = "the export ended without a word (killed, or out of memory); make room, then try again"
 EXPORT_BUSY = "an export is being made already; wait for it"
 NO_HUB_NAME = "{name} is no name on the Hub; give OWNER/NAME"
@@ -25,11 +26,13 @@ VISITORS_NAME = "A name that begins with {prefix} is for runs of visitors; choos
 CHAT_TOO_LARGE = "A visitor may ask at most {sides} checkpoints for at most {tokens} tokens each."
 NOT_FOR_VISITORS = "{name} is {value}; a visitor's run has {usual} (at most, where it is a size)."
 NO_JUDGE_FOR_VISITORS = "A judge model is the owner's to ask; choose a person or a built-in labeler."
-PASSWORD, LOG_IN, LOG_OUT, IS_OWNER, BACK_TO_PAGE = "Password", "Log in", "Log out", "You are the owner of this page.", "Back to the page"
+PASSWORD, LOG_IN, LOG_OUT = "Password", "Log in", "Log out"
+IS_OWNER, BACK_TO_PAGE = "You are the owner of this page.", "Back to the page"
 
 # the header: who is looking
 VISITOR = "You are a visitor: watch, vote and chat."
-VISITOR_OPEN = "You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, for {minutes} minutes at most."
-NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, and was started without "
-            "PLAYGROUND_PASSWORD.")
+VISITOR_OPEN = ("You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, "
+                "for {minutes} minutes at most.")
+NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, "
+            "and was started without PLAYGROUND_PASSWORD.")
 TO_OWNER, YOU_OWN = "I am the owner", "You are the owner. Log out"

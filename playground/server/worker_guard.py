@@ -1,7 +1,8 @@
-"""The worker as the page may use it: what an owner may do, what a visitor may do, and the runs of visitors where the page is open.
+"""The worker as the page may use it: what an owner may do, what a visitor may do, and the runs of visitors where the
+page is open.
 
-The guard denies by default. It has the four methods that are written below and no others: a new method of the worker is out of reach
-of the page until it is written here, with who may call it.
+The guard denies by default. It has the four methods that are written below and no others: a new method of the worker is
+out of reach of the page until it is written here, with who may call it.
 """
 
 import os
@@ -11,8 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
+from playground.run_commands import WorkerHandle
 from playground.server import text
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
@@ -27,41 +28,22 @@ MAX_VISITOR_RUNS = 20
 """How many runs of visitors are kept: the newest."""
 VISITOR_COMMANDS = ("pause", "resume", "step", "stop")
 """What a visitor may order a visitor's run to do."""
-LOWERABLE = frozenset(("steps", "epochs", "batch_size", "max_tokens", "max_new_tokens", "candidates", "choices", "votes_first",
-                       "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples"))
+LOWERABLE = frozenset(("steps", "epochs", "batch_size", "max_tokens", "max_new_tokens", "candidates", "choices",
+                       "votes_first", "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples"))
 """Settings that a visitor may lower."""
-FREE = frozenset(("labeler", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef", "temperature", "pessimism", "adapter",
-                  "reward", "output", "query"))
+FREE = frozenset(("labeler", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef", "temperature",
+                  "pessimism", "adapter", "reward", "output", "query"))
 """Settings that make a run neither larger nor longer, so a visitor may choose them. All others keep their defaults."""
 MAX_CHAT_TOKENS, MAX_CHAT_SIDES = 512, 4
 """Tokens per answer, and checkpoints, that a visitor may ask of a chat."""
 
 
-class WorkerHandle(Protocol):
-    """What the page needs of a worker: a `rlhf_engine.worker.client.Worker`, or in tests one that only records what it is asked."""
-
-    def start(self, stage: str, config: dict, *, resume: bool = False) -> str:
-        """Start or resume a run; returns its folder."""
-        ...
-
-    def control(self, run: str, command: str, value: float | None = None) -> None:
-        """Give the live run an order."""
-        ...
-
-    def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
-        """Load a base model; yields how far that is."""
-        ...
-
-    def chat(self, adapters: list[str], messages: list[dict], *, model: str = "bundled", max_new_tokens: int = 128,
-             temperature: float = 1.0) -> Iterator[list[str]]:
-        """Answers to a conversation as they grow."""
-        ...
-
-
 class GuardedWorker:
-    """A worker that asks `workspace.access` who is calling. Raises UserError for what a visitor may not do, and what the worker raises.
+    """A worker that asks `workspace.access` who is calling. Raises UserError for what a visitor may not do, and what
+    the worker raises.
 
-    The settings that `start` gets have been checked by `Workspace.settings`; the worker checks them once more, as the last gate.
+    The settings that `start` gets have been checked by `Workspace.settings`; the worker checks them once more, as the
+    last gate.
     """
 
     def __init__(self, worker: WorkerHandle, workspace: Workspace):
@@ -81,14 +63,15 @@ class GuardedWorker:
         return self._worker.start(stage, config, resume=resume)
 
     def control(self, run: str, command: str, value: float | None = None) -> None:
-        """Give the live run an order. A visitor may hold, stop and go on with a visitor's run, where the page is open to that."""
+        """Give the live run an order. A visitor may hold, stop and go on with a visitor's run, where the page is open
+        to that."""
         visitors_run = self._access.open and Path(run).name.startswith(VISITOR_PREFIX)
         if not (visitors_run and command in VISITOR_COMMANDS and value is None):
             self._access.owners_only()
         self._worker.control(run, command, value)
 
-    # The next two return streams, but are no generators: so they check who is calling when they are called, and not in the thread that
-    # takes the first item, in which nobody is.
+    # The next two return streams, but are no generators: so they check who is calling when they are called, and not in
+    # the thread that takes the first item, in which nobody is.
 
     def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
         """Load a base model. For owners."""
@@ -104,7 +87,8 @@ class GuardedWorker:
         return self._worker.chat(adapters, messages, **options)
 
     def _visitor_settings(self, stage: str, config: dict) -> dict:
-        """The settings of a visitor's run, with a name of its own. Raises UserError for a setting that a visitor may not choose."""
+        """The settings of a visitor's run, with a name of its own. Raises UserError for a setting that a visitor may
+        not choose."""
         check_names(stage, config)
         defaults = find_stage(stage).config()
         for name, value in configs.current_names(config).items():
@@ -127,7 +111,7 @@ def is_lower(value, usual) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < usual
 
 
-# -- the runs of visitors ----------------------------------------------------------------------------------------------------
+# -- the runs of visitors ----------------------------------------------------------------------------------------------
 
 def watch_visitors(worker: WorkerHandle, workspace: Workspace, ended: threading.Event, *, every: float = 5.0) -> None:
     """Enforce the limits on visitors' runs every so many seconds, until `ended` is set."""

@@ -20,7 +20,6 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.datasets import demonstrations, groups, pairs, ratings, thumbs
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.files import atomic_file
 
 # -- rows and figures ---------------------------------------------------------------------------------------------------------
 
@@ -130,11 +129,14 @@ def _checked(path: Path) -> str:
 def _aside(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` when all is written. Raises UserError."""
     _checked(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with atomic_file(path) as temporary:
-            yield temporary
+        yield temporary
+        os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or first_line(error)}); choose another place, or make room") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 # -- the Hub ------------------------------------------------------------------------------------------------------------------

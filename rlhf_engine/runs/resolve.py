@@ -48,7 +48,7 @@ def refuse_code(folder: Path, model: str) -> None:
     config = read_json_or_none(folder / "config.json")
     if isinstance(config, dict) and "auto_map" in config:
         from transformers.models.auto import configuration_auto
-        # pyright: transformers exports this name from no public module
+        # transformers exports this name from no public module.
         known = configuration_auto.CONFIG_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
         if config.get("model_type") not in known:
             raise code_needed(model)
