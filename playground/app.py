@@ -135,8 +135,10 @@ class Playground:
     # -- looking -------------------------------------------------------------------------------------------------------
 
     def look(self, values: dict) -> dict:
-        """Look at the workspace for one browser: updates of the header and of the tab in front. What it has is not sent
-        again."""
+        """Look at the workspace for one browser: updates of the header and of the tab in front.
+
+        What it has is not sent again.
+        """
         self.first_look.set()
         known, entries = dict(values[self.seen]), self.workspace.entries()
         changes = self._refresh_header(entries, known)
@@ -155,8 +157,10 @@ class Playground:
         return {}
 
     def _refresh_page(self, page: Page, values: dict, entries: list[RunSummary], known: dict) -> dict:
-        """The updates of one page. It has none if a run was removed since the runs were listed; the next look has
-        another list."""
+        """The updates of one page.
+
+        It has none if a run was removed since the runs were listed; the next look has another list.
+        """
         name = type(page).__name__
         seen = dict(known.get(name, {}))
         try:
@@ -251,8 +255,10 @@ def interrupt(number, frame) -> None:
 
 
 def warm_up(worker: Worker, first_look: threading.Event) -> None:
-    """Start the worker, so that the first answer does not wait for it. Not before the first page is up, which that
-    would slow down."""
+    """Start the worker, so that the first answer does not wait for it.
+
+    Not before the first page is up, which that would slow down.
+    """
     first_look.wait(timeout=10)
     try:
         worker.ensure()

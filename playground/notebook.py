@@ -1,5 +1,4 @@
-"""For notebooks: `for step in live(trainer): ...` draws the metrics in the cell while the trainer works, and `You` asks
-you to vote."""
+"""For notebooks: `for step in live(trainer)` draws the metrics while the trainer works, and `You` asks you to vote."""
 
 import time
 from collections.abc import Iterator
@@ -74,8 +73,7 @@ def figure(trainer: "Trainer", history: list[dict]) -> go.Figure:
 
 
 class You(ImmediateLabeler):
-    """A labeler that asks the person at the notebook: type the number of the best answer, t for a tie, b if all are
-    bad."""
+    """A labeler that asks the person at the notebook: the number of the best answer, t for a tie, b if all are bad."""
 
     score = None
     CHOICES = {"t": "tie", "b": "both_bad"}

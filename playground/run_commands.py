@@ -1,5 +1,7 @@
-"""Orders to a run, from a page or the API. They also reach a run that has ended, which an order to resume starts
-again."""
+"""Orders to a run, from a page or the API.
+
+They also reach a run that has ended, which an order to resume starts again.
+"""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -8,8 +10,7 @@ from rlhf_engine.runs.folder import ALIVE, Run
 
 
 class WorkerHandle(Protocol):
-    """What the page needs of a worker: a `rlhf_engine.worker.client.Worker`, or in tests one that only records what it
-    is asked."""
+    """What the page needs of a worker: `rlhf_engine.worker.client.Worker`, or in tests one that only records calls."""
 
     def start(self, stage: str, config: dict, *, resume: bool = False) -> str:
         """Start or resume a run; returns its folder."""
@@ -47,6 +48,8 @@ def ask(worker: WorkerHandle, run: Run, command: str, value: float | None = None
 
 
 def go_on(worker: WorkerHandle, run: Run, lengths: dict[str, float]) -> None:
-    """Go on from the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `lengths`. Raises
-    UserError."""
+    """Go on from the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `lengths`.
+
+    Raises UserError.
+    """
     worker.start(run.config()["stage"], {"output": str(run.path), **lengths}, resume=True)

@@ -31,8 +31,10 @@ def read_json(path: Path, default=None) -> Any:
 
 
 def read_json_or_none(path: Path) -> Any:
-    """The content of a JSON file of somebody else's; None if it is missing, broken or not readable. The caller says
-    what that means."""
+    """The content of a JSON file of somebody else's; None if it is missing, broken or not readable.
+
+    The caller says what that means.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -40,8 +42,10 @@ def read_json_or_none(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The complete rows of a .jsonl file. A line that is not valid JSON, such as the last one after a kill, is left
-    out."""
+    """The complete rows of a .jsonl file.
+
+    A line that is not valid JSON, such as the last one after a kill, is left out.
+    """
     if not path.exists():
         return []
     rows = []
@@ -92,8 +96,10 @@ def atomic_folder(path: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Replace a file in one motion: a reader sees the old text or the new one. `mode` is the file's permissions before
-    the umask."""
+    """Replace a file in one motion: a reader sees the old text or the new one.
+
+    `mode` is the file's permissions before the umask.
+    """
     with atomic_file(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "w", encoding="utf-8") as file:

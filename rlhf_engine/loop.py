@@ -1,5 +1,4 @@
-"""From a trainer to a run folder: take the steps, follow the orders given between two steps, write it all down, and end
-well."""
+"""From a trainer to a run folder: take the steps, follow the orders given between them, and write everything down."""
 
 import contextlib
 import os
@@ -66,8 +65,7 @@ def drive(trainer: Trainer, run: Run, *, control: RunControl | None = None, prog
 
 
 def begin(trainer: Trainer, run: Run) -> None:
-    """Set the state `running`; a new run also notes what was remarkable in its data, and the learning rate if that was
-    fitted."""
+    """Set the state `running`. A new run also notes remarks on its data, and a learning rate that was fitted."""
     if trainer.step == 0 and not run.journal():
         for note in trainer.data_notes:
             run.note("data", text=note)
@@ -124,8 +122,10 @@ def next_action(trainer: Trainer, run: Run, control: RunControl, replay: Journal
 
 
 def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
-    """Change a setting, or rewind, and note it in the journal. What cannot be done becomes a warning there and changes
-    nothing."""
+    """Change a setting, or rewind, and note it in the journal.
+
+    What cannot be done becomes a warning there and changes nothing.
+    """
     try:
         if name == REWIND:
             was, step = trainer.step, int(value)
@@ -210,8 +210,7 @@ def peak_memory_mb() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory_mb` begin anew, where the system can: a run must not report the memory of an earlier one in the
-    same process."""
+    """Let `peak_memory_mb` begin anew, where the system can: a run must not report the memory of an earlier one."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):

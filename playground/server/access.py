@@ -96,8 +96,10 @@ class Access:
             raise UserError(text.OWNERS_ONLY_LOGIN if self.password else text.OWNERS_ONLY)
 
     def log_in(self, password: str, address: str) -> str:
-        """A token for the cookie of whoever knows the password. Raises UserError for a wrong password, and after too
-        many of them."""
+        """A token for the cookie of whoever knows the password.
+
+        Raises UserError for a wrong password, and after too many of them.
+        """
         self._check_password(password, address)
         token = secrets.token_urlsafe(32)
         self._tokens.add(token)
@@ -128,8 +130,10 @@ class Access:
     # -- how often -----------------------------------------------------------------------------------------------------
 
     def limit(self, what: str, message: str = "") -> None:
-        """Count one action of a visitor, by its name in LIMITS. Raises UserError if that is too often, or if `message`
-        is too long."""
+        """Count one action of a visitor, by its name in LIMITS.
+
+        Raises UserError if that is too often, or if `message` is too long.
+        """
         request = current_request()
         if self.is_owner(request):
             return
@@ -139,8 +143,10 @@ class Access:
         self._count(what, (("all", ""), ("address", address_of(request)), ("tab", tab)))
 
     def _count(self, what: str, levels: tuple[tuple[str, str], ...], *, only_check: bool = False) -> None:
-        """Count one action at each level: (field of RateLimit, name). Raises UserError, and counts nothing, if one
-        level is full."""
+        """Count one action at each level: (field of RateLimit, name).
+
+        Raises UserError, and counts nothing, if one level is full.
+        """
         now = time.monotonic()
         with self._lock:
             counters = []
@@ -197,8 +203,10 @@ def account_names(request) -> set[str]:
 
 
 def address_of(request) -> str:
-    """The address from which a request comes. On a Space, behind its proxies, it is the one that the first of them
-    noted."""
+    """The address from which a request comes.
+
+    On a Space, behind its proxies, it is the one that the first of them noted.
+    """
     forwarded = header(request, "x-forwarded-for")
     if forwarded and os.environ.get("SPACE_ID"):
         return forwarded.partition(",")[0].strip()

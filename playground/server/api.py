@@ -32,8 +32,10 @@ class Api:
         gradio_api(plain_errors_of_stream(self.chat), api_name="chat", concurrency_id="chat", concurrency_limit=4)
 
     def status(self, run: str = "") -> dict:
-        """State, progress and latest metrics of a run. An empty name is the live run, or else the newest; without any,
-        `run` is null."""
+        """State, progress and latest metrics of a run.
+
+        An empty name is the live run, or else the newest; without any, `run` is null.
+        """
         name = self.workspace.chosen(run)
         if not name:
             return IDLE
@@ -45,7 +47,9 @@ class Api:
 
     def start(self, stage: str, config: dict) -> dict:
         """Start a run of a stage (sft, reward, ppo, teach) with settings by name; the others keep their defaults.
-        Returns its name."""
+
+        Returns its name.
+        """
         run = self.worker.start(stage, self.workspace.settings(stage, config))
         return {"run": self.workspace.name_of(run)}
 
@@ -65,8 +69,10 @@ class Api:
 
     def chat(self, adapters: list, messages: list, model: str = "bundled", max_new_tokens: int = 128,
              temperature: float = 1.0) -> Iterator[dict]:
-        """Answers of several adapters (none, bundled, a gallery name, RUN, RUN@step-000050) to one conversation, as
-        they grow."""
+        """Answers of several adapters to one conversation, as they grow.
+
+        An adapter is none, bundled, a name of the gallery, RUN or RUN@step-000050.
+        """
         names = [self.workspace.chat_adapter(name) for name in adapters]
         answers = self.worker.chat(names, messages, model=self.workspace.model(model), max_new_tokens=max_new_tokens,
                                    temperature=temperature)

@@ -1,5 +1,4 @@
-"""Exports that the page has ordered: the command line in a process of its own, one at a time, which goes on without the
-page."""
+"""Exports that the page has ordered: the command line in a process of its own, which goes on without the page."""
 
 import os
 import re
@@ -31,8 +30,10 @@ class Exports:
         self._starting = threading.Lock()
 
     def start(self, pick: str, *, merge: bool, push: str = "", public: bool = False) -> str:
-        """Export a choice of the chat into a new folder of exports/; returns the folder's name. Raises UserError, also
-        for a visitor."""
+        """Export a choice of the chat into a new folder of exports/; returns the folder's name.
+
+        Raises UserError, also for a visitor.
+        """
         self.workspace.access.owners_only()
         model, adapter = self.workspace.adapter(str(pick or ""))
         if push and not HUB_ID.fullmatch(push):
@@ -56,8 +57,10 @@ class Exports:
         return name
 
     def look(self) -> dict:
-        """How the last export stands: `name`, `merge`, `state` (running, done, failed), `said` (its last line), `there`
-        (its folder is complete). Empty for a visitor, and if there was none."""
+        """How the last export stands; empty for a visitor, and if there was none.
+
+        `name`, `merge`, `state` (running, done, failed), `said` (its last line), `there` (its folder is complete).
+        """
         job = self._last_job() if self.workspace.access.owner() else {}
         if not job:
             return {}
@@ -65,8 +68,10 @@ class Exports:
         return {"said": last_line(self.workspace.home / LOG), "there": complete, **job}
 
     def _last_job(self) -> dict:
-        """What is known of the last export. If its process has ended while the page was down, its folder says how it
-        ended."""
+        """What is known of the last export.
+
+        If its process has ended while the page was down, its folder says how it ended.
+        """
         job = read_json_or_none(self.workspace.home / MADE)
         if not isinstance(job, dict) or not {"name", "state", "pid", "born", "merge"} <= set(job):
             return {}
@@ -85,8 +90,7 @@ class Exports:
         return name
 
     def _spawn(self, flags: list[str]) -> subprocess.Popen:
-        """Start the command: without the GPU, which may be training; at a low priority; and where the page's Ctrl-C
-        does not reach it."""
+        """Start the command without the GPU, which may be training, at a low priority, and out of reach of Ctrl-C."""
         self.folder.mkdir(parents=True, exist_ok=True)
         python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": python_path, "CUDA_VISIBLE_DEVICES": "",

@@ -22,8 +22,10 @@ STATUS = "sync.json"
 
 
 class FeedbackBackup:
-    """Call `update` now and then. The first call that succeeds restores what the data set has; each sends what is new
-    since the last."""
+    """Call `update` now and then.
+
+    The first call that succeeds restores what the data set has; each sends what is new since the last.
+    """
 
     def __init__(self, workspace: Workspace, repo_id: str):
         self.home, self.repo_id = workspace.home, repo_id
@@ -58,8 +60,10 @@ class FeedbackBackup:
             self.last_seq = events[-1].seq
 
     def _restored_sync(self) -> Sync:
-        """The connection to the data set, whose events have been read back once. Raises UserError; the next call tries
-        again."""
+        """The connection to the data set, whose events have been read back once.
+
+        Raises UserError; the next call tries again.
+        """
         if self.sync is None:
             folder = self.home / "sync"
             folder.mkdir(parents=True, exist_ok=True)
@@ -100,8 +104,10 @@ class FeedbackBackup:
 
 
 def back_up(backup: FeedbackBackup, ended: threading.Event, *, every: float = 10.0) -> None:
-    """Update a backup every so many seconds until `ended` is set, and once more then. The last commit is made as the
-    process ends."""
+    """Update a backup every so many seconds until `ended` is set, and once more then.
+
+    The last commit is made as the process ends.
+    """
     while True:
         backup.update()
         if ended.wait(every):

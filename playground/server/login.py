@@ -1,5 +1,7 @@
-"""Where an owner gives the password: a small page of its own at `/owner`, which needs no script. And who may send
-files."""
+"""Where an owner gives the password: a small page of its own at `/owner`, which needs no script.
+
+And who may send files.
+"""
 
 import json
 from urllib.parse import parse_qs

@@ -60,8 +60,11 @@ class Polling:
         return Route("/mark", self.answer)
 
     async def answer(self, request: Request) -> Response:
-        """{"mark": another text whenever anything changes, "after": seconds until the next question, "rest": until a
-        look in any case}."""
+        """The answer to one question of a browser, as JSON.
+
+        `mark` is another text whenever anything has changed. `after` is the number of seconds until the next question,
+        `rest` that until a look in any case.
+        """
         wait = self.wait_of(request.query_params.get("tab", "")[:40], time.monotonic())
         mark = self._mark
         if time.monotonic() - self._marked_at > MARK_AGE:
@@ -70,8 +73,10 @@ class Polling:
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
     def wait_of(self, tab: str, now: float) -> float:
-        """Seconds after which a browser tab may ask again, so that all looks together stay within their share of the
-        processor."""
+        """Seconds after which a browser tab may ask again.
+
+        The more tabs there are, the longer: all looks together stay within their share of the processor.
+        """
         tabs = self._last_asked
         tabs[tab] = now
         tabs.move_to_end(tab)
@@ -92,8 +97,10 @@ class Polling:
         return timed_look
 
     def mark(self) -> str:
-        """A text that is another one whenever anything on the page has changed. Whoever asks while it is being made
-        gets the last one."""
+        """A text that is another one whenever anything on the page has changed.
+
+        Whoever asks while it is being made gets the last one.
+        """
         if self._marking.acquire(blocking=False):
             try:
                 self._mark = sha256(repr(self._state()).encode()).hexdigest()[:16]

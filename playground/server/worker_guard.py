@@ -63,8 +63,10 @@ class GuardedWorker:
         return self._worker.start(stage, config, resume=resume)
 
     def control(self, run: str, command: str, value: float | None = None) -> None:
-        """Give the live run an order. A visitor may hold, stop and go on with a visitor's run, where the page is open
-        to that."""
+        """Give the live run an order.
+
+        A visitor may hold, stop and go on with a visitor's run, where the page is open to that.
+        """
         visitors_run = self._access.open and Path(run).name.startswith(VISITOR_PREFIX)
         if not (visitors_run and command in VISITOR_COMMANDS and value is None):
             self._access.owners_only()
@@ -87,8 +89,10 @@ class GuardedWorker:
         return self._worker.chat(adapters, messages, **options)
 
     def _visitor_settings(self, stage: str, config: dict) -> dict:
-        """The settings of a visitor's run, with a name of its own. Raises UserError for a setting that a visitor may
-        not choose."""
+        """The settings of a visitor's run, with a name of its own.
+
+        Raises UserError for a setting that a visitor may not choose.
+        """
         check_names(stage, config)
         defaults = find_stage(stage).config()
         for name, value in configs.current_names(config).items():

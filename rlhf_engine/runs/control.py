@@ -83,8 +83,10 @@ class RunControl:
         return changes
 
     def next_action(self) -> str:
-        """What the loop is to do now: `run`, `pause`, `stop` or `discard`. A `step` becomes a `run` once, and a pause
-        after that."""
+        """What the loop is to do now: `run`, `pause`, `stop` or `discard`.
+
+        A `step` becomes a `run` once, and a pause after that.
+        """
         with self._lock:
             action = self.target
             if action == "step":

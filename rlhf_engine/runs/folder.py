@@ -53,8 +53,10 @@ class Run:
 
     @classmethod
     def check_new(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
-        """The run that may begin at `path`. Raises UserError if the folder holds a run (unless `overwrite`) or anything
-        else."""
+        """The run that may begin at `path`.
+
+        Raises UserError if the folder holds a run (unless `overwrite`) or anything else.
+        """
         run = cls(path)
         check_writable(run.path)
         if run.exists():
@@ -102,8 +104,10 @@ class Run:
         self.note("resumed", step=step)
 
     def rewind(self, step: int, was: int) -> None:
-        """At step `was`, remove what came after the checkpoint of `step`. The journal keeps its lines and notes the
-        rewind."""
+        """At step `was`, remove what came after the checkpoint of `step`.
+
+        The journal keeps its lines and notes the rewind.
+        """
         for checkpoint in self.checkpoints():
             if step_of(checkpoint) > step:
                 self._drop(checkpoint)
@@ -125,8 +129,11 @@ class Run:
         return configs.current_names(configs.read_yaml(self.path / "config.yaml"))
 
     def status(self) -> dict:
-        """status.json. If the process that wrote it has died, the state is `failed` and never `running`. Raises
-        UserError if this is no run."""
+        """status.json.
+
+        If the process that wrote it has died, the state is `failed` and never `running`. Raises UserError if this is no
+        run.
+        """
         try:
             status = read_json(self.path / "status.json")
         except ValueError:
@@ -161,8 +168,7 @@ class Run:
         return read_lines(self.path / "queries.jsonl")
 
     def journal(self) -> list[dict]:
-        """What happened in the run, the oldest first: each row has an `event`, most have a `step`, and warnings have a
-        `kind`."""
+        """What happened in the run, the oldest first. A row has an `event`, mostly a `step`; warnings have a `kind`."""
         return read_lines(self.path / "journal.jsonl")
 
     def unsaved(self, step: int) -> list[dict]:

@@ -139,8 +139,10 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
 
 
 def resolve_reward(spec: str, flag: str) -> Path:
-    """The folder of a trained reward model, from a reward run or one of its checkpoints. Messages name `flag`. Raises
-    UserError."""
+    """The folder of a trained reward model, from a reward run or one of its checkpoints.
+
+    Messages name `flag`. Raises UserError.
+    """
     folder = resolve_adapter(spec, role="reward") if spec and Path(spec).is_dir() else None
     if folder is None:
         raise UserError(f"{flag} is {spec or 'missing'}: name a reward run folder, or FILE.py:FUNCTION")
@@ -209,8 +211,10 @@ def find_by_name(home: Path, name: str) -> Path | None:
 
 
 def resolve_output(home: Path, stage: str, output: str) -> str:
-    """The run folder that "output" means; an empty one gets a new name. Raises UserError for any place but directly
-    under `home/runs`."""
+    """The run folder that "output" means; an empty one gets a new name.
+
+    Raises UserError for any place but directly under `home/runs`.
+    """
     runs = (home / "runs").resolve()
     if not output:
         return str(new_run_folder(runs, stage))

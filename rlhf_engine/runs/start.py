@@ -45,8 +45,10 @@ class RunStart:
     """The `LENGTH_FIELDS` that get a new value, which makes a resumed run longer or shorter."""
 
     def open_folder(self, trainer: AcceptsChanges) -> Run:
-        """Make the run folder, or cut it back to its checkpoint. Raises UserError if the run cannot have its new
-        length."""
+        """Make the run folder, or cut it back to its checkpoint.
+
+        Raises UserError if the run cannot have its new length.
+        """
         if not self.resumed:
             return Run.create(self.run.path, self.config, overwrite=self.overwrite)
         trainer.check(self.lengths)
@@ -55,8 +57,10 @@ class RunStart:
 
 
 def check_new(config: RunConfig, *, overwrite: bool = False) -> RunStart:
-    """A new run in the folder `config.output`. Raises UserError if there is a run (unless `overwrite`) or anything
-    else."""
+    """A new run in the folder `config.output`.
+
+    Raises UserError if there is a run (unless `overwrite`) or anything else.
+    """
     return RunStart(Run.check_new(config.output, overwrite=overwrite), config, overwrite=overwrite)
 
 

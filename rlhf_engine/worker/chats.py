@@ -79,8 +79,10 @@ class Chats:
         return bool(self.active or self.owner.server.chats)
 
     def advance_all(self) -> None:
-        """Draw one more token for every answer. While a run is paused, go on until all are answered or the run is to go
-        on."""
+        """Draw one more token for every answer.
+
+        While a run is paused, go on until all are answered or the run is to go on.
+        """
         server = self.owner.server
         if not self.waiting() or server.loading:
             return
@@ -103,8 +105,10 @@ class Chats:
     # -- beginning -----------------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Begin with the chats that have been queued. One that needs another model waits until the others are
-        answered."""
+        """Begin with the chats that have been queued.
+
+        One that needs another model waits until the others are answered.
+        """
         server = self.owner.server
         while server.chats:
             request = server.chats[0]
@@ -160,8 +164,10 @@ class Chats:
     # -- roles ---------------------------------------------------------------------------------------------------------
 
     def _role_of(self, adapter: str, model: str, needed: list[str | None]) -> str | None:
-        """The role that answers for an adapter, loaded if need be; None for the bare base. The roles in `needed` stay
-        loaded."""
+        """The role that answers for an adapter, loaded if need be; None for the bare base.
+
+        The roles in `needed` stay loaded.
+        """
         owner = self.owner
         path, live = locate(owner.server.home, adapter), owner.server.live
         if live and Path(path).resolve() == live.run.path and owner.trainer and "policy" in owner.trainer.roles:

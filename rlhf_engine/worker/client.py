@@ -36,8 +36,10 @@ class Worker:
         self.home = Path(home).expanduser().resolve()
 
     def ensure(self, timeout: float = 60.0) -> None:
-        """Start the process if none is alive; returns when it answers, seconds before a model is loaded. Raises
-        WorkerError."""
+        """Start the process if none is alive; returns when it answers, seconds before a model is loaded.
+
+        Raises WorkerError.
+        """
         child, deadline = None, time.monotonic() + timeout
         while not self.alive():
             child = child or self._spawn()
@@ -80,9 +82,11 @@ class Worker:
         self._ask("control", run=str(run), command=command, value=value)
 
     def status(self) -> dict:
-        """What the worker is doing: `run` (path of the live run, or None), `state` (`idle`, `loading`, or the run's),
-        `model` (the loaded one, or None) and `error` (why the last run failed, or that no worker is running; else
-        empty)."""
+        """What the worker is doing.
+
+        `run`: path of the live run, or None. `state`: `idle`, `loading`, or the run's. `model`: the loaded one or None.
+        `error`: why the last run failed, or that no worker is running; else empty.
+        """
         try:
             return self._ask("status")
         except WorkerError as error:

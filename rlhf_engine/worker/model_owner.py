@@ -1,5 +1,4 @@
-"""The one thread of the worker that owns the model: it loads bases, trains, and lets chats be answered between
-micro-batches."""
+"""The one thread of the worker that owns the model: it loads bases, trains, and answers chats in between."""
 
 import gc
 import traceback
@@ -68,8 +67,10 @@ class ModelOwner:
     # -- training ------------------------------------------------------------------------------------------------------
 
     def run(self, job: StartRequest) -> None:
-        """Take a whole run to its last checkpoint. What goes wrong before it begins is the caller's answer; later, it
-        is in the run folder."""
+        """Take a whole run to its last checkpoint.
+
+        What goes wrong before it begins is the caller's answer; later, it is in the run folder.
+        """
         server = self.server
         try:
             start = self.check_start(job)
@@ -98,8 +99,10 @@ class ModelOwner:
             self.drop_roles([role for role in self._roles() if role != "policy" and role not in self.chats.roles])
 
     def _drive(self, live: LiveRun) -> None:
-        """Take the steps of the run that was loaded. An error ends the run; it is in the run folder and in the worker's
-        status."""
+        """Take the steps of the run that was loaded.
+
+        An error ends the run; it is in the run folder and in the worker's status.
+        """
         assert self.trainer and self.backbone
         try:
             drive(self.trainer, live.run, control=live.control, progress=False)

@@ -18,8 +18,10 @@ class WorkerError(UserError):
 
 
 def as_user_error(error: Exception, advice: str = "") -> UserError:
-    """An error as its caller gets it. A UserError stays as it is; any other is logged and becomes a WorkerError of one
-    line."""
+    """An error as its caller gets it.
+
+    A UserError stays as it is; any other is logged and becomes a WorkerError of one line.
+    """
     if isinstance(error, UserError):
         return error
     traceback.print_exception(error)

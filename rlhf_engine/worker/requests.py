@@ -20,8 +20,10 @@ MAX_ADAPTERS = 8
 
 @dataclass
 class StartRequest:
-    """A run to start or to resume. Its settings are checked by the thread that owns the model, which is the last
-    gate."""
+    """A run to start or to resume.
+
+    Its settings are checked by the thread that owns the model, which is the last gate.
+    """
 
     stage: str
     config: dict

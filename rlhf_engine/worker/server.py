@@ -32,8 +32,7 @@ MAX_CONNECTIONS = 64
 
 
 class Server:
-    """Listens, answers what needs no model, and queues the rest for the thread that owns it: `job`, `loads` and
-    `chats`."""
+    """Listens, answers what needs no model, and queues the rest for the thread that owns it."""
 
     def __init__(self, home: Path):
         self.home = home
@@ -69,8 +68,10 @@ class Server:
         write_json(self.home / WORKER_FILE, address, mode=0o600)
 
     def busy(self) -> bool:
-        """Whether a run is live, or about to be. One that is over in its folder, but still has to be cleaned up here,
-        is not."""
+        """Whether a run is live, or about to be.
+
+        One that is over in its folder, but still has to be cleaned up here, is not.
+        """
         live = self.live
         return self.job is not None or (live is not None and live.state() in ("loading", *ALIVE))
 
@@ -105,8 +106,10 @@ class Server:
         yield None
 
     def load(self, connection: Connection, **details) -> Iterator[dict]:
-        """Download a base in a thread of this connection, then queue it to be loaded. The old base stays until all
-        files are there."""
+        """Download a base in a thread of this connection, then queue it to be loaded.
+
+        The old base stays until all files are there.
+        """
         job = LoadRequest(**details)
         self._refuse_to_load(job)
         if not self._fetching.acquire(blocking=False):
@@ -188,8 +191,10 @@ class Server:
                 connection.close()
 
     def _serve(self, connection: Connection) -> None:
-        """One connection: a handshake, one request, its answers. Whatever a caller sends, it ends no more than this
-        connection."""
+        """One connection: a handshake, one request, its answers.
+
+        Whatever a caller sends, it ends no more than this connection.
+        """
         try:
             with connection:
                 deliver_challenge(connection, self._key)
@@ -234,8 +239,10 @@ class Server:
 
 
 def fetch(model: str, progress: list[int], download: Future) -> None:
-    """Download a model's files. `progress` holds the bytes so far and in all; the future gets the folder, or what went
-    wrong."""
+    """Download a model's files.
+
+    `progress` holds the bytes so far and in all; the future gets the folder, or what went wrong.
+    """
     def report(done: int, total: int) -> None:
         progress[:] = done, total
 
