@@ -7,8 +7,9 @@ input, so that bad input is refused before a model is loaded. It returns the sec
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from rlhf_engine.config import PolicyConfig, RunConfig
+from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts, read_rows
 from rlhf_engine.data.tokenization import Prompt
@@ -31,14 +32,17 @@ from rlhf_engine.trainers.sft import SFT
 HELD_OUT = 128
 """Prompts, at most, on which `teach` is measured."""
 Finish = Callable[[Backbone], Trainer]
-"""The second step of building a stage: the loaded base, with the starting adapter as its role `policy`, to a trainer."""
+"""The second step of building a stage: from the base, with the starting adapter as role `policy`, to a trainer."""
+
+
+C = TypeVar("C", bound=RunConfig)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Generic[C]):
     """What the builder of a stage gets."""
 
-    config: RunConfig
+    config: C
     rows: Rows
     """The training data, read as the kind that the stage reads."""
     checkpoint: Path | None = None
@@ -90,33 +94,34 @@ def starting_folder(config: RunConfig, checkpoint: Path | None) -> Path | None:
     return next((folder for folder in folders if folder.exists()), None)
 
 
-# -- the stages ---------------------------------------------------------------------------------------------------------
+# -- the stages ------------------------------------------------------------------------------------------------------
 
-def build_sft(inputs: Inputs) -> Finish:
+def build_sft(inputs: Inputs[SFTConfig]) -> Finish:
     return lambda backbone: SFT(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
 
 
-def build_reward(inputs: Inputs) -> Finish:
+def build_reward(inputs: Inputs[RewardConfig]) -> Finish:
     return lambda backbone: RewardTrainer(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
 
 
-def build_ppo(inputs: Inputs) -> Finish:
+def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
     config = inputs.config
     source = find_reward(config.reward, inputs.rows[0], inputs.checkpoint)
     texts = read_ptx_texts(config)
 
     def finish(backbone: Backbone) -> PPO:
-        reward = source
         if isinstance(source, Path):
             backbone.load_role("reward", source, head=True)
             reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=inputs.on_microbatch)
+        else:
+            reward = source
         trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
         trainer.data_notes = texts.notes + trainer.data_notes
         return trainer
     return finish
 
 
-def build_teach(inputs: Inputs) -> Finish:
+def build_teach(inputs: Inputs[TeachConfig]) -> Finish:
     config = inputs.config
     texts = read_ptx_texts(config)
     labeler = inputs.labeler or find_labeler(config, inputs.rows[0], inputs.home)
@@ -145,7 +150,7 @@ def read_ptx_texts(config: PolicyConfig) -> Rows:
 
 
 def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:
-    """The reward that SPEC names: a scoring function, or the folder of a reward adapter. Checked before a model is loaded.
+    """The reward that SPEC names: a scoring function, or the folder of a reward adapter.
 
     The function is tried on `prompt` with an empty response, which a policy may well give.
     """
@@ -156,8 +161,8 @@ def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionR
     return checkpoint / "reward" if checkpoint else resolve_reward(spec, "--reward")
 
 
-def find_labeler(config, prompt: Prompt, home: Path | None = None) -> Labeler:
-    """The labeler of a config. A scoring function is tried on `prompt` with an empty response before a model is loaded."""
+def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
+    """The labeler of a config. A scoring function is tried on `prompt` with an empty response."""
     if config.labeler == "person":
         if home is None:
             raise UserError("--labeler person needs a workspace, whose store has the votes: pass its folder as `home`")

@@ -272,12 +272,12 @@ def test_an_adapter_on_tied_embeddings_is_not_merged(tied_llama, tmp_path):
     assert "share their weights" in refused(str(tied_llama), str(tmp_path / "adapter"), tmp_path / "out", merge=True)
 
 
-@pytest.mark.parametrize(("what", "place", "name", "field"), [("disk", exports.shutil, "disk_usage", "free"),
+@pytest.mark.parametrize(("what", "module", "name", "field"), [("disk", exports.shutil, "disk_usage", "free"),
                                                              ("memory", exports.psutil, "virtual_memory", "available")])
-def test_room_is_looked_for_before_anything_is_loaded(tiny_llama, tmp_path, monkeypatch, what, atomic_folder, name, field):
+def test_room_is_looked_for_before_anything_is_loaded(tiny_llama, tmp_path, monkeypatch, what, module, name, field):
     adapted(tiny_llama, tmp_path / "adapter")
     monkeypatch.setattr(exports, "load_base", lambda *_: pytest.fail("loaded"))
-    monkeypatch.setattr(atomic_folder, name, lambda *_: namedtuple("Told", field)(1000))
+    monkeypatch.setattr(module, name, lambda *_: namedtuple("Told", field)(1000))
     assert f"of {what}, and 0.0 GB are free" in refused(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "out", merge=True)
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 
