@@ -16,7 +16,6 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.notices import mark_seen
 from playground.components.page import Page
-from playground.components.theme import CSS, PlaygroundTheme
 from playground.pages.chat.page import ChatPage
 from playground.pages.data.page import DataPage
 from playground.pages.models.page import ModelsPage
@@ -34,6 +33,7 @@ from playground.server.login import Login
 from playground.server.polling import Polling
 from playground.server.visitor import greeting
 from playground.server.worker_guard import GuardedWorker, watch_visitors
+from playground.theme import CSS, PlaygroundTheme
 from playground.voting import VotingService
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
@@ -97,7 +97,7 @@ class Playground:
             with gr.Tab(text.TRAIN, id="train") as tab:
                 self.train = self._add(TrainPage(space, worker, notice), tab)
             with gr.Tab(text.CHAT, id="chat") as tab:
-                self.chat = self._add(ChatPage(space, worker, self.voting, self.voter, notice), tab)
+                self.chat = self._add(ChatPage(space, worker, self.voter, notice), tab)
             with gr.Tab(text.RUNS, id="runs") as tab:
                 self.runs = self._add(RunsPage(space), tab)
                 self._add(ExportPage(space, notice), tab)
@@ -129,7 +129,7 @@ class Playground:
             outputs += page.outputs
         gr.on(triggers, self.polling.timed(self.look), watched, outputs, show_progress="hidden",
               trigger_mode="always_last", **PRIVATE)
-        self.blocks.load(self.chat.restore, {self.voter}, [self.chat.chat, *self.chat.face], show_progress="hidden",
+        self.blocks.load(self.chat.restore, {self.voter}, [self.chat.chat, *self.chat.shown], show_progress="hidden",
                          **PRIVATE)
 
     # -- looking -------------------------------------------------------------------------------------------------------

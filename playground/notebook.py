@@ -9,22 +9,23 @@ import plotly.graph_objects as go
 from IPython.display import DisplayHandle, display
 from plotly.subplots import make_subplots
 
-from playground.components.charts import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
+from playground.components.charts import KL, POLICY, REFERENCE, REWARD, VALUE, panel_level, panel_unit, trace
+from playground.components.stage_views import panels_of
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import ImmediateLabeler
 from rlhf_engine.feedback.queries import Query
 from rlhf_engine.feedback.scoring_functions import prompt_text
 
 if TYPE_CHECKING:
-    from rlhf_engine.trainers.base import Trainer
+    from rlhf_engine.trainers.interface import AnyTrainer
 
 __all__ = ["KL", "POLICY", "REFERENCE", "REWARD", "VALUE", "You", "live"]
 
-HISTORIES: "WeakKeyDictionary[Trainer, list[dict]]" = WeakKeyDictionary()
+HISTORIES: "WeakKeyDictionary[AnyTrainer, list[dict]]" = WeakKeyDictionary()
 """The metrics so far of each trainer that a cell has followed."""
 
 
-def live(trainer: "Trainer", *, every: float = 1.0) -> Iterator[dict]:
+def live(trainer: "AnyTrainer", *, every: float = 1.0) -> Iterator[dict]:
     """Iterate over `trainer` and draw its metrics below the cell, at most once in `every` seconds.
 
     Yields what the trainer yields. Interrupting the cell loses nothing: the next `live(trainer)` goes on where this one
@@ -52,15 +53,16 @@ def show(drawing: go.Figure, display_handle: DisplayHandle | None) -> DisplayHan
     return display_handle
 
 
-def figure(trainer: "Trainer", history: list[dict]) -> go.Figure:
+def figure(trainer: "AnyTrainer", history: list[dict]) -> go.Figure:
     """The first two panels of the trainer's stage, side by side, as on the page."""
-    panels = STAGE_PANELS[trainer.config.stage][:2]
+    stage, config = trainer.config.stage, vars(trainer.config)
+    panels = panels_of({**config, "stage": stage}, history)[:2]
     drawing = make_subplots(1, len(panels), subplot_titles=[panel.title for panel in panels])
     for column, panel in enumerate(panels, 1):
         for line in panel.lines:
-            drawing.add_trace(go.Scatter(trace(line, history)), row=1, col=column)
-        drawing.update_yaxes(title_text=panel.unit, row=1, col=column)
-        if level := level_of(panel, vars(trainer.config)):
+            drawing.add_trace(go.Scatter(trace(line, history, stage)), row=1, col=column)
+        drawing.update_yaxes(title_text=panel_unit(panel), row=1, col=column)
+        if level := panel_level(panel, config):
             # The type in plotly's signature says str, but it takes a number.
             drawing.add_hline(level[1], line_dash="dash", line_color=REFERENCE, annotation_text=level[0],
                               row=1, col=column)  # pyright: ignore[reportArgumentType]

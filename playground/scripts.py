@@ -15,13 +15,15 @@ def read_script(name: str) -> str:
 def function_from(name: str, **settings) -> str:
     """A function in JavaScript: for an event of Gradio, as its `js`.
 
-    `assets/js/NAME.js` holds a function that takes an object, here `settings` as JSON, and returns the function of the event.
+    `assets/js/NAME.js` holds a function that takes an object, here `settings` as JSON, and returns the function of the
+    event.
     """
-    values = json.dumps(settings).replace("<", "\\u003c")  # a "</script>" in a value must not end the script it stands in
+    # a "</script>" in a value must not end the script it stands in
+    values = json.dumps(settings).replace("<", "\\u003c")
     return f"({read_script(name)})({values})"
 
 
 def run_all(*names: str) -> str:
-    """A function in JavaScript that runs those of several files, one after the other: for the `js` of the whole page."""
+    """A function in JavaScript that runs those of several files in order: for the `js` of the whole page."""
     calls = " ".join(f"({function_from(name)})();" for name in names)
     return f"() => {{ {calls} }}"

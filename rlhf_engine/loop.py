@@ -18,14 +18,14 @@ from rlhf_engine.measures import MEASURES
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.ppo import Diverged
 
 FINAL_STATES = {"end": "done", "stop": "stopped", "discard": "discarded"}
 """The action with which the loop ends -> the state in which it leaves the run."""
 
 
-def drive(trainer: Trainer, run: Run, *, control: RunControl | None = None, progress: bool = True) -> str:
+def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, progress: bool = True) -> str:
     """Run a trainer to its end and write the run folder; returns the final state: done, stopped or discarded.
 
     A resumed run repeats, step by step, what the journal says about the steps after its checkpoint: votes consumed,
@@ -64,7 +64,7 @@ def drive(trainer: Trainer, run: Run, *, control: RunControl | None = None, prog
         bar.close()
 
 
-def begin(trainer: Trainer, run: Run) -> None:
+def begin(trainer: AnyTrainer, run: Run) -> None:
     """Set the state `running`. A new run also notes remarks on its data, and a learning rate that was fitted."""
     if trainer.step == 0 and not run.journal():
         for note in trainer.data_notes:
@@ -78,7 +78,7 @@ def begin(trainer: Trainer, run: Run) -> None:
 class JournalReplay:
     """What the journal of a resumed run says about the steps after its checkpoint."""
 
-    def __init__(self, trainer: Trainer, run: Run):
+    def __init__(self, trainer: AnyTrainer, run: Run):
         rows = run.unsaved(trainer.step)
         self.changes = [row for row in rows if row["event"] == "changed"]
         """Changes of settings that are still to be repeated, the oldest first."""
@@ -86,7 +86,7 @@ class JournalReplay:
         """The last step whose events are in the journal already."""
         trainer.replay_journal(rows)
 
-    def repeat_changes(self, trainer: Trainer) -> None:
+    def repeat_changes(self, trainer: AnyTrainer) -> None:
         """Repeat the changes of settings that were made at the step which the trainer has reached."""
         while self.changes and self.changes[0]["step"] <= trainer.step:
             row = self.changes.pop(0)
@@ -95,7 +95,7 @@ class JournalReplay:
 
 # -- between two steps -------------------------------------------------------------------------------------------------
 
-def next_action(trainer: Trainer, run: Run, control: RunControl, replay: JournalReplay) -> str:
+def next_action(trainer: AnyTrainer, run: Run, control: RunControl, replay: JournalReplay) -> str:
     """What the loop does next: `run`, `stop`, `discard`, or `end` if no step is left.
 
     First makes the changes that were ordered, and waits while the run is paused or has to wait for people. New changes
@@ -121,7 +121,7 @@ def next_action(trainer: Trainer, run: Run, control: RunControl, replay: Journal
         time.sleep(0.05)
 
 
-def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
+def change(trainer: AnyTrainer, run: Run, name: str, value: float) -> None:
     """Change a setting, or rewind, and note it in the journal.
 
     What cannot be done becomes a warning there and changes nothing.
@@ -142,7 +142,7 @@ def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
 
 # -- what is written ---------------------------------------------------------------------------------------------------
 
-def write_step(trainer: Trainer, run: Run, metrics: dict, *, in_journal: bool = False) -> None:
+def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, in_journal: bool = False) -> None:
     """Write the rows of a step. `in_journal`: a run that was killed has written its events already."""
     if not in_journal:
         run.note_all(trainer.events)
@@ -151,7 +151,7 @@ def write_step(trainer: Trainer, run: Run, metrics: dict, *, in_journal: bool = 
     run.set_status(state="running", step=trainer.step, total_steps=trainer.total_steps, peak_memory_mb=peak_memory_mb())
 
 
-def save(trainer: Trainer, run: Run) -> int:
+def save(trainer: AnyTrainer, run: Run) -> int:
     """Write a checkpoint; returns its step."""
     with run.checkpoint(trainer.step, keep=trainer.config.keep_checkpoints) as folder:
         trainer.save(folder)

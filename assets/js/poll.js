@@ -1,5 +1,6 @@
 // Refreshes the page when something in the workspace has changed. The server says when to ask for changes again.
-// A server that has no `/mark` (`build` without `options`), or that does not answer, is asked for a refresh every two seconds.
+// A server that has no `/mark` (`build` without `options`), or that does not answer, is asked for a refresh
+// every two seconds.
 () => () => {
   const root = window.gradio_config?.root ?? '.';
   const tab = Math.random().toString(36).slice(2);

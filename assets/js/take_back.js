@@ -1,4 +1,5 @@
-// A list of votes (gr.HTML with the event `retract`): the button of a vote asks "sure?" first; a second click takes the vote back.
+// A list of votes (gr.HTML with the event `retract`). The button of a vote asks "sure?" first; a second click takes the
+// vote back.
 let armed = null;
 
 const disarm = () => {

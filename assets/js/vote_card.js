@@ -1,26 +1,28 @@
-// The vote card (gr.HTML with the event `vote`): buttons, keys and forms of a question. `props.value` is the value of `Card` in Python:
-// {run, query, event, html}, and `time` where the server has refused an answer. An answer is sent as {choice, seconds}.
+// The vote card (gr.HTML with the event `vote`): buttons, keys and forms of a question. `props.value` is the value of
+// `Card` in Python: {run, query, event, html}, and `time` where the server has refused an answer.
+// An answer is sent as {choice, seconds}.
 const DOUBLE_PRESS = 200;  // milliseconds within which a key pressed again is no second vote
 const ON_ITS_WAY = 5000;  // milliseconds for which an answer may be under way
 
 let shownAt = 0;  // since when the question is in sight; 0 before that
 let sent = {turn: '', time: 0, focus: ''};
 let pressed = {key: '', time: 0};
-let waiting = [];  // remarks to send after the one that is under way
+let waiting = [];  // annotations to send after the one that is under way
 let drafts = {};  // number of an answer -> text of the edit that is open
 
 const turn = () => props.value.event + (props.value.time || '');
 const startClock = () => { shownAt = element.checkVisibility() ? performance.now() : 0; };
 new IntersectionObserver(([entry]) => { if (entry.isIntersecting && !shownAt) startClock(); }).observe(element);
 
-// A remark ("up:2", "score:2:5", "edit:2:...") is about one answer, and the question stays. Any other choice answers the question.
-const isRemark = (choice) => choice.includes(':');
+// An annotation ("up:2", "score:2:5", "edit:2:...") is about one answer, and the question stays. Any other choice answers
+// the question. `rlhf_engine/feedback/choices.py` lists all choices.
+const isAnnotation = (choice) => choice.includes(':');
 
 const answer = (choice, source) => {
   const now = performance.now();
   if (sent.turn === turn() && now - sent.time < ON_ITS_WAY) {
-    // A click while another is on its way is not meant for the next question. A remark still is about this one.
-    if (isRemark(choice)) waiting.push([choice, source]);
+    // A click while another is on its way is not meant for the next question. An annotation still is about this one.
+    if (isAnnotation(choice)) waiting.push([choice, source]);
     return;
   }
   sent = {turn: turn(), time: now, focus: source.id};
@@ -79,7 +81,8 @@ const press = (event) => {
   if (!element.isConnected) return document.removeEventListener('keydown', press);
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || !element.checkVisibility()) return;
   if (event.target.closest?.('input, textarea, select, [contenteditable]')) return;
-  if (event.key.startsWith('Arrow') && element.querySelectorAll('.answer').length !== 2) return;  // left and right need two answers
+  // Left and right need two answers.
+  if (event.key.startsWith('Arrow') && element.querySelectorAll('.answer').length !== 2) return;
   const key = keyOf(event);
   const button = [...element.querySelectorAll('button[data-key]')].find((candidate) => candidate.dataset.key === key);
   if (!button) return;
@@ -91,8 +94,9 @@ const press = (event) => {
 };
 document.addEventListener('keydown', press);
 
-// A remark was stored, and the same question is drawn anew: open edits stay open, and the next remark that waits is sent.
-const afterRemark = () => {
+// An annotation was stored, and the same question is drawn anew: open edits stay open, and the next annotation that
+// waits is sent.
+const afterAnnotation = () => {
   if (sent.focus) element.querySelector(`#${sent.focus}`)?.focus();
   for (const number in drafts) {
     const field = openForm(number, true);
@@ -111,7 +115,7 @@ watch('value', () => {
     return;
   }
   currentEvent = props.value.event;
-  if (props.value.query === currentQuery) return afterRemark();
+  if (props.value.query === currentQuery) return afterAnnotation();
   waiting = [];
   drafts = {};
   currentQuery = props.value.query;

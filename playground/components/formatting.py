@@ -50,3 +50,12 @@ def two_decimals(value: float | None) -> str:
 def plain(number: float) -> str:
     """A number with its four leading digits; a large one is written out, never as a power of ten."""
     return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes in MB or GB."""
+    if count < 1 << 20:
+        return f"{max(count / (1 << 20), 0.1):.1f} MB"
+    if count < 1000 << 20:
+        return f"{count / (1 << 20):.0f} MB"
+    return f"{count / (1 << 30):.1f} GB"

@@ -1,7 +1,7 @@
-"""HTML of the page: Jinja2 templates, which escape every value that is put into them, and the parts that several pages show.
+"""HTML of the page: templates, which escape every value that is put into them, and the parts that several pages show.
 
-A template lies in the folder `templates` of the page that uses it: `playground/pages/teach/templates/question.html` is called
-"teach/question.html", and `playground/components/templates/header.html` is called "components/header.html".
+A template lies in the folder `templates` of the page that uses it: `playground/pages/teach/templates/question.html` is
+called "teach/question.html", and `playground/components/templates/header.html` is called "components/header.html".
 """
 
 import html
@@ -16,12 +16,18 @@ from playground import text as app_text
 from playground.components import text
 from playground.components.formatting import duration, last_message, sentence, two_decimals
 from playground.workspace import RunSummary
+from rlhf_engine import measures
+from rlhf_engine.measures import STEP
+from rlhf_engine.stages import find_stage
 
 PLAYGROUND = Path(__file__).parents[1]
 
 
 def escape(value) -> Markup:
-    """`value` as inert text: no tags, and no braces and dollars, which Gradio's HTML component reads as templates of its own."""
+    """`value` as inert text.
+
+    It holds no tags, and no braces and dollars, which Gradio's HTML component reads as templates of its own.
+    """
     return Markup(html.escape(str(value)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;"))
 
 
@@ -33,8 +39,8 @@ def escape_value(value) -> Markup:
 class JoinLines(Extension):
     """Lets a template be indented without spaces on the page.
 
-    A line break beside a tag, and the indentation after it, is left out; any other line break is one space. A space between two tags
-    is written on one line, or as `{{ " " }}`.
+    A line break beside a tag, and the indentation after it, is left out; any other line break is one space. A space
+    between two tags is written on one line, or as `{{ " " }}`.
     """
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
@@ -49,9 +55,13 @@ def template_folders() -> dict[str, Path]:
 
 
 def template_environment() -> Environment:
-    """The settings that all templates share. Only harmless filters are there: no `safe`, and none that joins text to markup."""
+    """The settings that all templates share.
+
+    Only harmless filters are there: no `safe`, and none that joins text to markup.
+    """
     loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in template_folders().items()})
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape_value, extensions=[JoinLines])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape_value,
+                              extensions=[JoinLines])
     environment.filters = {"length": len}
     return environment
 
@@ -73,13 +83,16 @@ def notice(message: str) -> Markup:
 
 
 def header(line: str, kind: str = "", sentence: str = "", link: str = "") -> Markup:
-    """The top of the page: `line` says which run is live; `kind`, `sentence` and `link` say who is looking (`server.visitor.Greeting`)."""
+    """The top of the page.
+
+    `line` says which run is live; `kind`, `sentence` and `link` say who is looking (`server.visitor.Greeting`).
+    """
     return render("components/header.html", text=text, line=line, kind=kind, sentence=sentence, link=link)
 
 
 def empty(line: str, *, status: bool = False) -> Markup:
     """A pale line where there is nothing to show yet. A screen reader reads a `status` aloud when it changes."""
-    return render("components/empty.html", line=line, status=status)
+    return render("components/status.html" if status else "components/empty.html", line=line)
 
 
 def live_line(entry: RunSummary | None) -> str:
@@ -94,14 +107,14 @@ def live_line(entry: RunSummary | None) -> str:
 def card(name: str, config: dict, status: dict, metrics: list[dict]) -> Markup:
     """A run in a few words: its state, its progress, the time left, and for a failed run what to do about it."""
     state, step, total = status["state"], status["step"], status["total_steps"]
-    facts = [text.STAGES[config["stage"]], *progress_facts(status)]
+    facts = [find_stage(config["stage"]).label, *progress_facts(status)]
     if state == "waiting" and status.get("advice"):
         facts.append(status["advice"])
     seconds = seconds_left(metrics, total) if state == "running" else None
     if seconds is not None:
         facts.append(text.ETA.format(time=duration(seconds)))
-    return progress_card(name, state, facts, label=name, value=int(step), maximum=int(total), error=status.get("error", ""),
-                         advice=status.get("advice", ""))
+    return progress_card(name, state, facts, label=name, value=int(step), maximum=int(total),
+                         error=status.get("error", ""), advice=status.get("advice", ""))
 
 
 def progress_facts(status: dict) -> list[str]:
@@ -111,26 +124,33 @@ def progress_facts(status: dict) -> list[str]:
     return [text.PREPARING] if status["state"] == "waiting" else []
 
 
-def progress_card(title: str, state: str, facts: list[str], *, label: str, value: int, maximum: int, bar_class: str = "",
-                  error: str = "", advice: str = "") -> Markup:
-    """A title, a badge with the `state` of a run, facts, and a bar with the name `label` that is filled to `value` of `maximum`."""
+def progress_card(title: str, state: str, facts: list[str], *, label: str, value: int, maximum: int,
+                  bar_class: str = "", error: str = "", advice: str = "") -> Markup:
+    """A title, a badge with the `state` of a run, facts, and a bar.
+
+    The bar has the name `label` and is filled to `value` of `maximum`.
+    """
     percent = 100 * value / maximum if maximum else 0
-    return render("components/progress_card.html", title=title, state=state, state_name=app_text.STATES.get(state, state),
+    return render("components/progress_card.html", title=title, state=state,
+                  state_name=app_text.STATES.get(state, state),
                   facts=" · ".join(facts), label=label, value=value, maximum=maximum, percent=f"{percent:.1f}",
                   bar_class=f" {bar_class}" if bar_class else "", error=error, advice=advice)
 
 
 def seconds_left(metrics: list[dict], total: int) -> float | None:
-    """Seconds until step `total`: the steps to go, times the mean seconds of the last twenty. None before the first step."""
+    """Seconds until step `total`: the steps to go, times the mean seconds of the last twenty.
+
+    None before the first step.
+    """
     recent = [seconds_of(row) for row in metrics[-20:]]
     if not recent:
         return None
-    return (total - metrics[-1]["step"]) * sum(recent) / len(recent)
+    return (total - metrics[-1][STEP]) * sum(recent) / len(recent)
 
 
 def seconds_of(row: dict) -> float:
-    """The seconds that a step took: the sum of its measures `time/...`."""
-    return sum(value for key, value in row.items() if key.startswith("time/"))
+    """The seconds that a step took: the sum of its durations."""
+    return sum(value for key, value in row.items() if key.startswith(measures.TIME))
 
 
 def events(journal: list[dict], latest: int = 30) -> Markup:
@@ -138,7 +158,8 @@ def events(journal: list[dict], latest: int = 30) -> Markup:
     if not journal:
         return empty(text.NO_EVENTS)
     newest_first = journal[-latest:][::-1]
-    return render("components/events.html", events=[{"kind": row.get("event", ""), "sentence": sentence(row)} for row in newest_first])
+    return render("components/events.html", events=[{"kind": row.get("event", ""), "sentence": sentence(row)}
+                                                    for row in newest_first])
 
 
 def samples(rows: list[dict], latest: int = 8) -> Markup:
@@ -152,5 +173,5 @@ def samples(rows: list[dict], latest: int = 8) -> Markup:
 
 def sample_cells(row: dict) -> dict:
     """The texts of one row of the table of samples."""
-    return {"step": row["step"], "prompt": last_message(row["prompt"]), "response": row["response"], "ended": row.get("ended", True),
-            "score": two_decimals(row.get("score")), "kl": two_decimals(row.get("kl"))}
+    return {"step": row["step"], "prompt": last_message(row["prompt"]), "response": row["response"],
+            "ended": row.get("ended", True), "score": two_decimals(row.get("score")), "kl": two_decimals(row.get("kl"))}

@@ -20,7 +20,7 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, decode, text_of
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_adapter, resolve_model
-from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import as_user_error
 from rlhf_engine.worker.requests import ChatRequest
 from rlhf_engine.worker.server import Server
@@ -34,7 +34,7 @@ class BaseOwner(Protocol):
 
     server: Server
     backbone: Backbone | None
-    trainer: Trainer | None
+    trainer: AnyTrainer | None
 
     def replace_base(self, model: str, dtype: str) -> Backbone:
         """Unload the base that is loaded, and load another."""

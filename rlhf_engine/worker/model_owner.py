@@ -18,7 +18,7 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_model, resolve_output
 from rlhf_engine.runs.start import RunStart, check_new, check_resume
 from rlhf_engine.stages import make_config
-from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.chats import Chats
 from rlhf_engine.worker.protocol import as_user_error
 from rlhf_engine.worker.requests import LiveRun, LoadRequest, StartRequest
@@ -33,7 +33,7 @@ class ModelOwner:
         self.backbone: Backbone | None = None
         self.loaded_as = ("auto", "auto")
         """The dtype and the device that were asked for when the base was loaded."""
-        self.trainer: Trainer | None = None
+        self.trainer: AnyTrainer | None = None
         self.chats = Chats(self)
 
     def serve(self) -> None:

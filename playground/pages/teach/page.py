@@ -5,27 +5,39 @@ import time
 
 import gradio as gr
 
-from playground import text as app_text
 from playground.components import charts as figures
 from playground.components import text as shared_text
 from playground.components.extend_run import ExtendRunPanel
 from playground.components.formatting import last_message, shortened
 from playground.components.html import notice as notice_html
-from playground.components.inputs import Choice
-from playground.components.notices import inform, mark_seen, size_of, warn
+from playground.components.inputs import Choice, run_choices
+from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
 from playground.pages.teach import text, views
 from playground.pages.teach.vote_card import Card
+from playground.run_files import (
+    JOURNAL,
+    METRICS,
+    QUERIES,
+    SAMPLES,
+    read_journal,
+    read_metrics,
+    read_samples,
+    version_of,
+)
 from playground.voting import PERSON, VotingService, choice_of, voter_of
 from playground.workspace import RunSummary, Workspace
+from rlhf_engine import measures
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.choices import is_annotation
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.queries import Query, find_query
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import TEACH
 
 HEIGHT = 205
 """Of a plot, in pixels. A plot that was hidden needs it again when it is shown."""
-FILES = ("metrics.jsonl", "samples.jsonl", "queries.jsonl", "journal.jsonl")
+FILES = (METRICS, SAMPLES, QUERIES, JOURNAL)
 """The files of a run that the page reads."""
 
 
@@ -38,10 +50,12 @@ class TeachPage:
         with gr.Column(visible=False) as self.scene:
             self._build_question()
             self._build_answers()
-        self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False, show_progress="hidden",
-                       trigger_mode="multiple", api_visibility="private")
-        start = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
-        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin, **start)
+        self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
+                       show_progress="hidden", trigger_mode="multiple", api_visibility="private")
+        start = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
+                 "show_progress": "minimal"}
+        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
+                         **start)
         self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch, **start)
 
     def _build_start(self) -> None:
@@ -54,8 +68,8 @@ class TeachPage:
                 self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
                 self.watch = gr.Button(text.WATCH, elem_id="begin-watch", elem_classes="once")
                 tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
-                self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste", container=False,
-                                         min_width=160)
+                self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
+                                         container=False, min_width=160)
 
     def _build_question(self) -> None:
         """The question on the left, and what the votes do on the right."""
@@ -64,10 +78,12 @@ class TeachPage:
                 self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
                 self.card = Card(self._card("", ""), elem_id="vote-card")
             with gr.Column(scale=4, min_width=320):
-                self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="vote-run", visible=False)
+                self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL,
+                                     elem_id="vote-run", visible=False)
                 self.effect = gr.HTML(views.effect([]), elem_id="vote-effect", apply_default_css=False)
                 with gr.Column(elem_classes="plot-grid single"):
-                    self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}", visible=index < 2)
+                    self.plots = [LivePlot(figures.empty_figure(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
+                                           visible=index < 2)
                                   for index in range(3)]
         with left:  # its button changes the picker, which is built after the card
             self.extend = ExtendRunPanel(self.workspace, self.worker, self.notice, "vote-", self.picker, self._run_name)
@@ -94,7 +110,7 @@ class TeachPage:
         try:
             if labeler != PERSON and labeler not in text.TASTES:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
-            run = self.worker.start("teach", self.workspace.settings("teach", {"labeler": labeler}))
+            run = self.worker.start(TEACH, self.workspace.settings(TEACH, {"labeler": labeler}))
         except UserError as error:
             return {self.notice: warn(error)}
         return {self.notice: inform(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
@@ -108,7 +124,8 @@ class TeachPage:
                 following = self._undo(run, card, voter)
             else:
                 self.voting.vote(run, card["query"], choice, card["event"], voter, event.seconds)
-                same_query = find_query(run, card["query"]) if ":" in choice else None  # after a remark, the question stays
+                # After an annotation of one response, the question stays.
+                same_query = find_query(run, card["query"]) if is_annotation(choice) else None
                 following = self._card(run.path.name, voter, query=same_query)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
         except UserError as error:  # a card with a new time: the browser lets the voter answer again
@@ -125,20 +142,20 @@ class TeachPage:
         return self._card(run.path.name, voter, query=query, done=done)
 
     def _card(self, name: str, voter: str, *, query: Query | None = None, done: str = "") -> dict:
-        """The value of the vote card, with a fresh event id: `query` or the next question of a run, or why there is none.
+        """The value of the vote card, with a fresh event id: `query`, or else the next question of a run.
 
-        `done` is a line about what the voter has just done.
+        Where there is no question, it says why. `done` is a line about what the voter has just done.
         """
         asks = bool(name) and self.workspace.config(name).get("labeler") == PERSON
         if query is None and asks:
             query = self.voting.next(self.workspace.run(name), voter)
         if query:
-            remarks = self.voting.remarks(self.workspace.run(name), query, voter)
-            html = views.question(query.prompt, query.responses, done, remarks)
+            annotations = self.voting.annotations(self.workspace.run(name), query, voter)
+            html = views.question(query.prompt, query.responses, done, annotations)
         elif asks or not name:
             html = views.no_question(self.voting.why_silent(name), done, undo=bool(name))
         else:
-            votes = [row for row in self.workspace.run(name).samples() if "vote" in row]
+            votes = [row for row in read_samples(self.workspace.run(name)) if "vote" in row]
             html = views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 
@@ -148,7 +165,7 @@ class TeachPage:
         if config["labeler"] == PERSON:
             votes = self.voting.votes(run)
         else:
-            votes = int(max((row.get("reward/votes", 0) for row in run.metrics()), default=0))
+            votes = int(max((row.get(measures.VOTES_LEARNED, 0) for row in read_metrics(run)), default=0))
         return gr.update(value=views.vote_status(run.path.name, run.status(), votes, config["votes"]), visible=True)
 
     # -- what has changed --------------------------------------------------------------------------------------------
@@ -161,8 +178,8 @@ class TeachPage:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect, *self.plots, self.fixed,
-                self.extremes, self.formulas, *self.extend.outputs]
+        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect,
+                *self.plots, self.fixed, self.extremes, self.formulas, *self.extend.outputs]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """The updates for what has changed since `seen`, which is brought up to date.
@@ -189,14 +206,17 @@ class TeachPage:
         """The update of the picker, and the name of the run that it stands for: "" where the picked run is gone."""
         if not mark_seen(seen, "vote runs", [(entry.name, entry.state) for entry in taught]):
             return {}, picked
-        choices = [(text.FOLLOW_TAUGHT, ""), *((run_choice(entry), entry.name) for entry in taught)]
+        choices = [(text.FOLLOW_TAUGHT, ""), *run_choices(taught)]
         update = {"choices": choices, "visible": len(taught) > 1}
         if picked and picked not in {entry.name for entry in taught}:
             picked = update["value"] = ""
         return {self.picker: gr.update(**update)}, picked
 
     def _refresh_run(self, card: dict, entry: RunSummary | None, voter: str, seen: dict) -> dict:
-        """The updates of what belongs to the run that is shown. Trouble with the store or the run becomes a notice, shown once."""
+        """The updates of what belongs to the run that is shown.
+
+        Trouble with the store or the run becomes a notice, shown once.
+        """
         changes = {}
         try:
             version = self._version(entry)
@@ -225,30 +245,28 @@ class TeachPage:
         if entry is None:
             return None
         folder = self.workspace.runs / entry.name
-        return [entry.name, entry.state, entry.time, self.voting.store.head(), *(size_of(folder / file) for file in FILES)]
+        return [entry.name, entry.state, entry.time, self.workspace.store.head(),
+                *(version_of(folder / file) for file in FILES)]
 
     def _show_nothing(self) -> dict:
         """The updates where no run is taught."""
-        changes: dict = {self.status: gr.update(value="", visible=False), self.effect: views.effect([]), self.fixed: views.fixed([]),
-                         self.extremes: views.extremes([]), self.formulas: views.formulas({}, [])}
+        changes: dict = {self.status: gr.update(value="", visible=False), self.effect: views.effect([]),
+                         self.fixed: views.fixed([]), self.extremes: views.extremes([]),
+                         self.formulas: views.formulas({}, [])}
         for index, plot in enumerate(self.plots):
-            changes[plot] = gr.update(value=figures.empty(), visible=index < 2, height=HEIGHT)
+            changes[plot] = gr.update(value=figures.empty_figure(), visible=index < 2, height=HEIGHT)
         return changes
 
     def _show(self, entry: RunSummary) -> dict:
         """The updates for the run that is shown."""
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
-        metrics, journal, samples = run.metrics(), run.journal(), run.samples()
-        votes: list[Event] = self.voting.store.events(run=run.id) if config["labeler"] == PERSON else []
+        metrics, journal, samples = read_metrics(run), read_journal(run), read_samples(run)
+        votes: list[Event] = self.voting.live_votes(run) if config["labeler"] == PERSON else []
         changes = {self.status: self._status(run),
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
-                   self.fixed: views.fixed(samples), self.extremes: views.extremes(samples), self.formulas: views.formulas(config, metrics)}
-        drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
+                   self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
+                   self.formulas: views.formulas(config, metrics)}
+        drawn = figures.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         for plot, figure in zip(self.plots, drawn):
             changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
         return changes
-
-
-def run_choice(entry: RunSummary) -> str:
-    """A run as the picker names it."""
-    return shared_text.RUN_CHOICE.format(name=entry.name, stage=shared_text.STAGES[entry.stage], state=app_text.STATES[entry.state])

@@ -3,12 +3,16 @@
 # how it works
 PATH = "How this works, in one minute"
 PATH_STEPS = (
-    ("SFT", "A language model is shown good answers until it answers like them. The bundled model has been through this: it tells short "
+    ("SFT", "A language model is shown good answers until it answers like them. The bundled model has been through "
+            "this: it tells short "
             "stories."),
-    ("Reward", "People compare answers. A reward model learns to give each answer a number: the answer that people prefer gets the higher "
+    ("Reward", "People compare answers. A reward model learns to give each answer a number: the answer that people "
+               "prefer gets the higher "
                "number."),
-    ("Teach", "PPO lets the model practise: it writes, the reward model scores, and what scored well becomes likelier. Here the votes are "
-              "yours. They come while the model practises, and the reward model learns from each of them. A KL penalty keeps the text "
+    ("Teach", "PPO lets the model practise: it writes, the reward model scores, and what scored well becomes "
+              "likelier. Here the votes are "
+              "yours. They come while the model practises, and the reward model learns from each of them. A KL "
+              "penalty keeps the text "
               "from falling apart."),
 )
 PATH_NOTEBOOK = "The same in ten lines of a notebook: notebooks/04_teach_it_live.ipynb"
@@ -18,7 +22,8 @@ BEGIN, WATCH, WATCHED = "Teach it yourself", "Watch it being taught", "by someon
 TASTES = {"sentiment": "happy words", "dialogue": "dialogue", "short": "short answers", "long": "long answers",
           "keyword=dog": "the word dog"}
 """Name of a built-in labeler -> what it likes."""
-BEGIN_ABOUT = ("Teach it yourself: you vote 24 times before the policy moves, then it practises while you go on voting. Or watch: a "
+BEGIN_ABOUT = ("Teach it yourself: you vote 24 times before the policy moves, then it practises while you go on "
+               "voting. Or watch: a "
                "built-in labeler votes 40 times, and in a few minutes the bundled model writes what the labeler likes.")
 NO_TASTE = "there is no built-in labeler {labeler!r}; choose one of the list"
 
@@ -33,7 +38,8 @@ THUMBS = {"up": "Thumb up for answer {place}", "down": "Thumb down for answer {p
 SCORE_ANSWER, SCORE_NONE = "Score of answer {place}, from 1 to 7", "1–7"
 SCORES = {1: "1 · terrible", 4: "4 · so-so", 7: "7 · perfect"}
 EDIT, EDIT_SAVE, EDIT_CANCEL = "Edit", "Save my answer", "Cancel"
-EDIT_ABOUT, EDIT_LABEL = "Write a better answer: yours is preferred to this one", "Your better version of answer {place}"
+EDIT_ABOUT, EDIT_LABEL = "Write a better answer: yours is preferred to this one", ("Your better version of answer "
+                                                                                   "{place}")
 UNDONE = "Your vote “{choice}” on “{prompt}” is taken back. Here is the question again."
 UNDONE_GONE = "Your vote “{choice}” on “{prompt}” is taken back."
 
@@ -43,7 +49,8 @@ VOTES_KEPT = "your votes are kept; resume it on the Train tab"
 
 # a run that a built-in labeler teaches
 TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its last vote, in step {step}."
-TAUGHT_SOON = "{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first step: about a minute."
+TAUGHT_SOON = ("{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first "
+               "step: about a minute.")
 PICKED = "chosen"
 
 # what the votes do to the reward
@@ -54,7 +61,8 @@ EFFECT_WORDS = "By now it likes {likes}, and dislikes {dislikes}."
 EFFECT_MOVED = ("They moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
                 "its members differ by {spread:.2f}.")
 NO_EFFECT = "What the votes do is measured here: how many of them the reward guessed before it learned them."
-WON_BY_VOTES = "Against answers of the start, answers of the policy won {won:g} of {count} votes (by chance: {chance:.1f})."
+WON_BY_VOTES = ("Against answers of the start, answers of the policy won {won:g} of {count} votes (by chance: "
+                "{chance:.1f}).")
 WON_BY_SCORE = "By the labeler's own score, an answer of the policy beats one of the start {wins:.0%} of the time."
 
 # what the votes do to the policy
@@ -68,10 +76,13 @@ NO_EXTREMES = "After the first steps of PPO, the answers that the reward scores 
 # the numbers of a step
 FORMULAS = "The numbers of this step"
 FORMULA_REWARD = "what PPO maximises = reward − β × KL = {scores:.2f} − {coef:.2f} × {kl:.2f} nats = {total:.2f}"
-FORMULA_REWARD_ABOUT = ("KL says how far the policy has moved from its start: how much likelier its answers are under the policy than "
+FORMULA_REWARD_ABOUT = ("KL says how far the policy has moved from its start: how much likelier its answers are under "
+                        "the policy than "
                         "under the start, as a logarithm (in nats).")
-FORMULA_ADVANTAGE = "advantage = what came after a token − what the value head expected; it foresaw {variance:.0%} of the differences"
+FORMULA_ADVANTAGE = ("advantage = what came after a token − what the value head expected; it foresaw {variance:.0%} of "
+                     "the differences")
 FORMULA_ADVANTAGE_ABOUT = "Tokens that did better than expected become likelier, the others less likely."
-FORMULA_CLIP = ("ratio = new ÷ old probability of a token, counted only from {low:.2f} to {high:.2f}; {clipped:.1%} of the tokens were "
+FORMULA_CLIP = ("ratio = new ÷ old probability of a token, counted only from {low:.2f} to {high:.2f}; {clipped:.1%} "
+                "of the tokens were "
                 "at that limit")
 FORMULA_CLIP_ABOUT = "The clip keeps one step small, however much a few answers were liked."

@@ -7,35 +7,40 @@ from playground.components import text as shared_text
 from playground.components.formatting import conversation
 from playground.components.html import empty, progress_card, progress_facts, render
 from playground.pages.teach import text
-from rlhf_engine.feedback.events import SCORES, Event
+from rlhf_engine import measures
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.kinds import SCORES
 
 RECENT = 10
 """Votes over which the reward's guesses are counted, at least."""
 EXTREME_COUNT, EXTREME_ROWS = 2, 48
-"""Answers that the reward scores highest (and lowest) which are shown, and the newest samples among which they are found."""
+"""How many of the answers with the highest (and the lowest) scores are shown, among how many of the newest samples."""
 
 
 # -- the question ----------------------------------------------------------------------------------------------------
 
-def question(prompt, responses: tuple[str, ...], done: str = "", remarks: dict | None = None) -> Markup:
+def question(prompt, responses: tuple[str, ...], done: str = "", annotations: dict | None = None) -> Markup:
     """A prompt and its responses with their buttons.
 
-    `done` is a line about what the voter has just done. `remarks` are the voter's remarks on single responses, as
-    `VotingService.remarks` returns them: number of the response (from 1) -> kind -> event.
+    `done` is a line about what the voter has just done. `annotations` are the voter's thumbs, scores and edits, as
+    `VotingService.annotations` returns them: position of the response (from 1) -> kind -> event.
     """
     many = len(responses) > 2
-    remarks = remarks or {}
-    answers = [answer_card(number, response, remarks.get(number, {})) for number, response in enumerate(responses, 1)]
-    return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many], prompt=conversation(prompt),
-                  answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many], both_bad=shared_text.BOTH_BAD[many])
+    annotations = annotations or {}
+    answers = [answer_card(number, response, annotations.get(number, {})) for number,
+               response in enumerate(responses, 1)]
+    return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many],
+                  prompt=conversation(prompt), answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many],
+                  both_bad=shared_text.BOTH_BAD[many])
 
 
-def answer_card(number: int, response: str, remarks: dict[str, Event]) -> dict:
+def answer_card(number: int, response: str, annotations: dict[str, Event]) -> dict:
     """The values of one response: its thumbs, its score and its edit, as the voter has set them."""
-    values = {kind: event.value for kind, event in remarks.items()}
+    values = {kind: event.value for kind, event in annotations.items()}
     thumbs = [{"way": way, "label": label.format(place=number), "pressed": true_or_false(values.get("thumb") == way)}
               for way, label in text.THUMBS.items()]
-    scores = [{"value": score, "label": text.SCORES.get(score, score), "selected": values.get("score") == score} for score in SCORES]
+    scores = [{"value": score, "label": text.SCORES.get(score, score), "selected": values.get("score") == score}
+              for score in SCORES]
     return {"number": number, "response": response, "label": app_text.SAID_BEST.format(place=number), "thumbs": thumbs,
             "score_label": text.SCORE_ANSWER.format(place=number), "scores": scores, "scored": "score" in values,
             "edit_label": text.EDIT_LABEL.format(place=number), "draft": values.get("edit", response),
@@ -53,18 +58,26 @@ def no_question(reason: str, done: str = "", *, undo: bool = True) -> Markup:
 
 
 def watched(name: str, config: dict, row: dict | None) -> Markup:
-    """What stands where a question would be while a built-in labeler votes: its last vote (a row of samples.jsonl), if there is one."""
+    """What stands where a question would be while a built-in labeler votes: its last vote.
+
+    `row` is that vote, as samples.jsonl has it, or None before the first.
+    """
     taste = text.TASTES.get(config["labeler"], config["labeler"])
     if row is None:
-        return no_question(text.TAUGHT_SOON.format(name=name, labeler=taste, first=config.get("votes_first", 1)), undo=False)
+        return no_question(text.TAUGHT_SOON.format(name=name, labeler=taste, first=config.get("votes_first", 1)),
+                           undo=False)
     best = best_of(row["vote"], len(row["responses"]))
     answers = [{"response": response, "best": index in best} for index, response in enumerate(row["responses"])]
     line = text.TAUGHT_BY.format(name=name, labeler=taste, step=row["step"])
-    return render("teach/watched.html", text=text, shared=shared_text, line=line, prompt=conversation(row["prompt"]), answers=answers)
+    return render("teach/watched.html", text=text, shared=shared_text, line=line, prompt=conversation(row["prompt"]),
+                  answers=answers)
 
 
 def best_of(vote: list[int] | str, count: int) -> list[int]:
-    """The indices of the responses that a vote (ranks, or the value of a comparison) put first; none where all `count` are equal."""
+    """The indices of the responses that a vote put first; none where all `count` responses are equal.
+
+    `vote` holds the ranks, or the value of a comparison.
+    """
     if not isinstance(vote, list):
         return {"left": [0], "right": [1]}.get(vote, [])
     best = [index for index, rank in enumerate(vote) if rank == 1]
@@ -95,21 +108,28 @@ def fixed(rows: list[dict]) -> Markup:
     start, now = min(steps), max(steps)
     answers = {(conversation(row["prompt"]), row["step"]): row["response"] for row in rows}
     prompts = dict.fromkeys(prompt for prompt, _ in answers)
-    lines = [{"prompt": prompt, "start": answers.get((prompt, start), ""), "now": answers.get((prompt, now), "")} for prompt in prompts]
+    lines = [{"prompt": prompt, "start": answers.get((prompt, start), ""), "now": answers.get((prompt, now), "")}
+             for prompt in prompts]
     moved = now > start
     now_title = shared_text.FIXED_NOW.format(step=int(now)) if moved else shared_text.FIXED_NOT_YET
     return render("teach/fixed.html", text=text, shared=shared_text, rows=lines, moved=moved, now_title=now_title)
 
 
 def effect(journal: list[dict], choices: int = 2, wins: str = "") -> Markup:
-    """What the votes have done to the reward, as it was measured when it learned them; `wins` says how often the policy wins."""
+    """What the votes have done to the reward, as it was measured when it learned them.
+
+    `wins` is the sentence about the wins of the policy (`wins_sentence`).
+    """
     rows = [row for row in journal if row.get("event") == "reward"]
     lines = effect_lines(rows, choices, wins) if rows else []
     return render("teach/effect.html", text=text, lines=[line for line in lines if line])
 
 
 def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
-    """The sentences of `effect` for the journal's lines about the reward, of which there is at least one; some may be empty."""
+    """The sentences of `effect` for the lines of a journal about the reward, of which there is at least one.
+
+    Some sentences may be empty.
+    """
     last = rows[-1]
     guessed, guesses = recent_guesses(rows)
     if guesses:
@@ -122,7 +142,7 @@ def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
 
 
 def recent_guesses(rows: list[dict]) -> tuple[float, int]:
-    """(guessed right, guesses) over the newest votes: so many lines of the journal that they hold at least `RECENT` guesses."""
+    """(guessed right, guesses) over the newest lines of a journal that together hold at least `RECENT` guesses."""
     guessed, guesses = 0.0, 0
     for row in reversed(rows):
         if guesses >= RECENT:
@@ -138,13 +158,13 @@ def quoted(words, count: int = 3) -> str:
 
 
 def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
-    """(wins, votes, wins by chance) of the policy's answers, over the votes that were shown answers of the start as well.
+    """(wins, votes, wins by chance) of the policy, over the votes that compare its answers with answers of the start.
 
     Answers that share the first rank share the win.
     """
     wins, count, chance = 0.0, 0, 0.0
     for vote in votes:
-        roles = list(vote.sampling.get("roles", ()))
+        roles = vote.roles
         if len(roles) != len(vote.ranks) or len(set(roles)) < 2:
             continue
         winners = [role for role, rank in zip(roles, vote.ranks) if rank == min(vote.ranks)]
@@ -155,8 +175,11 @@ def wins_against_start(votes: list[Event]) -> tuple[float, int, float]:
 
 
 def wins_sentence(metrics: list[dict], votes: list[Event]) -> str:
-    """How often the policy wins against the one it started from: by the labeler's own score, or else by the votes on both."""
-    by_score = [row["gold/wins"] for row in metrics if "gold/wins" in row]
+    """How often the policy wins against the one it started from, in a sentence; "" where it is not known.
+
+    The labeler's own score decides where it has one, else the votes that compare both.
+    """
+    by_score = [row[measures.GOLD_WINS] for row in metrics if measures.GOLD_WINS in row]
     if by_score:
         return text.WON_BY_SCORE.format(wins=by_score[-1])
     wins, count, chance = wins_against_start(votes)
@@ -165,15 +188,16 @@ def wins_sentence(metrics: list[dict], votes: list[Event]) -> str:
 
 def formulas(config: dict, metrics: list[dict]) -> Markup:
     """The formulas of PPO with the numbers of the newest step."""
-    row = next((row for row in reversed(metrics) if "objective/kl_coef" in row), None)
+    row = next((row for row in reversed(metrics) if measures.KL_COEF in row), None)
     if row is None:
         return empty(shared_text.NO_SAMPLES)
-    scores, coef, kl = row["objective/scores"], row["objective/kl_coef"], row["objective/kl"]
+    scores, coef, kl = row[measures.SCORES], row[measures.KL_COEF], row[measures.KL]
     clip = config.get("clip", 0.2)
     reward = text.FORMULA_REWARD.format(scores=scores, coef=coef, kl=kl, total=scores - coef * kl)
-    advantage = text.FORMULA_ADVANTAGE.format(variance=row.get("value/explained_variance", 0.0))
-    ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get("policy/clipfrac", 0.0))
-    lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT}, {"formula": advantage, "about": text.FORMULA_ADVANTAGE_ABOUT},
+    advantage = text.FORMULA_ADVANTAGE.format(variance=row.get(measures.EXPLAINED_VARIANCE, 0.0))
+    ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get(measures.CLIP_FRACTION, 0.0))
+    lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT},
+             {"formula": advantage, "about": text.FORMULA_ADVANTAGE_ABOUT},
              {"formula": ratio, "about": text.FORMULA_CLIP_ABOUT}]
     return render("teach/formulas.html", lines=lines)
 
@@ -196,4 +220,5 @@ def extreme_card(kind: str, title: str, row: dict) -> dict:
 
 def path() -> Markup:
     """What the three stages do, in a few sentences."""
-    return render("teach/path.html", text=text, steps=[{"title": title, "about": about} for title, about in text.PATH_STEPS])
+    steps = [{"title": title, "about": about} for title, about in text.PATH_STEPS]
+    return render("teach/path.html", text=text, steps=steps)
