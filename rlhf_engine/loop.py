@@ -168,7 +168,7 @@ FAILURE_HINTS = {
     "out_of_memory": "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; "
                      "then resume.",
     "diverged": "Lower learning_rate or raise kl_coef and start again from the last good checkpoint.",
-    "input": "Mend the input, then resume.",
+    "input": "Correct the input, then resume.",
     "interrupted": "Resume it to go on from the last checkpoint.",
     "unknown": "Resume from the last checkpoint; if it fails again, report the error with the run's config.yaml.",
 }

@@ -142,7 +142,7 @@ class Run:
             raise UserError(f"{self.path} is not a run folder: it has no status.json with the state of a run")
         if status["state"] in ALIVE and not is_alive(status["pid"], status["born"]):
             status["state"] = "failed"
-            status["error"] = "the process ended without a word (killed, or out of memory)"
+            status["error"] = "the process ended without a message (killed, or out of memory)"
             status["advice"] = "Resume it; if it dies again, lower the batch size or the response length."
             status["advice_kind"] = "killed"
         return status

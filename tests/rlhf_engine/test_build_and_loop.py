@@ -231,7 +231,7 @@ def test_a_stop_before_the_first_step_needs_no_checkpoint(sft, tmp_path):
 
 
 @pytest.mark.parametrize(("error", "says", "kind"), [
-    (RuntimeError("first\nsecond"), "report the error", "unknown"), (UserError("bad"), "Mend the input", "input"),
+    (RuntimeError("first\nsecond"), "report the error", "unknown"), (UserError("bad"), "Correct the input", "input"),
     (KeyboardInterrupt(), "Resume it", "interrupted"), (RuntimeError("CUDA out of memory"), "micro_batch", "out_of_memory"),
     (Diverged("KL"), "learning_rate", "diverged")])
 def test_a_failure_is_told_with_an_advice(sft, tmp_path, error, says, kind):
