@@ -1,5 +1,6 @@
 """A real browser for the page's tests."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,9 +10,9 @@ from playwright.sync_api import Page, expect, sync_playwright
 from benchmarks.browser import CHROMIUM, browser_of, go
 from playground.app import build, options
 
-__all__ = ["PATIENCE", "browsing", "go", "needs_browser", "serving"]
-PATIENCE = 60_000
-"""Milliseconds: a test machine may have two busy cores."""
+__all__ = ["PATIENCE", "browsing", "expect_no_sideways_scroll", "go", "needs_browser", "serving", "wait_until"]
+PATIENCE = 300_000
+"""Milliseconds after which a wait gives up. They only end a wait that would have no end: a test machine may be busy."""
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
 
 
@@ -37,6 +38,20 @@ def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
         yield open_page
         browser.close()
     assert not (trouble := [said for said in trouble if not (expected and expected in said)]), trouble
+
+
+def wait_until(page: Page, truth: Callable[[], bool]) -> None:
+    """Let the page live until `truth()`."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not truth():
+        assert time.monotonic() < deadline, "waited in vain"
+        page.wait_for_timeout(50)
+
+
+def expect_no_sideways_scroll(page: Page, width: int = 390) -> None:
+    """What has been drawn for `width` fits into it, plots included: they are drawn anew a moment after the window has changed."""
+    page.wait_for_timeout(500)
+    page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
 
 
 @contextmanager
