@@ -11,7 +11,7 @@ from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_n
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import Length, micro_batches, out_of_memory, pass_price
-from rlhf_engine.trainers.state import load_state, save_state
+from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
 T = TypeVar("T")
 Backward = Callable[[list[int]], dict[str, float]]
@@ -146,18 +146,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self, folder: Path) -> None:
-        """A checkpoint: one PEFT folder per role, and the trainer's state as safetensors and JSON."""
-        for role in self.roles:
-            if role in self.backbone.roles:
-                self.backbone.save_role(role, folder / role)
-        save_state(folder, self.state_dict())
+        """Write a checkpoint."""
+        save_checkpoint(folder, self.backbone, self.roles, self.state_dict())
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint: weights are copied into the roles that the trainer has made."""
-        for role in self.roles:
-            if role in self.backbone.roles:
-                self.backbone.fill_role(role, folder / role)
-        self.load_state_dict(load_state(folder))
+        self.load_state_dict(load_checkpoint(folder, self.backbone, self.roles))
 
     def accumulate(self, rows: list[int], backward: Backward, *more: tuple[list[int], Backward, Length | None],
                    length: Length | None = None) -> dict[str, float]:

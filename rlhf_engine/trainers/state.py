@@ -6,6 +6,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhf_engine.model.backbone import Backbone
+
+
+def save_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...], state: dict) -> None:
+    """A checkpoint: one PEFT folder per role that the backbone has, and the trainer's state as safetensors and JSON."""
+    for role in roles:
+        if role in backbone.roles:
+            backbone.save_role(role, folder / role)
+    save_state(folder, state)
+
+
+def load_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...]) -> dict:
+    """The state of a checkpoint, whose weights are copied into the roles that the backbone has."""
+    for role in roles:
+        if role in backbone.roles:
+            backbone.fill_role(role, folder / role)
+    return load_state(folder)
+
 
 def save_state(folder: Path, state: dict) -> None:
     """Write trainer.json (structure and numbers; floats survive exactly) and trainer.safetensors (tensors)."""
