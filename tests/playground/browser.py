@@ -11,14 +11,17 @@ from playground.app import build, options
 
 __all__ = ["PATIENCE", "browsing", "go", "needs_browser", "serving"]
 PATIENCE = 60_000
-"""Milliseconds: a test machine may have two busy cores."""
+"""Milliseconds to wait for something on the page, at most: a test machine may have two busy cores."""
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
 
 
 @contextmanager
 def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
-    """open_page(width=1280, query="", dark=False) -> a page of the app at `url`, fit for `expect`. At the end: no script may have failed
-    on any, and nothing may have been fetched from elsewhere. `expected` is in messages that a browser may have."""
+    """Yields `open_page(width=1280, query="", dark=False)`, which opens the app at `url` in a new page.
+
+    At the end it fails if a script has failed on any page, or if anything was fetched from another address. Messages of
+    the browser that hold `expected` are allowed.
+    """
     trouble: list[str] = []
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
@@ -36,12 +39,13 @@ def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
 
         yield open_page
         browser.close()
-    assert not (trouble := [said for said in trouble if not (expected and expected in said)]), trouble
+    trouble = [message for message in trouble if not (expected and expected in message)]
+    assert trouble == []
 
 
 @contextmanager
 def serving(home, worker, port: int | None = None) -> Iterator[str]:
-    """The address of the page over a workspace, served from this process."""
+    """Serves the page over the workspace `home` from this process; yields its address."""
     demo = build(home, worker=worker)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **options(demo))
     try:

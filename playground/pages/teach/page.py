@@ -54,7 +54,8 @@ class TeachPage:
                        show_progress="hidden", trigger_mode="multiple", api_visibility="private")
         self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
                          **CONTROL_EVENT)
-        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch, **CONTROL_EVENT)
+        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch,
+                         **CONTROL_EVENT)
 
     def _build_start(self) -> None:
         """What this is about, and the buttons that start a run."""
