@@ -16,15 +16,15 @@ OWNERS_ONLY = "Only the owner of this page may do that. Visitors watch, vote and
 OWNERS_ONLY_LOGIN = "Only the owner of this page may do that; log in at the top of the page if it is yours."
 WRONG_PASSWORD = "That is not the password of this page (PLAYGROUND_PASSWORD)."
 TOO_OFTEN = {
-    "vote": "You have sent many votes within a minute; vote again in {seconds} s.",
-    "chat": "You have asked many questions within a minute; ask again in {seconds} s.",
-    "start": "You have started many runs within a minute; start another in {seconds} s.",
-    "login": "You have tried many passwords within a minute; try again in {seconds} s.",
+    "vote": "That were many votes in a minute; the next one is welcome in {seconds} s.",
+    "chat": "That were many questions in a minute; ask again in {seconds} s.",
+    "start": "That were many runs in a minute; start again in {seconds} s.",
+    "login": "That were many passwords in a minute; try again in {seconds} s.",
 }
 TOO_LONG = "That has {count:,} characters; a visitor may write {longest:,} at once."
 VISITORS_NAME = "A name that begins with {prefix} is for runs of visitors; choose another."
 CHAT_TOO_LARGE = "A visitor may ask at most {sides} checkpoints for at most {tokens} tokens each."
-NOT_FOR_VISITORS = "{name} is {value}, but a visitor's run has {usual}; a number may be smaller."
+NOT_FOR_VISITORS = "{name} is {value}; a visitor's run has {usual} (at most, where it is a size)."
 NO_JUDGE_FOR_VISITORS = "A judge model is the owner's to ask; choose a person or a built-in labeler."
 PASSWORD, LOG_IN, LOG_OUT, IS_OWNER, BACK_TO_PAGE = "Password", "Log in", "Log out", "You are the owner of this page.", "Back to the page"
 
