@@ -1,5 +1,6 @@
 """The Teach page without and in a browser. Runs are made by hand, and no worker is there."""
 
+import time
 from pathlib import Path
 
 import gradio as gr
