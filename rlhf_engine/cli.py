@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
-from rlhf_engine.files import check_writable, write_json, write_text
+from rlhf_engine.files import check_place, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
@@ -198,7 +198,7 @@ def iter_lines():
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    check_writable(output := Path(args.output))
+    check_place(output := Path(args.output))
     held = {file.name for file in output.iterdir()} if output.exists() else set()
     if held - {"report.json", "samples.jsonl"}:
         raise UserError(f"{output} holds something else than an evaluation: name a new folder with --output")

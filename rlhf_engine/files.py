@@ -116,7 +116,7 @@ def json_lines(rows: Iterable[dict]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def check_writable(path: Path) -> None:
+def check_place(path: Path) -> None:
     """Raises UserError unless a folder can be made at `path`."""
     parent = path
     while not os.path.exists(parent):

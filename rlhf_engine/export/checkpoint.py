@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.export.hub import check_repo, push
 from rlhf_engine.export.model_card import Card, card
-from rlhf_engine.files import atomic_folder, check_writable, read_json_or_none, write_json
+from rlhf_engine.files import check_place, read_json_or_none, write_json
 from rlhf_engine.model.backbone import Backbone, read_lora
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.runs.folder import Run, step_of
@@ -78,7 +78,7 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
         check_repo(push_to, public)
     for note in notes(source, merge):
         say(note)
-    with output_folder(output) as folder:
+    with atomic_folder(output) as folder:
         if merge:
             say(f"merging into {source.model}")
             write_merged(source, folder, dtype)
@@ -259,7 +259,7 @@ def strip_local_paths(path: Path) -> None:
 def check_output(output: Path) -> None:
     if output.is_symlink() or output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already, and nothing is overwritten: name a new folder with --output")
-    check_writable(output)
+    check_place(output)
 
 
 def existing(path: Path) -> Path:
@@ -267,8 +267,8 @@ def existing(path: Path) -> Path:
 
 
 @contextmanager
-def output_folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to fill. It becomes `output` when all is written, and is removed if anything fails. Raises UserError."""
+def atomic_folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output` to fill, which becomes it when all is written, and is removed if anything fails."""
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     for left in output.parent.glob(".export-*"):  # of processes that were killed
@@ -277,8 +277,13 @@ def output_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
     partial = output.parent / f".export-{output.name}-{os.getpid()}"
     try:
-        with atomic_folder(output, partial) as folder:
-            yield folder
+        partial.mkdir()
+        yield partial
+        if output.exists():  # an empty folder, whose place not every system lets another take
+            output.rmdir()
+        partial.rename(output)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{output}: cannot be written ({getattr(error, 'strerror', None) or first_line(error)}); make room, or name "
                         "another folder with --output") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

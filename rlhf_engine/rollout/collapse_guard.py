@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from rlhf_engine import measures
 from rlhf_engine.model.text_metrics import distinct_ratio
@@ -22,30 +21,21 @@ RECOVERY = 1.2
 class Threshold:
     """What a measure may be, beside what it is for the starting policy, and what to say where it is not."""
 
-    kind: str
-    """What the journal calls the warning."""
     low: float
     high: float
     text: str
 
 
 THRESHOLDS = {
-    measures.DISTINCT_RATIO: Threshold("repetition", 0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
+    measures.DISTINCT_RATIO: Threshold(0.75, float("inf"), "The responses repeat each other: {value:.0%} of the starting policy's variety of "
                                  "word pairs. Lower the KL target, raise pessimism, or vote for the response that is not like the others."),
-    measures.EMPTY: Threshold("empty", 0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
+    measures.EMPTY: Threshold(0.0, 0.1, "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; "
                         "a reward that likes short answers invites this."),
-    measures.ENTROPY_RATIO: Threshold("entropy", 0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
+    measures.ENTROPY_RATIO: Threshold(0.5, 2.0, "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or "
                                 "no longer sure of any. Lower the KL target or the learning rate."),
-    measures.PERPLEXITY_RATIO: Threshold("perplexity", 0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
+    measures.PERPLEXITY_RATIO: Threshold(0.5, 1.6, "To the starting policy the responses are {value:.1f} times as surprising as its own: they "
                                    "stop being its kind of text. Lower the KL target, or rewind to an earlier checkpoint."),
 }
-
-
-class CollapseWarning(NamedTuple):
-    """What has gone wrong: the `kind` of a threshold, and a sentence for people."""
-
-    kind: str
-    text: str
 
 
 @dataclass
@@ -85,12 +75,11 @@ class Guard:
             self.smooth[name] = value + (1 - SMOOTHING) * (self.smooth.get(name, value) - value)
         return found
 
-    def new_warnings(self) -> list[CollapseWarning]:
-        """What has gone wrong since the last call; sets `lr_factor` for the next update."""
+    def new_warnings(self) -> list[str]:
+        """What has gone wrong since the last call, in sentences; sets `lr_factor` for the next update."""
         slack = {measures.EMPTY: self.empty}  # where the start is silent at times, its policy may be, too
         wrong = [name for name, limit in THRESHOLDS.items() if not limit.low <= self.smooth[name] - slack.get(name, 0.0) <= limit.high]
-        news = [CollapseWarning(THRESHOLDS[name].kind, THRESHOLDS[name].text.format(value=self.smooth[name]))
-                for name in wrong if name not in self.wrong]
+        news = [THRESHOLDS[name].text.format(value=self.smooth[name]) for name in wrong if name not in self.wrong]
         self.wrong, self.since = wrong, self.since + 1
         if wrong and self.since > PAUSE and self.lr_factor > SLOWEST:
             self.lr_factor, self.since = max(self.lr_factor / 2, SLOWEST), 0

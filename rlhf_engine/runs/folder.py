@@ -23,7 +23,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.files import (
     atomic_file,
     atomic_folder,
-    check_writable,
+    check_place,
     json_lines,
     read_json,
     read_lines,
@@ -58,7 +58,7 @@ class Run:
         Raises UserError if the folder holds a run (unless `overwrite`) or anything else.
         """
         run = cls(path)
-        check_writable(run.path)
+        check_place(run.path)
         if run.exists():
             if not overwrite:
                 raise UserError(f"{path} holds a run already: "

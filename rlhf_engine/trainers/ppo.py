@@ -121,8 +121,7 @@ class PPO(Trainer):
         sampled = clock()
         self.measure(rollout)
         text = self.guard.check(rollout, config.temperature)
-        self.events += [{"event": "warning", "step": self.step, "kind": warning.kind, "text": warning.text}
-                        for warning in self.guard.new_warnings()]
+        self.events += [{"event": "warning", "step": self.step, "text": warning} for warning in self.guard.new_warnings()]
         tokens, raw = self.scores_of(rollout)
         scores = self.shape_scores(raw, rollout)
         kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
@@ -321,7 +320,7 @@ class PPO(Trainer):
         return [order[i::self.config.minibatches] for i in range(min(self.config.minibatches, len(order)))]
 
     def _check_kl_stop(self, kl: float, stop: float) -> None:
-        self.events.append({"event": "warning", "step": self.step, "kind": "kl_stop", "kl": kl,
+        self.events.append({"event": "warning", "step": self.step, "kl": kl,
                             "text": f"KL is {kl:.1f} nats a sequence, above the hard stop of {stop:.1f}: "
                                     "this step learns from the KL penalty alone."})
         if self.steps_above >= KL_STOP_STEPS:

@@ -11,7 +11,7 @@ from rlhf_engine.files import (
     PROJECT,
     atomic_file,
     atomic_folder,
-    check_writable,
+    check_place,
     read_json,
     read_json_or_none,
     write_json,
@@ -78,7 +78,7 @@ def test_a_broken_file_of_ours_is_an_error_and_one_of_others_is_none(tmp_path):
 
 
 def test_a_folder_can_be_made_anywhere_but_below_a_file(tmp_path):
-    check_writable(tmp_path / "new" / "deeper")
+    check_place(tmp_path / "new" / "deeper")
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is no folder in which you may write"):
-        check_writable(tmp_path / "file" / "new")
+        check_place(tmp_path / "file" / "new")
