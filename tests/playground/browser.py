@@ -18,8 +18,11 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on
 
 @contextmanager
 def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
-    """open_page(width=1280, query="", dark=False) -> a page of the app at `url`, fit for `expect`. At the end: no script may have failed
-    on any, and nothing may have been fetched from elsewhere. `expected` is in messages that a browser may have."""
+    """Yields `open_page(width=1280, query="", dark=False)`, which opens the app at `url` in a new page.
+
+    At the end it fails if a script has failed on any page, or if anything was fetched from another address. Messages of
+    the browser that hold `expected` are allowed.
+    """
     trouble: list[str] = []
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
@@ -37,7 +40,8 @@ def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
 
         yield open_page
         browser.close()
-    assert not (trouble := [said for said in trouble if not (expected and expected in said)]), trouble
+    trouble = [message for message in trouble if not (expected and expected in message)]
+    assert trouble == []
 
 
 def wait_until(page: Page, truth: Callable[[], bool]) -> None:
@@ -56,7 +60,7 @@ def expect_no_sideways_scroll(page: Page, width: int = 390) -> None:
 
 @contextmanager
 def serving(home, worker, port: int | None = None) -> Iterator[str]:
-    """The address of the page over a workspace, served from this process."""
+    """Serves the page over the workspace `home` from this process; yields its address."""
     demo = build(home, worker=worker)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **options(demo))
     try:
