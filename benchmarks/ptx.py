@@ -35,14 +35,14 @@ TEXTS = 200
 def measure(given: dict, held_out: list, function) -> dict:
     """One run, in this process; nothing is written."""
     from rlhf_engine.build import make_trainer
-    from rlhf_engine.config import from_dict
     from rlhf_engine.data.readers import read_prompts
     from rlhf_engine.data.tokenization import encode_examples
     from rlhf_engine.evaluation.compare import compare, mean_logprob, text_judge
     from rlhf_engine.model.generation import Sampling
+    from rlhf_engine.stages import make_config
 
     start = time.perf_counter()
-    trainer = make_trainer(from_dict("ppo", given))
+    trainer = make_trainer(make_config("ppo", given))
     backbone, config = trainer.backbone, trainer.config
     rows = list(trainer)
     seconds = time.perf_counter() - start

@@ -25,9 +25,9 @@ from benchmarks.preferences import COMMON, RARE
 def measure(given: dict, at: list[int], turn: int) -> dict:
     """One run, in this process."""
     from rlhf_engine.build import make_trainer
-    from rlhf_engine.config import from_dict
+    from rlhf_engine.stages import make_config
 
-    config = from_dict("teach", given)
+    config = make_config("teach", given)
     trainer, rows, along = make_trainer(config), [], {}
     if turn:
         hold_back(trainer.labeler, config.votes // 2, turn)
