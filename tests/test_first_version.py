@@ -283,7 +283,7 @@ def ask(page) -> Callable[..., dict]:
     return lambda endpoint, **given: client.predict(**given, api_name=f"/{endpoint}")
 
 
-def wait(reached: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait(reached: Callable[[], bool], seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < end, "this takes too long"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from playground.components import text
+from playground.components.inputs import CONTROL_EVENT
 from playground.components.notices import inform, mark_seen, warn
 from playground.run_commands import go_on
 from playground.workspace import RunSummary, Workspace
@@ -29,8 +30,7 @@ class ExtendRunPanel:
                                     elem_classes="once")
         fields = list(self.fields.values())
         gr.on([self.button.click, *(field.submit for field in fields)], self._go_on, {picker, *fields}, notice,
-              show_progress_on=self.button, concurrency_id="control", concurrency_limit=4, api_visibility="private",
-              show_progress="minimal")
+              show_progress_on=self.button, **CONTROL_EVENT)
 
     def _go_on(self, values: dict) -> str:
         """Let the run go on; returns the notice for the page."""

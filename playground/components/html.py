@@ -44,6 +44,7 @@ class JoinLines(Extension):
     """
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """The text of a template as Jinja2 parses it."""
         source = re.sub(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])", "", source.strip())
         return re.sub(r"\s*\n\s*", " ", source)
 
@@ -132,9 +133,9 @@ def progress_card(title: str, state: str, facts: list[str], *, label: str, value
     """
     percent = 100 * value / maximum if maximum else 0
     return render("components/progress_card.html", title=title, state=state,
-                  state_name=app_text.STATES.get(state, state),
-                  facts=" · ".join(facts), label=label, value=value, maximum=maximum, percent=f"{percent:.1f}",
-                  bar_class=f" {bar_class}" if bar_class else "", error=error, advice=advice)
+                  state_name=app_text.STATES.get(state, state), facts=" · ".join(facts), label=label, value=value,
+                  maximum=maximum, percent=f"{percent:.1f}", bar_class=f" {bar_class}" if bar_class else "",
+                  error=error, advice=advice)
 
 
 def seconds_left(metrics: list[dict], total: int) -> float | None:
@@ -158,8 +159,8 @@ def events(journal: list[dict], latest: int = 30) -> Markup:
     if not journal:
         return empty(text.NO_EVENTS)
     newest_first = journal[-latest:][::-1]
-    return render("components/events.html", events=[{"kind": row.get("event", ""), "sentence": sentence(row)}
-                                                    for row in newest_first])
+    lines = [{"kind": row.get("event", ""), "sentence": sentence(row)} for row in newest_first]
+    return render("components/events.html", events=lines)
 
 
 def samples(rows: list[dict], latest: int = 8) -> Markup:

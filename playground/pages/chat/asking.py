@@ -1,6 +1,7 @@
 """Questions on the Chat page: sending, regenerating and rewording them, and stopping the answers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
@@ -39,11 +40,9 @@ class ChatAsking:
         inputs = {parts.chat, parts.voter, parts.setup.model, self.message, *self.panes.picks, *parts.input.sampling}
         outputs = [self.notice, self.status, self.message, *chatbots, *self.panes.vote_outputs]
         # These events neither wait for each other nor cancel each other. An answer to an earlier question ends by
-        # itself (`_answer`);
-        # if Gradio cancelled an event, that might already be the one of the next question.
-        asking = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden",
-                  "trigger_mode": "multiple",
-                  "api_visibility": "private"}
+        # itself (`_answer`); if Gradio cancelled an event, that might already be the one of the next question.
+        asking: dict[str, Any] = {"concurrency_id": "chat", "concurrency_limit": 4, "show_progress": "hidden",
+                                  "trigger_mode": "multiple", "api_visibility": "private"}
         gr.on([parts.input.send.click, self.message.submit], self._send, inputs, outputs, **asking)
         gr.on([parts.input.again.click, *(chatbot.retry for chatbot in chatbots)], self._again, inputs, outputs,
               **asking)
@@ -123,8 +122,7 @@ class ChatAsking:
                 typed: str = "") -> Iterator[dict]:
         """The answers as they grow, to conversations by position.
 
-        If it fails, the chat goes back to `before` (by default, as it is now), and `typed` comes back into the text
-        box.
+        If it fails, the chat goes back to `before` (by default to now), and `typed` comes back into the text box.
         """
         parts, panes, positions = self.parts, self.panes, list(questions)
         chat = values[parts.chat]
@@ -133,7 +131,11 @@ class ChatAsking:
         number = chat.begin(questions)
         parts.cache.keep(values[parts.voter], chat)
         try:
-            yield self._shown(chat, positions, text.WAITING) | {self.notice: ""} | ({self.message: ""} if typed else {})
+            waiting = self._shown(chat, positions, text.WAITING)
+            waiting[self.notice] = ""
+            if typed:
+                waiting[self.message] = ""
+            yield waiting
             request = parts.input.request(values, chat)
             status = {self.status: ""}  # sent with the first words only
             for _ in self.runner.answer(chat, positions, request):
@@ -141,16 +143,17 @@ class ChatAsking:
                 status = {}
             if chat.question == number:
                 yield self._shown(chat, positions, ended_line(chat, len(positions)))
-            # Stopped or cleared. Gradio sends the last item once more, so after the true state comes one that changes
-            # nothing.
-            else:
+            else:  # stopped or cleared
                 yield panes.show_sides(chat, positions)
-                yield gr.skip()
+                yield gr.skip()  # Gradio sends the last item once more: it must change nothing
         except UserError as error:
             if chat.question == number:
                 chat.restore(before)
-                yield self._shown(chat, positions, "") | {self.notice: warn(error)} | ({self.message: typed} if typed
-                                                                                       else {})
+                failed = self._shown(chat, positions, "")
+                failed[self.notice] = warn(error)
+                if typed:
+                    failed[self.message] = typed
+                yield failed
         finally:
             if chat.question == number:  # the browser may have left in the middle of an answer
                 chat.stop()

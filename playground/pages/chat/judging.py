@@ -70,7 +70,7 @@ class ChatJudging:
         self.parts.cache.keep(values[self.parts.voter], values[self.parts.chat])
         with self.lock:
             chat_feedback.set_feedback(self.parts.workspace.store, side[index], kind, value, prompt_of(side[:index]),
-                              voter_of(values[self.parts.voter]))
+                                       voter_of(values[self.parts.voter]))
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
         """Store a vote on a blind round, and show who was who."""
@@ -80,10 +80,9 @@ class ChatJudging:
             try:
                 if chat.votable:
                     self.parts.workspace.access.limit("vote")
-                    answers, prompt = [chat.sides[position][-1]
-                                       for position in positions], prompt_of(chat.sides[0][:-1])
-                    vote = chat_feedback.blind_vote(f"{chat.round_id}-vote", answers, chat.order, choice, prompt,
-                                                 voter_of(values[self.parts.voter]))
+                    answers = [side[-1] for side in chat.sides[:chat.count]]
+                    prompt, voter = prompt_of(chat.sides[0][:-1]), voter_of(values[self.parts.voter])
+                    vote = chat_feedback.blind_vote(f"{chat.round_id}-vote", answers, chat.order, choice, prompt, voter)
                     self.parts.workspace.store.add(vote)
                     chat.record_vote(choice, self.panes.labels(chat))
             except UserError as error:

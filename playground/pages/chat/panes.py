@@ -47,9 +47,8 @@ class ChatPanes:
         self.names.append(gr.HTML("", elem_id=f"chat-{name}-name", visible=False, apply_default_css=False))
         self.picks.append(Choice(choices, value=value, label=title, elem_id=f"chat-{name}-adapter"))
         self.chatbots.append(gr.Chatbot(label=title, show_label=False, height=380, render_markdown=False,
-                                        latex_delimiters=[], buttons=[],
-                                        placeholder=text.EMPTY_CHAT, elem_id=f"chat-{name}", layout="bubble",
-                                        editable="all"))
+                                        latex_delimiters=[], buttons=[], placeholder=text.EMPTY_CHAT,
+                                        elem_id=f"chat-{name}", layout="bubble", editable="all"))
 
     @property
     def vote_outputs(self) -> list:
@@ -108,8 +107,7 @@ class ChatPanes:
     def thumbs(self, chat: Chat, position: int) -> list[str]:
         """The thumb on each answer of a side, as the Chatbot takes it.
 
-        A browser takes its own thumb off only when the value has changed: "none" therefore comes with a new number each
-        time.
+        A browser takes its own thumb off only when the value has changed, so "none" comes with a new number each time.
         """
         answers = [turn for turn in chat.sides[position] if turn.role == "assistant"]
         try:
@@ -166,8 +164,8 @@ def result(chat: Chat, labels: list[str]) -> Markup:
     """What was voted, who was who, and how often each checkpoint has won."""
     names = [text.REVEAL.format(side=side, name=label) for side, label in zip(text.SIDE_NAMES, labels[:chat.count])]
     best_first = sorted(chat.wins.items(), key=lambda item: -item[1][0] / item[1][1])
-    rows = [{"name": name, "wins": text.SCORE_WINS.format(wins=wins, rounds=rounds)} for name,
-            (wins, rounds) in best_first]
+    rows = [{"name": name, "wins": text.SCORE_WINS.format(wins=wins, rounds=rounds)}
+            for name, (wins, rounds) in best_first]
     return render("chat/result.html", text=text, vote=text.REVEALED.format(choice=vote_words(chat)),
                   names=" · ".join(names), rows=rows)
 

@@ -5,12 +5,12 @@ import time
 
 import gradio as gr
 
-from playground.components import charts as figures
+from playground.components import charts
 from playground.components import text as shared_text
 from playground.components.extend_run import ExtendRunPanel
 from playground.components.formatting import last_message, shortened
 from playground.components.html import notice as notice_html
-from playground.components.inputs import Choice, run_choices
+from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
 from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
 from playground.pages.teach import text, views
@@ -52,11 +52,10 @@ class TeachPage:
             self._build_answers()
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
                        show_progress="hidden", trigger_mode="multiple", api_visibility="private")
-        start = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private",
-                 "show_progress": "minimal"}
         self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
-                         **start)
-        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch, **start)
+                         **CONTROL_EVENT)
+        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch,
+                         **CONTROL_EVENT)
 
     def _build_start(self) -> None:
         """What this is about, and the buttons that start a run."""
@@ -82,7 +81,7 @@ class TeachPage:
                                      elem_id="vote-run", visible=False)
                 self.effect = gr.HTML(views.effect([]), elem_id="vote-effect", apply_default_css=False)
                 with gr.Column(elem_classes="plot-grid single"):
-                    self.plots = [LivePlot(figures.empty_figure(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
+                    self.plots = [LivePlot(charts.empty_figure(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
                                            visible=index < 2)
                                   for index in range(3)]
         with left:  # its button changes the picker, which is built after the card
@@ -254,7 +253,7 @@ class TeachPage:
                          self.fixed: views.fixed([]), self.extremes: views.extremes([]),
                          self.formulas: views.formulas({}, [])}
         for index, plot in enumerate(self.plots):
-            changes[plot] = gr.update(value=figures.empty_figure(), visible=index < 2, height=HEIGHT)
+            changes[plot] = gr.update(value=charts.empty_figure(), visible=index < 2, height=HEIGHT)
         return changes
 
     def _show(self, entry: RunSummary) -> dict:
@@ -266,7 +265,7 @@ class TeachPage:
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
                    self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
                    self.formulas: views.formulas(config, metrics)}
-        drawn = figures.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
+        drawn = charts.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
         for plot, figure in zip(self.plots, drawn):
             changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
         return changes

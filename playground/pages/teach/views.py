@@ -27,8 +27,8 @@ def question(prompt, responses: tuple[str, ...], done: str = "", annotations: di
     """
     many = len(responses) > 2
     annotations = annotations or {}
-    answers = [answer_card(number, response, annotations.get(number, {})) for number,
-               response in enumerate(responses, 1)]
+    answers = [answer_card(number, response, annotations.get(number, {}))
+               for number, response in enumerate(responses, 1)]
     return render("teach/question.html", text=text, shared=shared_text, done=done, which=text.WHICH[many],
                   prompt=conversation(prompt), answers=answers, best=shared_text.BEST[many], tie=shared_text.TIE[many],
                   both_bad=shared_text.BOTH_BAD[many])

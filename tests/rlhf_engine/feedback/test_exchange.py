@@ -9,10 +9,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlhf_engine.data.readers import Demonstration, Preference, Ranking, read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.data.readers import (
+    Demonstration,
+    Preference,
+    Ranking,
+    read_demonstrations,
+    read_preferences,
+    read_prompts,
+)
 from rlhf_engine.feedback.datasets import agreement, demonstrations, groups, pairs, ratings, thumbs
 from rlhf_engine.feedback.events import Event, without_retracted
-from rlhf_engine.feedback.exchange import Sync, export, export_rows, import_events, import_preferences, push_to_hub, read_events
+from rlhf_engine.feedback.exchange import (
+    Sync,
+    export,
+    export_rows,
+    import_events,
+    import_preferences,
+    push_to_hub,
+    read_events,
+)
 from rlhf_engine.feedback.store import Store
 from tests.rlhf_engine.conftest import write_rows
 from tests.rlhf_engine.helpers.feedback import CHAT, ids, refused, small_disk, vote

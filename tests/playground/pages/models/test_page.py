@@ -17,7 +17,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES, make_config
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL
 
 GIB = 1 << 30
@@ -83,7 +83,7 @@ def test_progress_in_words_and_as_a_bar():
 
 def test_loading_ends_with_a_usable_page_whatever_happens(models, worker, monkeypatch):
     monkeypatch.setattr("gradio.Warning", lambda *_, **__: None)
-    demo = build(models.home, worker=worker)
+    demo = build(models.home, worker=worker).blocks
     parts = {c.elem_id: c for c in demo.blocks.values() if getattr(c, "elem_id", None)}
     load = next(f.fn for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "_load")
 
@@ -127,5 +127,4 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
         expect(page.locator("#models-status")).to_contain_text("bundled is loaded (bf16, on cpu)")
         assert page.evaluate("window.hacked") is None
         page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        expect_no_sideways_scroll(page)

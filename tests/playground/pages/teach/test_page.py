@@ -11,7 +11,7 @@ from playground.app import build
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
-from tests.playground.browser import browsing, go, needs_browser, serving
+from tests.playground.browser import browsing, go, needs_browser, serving, wait_until
 from tests.playground.conftest import EVIL, FakeWorker, ask, write_run, write_teach
 
 
@@ -30,7 +30,7 @@ class Page:
     """What a browser does with the page: holds the values, sends them along, takes the updates in."""
 
     def __init__(self, home: Path):
-        demo = build(home, worker=FakeWorker())
+        demo = build(home, worker=FakeWorker()).blocks
         self.look, self.answer = (next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == name) for name in ("look", "_vote"))
         self.parts = {c.elem_id or type(c).__name__: c for f in (self.look, self.answer) for c in (*f.inputs, *f.outputs)}
         self.values = {part: getattr(part, "value", None) for part in self.parts.values()}
@@ -218,6 +218,7 @@ PRESSED = """(time) => document.body.dispatchEvent(Object.defineProperty(
 
 @needs_browser
 def test_buttons_and_keys_vote_once_each(open_page, home):
+    opened = time.monotonic()
     page, store, card = open_page(), Store(home / "feedback.sqlite"), "#vote-card"
 
     def shows(number: int) -> None:
@@ -236,7 +237,8 @@ def test_buttons_and_keys_vote_once_each(open_page, home):
     page.keyboard.press("s")
     shows(0)
     assert [event.value for event in store.events()] == [(1, 2, 2, 2), (2, 1, 2, 2), "tie"]
-    assert all(0 < event.seconds < 60 for event in store.events()) and len({event.voter for event in store.events()}) == 1
+    assert all(0 < event.seconds < time.monotonic() - opened for event in store.events())
+    assert len({event.voter for event in store.events()}) == 1
     page.keyboard.press("u")
     expect(page.locator(f"{card} .done")).to_contain_text("all equally good")
     shows(2)
@@ -321,18 +323,11 @@ def test_a_run_is_started_with_one_press(tmp_path):
         expect(page.locator("#path")).to_be_visible()
         expect(page.locator("#vote-card")).to_be_hidden()
         page.click("#begin-watch")
-        wait_for(page, lambda: len(worker.log) == 1)
+        wait_until(page, lambda: len(worker.log) == 1)
         page.click("#begin-person")
-        wait_for(page, lambda: len(worker.log) == 2)
+        wait_until(page, lambda: len(worker.log) == 2)
         write_teach(tmp_path / "home")
         expect(page.locator("#vote-1")).to_be_visible()
         expect(page.locator("#begin-person")).to_be_hidden()
         expect(page.locator("#path")).to_be_hidden()
     assert [(call[1], call[2]["labeler"]) for call in worker.log] == [("teach", "sentiment"), ("teach", "person")]
-
-
-def wait_for(page, truth) -> None:
-    deadline = time.monotonic() + 60
-    while not truth():
-        assert time.monotonic() < deadline, "waited in vain"
-        page.wait_for_timeout(50)

@@ -36,7 +36,7 @@ from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
 from tests.playground.helpers import live_of
 
@@ -359,5 +359,4 @@ def test_a_visitor_uses_them(workspace, worker, lesson):
         assert worker.log[-1][2:] == ("rewind", 3)
         assert page.evaluate("window.hacked") is None
         page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        expect_no_sideways_scroll(page)
