@@ -112,7 +112,7 @@ def test_a_visitor_starts_nothing_and_brings_nothing_in(space, visitor):
     for stage, config in {"sft": {}, "reward": {}, "teach": {"labeler": "sentiment"}}.items():
         with pytest.raises(Exception, match="Only the owner"):
             visitor.predict(stage=stage, config=config, api_name="/start")
-    with pytest.raises(Exception, match="owner's to open"):
+    with pytest.raises(Exception, match="Only the owner may open"):
         visitor.predict(adapters=["none"], messages=QUESTION, model="somebody/else", api_name="/chat")
     assert httpx.post(f"{space.url}gradio_api/upload", files={"files": ("a.jsonl", b"{}")}).status_code == 403
     runs = space.folder / "workspace" / "runs"
