@@ -150,7 +150,7 @@ class WordFeatures:
         whole = [prompt + response for prompt, response in rows]
         for places in micro_batches(reading_order(self.backbone, whole), self.batch):
             for each in packed_passes(self.backbone, [whole[i] for i in places]):
-                part = [places[i] for i in each.places]
+                part = [places[i] for i in each.indices]
                 columns = [columns[len(rows[i][0]):] for i, columns in zip(part, each.columns)]
                 where = each.at(columns)
                 with self.backbone.use(None):

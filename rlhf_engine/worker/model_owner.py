@@ -9,12 +9,11 @@ import hashlib
 import secrets
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf_engine import config as configs
 from rlhf_engine.build import make_trainer
@@ -224,7 +223,7 @@ class ModelOwner:
             return
         live = server.live
         while True:
-            with resting(self.backbone):
+            with self.backbone.pause_checkpointing() if self.backbone else nullcontext():
                 self._admit()
                 for talk in list(self.talks):
                     self._advance(talk)
@@ -342,19 +341,6 @@ class ModelOwner:
         for talk in self.talks:
             talk.chat.end(error)
         self.talks.clear()
-
-
-@contextmanager
-def resting(backbone: Backbone | None):
-    """Gradient checkpointing off for a moment, in the midst of an update: its layers would drop the KV cache."""
-    layers = [m for m in backbone.base.modules() if isinstance(m, GradientCheckpointingLayer) and m.training] if backbone else []
-    for layer in layers:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = True
 
 
 def as_user_error(error: Exception, advice: str = "") -> UserError:
