@@ -15,8 +15,7 @@ from tqdm import tqdm
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.trainers.base import Trainer
-from rlhf_engine.trainers.ppo import Diverged
+from rlhf_engine.trainers.base import Diverged, Trainer
 
 
 class Control:

@@ -16,11 +16,11 @@ from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
-from tests.rlhf_engine.trainers.test_ppo import PROMPTS, vowels
-from tests.rlhf_engine.trainers.test_sft import without_time
 from tests.rlhf_engine.teach.test_trainer import PROMPTS as ASKED
 from tests.rlhf_engine.teach.test_trainer import SMALL
 from tests.rlhf_engine.teach.test_trainer import vowels as share_of_vowels
+from tests.rlhf_engine.trainers.test_ppo import PROMPTS, vowels
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 TEXTS = [Demonstration(text[:15], text[15:40 + i]) if i % 2 else Demonstration("", text) for i, text in enumerate(sentences(21, seed=5))]
 
@@ -33,7 +33,7 @@ def make(path, reward=vowels, texts=TEXTS, **settings) -> PPO:
 
 def only_text(trainer: PPO) -> PPO:
     """Nothing to learn from the responses: what gradient there is comes from the text."""
-    trainer.advantages = lambda rollout, *rest: (torch.zeros_like(rollout.mask), rollout.values, {})
+    trainer.advantages = lambda rollout, *rest: (torch.zeros_like(rollout.mask), rollout.values)
     return trainer
 
 

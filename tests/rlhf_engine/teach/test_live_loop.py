@@ -277,8 +277,9 @@ def test_rewinding_to_no_checkpoint_is_a_warning(tiny_llama, tmp_path):
 
 def rollout(ids: list[list[int]], logprob: float = -1.0, entropy: float = 1.0, texts: list[str] | None = None) -> Rollout:
     mask = torch.ones(len(ids), len(ids[0]))
-    return Rollout(["p"] * len(ids), [[1]] * len(ids), ids, texts or ["text"] * len(ids), torch.ones(len(ids), dtype=torch.bool), mask,
-                   ref_logprobs=logprob * mask, entropy=entropy)
+    found = Rollout(["p"] * len(ids), [[1]] * len(ids), ids, texts or ["text"] * len(ids), torch.ones(len(ids), dtype=torch.bool), mask)
+    found.ref_logprobs, found.entropy = logprob * mask, entropy
+    return found
 
 
 VARIED = [[i, i + 1, i + 2, i + 3] for i in range(0, 32, 4)]

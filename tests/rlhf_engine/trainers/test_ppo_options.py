@@ -111,7 +111,7 @@ def test_passes_end_when_the_policy_has_moved_too_far(tiny_llama):
 def test_scores_are_clipped_then_scaled_then_charged_for_length(tiny_llama):
     trainer = make(tiny_llama, reward_clip=2.0, reward_scale=3.0, length_penalty=0.5, missing_end="none")
     rollout = measured(trainer, 4)
-    trainer.gain, trainer.bias, trainer.reference_length = 2.0, 1.0, 4.0
+    trainer.reward_gain, trainer.reward_bias, trainer.reference_length = 2.0, 1.0, 4.0
     rollout.mask = (torch.arange(10)[None] < torch.tensor([[2], [4], [6], [10]])).float()
     scores = trainer.shape_scores(torch.tensor([0.25, 5.0, -5.0, 0.0]), rollout)
     assert scores.tolist() == pytest.approx([3 * 1.5, 3 * 2.0, 3 * -2.0 - 0.5 * 2, 3 * 1.0 - 0.5 * 6])
@@ -132,7 +132,8 @@ def test_the_three_estimates_of_the_kl_stand_side_by_side(tiny_llama):
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     rollout = measured(trainer)
     kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
-    _, _, metrics = trainer.advantages(rollout, vowels(rollout), kl)
+    _, returns = trainer.advantages(rollout, vowels(rollout))
+    metrics = trainer.rollout_metrics(rollout, vowels(rollout), returns, kl)
     sums = [0.0, 0.0, 0.0]
     for i, ids in enumerate(rollout.response_ids):
         for t in range(len(ids)):
