@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, make_model, prompts, say
 from rlhf_engine import config as configs
-from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, estimate, read_model, read_shape
+from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import resolve_model
+from rlhf_engine.stages import STAGES, make_config
 
 LARGE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, vocab_size=12000)
 ROW, ANSWER = 224, 64
@@ -43,7 +44,7 @@ def settings(stage: str, kind: str, dtype: str, steps: int, folder: Path) -> tup
     if stage == "teach":
         chosen |= {"labeler": "short", "votes": 30}
     if kind == "bundled":
-        tokens = BUNDLED_ROWS[stage] + (configs.STAGES[stage]().max_new_tokens if stage in ("ppo", "teach") else 0)
+        tokens = STAGES[stage].memory.bundled_tokens + (STAGES[stage].config().max_new_tokens if STAGES[stage].memory.online else 0)
     else:
         tokens = ROW
         chosen |= {"model": str(folder / "model"), "data": str(folder / f"{'ppo' if stage == 'teach' else stage}.jsonl"), "batch_size": 8}
@@ -63,7 +64,7 @@ def measure(stage: str, kind: str, dtype: str, steps: int, folder: Path, extra: 
     if done.returncode:
         sys.exit(f"{stage} failed:\n{done.stderr[-2000:]}")
     peak = json.loads((output / "report.json").read_text())["peak_memory_mb"]
-    config = configs.from_dict(stage, chosen)
+    config = make_config(stage, chosen)
     found = estimate(config, read_shape(read_model(resolve_model(config.model))), tokens=tokens)
     return {"stage": stage, "model": kind, "dtype": dtype, **extra, "peak_mb": peak, "estimate_mb": found.total >> 20,
             "off": round(found.total / (peak << 20) - 1, 2), "parts_mb": {name: size >> 20 for name, size in found.parts.items()}}
@@ -72,7 +73,7 @@ def measure(stage: str, kind: str, dtype: str, steps: int, folder: Path, extra: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=["bundled/fp32", "bundled/bf16", "large/fp32", "large/bf16"])
-    parser.add_argument("--stages", nargs="*", default=list(configs.STAGES))
+    parser.add_argument("--stages", nargs="*", default=list(STAGES))
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--checkpointing", action="store_true", help="with gradient checkpointing")
     args = parser.parse_args()

@@ -88,7 +88,7 @@ def make_ours(folder: Path, case: Case) -> tuple[PPO, Rollout, dict]:
     """Our trainer and rollout, measured, and the parameters that move: the policy's adapter and the value head."""
     backbone = Backbone.load(str(folder), dtype=case.dtype)
     backbone.pad_id = END if case.pad_is_end else backbone.pad_id
-    config = PPOConfig(batch_size=len(PROMPTS), micro_batch=case.micro_batch, max_new_tokens=WIDTH, max_tokens=64, lam=case.lam,
+    config = PPOConfig(batch_size=len(PROMPTS), micro_batch=case.micro_batch, max_new_tokens=WIDTH, max_tokens=64, gae_lambda=case.lam,
                        temperature=TEMPERATURE, clip=CLIP, value_clip=CLIP, whiten_rewards=case.whiten_rewards, kl_coef=KL_COEF,
                        kl_target=0, normalise_reward=False, missing_end="subtract", missing_end_score=PENALTY)
     trainer = PPO(backbone, ["t3"] * len(PROMPTS), RewardModel(backbone), config)

@@ -15,6 +15,7 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.queries import Query, find_query, next_query
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import ALIVE, Run
+from rlhf_engine.stages import find_stage
 
 PERSON = "person"
 """The labeler of a run that asks people."""
@@ -51,7 +52,7 @@ class VotingService:
 
     def taught(self, entries: list[RunSummary]) -> list[RunSummary]:
         """The runs that anybody teaches: live ones first, then those that ask people, then the newest."""
-        found = [entry for entry in entries if entry.stage == "teach"]
+        found = [entry for entry in entries if find_stage(entry.stage).asks_voters]
         return sorted(found, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
 
     def chosen(self, name: str) -> str:

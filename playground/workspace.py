@@ -20,6 +20,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import ALIVE, Run
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.stages import find_stage, make_config
 
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -66,6 +67,7 @@ class Workspace:
                 continue
             try:
                 config, status = config_of(folder), Run(folder).status()
+                find_stage(config["stage"])
                 found.append(RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"],
                                    status["total_steps"], status["time"], tuple(p.name for p in Run(folder).checkpoints()),
                                    config.get("labeler", "")))
@@ -114,11 +116,11 @@ class Workspace:
 
     def reward_choices(self) -> list[tuple[str, str]]:
         return [(text.ON_MODEL.format(name=e.name, model=self.name_of(e.model)), e.name) for e in self.entries()
-                if e.stage == "reward" and e.state == "done" and e.checkpoints]
+                if find_stage(e.stage).makes == "reward" and e.state == "done" and e.checkpoints]
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         """Where training may start from."""
-        runs = [(text.RUN_ADAPTER.format(name=e.name), e.name) for e in self.entries() if e.stage != "reward" and e.checkpoints]
+        runs = [(text.RUN_ADAPTER.format(name=e.name), e.name) for e in self.entries() if find_stage(e.stage).makes == "policy" and e.checkpoints]
         return [(text.AUTO, "auto"), (text.NO_ADAPTER, "none"), (text.SFT_BUNDLED, "bundled"), *gallery(), *runs]
 
     def chat_choices(self, model: str) -> list[tuple[str, str]]:
@@ -126,7 +128,7 @@ class Workspace:
         shipped = [(text.SFT_BUNDLED, "bundled"), *gallery()] if model == "bundled" else []
         runs = []
         for entry in self.entries():
-            if entry.stage == "reward" or self.name_of(entry.model) != model or not (entry.alive or entry.checkpoints):
+            if find_stage(entry.stage).makes != "policy" or self.name_of(entry.model) != model or not (entry.alive or entry.checkpoints):
                 continue
             runs.append((text.RUN_LIVE.format(name=entry.name) if entry.alive else text.RUN_NEWEST.format(name=entry.name), entry.name))
             runs += [(text.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
@@ -147,13 +149,13 @@ class Workspace:
 
     def settings(self, stage: str, values: dict) -> dict:
         """Settings from a form or an API call, checked, with workspace names made into paths. Raises UserError."""
-        values = {name: value for name, value in values.items() if name != "stage"}
-        configs.from_dict(stage, values)
+        values = configs.current_names({name: value for name, value in values.items() if name != "stage"})
+        make_config(stage, values)
         for name, find in {"model": self._model, "adapter": self._adapter, "data": self._data, "ptx_data": self._data,
                            "reward": self._reward, "output": self._output}.items():
             if values.get(name):
                 values[name] = find(str(values[name]))
-        if stage == "ppo" and not values.get("reward"):
+        if "reward" in find_stage(stage).required and not values.get("reward"):
             raise UserError(text.NO_REWARD)
         return values
 
@@ -257,12 +259,12 @@ def config_of(folder: Path) -> dict:
 
 @lru_cache(maxsize=512)
 def _read(path: Path, _version: int) -> dict:
-    return configs.read_yaml(path)
+    return configs.current_names(configs.read_yaml(path))
 
 
 @lru_cache(maxsize=512)
 def _current(folder: Path, _config: int, _journal: tuple[int, int] | None) -> dict:
-    return effective_settings(configs.read_yaml(folder / "config.yaml"), without_rewound(Run(folder).journal()))
+    return effective_settings(Run(folder).config(), without_rewound(Run(folder).journal()))
 
 
 KEPT = 3600.0

@@ -1,12 +1,18 @@
-"""From a config to a trainer: data, base, roles, and who scores or votes. The command line and the worker both begin here."""
+"""From a config to a trainer: data, base, roles, and what scores or votes.
+
+The command line and the worker both begin here. A stage is built in two steps. The first reads data and checks all
+input, so that bad input is refused before a model is loaded. It returns the second, which takes the loaded base.
+"""
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.batches import split_held_out
-from rlhf_engine.data.readers import Rows, read_demonstrations, read_preferences, read_prompts
+from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts, read_rows
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.feedback.labelers import HumanLabeler, SimulatedLabeler
@@ -16,7 +22,8 @@ from rlhf_engine.feedback.store import Store
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward, starting_adapter
+from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
+from rlhf_engine.stages import default_adapter, find_stage, load_builder
 from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.trainers.ppo import PPO
@@ -25,86 +32,153 @@ from rlhf_engine.trainers.sft import SFT
 
 HELD_OUT = 128
 """Prompts, at most, on which `teach` is measured."""
+Finish = Callable[[Backbone], Trainer]
+"""The second step of building a stage: the loaded base, with the starting adapter as its role `policy`, to a trainer."""
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[C]):
+    """What the builder of a stage gets."""
+
+    config: C
+    rows: Rows
+    """The training data, read as the kind that the stage reads."""
+    checkpoint: Path | None = None
+    """A resumed run's checkpoint."""
+    home: Path | None = None
+    """The workspace whose store has the votes of people."""
+    labeler: Labeler | None = None
+    """Votes in the place of the one that the config names."""
+    on_microbatch: Callable[[], None] = noop
 
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
-                 home: Path | None = None, labeler: Labeler | None = None, on_microbatch: Callable[[], None] = noop) -> Trainer:
+                 home: Path | None = None, labeler: Labeler | None = None,
+                 on_microbatch: Callable[[], None] = noop) -> Trainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
-    `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace. `labeler` votes in the
-    place of the one that the config names.
+    `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace.
+    `labeler` votes in the place of the one that the config names.
 
-    Everything that can be wrong with the input is found here, before a run folder is touched. Raises UserError.
-    A `backbone` that holds the config's model already is used instead of loading one; it must have no roles.
+    Bad input is refused here, before a run folder is touched. Raises UserError. A `backbone` that holds the config's
+    model already is used instead of loading one; it must have no roles.
     """
-    source = {"subset": config.subset or None, "split": config.split or None, "limit": config.limit or None}
-    read = {"sft": read_demonstrations, "reward": read_preferences}.get(config.stage, read_prompts)
-    rows = read(config.data, **source)
-    adapter = starting_adapter(config)
-    if checkpoint is None:
-        adapter = resolve_adapter(adapter, config.model)
-    else:  # a resumed run stands on its own: what it started from may be gone, or have moved on
-        adapter = next((folder for folder in (checkpoint / "reference", checkpoint / "policy", checkpoint / "reward")
-                        if folder.exists()), None) if adapter not in ("none", "") else None
-    reward = find_reward(config, rows[0], checkpoint) if isinstance(config, PPOConfig) else None
-    texts = read_texts(config) if isinstance(config, PolicyConfig) else Rows()
-    if isinstance(config, TeachConfig):
-        labeler = labeler or find_labeler(config, rows[0], home)
+    stage = find_stage(config.stage)
+    rows = read_rows(config.data, stage.reads(config), subset=config.subset or None, split=config.split or None,
+                     limit=config.limit or None)
+    adapter = starting_folder(config, checkpoint)
+    finish = load_builder(stage)(Inputs(config, rows, checkpoint, home, labeler, on_microbatch))
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)
     if adapter:
         backbone.load_role("policy", adapter, head=False)
-    if isinstance(config, SFTConfig):
-        trainer = SFT(backbone, rows, config, on_microbatch=on_microbatch)
-    elif isinstance(config, RewardConfig):
-        trainer = RewardTrainer(backbone, rows, config, on_microbatch=on_microbatch)
-    elif isinstance(config, TeachConfig):
-        prompts, held_out = hold_out(rows, config)
-        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts, on_microbatch=on_microbatch)
-    else:
-        if isinstance(reward, Path):
-            backbone.load_role("reward", reward, head=True)
-            reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=on_microbatch)
-        trainer = PPO(backbone, rows, reward, config, ptx=texts, on_microbatch=on_microbatch)
-    trainer.data_notes = rows.notes + texts.notes + trainer.data_notes
+    trainer = finish(backbone)
+    trainer.data_notes = rows.notes + trainer.data_notes
     if checkpoint is not None:
         trainer.load(checkpoint)
     return trainer
 
 
-def read_texts(config: PolicyConfig) -> Rows:
-    """What PPO mixes in (`ptx_data`), none where it mixes nothing in. Raises UserError that names the flags."""
+def starting_folder(config: RunConfig, checkpoint: Path | None) -> Path | None:
+    """The PEFT folder that the role `policy` starts from; None for the bare base.
+
+    A resumed run reads its own checkpoint, because what it started from may be gone or may have changed.
+    """
+    adapter = default_adapter(config)
+    if checkpoint is None:
+        return resolve_adapter(adapter, config.model)
+    if adapter in ("none", ""):
+        return None
+    folders = (checkpoint / role for role in ("reference", "policy", "reward"))
+    return next((folder for folder in folders if folder.exists()), None)
+
+
+# -- the stages ---------------------------------------------------------------------------------------------------------
+
+def build_sft(inputs: Inputs[SFTConfig]) -> Finish:
+    return lambda backbone: SFT(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
+
+
+def build_reward(inputs: Inputs[RewardConfig]) -> Finish:
+    return lambda backbone: RewardTrainer(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
+
+
+def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
+    config = inputs.config
+    source = find_reward(config.reward, inputs.rows[0], inputs.checkpoint)
+    texts = read_ptx_texts(config)
+
+    def finish(backbone: Backbone) -> PPO:
+        if isinstance(source, Path):
+            backbone.load_role("reward", source, head=True)
+            reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=inputs.on_microbatch)
+        else:
+            reward = source
+        trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
+        trainer.data_notes = texts.notes + trainer.data_notes
+        return trainer
+    return finish
+
+
+def build_teach(inputs: Inputs[TeachConfig]) -> Finish:
+    config = inputs.config
+    texts = read_ptx_texts(config)
+    labeler = inputs.labeler or find_labeler(config, inputs.rows[0], inputs.home)
+
+    def finish(backbone: Backbone) -> Teach:
+        prompts, held_out = hold_out(inputs.rows, config)
+        trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts,
+                        on_microbatch=inputs.on_microbatch)
+        trainer.data_notes = texts.notes + trainer.data_notes
+        return trainer
+    return finish
+
+
+def read_ptx_texts(config: PolicyConfig) -> Rows:
+    """The text that PPO mixes in (`ptx_data`); no rows where the config mixes none in.
+
+    Raises UserError that names the flags of the mix.
+    """
     if not config.ptx_coef:
         return Rows()
     try:
         return read_demonstrations(config.ptx_data, subset=config.ptx_subset or None, split=config.ptx_split or None)
     except UserError as error:
-        said = str(error).replace("--subset", "--ptx-subset").replace("--split", "--ptx-split")
-        raise UserError(f"--ptx-data {said}") from None
+        message = str(error).replace("--subset", "--ptx-subset").replace("--split", "--ptx-split")
+        raise UserError(f"--ptx-data {message}") from None
 
 
-def find_reward(config: PPOConfig, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:
-    """The reward of a PPO config, checked before a model is loaded: a scoring function, or the folder of a reward adapter.
+def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:
+    """The reward that SPEC names: a scoring function, or the folder of a reward adapter. Checked before a model is loaded.
 
-    The function is tried with `prompt` and an empty response, which a policy may well give.
+    The function is tried on `prompt` with an empty response, which a policy may well give.
     """
-    if is_function(config.reward):
-        score_text(function := load_function(config.reward), prompt, "")
+    if is_function(spec):
+        function = load_function(spec)
+        score_text(function, prompt, "")
         return FunctionReward(function)
-    return checkpoint / "reward" if checkpoint else resolve_reward(config.reward, "--reward")
+    return checkpoint / "reward" if checkpoint else resolve_reward(spec, "--reward")
 
 
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
-    """The labeler of a config; a scoring function is tried with `prompt` and an empty response before a model is loaded."""
+    """The labeler of a config. A scoring function is tried on `prompt` with an empty response before a model is loaded."""
     if config.labeler == "person":
-        return HumanLabeler(Run(config.output), Store((home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")) / "feedback.sqlite"))
+        folder = home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")
+        return HumanLabeler(Run(config.output), Store(folder / "feedback.sqlite"))
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
-    score_text(function := find_function(config.labeler), prompt, "")
+    function = find_function(config.labeler)
+    score_text(function, prompt, "")
     return SimulatedLabeler(function, noise=config.noise, seed=config.seed)
 
 
-def hold_out(rows: list[Prompt], config: TeachConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """(prompts to train on, prompts for the report): of the bundled data its held-out ones, of others a tenth, 128 at most."""
+def hold_out(rows: list[Prompt], config: RunConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """(prompts to train on, prompts for the report).
+
+    The bundled data has prompts that are held out. Of other data a tenth is, 128 prompts at most.
+    """
     if config.data == "bundled":
         return list(rows), list(read_prompts("bundled-heldout"))[:HELD_OUT]
     share = min(0.1, HELD_OUT / len(rows))

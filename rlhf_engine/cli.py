@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import check_place, write_json, write_text
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import STAGES, check_names, make_config
 
-HELP = {"sft": "fine-tune on demonstrations", "reward": "train a reward model on preferences",
-        "ppo": "align with PPO against a reward", "teach": "align with PPO while somebody votes",
-        "chat": "talk to a model or a checkpoint",
+HELP = {"chat": "talk to a model or a checkpoint",
         "evaluate": "compare two checkpoints on the same prompts",
         "export": "write an adapter, or the model merged with it, for others to load"}
 
@@ -30,8 +28,9 @@ class Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m rlhf_engine", description="SFT, reward model and PPO as adapters on one frozen base.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for stage, config in STAGES.items():
-        command = commands.add_parser(stage, help=HELP[stage], description=config.__doc__.splitlines()[0])
+    for stage in STAGES.values():
+        config = stage.config
+        command = commands.add_parser(stage.name, help=stage.help, description=config.__doc__.splitlines()[0])
         command.add_argument("--config", metavar="FILE.yaml", help="settings from a file, a run's config.yaml included; flags win")
         command.add_argument("--resume", action="store_true", help="go on with the run in --output, perhaps to other --steps")
         command.add_argument("--overwrite", action="store_true", help="replace the run in --output")
@@ -60,9 +59,12 @@ def add_fields(parser: argparse.ArgumentParser, config) -> None:
         text = f"{docs[name]} ({default if default != '' else 'empty'})".replace("%", "%%")
         options = {"dest": name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:
-            parser.add_argument(configs.flag(name), action=argparse.BooleanOptionalAction, **options)
+            options["action"] = argparse.BooleanOptionalAction
         else:
-            parser.add_argument(configs.flag(name), metavar=name.split("_")[-1].upper(), **options)
+            options["metavar"] = name.split("_")[-1].upper()
+        parser.add_argument(configs.flag(name), **options)
+        for old in configs.old_names(name):
+            parser.add_argument(configs.flag(old), **options | {"help": argparse.SUPPRESS})
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +88,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> int:
-    given = {name: value for name, value in vars(args).items() if name in configs.field_types(STAGES[args.command])}
+    given = {name: value for name, value in vars(args).items() if name in configs.field_types(STAGES[args.command].config)}
     if args.resume and args.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
-    given = {name: configs.coerce(name, value, configs.field_types(STAGES[args.command])[name]) for name, value in given.items()}
+    given = {name: configs.coerce(name, value, configs.field_types(STAGES[args.command].config)[name]) for name, value in given.items()}
     if args.config:
         given = read_config(args.config, args.command) | given
     output = given.get("output")
@@ -97,7 +99,7 @@ def train(args: argparse.Namespace) -> int:
         raise UserError("--output is missing: name the run folder to write")
     if args.resume:
         return resume(args.command, output, given)
-    config = configs.from_dict(args.command, given)
+    config = make_config(args.command, given)
     Run.check_new(output, overwrite=args.overwrite)
     from rlhf_engine.build import make_trainer
     trainer = make_trainer(config)
@@ -107,7 +109,7 @@ def train(args: argparse.Namespace) -> int:
 def resume(stage: str, output: str, given: dict) -> int:
     run = Run(output)
     held = run.check_resume(stage, {k: v for k, v in given.items() if k != "output"})
-    config, longer = configs.from_dict(stage, held | {"output": output}), run.length_overrides(given)
+    config, longer = make_config(stage, held | {"output": output}), run.length_overrides(given)
     if run.status()["state"] == "done" and not longer:
         print(f"{output} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
         return 0
@@ -143,8 +145,9 @@ def read_config(path: str, stage: str) -> dict:
     if values.pop("stage", stage) != stage:
         raise UserError(f"{path}: is the config of another stage; use it with that command")
     try:
-        configs.check_names(stage, values)
-        return {name: configs.coerce(name, value, configs.field_types(STAGES[stage])[name]) for name, value in values.items()}
+        check_names(stage, values)
+        values = configs.current_names(values)
+        return {name: configs.coerce(name, value, configs.field_types(STAGES[stage].config)[name]) for name, value in values.items()}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

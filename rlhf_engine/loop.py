@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.measures import MEASURES
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.base import Diverged, Trainer
@@ -153,12 +154,10 @@ def save(trainer: Trainer, run: Run) -> int:
     return trainer.step
 
 
-HEADLINES = {"loss/train": "loss", "accuracy/held_out": "held-out accuracy", "reward/votes": "votes", "objective/scores": "score",
-             "objective/kl": "kl"}
-
-
 def headline(metrics: dict) -> str:
-    return "  ".join(f"{short} {metrics[name]:.3g}" for name, short in HEADLINES.items() if name in metrics)
+    """The measures that the progress bar shows."""
+    shown = [row for row in MEASURES.values() if row.headline and row.key in metrics]
+    return "  ".join(f"{row.headline} {metrics[row.key]:.3g}" for row in shown)
 
 
 def failure_hint(error: BaseException) -> str:

@@ -15,12 +15,12 @@ from playground.components import text
 from playground.components.charts import POLICY, REFERENCE, REWARD, VALUE
 from playground.components.html import escape
 from playground.workspace import Workspace
-from rlhf_engine import config as configs
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json
-from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, Estimate, Shape, estimate, read_model, read_shape
+from rlhf_engine.runs.memory_estimate import Estimate, Shape, estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, find_stage, make_config
 
 COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE, "rollout": "#56B4E9",
            "update": "#8298ad", "runtime": "#b4bdc9"}
@@ -123,10 +123,11 @@ def longest_row(config: RunConfig) -> int:
     """Tokens of the longest row where it is known: of the bundled data on the bundled model. Else 0."""
     if (config.model, config.data) != ("bundled", "bundled"):
         return 0
-    if config.stage == "sft":
-        return BUNDLED_ROWS["sft"]
-    sampled = BUNDLED_ROWS["ppo"] + config.max_new_tokens  # a reward is normalised on samples, too
-    return max(sampled, BUNDLED_ROWS["reward"]) if config.stage == "reward" else sampled
+    profile = find_stage(config.stage).memory
+    if not profile.sampled(config):
+        return profile.bundled_tokens
+    sampled = BUNDLED_PROMPT_TOKENS + config.max_new_tokens
+    return sampled if profile.online else max(sampled, profile.bundled_tokens)
 
 
 # -- on the page -------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def longest_row(config: RunConfig) -> int:
 def budget(workspace: Workspace, stage: str, settings: dict) -> str:
     """The memory of a run that may be started, as HTML. What cannot be said is said in words."""
     try:
-        config = configs.from_dict(stage, settings)
+        config = make_config(stage, settings)
         shape = shape_of(workspace, config.model)
         here = machine(workspace.home, config.device)
         return drawing(config, shape, here)
@@ -199,7 +200,7 @@ def measured(workspace: Workspace, settings: dict, status: dict) -> str:
         return ""
     try:
         values = {name: value for name, value in settings.items() if name != "stage"}
-        config = configs.from_dict(settings["stage"], values | {"model": workspace.name_of(settings["model"])})
+        config = make_config(settings["stage"], values | {"model": workspace.name_of(settings["model"])})
         device = machine(workspace.home, config.device).device
         need = estimate(config, shape_of(workspace, config.model), device=device, tokens=longest_row(config)).total
         said = text.MEASURED.format(peak=size(peak << 20), need=size(need))

@@ -9,7 +9,7 @@ LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficie
           "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
           "adapter": "Start from", "reward": "Reward model", "output": "Run name",
-          "votes_first": "Votes before the first step", "dtype": "Number format", "lam": "GAE lambda",
+          "votes_first": "Votes before the first step", "dtype": "Number format", "gae_lambda": "GAE lambda",
           "ptx_coef": "PPO-ptx coefficient", "ptx_data": "PPO-ptx text", "ptx_subset": "PPO-ptx subset", "ptx_split": "PPO-ptx split",
           "ptx_rows": "PPO-ptx rows", "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
 UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"

@@ -10,10 +10,10 @@ from playground.server import text
 from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
-from rlhf_engine.worker.requests import CHANGES
+from rlhf_engine.worker.requests import value_commands
 
 IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "", "metrics": {}}
-COMMANDS = ("pause", "resume", "step", "stop", "discard", *CHANGES)
+COMMANDS = ("pause", "resume", "step", "stop", "discard", *value_commands())
 
 
 class Api:

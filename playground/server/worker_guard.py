@@ -12,6 +12,7 @@ from playground.server import text
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
+from rlhf_engine.stages import make_config
 
 VISITORS = "visitor-"
 """Names of runs that visitors started begin with this."""
@@ -70,7 +71,7 @@ class GuardedWorker:
 
     def _visitors(self, stage: str, config: dict) -> dict:
         """The settings of a visitor's run, under a name of its own."""
-        given = configs.from_dict(stage, config)
+        given = make_config(stage, config)
         defaults = type(given)()
         for name, value in vars(given).items():
             usual = getattr(defaults, name)

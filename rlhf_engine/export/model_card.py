@@ -11,11 +11,9 @@ from typing import Any
 
 import yaml
 
-from rlhf_engine.config import STAGES
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.stages import STAGES
 
-STAGE_NAMES = {"sft": "supervised fine-tuning", "reward": "reward model", "ppo": "PPO",
-               "teach": "PPO, with votes that came while it ran"}
 SETTINGS = ("adapter", "data", "labeler", "reward", "votes", "epochs", "batch_size", "learning_rate", "lora_rank",
             "lora_alpha", "max_tokens", "max_new_tokens", "temperature", "kl_target", "kl_coef", "dtype", "seed")
 """The settings that a card lists, where a stage has them."""
@@ -124,9 +122,9 @@ def about(facts: Card) -> str:
     """What it is: its base, its stage, how it was trained."""
     base = plain(facts.base if facts.on_hub else Path(facts.base).name)
     lines = [f"Base model: {base}." if facts.on_hub else f"Base model: {base}, which is no model of the Hub."]
-    stage = STAGE_NAMES.get(facts.config.get("stage", ""))
+    stage = STAGES.get(facts.config.get("stage", ""))
     if stage:
-        lines.append(f"Stage: {stage}, {facts.step} steps.")
+        lines.append(f"Stage: {stage.method or stage.label}, {facts.step} steps.")
     if facts.reward:
         lines.append("It is a LoRA adapter and a scalar head that reads a response's last hidden states.")
     if facts.four_bits and facts.merged:

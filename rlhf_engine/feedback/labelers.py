@@ -29,7 +29,7 @@ class ImmediateLabeler:
         self.waiting: list[Query] = []
 
     def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
-        if config.direct:
+        if config.tamer:
             return max(0, -(-(config.votes - asked) // (config.steps - step + 1)))
         return max(0, min(config.votes_per_step if asked else min(BLIND, config.votes_first), config.votes - asked))
 

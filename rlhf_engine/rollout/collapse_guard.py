@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlhf_engine import measures
 from rlhf_engine.model.text_metrics import distinct_ratio
 from rlhf_engine.rollout.rollout import Rollout
 
@@ -30,19 +31,19 @@ class Threshold:
 
 
 THRESHOLDS = {
-    "text/distinct_ratio": Threshold(
+    measures.DISTINCT_RATIO: Threshold(
         0.75, float("inf"),
         "The responses repeat each other: {value:.0%} of the starting policy's variety of word pairs. Lower the KL "
         "target, raise pessimism, or vote for the response that is not like the others."),
-    "text/empty": Threshold(
+    measures.EMPTY: Threshold(
         0.0, 0.1,
         "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; a reward "
         "that likes short answers invites this."),
-    "text/entropy_ratio": Threshold(
+    measures.ENTROPY_RATIO: Threshold(
         0.5, 2.0,
         "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or no longer "
         "sure of any. Lower the KL target or the learning rate."),
-    "text/perplexity_ratio": Threshold(
+    measures.PERPLEXITY_RATIO: Threshold(
         0.5, 1.6,
         "To the starting policy the responses are {value:.1f} times as surprising as its own: they stop being its kind "
         "of text. Lower the KL target, or rewind to an earlier checkpoint."),
@@ -87,17 +88,17 @@ class Guard:
         empty = sum(not text.strip() for text in rollout.responses) / len(rollout)
         if not self.surprise or temperature != self.temperature:
             self.entropy, self.surprise, self.empty, self.temperature = rollout.entropy, surprise, empty, temperature
-        measures = {
-            "text/distinct_ratio": distinct_ratio(rollout.response_ids, self.reference),
-            "text/empty": empty,
-            "text/entropy_ratio": rollout.entropy / self.entropy if self.entropy else 1.0,
+        values = {
+            measures.DISTINCT_RATIO: distinct_ratio(rollout.response_ids, self.reference),
+            measures.EMPTY: empty,
+            measures.ENTROPY_RATIO: rollout.entropy / self.entropy if self.entropy else 1.0,
             # exp of a difference in nats per token is a ratio of perplexities, here under the reference.
-            "text/perplexity_ratio": math.exp(min(surprise - self.surprise, MAX_LOG_RATIO)),
+            measures.PERPLEXITY_RATIO: math.exp(min(surprise - self.surprise, MAX_LOG_RATIO)),
         }
-        for name, value in measures.items():
+        for name, value in values.items():
             before = self.smoothed.get(name, value)
             self.smoothed[name] = value + (1 - SMOOTHING) * (before - value)
-        return measures
+        return values
 
     def new_warnings(self) -> list[str]:
         """Sentences on what has gone wrong since the last call. Sets `lr_factor` for the next update."""
@@ -114,7 +115,7 @@ class Guard:
 
     def _is_wrong(self, name: str) -> bool:
         value = self.smoothed[name]
-        if name == "text/empty":
+        if name == measures.EMPTY:
             value -= self.empty  # a starting policy that is silent at times leaves that much to its successors
         return not THRESHOLDS[name].low <= value <= THRESHOLDS[name].high
 

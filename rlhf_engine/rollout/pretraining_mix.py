@@ -6,6 +6,7 @@ alignment tax: what a policy loses elsewhere while it learns to please its rewar
 
 import random
 
+from rlhf_engine import measures
 from rlhf_engine.config import PolicyConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
@@ -86,4 +87,4 @@ class PretrainingMix:
         with self.backbone.use("policy"):
             loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens
             (self.config.ptx_coef * loss).backward()
-        return {"loss/ptx": loss.item()}
+        return {measures.LOSS_PTX: loss.item()}

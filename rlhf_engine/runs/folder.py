@@ -21,6 +21,7 @@ from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import check_place, read_json, read_lines, write_json, write_text
 from rlhf_engine.runs.journal import effective_settings, without_rewound
+from rlhf_engine.stages import make_config
 
 ALIVE = ("waiting", "running", "paused")
 LISTS = ("metrics.jsonl", "samples.jsonl")
@@ -82,7 +83,7 @@ class Run:
         held = self.config()
         stage, now = held.pop("stage"), effective_settings(held, without_rewound(self.journal()))
         found = {name: given[name] for name in LENGTH_FIELDS if name in given and given[name] != now.get(name)}
-        configs.from_dict(stage, held | found)
+        make_config(stage, held | found)
         if steps := found.get("steps"):
             configs.check_length(steps, self.last_step())
         if found and not {"steps", "epochs"} & set(found) and self.status()["state"] == "done":
@@ -125,7 +126,8 @@ class Run:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def config(self) -> dict:
-        return configs.read_yaml(self.path / "config.yaml")
+        """The settings that the run began with, under the names of today, and its `stage`."""
+        return configs.current_names(configs.read_yaml(self.path / "config.yaml"))
 
     def status(self) -> dict:
         """status.json, set right where its writer has died: a dead process never shows as running."""

@@ -1,6 +1,9 @@
 """What of a run's journal still holds: settings were changed while the run went on, and rewinds have undone some of it."""
 
 
+from rlhf_engine.config import current_name
+
+
 def without_rewound(journal: list[dict]) -> list[dict]:
     """The journal without what a rewind has undone."""
     kept: list[dict] = []
@@ -13,4 +16,4 @@ def without_rewound(journal: list[dict]) -> list[dict]:
 
 def effective_settings(config: dict, journal: list[dict]) -> dict:
     """The settings with which a run began, with what was changed since."""
-    return config | {row["name"]: row["new"] for row in journal if row.get("event") == "changed" and {"name", "new"} <= set(row)}
+    return config | {current_name(row["name"]): row["new"] for row in journal if row.get("event") == "changed" and {"name", "new"} <= set(row)}

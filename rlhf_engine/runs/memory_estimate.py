@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.resolve import starting_adapter
+from rlhf_engine.stages import MemoryProfile, default_adapter, find_stage
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3")
 PLAIN = ("gpt2", "gpt_neox")
@@ -22,8 +22,6 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes a weight in NF4: four bits, and a scale for 64 of them in one byte, with a scale of its own for 256 of those."""
 SHORT, SMALL, LANDMARKS = 256, 100_000_000, 1024
 """As in `layers` and `soft_words`, which import torch."""
-BUNDLED_ROWS = {"sft": 114, "reward": 114, "ppo": 18, "teach": 18}
-"""Tokens of the longest row of the bundled data on the bundled model; of `ppo` and `teach` the longest prompt."""
 RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
 """Python, torch and the libraries in the process that trains; on a GPU, the context that CUDA makes there (not yet measured)."""
 SLACK = {"cpu": 1.2, "cuda": 1.0}
@@ -169,23 +167,30 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     """Bytes of each role that the stage holds: adapter, head, and of those that it trains gradient and Adam's moments."""
     adapter, head = shape.adapter(config.lora_rank), shape.width + 1
     copy = 0 if dtype == "fp32" else 2 * adapter
-    started = starting_adapter(config) not in ("none", "")
+    profile = find_stage(config.stage).memory
+    started = default_adapter(config) not in ("none", "")
     frozen, trained = 4 * adapter, 16 * adapter + copy
-    if config.stage == "sft":
-        return {"policy": trained, "reference": 0, "reward": 0, "value": 0}
-    if config.stage == "reward":
-        return {"policy": frozen if started else 0, "reference": 0, "reward": trained + 16 * config.ensemble * head, "value": 0}
-    own = config.value == "adapter"
-    return {"policy": trained, "reference": frozen if started else 0,
-            "reward": frozen + 4 * head if config.stage == "ppo" else 4 * 2 * LANDMARKS * (shape.width + config.ensemble),
-            "value": (trained if own else 0) + 16 * head}
+    sizes = dict.fromkeys(("policy", "reference", "reward", "value"), 0)
+    sizes[profile.trained] = trained
+    if profile.trained == "reward":
+        sizes["reward"] += 16 * getattr(config, "ensemble", 1) * head
+        sizes["policy"] = frozen if started else 0
+    if profile.online:
+        sizes["reference"] = frozen if started else 0
+    if hasattr(config, "value"):
+        sizes["value"] = (trained if config.value == "adapter" else 0) + 16 * head
+    if profile.reward_adapter:
+        sizes["reward"] = frozen + 4 * head
+    if profile.reads_base_states:  # the landmarks of the live reward, and the weights of its members
+        sizes["reward"] = 4 * 2 * LANDMARKS * (shape.width + config.ensemble)
+    return sizes
 
 
 def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, small: bool) -> int:
-    """Bytes while responses are sampled; `sft` samples none."""
-    if config.stage == "sft":
+    """Bytes while responses are sampled; 0 for a stage that samples none."""
+    rows = find_stage(config.stage).memory.sampled(config)
+    if not rows:
         return 0
-    rows = 32 if config.stage == "reward" else config.batch_size
     e, lean = 4 if dtype == "fp32" else 2, small and shape.kind in ("llama", "mistral", "qwen2", "qwen3")
     cache = 2 * shape.layers * shape.groups * shape.head * rows * longest * e
     spare = 0.75 * cache if lean else cache / shape.layers
@@ -197,19 +202,20 @@ def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: in
     """Bytes at the largest of the passes that read whole rows: the backward pass of a micro-batch, or one over more rows without
     gradients."""
     e = 4 if dtype == "fp32" else 2
-    batch = config.batch_size * (2 if config.stage == "reward" else 1)  # of a pair, both responses
-    trained = -(-batch // config.minibatches) if config.stage in ("ppo", "teach") else batch
-    most = config.micro_batch * (2 if config.stage == "reward" else 1) or batch
-    answer = longest if config.stage in ("sft", "reward") else min(config.max_new_tokens, longest)
+    profile = find_stage(config.stage).memory
+    batch = config.batch_size * profile.rows_per_example
+    trained = -(-batch // getattr(config, "minibatches", 1)) if profile.online else batch
+    most = config.micro_batch * profile.rows_per_example or batch
+    answer = min(config.max_new_tokens, longest) if profile.online else longest
     rows, more = min(trained, most), min(batch, most)
     backward = activations(shape, e, rows, longest, device, config) + head_bytes(shape, e, rows * answer, device, config)
-    if config.stage in ("ppo", "teach") and config.ptx_coef:  # a pass of its own, over rows that may be longer
+    if getattr(config, "ptx_coef", 0):  # a pass of its own, over rows that may be longer
         texts, row = min(config.ptx_rows, config.micro_batch or config.ptx_rows), min(config.max_tokens, shape.longest)
         if (config.model, config.ptx_data) == ("bundled", "bundled"):
-            row = min(row, BUNDLED_ROWS["sft"])
+            row = min(row, MemoryProfile().bundled_tokens)
         backward = max(backward, activations(shape, e, texts, row, device, config) + head_bytes(shape, e, texts * row, device, config))
     forward = transient_bytes(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
-    if config.stage == "teach":  # the live reward reads all of the base's states, and compares each word with its landmarks
+    if profile.reads_base_states:  # the live reward reads all of the base's states, and compares each word with its landmarks
         states, alike = (shape.layers + 2) * batch * longest * shape.width * e, 16 * LANDMARKS * batch * answer
         forward = max(forward, states + alike)
     return max(backward, forward)
@@ -245,7 +251,7 @@ def transient_bytes(shape: Shape, e: int, rows: int, longest: int) -> int:
 def head_bytes(shape: Shape, e: int, answer: int, device: str, config: RunConfig) -> int:
     """Bytes to read `answer` tokens: states and their gradients, and the logits of a chunk of positions (`logprobs.chunk_size`). A reward
     has no logits."""
-    if config.stage == "reward":
+    if not find_stage(config.stage).memory.logits:
         return 0
     size = max(64, (1 << 22 if device == "cpu" else 1 << 27) // shape.vocabulary)
     chunks = 2 if getattr(config, "entropy_coef", 0) else 1  # the entropy's gradient has a second one

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import read_json_or_none
 
@@ -117,13 +116,6 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
     if (folder / role / "adapter_config.json").exists():
         return folder / role
     raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
-
-
-def starting_adapter(config: RunConfig) -> str:
-    """`auto` spelled out: PPO and reward training on the bundled model start from its SFT adapter, all else from none."""
-    if config.adapter != "auto":
-        return config.adapter
-    return "bundled" if config.model == "bundled" and config.stage != "sft" else "none"
 
 
 def resolve_reward(spec: str, flag: str) -> Path:

@@ -75,7 +75,7 @@ class OnlineReward:
         """
         found = torch.zeros(rollout.mask.shape)
         added = self.words.token_contributions(list(zip(rollout.prompt_ids, rollout.response_ids)), self.weights)
-        enough = self.lower_bound(self._scores(self._anchored)).quantile(self.config.enough) if self.config.enough else torch.inf
+        enough = self.lower_bound(self._scores(self._anchored)).quantile(self.config.score_cap_quantile) if self.config.score_cap_quantile else torch.inf
         for row, adds in zip(found, added):
             path = torch.cat([torch.zeros(1, adds.shape[1]), adds]).cumsum(0)
             worth = soft_cap(self.lower_bound(self.gain * path + self.shift), enough)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
@@ -64,7 +65,6 @@ class Teach(Trainer):
     """
 
     roles = ("policy", "reference", "value")
-    live = (*PPO.live, "pessimism", "votes")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], labeler: Labeler, config: TeachConfig | None = None, *,
                  held_out: list[Prompt] = (), ptx: list[Demonstration] = (), on_microbatch: Callable[[], None] = noop):
@@ -74,7 +74,7 @@ class Teach(Trainer):
         self.held_out = list(held_out)
         """Prompts that are never trained on, for the report."""
         self.reward = OnlineReward(backbone, config, on_microbatch=self._on_microbatch)
-        self.ppo = (Tamer(backbone, prompts, config, ptx=ptx, on_microbatch=self._on_microbatch) if config.direct else
+        self.ppo = (Tamer(backbone, prompts, config, ptx=ptx, on_microbatch=self._on_microbatch) if config.tamer else
                     PPO(backbone, prompts, self.reward_fn, config, ptx=ptx, on_microbatch=self._on_microbatch))
         self.data_notes, self.total_steps = self.ppo.data_notes, config.steps
         self.asked, self.seconds = 0, 0.0
@@ -114,12 +114,12 @@ class Teach(Trainer):
         if unread is None:
             return ""
         self.prepare_once()
-        if self.step == 0 and unread and not self.config.direct:
+        if self.step == 0 and unread and not self.config.tamer:
             self.take_votes()  # the next question is the better for it
             unread = 0
         self.ask()
         config, votes = self.config, len(self.reward.events) + unread
-        if config.direct:
+        if config.tamer:
             wanted = f"waiting for a vote, from which the next step learns ({votes} of {config.votes} so far)"
             return "" if unread or votes >= config.votes else wanted
         if self.step == 0 and votes < config.votes_first:
@@ -130,7 +130,7 @@ class Teach(Trainer):
 
     def train_step(self) -> dict:
         start = time.perf_counter()
-        first = 0 if self.config.direct else self.config.votes_first
+        first = 0 if self.config.tamer else self.config.votes_first
         more = True
         while more:
             asked = self.asked
@@ -138,11 +138,11 @@ class Teach(Trainer):
             more = self.again() or (self.step == 1 and self.asked > asked and len(self.reward.events) < first and
                                     self.labeler.pending_votes() is None)
         metrics, self.learned = self.learned, {}
-        metrics |= {"reward/votes": len(self.reward.events), "time/teach": time.perf_counter() - start}
+        metrics |= {measures.VOTES_LEARNED: len(self.reward.events), measures.TIME_TEACH: time.perf_counter() - start}
         metrics |= next(self.ppo)
         if len(self.gold) == 2:
             start, now = self.gold
-            metrics |= {"gold/score": now.mean().item(), "gold/wins": wins(now, start)}
+            metrics |= {measures.GOLD_SCORE: now.mean().item(), measures.GOLD_WINS: wins(now, start)}
         self.events += self.ppo.events
         self.samples += self.ppo.samples
         if self.step % FIXED_EVERY == 0 or self.step == self.total_steps:
@@ -177,7 +177,7 @@ class Teach(Trainer):
             self.events.append({"event": "turned", "step": max(self.step, 1), "outdated": found["outdated"]})
         self.learned |= {f"reward/{name}": found[name] for name in ("loss", "drift", "spread")}
         if found["guesses"]:
-            self.learned["reward/guessed"] = found["guessed"] / found["guesses"]
+            self.learned[measures.GUESSED] = found["guessed"] / found["guesses"]
 
     def ask(self) -> None:
         """Sample candidates, and ask about the most telling of them, as many times as the labeler wants."""
@@ -200,9 +200,9 @@ class Teach(Trainer):
         """(texts [C], the roles that wrote them, scores [C, members]) for each of the chosen prompts: half of them by the policy as it is,
         half by the starting policy, lest it asks about nothing but what it has come to believe in."""
         config, ppo = self.config, self.ppo
-        count = config.candidates if len(self.reward.events) >= BLIND and not config.direct else config.choices
+        count = config.candidates if len(self.reward.events) >= BLIND and not config.tamer else config.choices
         parts = {"reference": count} if self.step <= 1 else {"policy": -(-count // 2), "reference": count // 2}
-        if config.direct:
+        if config.tamer:
             parts = {"policy": count}
         found: list[tuple[list, list]] = [([], []) for _ in chosen]
         for role, share in parts.items():
@@ -236,7 +236,7 @@ class Teach(Trainer):
         """The contract's numbers: how the policy compares with the one it started from, by the labeler's own score (if it has one), on
         held-out prompts."""
         votes, score = self.reward.events, self.labeler.score
-        found = {"stage": "teach", "votes": len(votes), "ties": sum(event.tie for event in votes), "seconds": self.seconds}
+        found = {"stage": self.config.stage, "votes": len(votes), "ties": sum(event.tie for event in votes), "seconds": self.seconds}
         if bias := getattr(self.labeler, "bias", None):
             found["judge"] = bias()
         if not self.held_out:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 
-from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length
+from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_name, live_settings
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
@@ -44,14 +44,12 @@ class Trainer(Generic[ConfigT]):
 
     Args:
         backbone: the base model with its roles.
-        config: the settings. Those in `live` may change between two steps.
+        config: the settings. Those in `tunable` may change between two steps.
         on_microbatch: called between micro-batches and, while sampling, after each token.
     """
 
     roles: tuple[str, ...] = ()
     """Roles that a checkpoint holds, where they exist."""
-    live: tuple[str, ...] = ("learning_rate",)
-    """Settings that can be changed between two steps."""
     optimizer: torch.optim.Optimizer
 
     def __init__(self, backbone: Backbone, config: ConfigT, *, on_microbatch: Callable[[], None] = noop):
@@ -117,6 +115,11 @@ class Trainer(Generic[ConfigT]):
     # -- settings that change while the run goes on ------------------------------------------------------------------
 
     @property
+    def tunable(self) -> tuple[str, ...]:
+        """The settings that may change between two steps."""
+        return live_settings(type(self.config))
+
+    @property
     def peak_lr(self) -> float:
         """Peak learning rate: the setting, or where that is 0, a rate that fits the width of the model."""
         if self.config.learning_rate:
@@ -129,8 +132,8 @@ class Trainer(Generic[ConfigT]):
         Raises UserError, and changes nothing, if the setting or the value is not possible. A change of `LENGTH_FIELDS`
         must leave a step to take: a run that is over has to be made longer before anything else changes.
         """
-        if name not in self.live:
-            raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.live)}")
+        if name not in self.tunable:
+            raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.tunable)}")
         steps = getattr(self.config, "steps", 0)
         if name == "epochs" and steps:
             raise UserError(f"epochs has no effect: the length of this run is set in steps ({steps}); change steps")
@@ -159,6 +162,7 @@ class Trainer(Generic[ConfigT]):
 
     def restore_settings(self, overrides: dict[str, float]) -> None:
         """Set the live settings to those of a checkpoint: `overrides`, and for the rest the values of the start."""
+        overrides = {current_name(name): value for name, value in overrides.items()}
         for name, value in {**self.initial_settings, **overrides}.items():
             self.initial_settings.setdefault(name, getattr(self.config, name))
             self._set(name, value)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import PolicyConfig
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
@@ -36,7 +37,6 @@ class PPO(PolicyTrainer):
     """
 
     roles = ("policy", "reference", "reward", "value")
-    live = ("learning_rate", "kl_target", "temperature", "max_new_tokens", "steps")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction,
                  config: PolicyConfig | None = None, *, ptx: Sequence[Demonstration] = (),
@@ -65,14 +65,14 @@ class PPO(PolicyTrainer):
         else:
             advantages, returns = self.advantages(rollout, scores, raw.per_token)
         metrics = self.rollout_metrics(rollout, scores, returns, kl)
-        metrics["objective/scores"] = raw.total.mean().item()
+        metrics[measures.SCORES] = raw.total.mean().item()
 
         scored = time.perf_counter()
         update_metrics = self.update(rollout, advantages, returns)
         self.controller.update(kl, len(rollout))
         self.log_samples(rollout, raw.total)
-        times = {"time/rollout": sampled - started, "time/score": scored - sampled,
-                 "time/update": time.perf_counter() - scored}
+        times = {measures.TIME_ROLLOUT: sampled - started, measures.TIME_SCORE: scored - sampled,
+                 measures.TIME_UPDATE: time.perf_counter() - scored}
         return {**metrics, **text_measures, **update_metrics, **times}
 
     def measure(self, rollout: Rollout) -> None:
@@ -99,7 +99,7 @@ class PPO(PolicyTrainer):
                                         token_scores)
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
-        advantages, returns = losses.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
+        advantages, returns = losses.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.gae_lambda)
         return whiten(advantages, mask), returns
 
     def rollout_metrics(self, rollout: Rollout, scores: torch.Tensor, returns: torch.Tensor,
@@ -108,17 +108,17 @@ class PPO(PolicyTrainer):
         mask, coef = rollout.mask, self.controller.coef
         _, k2, k3 = losses.kl_estimates(rollout.logprobs, rollout.ref_logprobs)
         return {
-            "objective/kl": kl,
-            "objective/kl_per_token": kl * len(rollout) / mask.sum().item(),
-            "objective/kl_k2": (k2 * mask).sum(1).mean().item(),
-            "objective/kl_k3": (k3 * mask).sum(1).mean().item(),
-            "objective/kl_coef": coef,
-            "objective/scores_normalised": scores.mean().item(),
-            "objective/reward": scores.mean().item() - coef * kl,
-            "objective/entropy": rollout.entropy,
-            "objective/length": mask.sum(1).mean().item(),
-            "objective/ended": rollout.ended.float().mean().item(),
-            "value/explained_variance": losses.explained_variance(rollout.values, returns, mask).item(),
+            measures.KL: kl,
+            measures.KL_PER_TOKEN: kl * len(rollout) / mask.sum().item(),
+            measures.KL_K2: (k2 * mask).sum(1).mean().item(),
+            measures.KL_K3: (k3 * mask).sum(1).mean().item(),
+            measures.KL_COEF: coef,
+            measures.SCORES_NORMALISED: scores.mean().item(),
+            measures.RETURN: scores.mean().item() - coef * kl,
+            measures.ENTROPY: rollout.entropy,
+            measures.LENGTH: mask.sum(1).mean().item(),
+            measures.ENDED: rollout.ended.float().mean().item(),
+            measures.EXPLAINED_VARIANCE: losses.explained_variance(rollout.values, returns, mask).item(),
         }
 
     # -- the update --------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class PPO(PolicyTrainer):
             add_up(sums, stats)
             updates += 1
         means = {name: total / updates for name, total in sums.items()}
-        return {"lr": rate, "policy/updates": updates, **means}
+        return {measures.LEARNING_RATE: rate, measures.UPDATES: updates, **means}
 
     def _minibatches(self, rollout: Rollout) -> list[list[int]]:
         """The minibatches of all passes. Each pass splits the rows anew, at random, into parts as equal as possible."""
@@ -170,10 +170,10 @@ class PPO(PolicyTrainer):
             also.append(GradientSource(texts, text_backward, self.mix.row_length))
         with self.backbone.checkpointing(self.config.gradient_checkpointing):
             stats = self.accumulate(rollout.by_length(rows), backward, row_length=rollout.row_length, also=also)
-        if self.config.update_stop and stats["policy/approxkl"] > self.config.update_stop:
+        if self.config.update_stop and stats[measures.APPROX_KL] > self.config.update_stop:
             self.optimizer.zero_grad()
             return None
-        stats["grad_norm"] = self.clip_gradients()
+        stats[measures.GRADIENT_NORM] = self.clip_gradients()
         self.update_weights()
         return stats
 
@@ -205,11 +205,11 @@ class PPO(PolicyTrainer):
         loss, stats = losses.policy_loss(batch.grid(reading.logprobs), batch.trim(rollout.logprobs),
                                          batch.trim(advantages), batch.mask, clip=config.clip, tokens=tokens,
                                          dual_clip=config.dual_clip)
-        metrics = {"loss/policy": loss.detach(), "policy/approxkl": stats["approxkl"],
-                   "policy/clipfrac": stats["clipfrac"], "val/ratio": stats["ratio"]}
+        metrics = {measures.LOSS_POLICY: loss.detach(), measures.APPROX_KL: stats["approxkl"],
+                   measures.CLIP_FRACTION: stats["clipfrac"], measures.RATIO: stats["ratio"]}
         if config.entropy_coef:
             entropy = reading.total_entropy() / tokens
-            metrics["policy/entropy"] = entropy.detach()
+            metrics[measures.POLICY_ENTROPY] = entropy.detach()
             loss = loss - config.entropy_coef * entropy
         return loss, metrics
 
@@ -218,7 +218,8 @@ class PPO(PolicyTrainer):
         """(`value_coef` times the loss, statistics) of the value function on a micro-batch with `values` [N]."""
         loss, stats = losses.value_loss(batch.grid(values), batch.trim(rollout.values), batch.trim(returns), batch.mask,
                                         clip=self.config.value_clip, tokens=tokens)
-        return self.config.value_coef * loss, {"loss/value": loss.detach(), "value/clipfrac": stats["clipfrac"]}
+        metrics = {measures.LOSS_VALUE: loss.detach(), measures.VALUE_CLIP_FRACTION: stats["clipfrac"]}
+        return self.config.value_coef * loss, metrics
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Preference, Ranking
@@ -86,7 +87,6 @@ class RewardTrainer(Trainer[RewardConfig]):
     """
 
     roles = ("reward",)
-    live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, preferences: list[Preference | Ranking], config: RewardConfig | None = None,
                  *, on_microbatch: Callable[[], None] = noop):
@@ -141,15 +141,16 @@ class RewardTrainer(Trainer[RewardConfig]):
             loss, differences, _ = self._losses([self.groups[i] for i in part], prompts=len(batch))
             loss.backward()
             return {"loss": loss.item(), "correct": correct(differences).sum().item(),
-                    "margin": differences.sum().item(), "pairs": len(differences)}
+                    "margins": differences.sum().item(), "pairs": len(differences)}
 
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("reward"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
-        metrics = {"loss/train": sums["loss"], "lr": rate, "grad_norm": self.clip_gradients()}
+        metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
+                   measures.GRADIENT_NORM: self.clip_gradients()}
         if sums["pairs"]:
-            metrics["accuracy/train"] = sums["correct"] / sums["pairs"]
-            metrics["margin"] = sums["margin"] / sums["pairs"]
+            metrics[measures.ACCURACY_TRAIN] = sums["correct"] / sums["pairs"]
+            metrics[measures.MARGIN] = sums["margins"] / sums["pairs"]
         self.update_weights()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
             self.last_evaluation = self.evaluate()
@@ -158,7 +159,7 @@ class RewardTrainer(Trainer[RewardConfig]):
             head = self.backbone.heads["reward"]
             self.training_scale = [head.gain.clone(), head.shift.clone()]
             self.normalise()
-        metrics["time/update"] = time.perf_counter() - started
+        metrics[measures.TIME_UPDATE] = time.perf_counter() - started
         return metrics
 
     @torch.no_grad()
@@ -173,13 +174,13 @@ class RewardTrainer(Trainer[RewardConfig]):
                 differences.append(losses.differences)
                 spreads.append(losses.scores.std(-1, correction=0))
                 self.on_microbatch()
-        metrics = {"loss/held_out": loss}
+        metrics = {measures.LOSS_HELD_OUT: loss}
         apart = torch.cat(differences)
         if len(apart):
-            metrics["accuracy/held_out"] = correct(apart).mean().item()
-            metrics["calibration/held_out"] = calibration_error(apart)
+            metrics[measures.ACCURACY_HELD_OUT] = correct(apart).mean().item()
+            metrics[measures.CALIBRATION_HELD_OUT] = calibration_error(apart)
         if self.config.ensemble > 1:
-            metrics["spread/held_out"] = torch.cat(spreads).mean().item()
+            metrics[measures.SPREAD_HELD_OUT] = torch.cat(spreads).mean().item()
         return metrics
 
     def normalise(self) -> None:
@@ -198,7 +199,7 @@ class RewardTrainer(Trainer[RewardConfig]):
                             "bias": shifts[0] if single else shifts, "samples": len(self.anchors)})
 
     def report(self) -> dict[str, Any]:
-        report: dict[str, Any] = {"stage": "reward", "pairs": count_pairs(self.groups),
+        report: dict[str, Any] = {"stage": self.config.stage, "pairs": count_pairs(self.groups),
                                   "held_out_pairs": count_pairs(self.held_out)}
         for name, value in self.last_evaluation.items():
             report[name.replace("/", "_")] = value

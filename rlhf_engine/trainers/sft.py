@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from rlhf_engine import measures
 from rlhf_engine.config import SFTConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Demonstration
@@ -33,7 +34,6 @@ class SFT(Trainer[SFTConfig]):
     """
 
     roles = ("policy",)
-    live = (*Trainer.live, "epochs", "steps")
 
     def __init__(self, backbone: Backbone, demonstrations: list[Demonstration], config: SFTConfig | None = None, *,
                  on_microbatch: Callable[[], None] = noop):
@@ -64,16 +64,17 @@ class SFT(Trainer[SFTConfig]):
         def backward(part: list[int]) -> dict[str, float]:
             loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens
             loss.backward()
-            return {"loss/train": loss.item()}
+            return {"loss": loss.item()}
 
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
-        metrics = {"loss/train": sums["loss/train"], "lr": rate, "grad_norm": self.clip_gradients()}
+        metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
+                   measures.GRADIENT_NORM: self.clip_gradients()}
         self.update_weights()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
-            metrics["loss/held_out"] = self.evaluate()
-        metrics["time/update"] = time.perf_counter() - started
+            metrics[measures.LOSS_HELD_OUT] = self.evaluate()
+        metrics[measures.TIME_UPDATE] = time.perf_counter() - started
         return metrics
 
     @torch.no_grad()
@@ -88,7 +89,8 @@ class SFT(Trainer[SFTConfig]):
         return total / sum(len(row.completion_ids) for row in rows)
 
     def report(self) -> dict[str, Any]:
-        report: dict[str, Any] = {"stage": "sft", "rows": len(self.rows), "held_out_rows": len(self.held_out)}
+        report: dict[str, Any] = {"stage": self.config.stage, "rows": len(self.rows),
+                                  "held_out_rows": len(self.held_out)}
         if self.held_out:
             report["held_out_loss"] = self.evaluate()
         return report

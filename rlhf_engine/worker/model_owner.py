@@ -27,6 +27,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, decode, text_of
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint, locate, place_run, resolve_adapter, resolve_model
+from rlhf_engine.stages import make_config
 from rlhf_engine.trainers.base import Trainer
 from rlhf_engine.worker.protocol import WorkerError
 from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, Orders, StartRequest
@@ -149,7 +150,7 @@ class ModelOwner:
         be refused without a model is refused here."""
         if job.resume and job.overwrite:
             raise UserError("resume and overwrite exclude each other")
-        home, config = self.server.home, configs.from_dict(job.stage, job.config)
+        home, config = self.server.home, make_config(job.stage, job.config)
         if job.resume and not config.output:
             raise UserError("--output is missing: name the run to resume")
         run, longer = Run(place_run(home, job.stage, config.output)), {}
@@ -157,9 +158,9 @@ class ModelOwner:
         for name in {"adapter", "reward"} & set(configs.field_types(type(config))):
             setattr(config, name, locate(home, getattr(config, name)))
         if job.resume:
-            given = {name: getattr(config, name) for name in job.config if name != "output"}
+            given = {name: getattr(config, name) for name in configs.current_names(job.config) if name != "output"}
             held, longer = run.check_resume(job.stage, given), run.length_overrides(given)
-            config = configs.from_dict(job.stage, held | {"output": str(run.path)})
+            config = make_config(job.stage, held | {"output": str(run.path)})
             if run.status()["state"] == "done" and not longer:
                 raise UserError(f"{run.path} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
         else:

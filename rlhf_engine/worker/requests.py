@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import STAGES, live_settings, make_config
 
-CHANGES = ("kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism", "steps", "epochs", "votes", "rewind")
-"""Commands with a value: the settings that can be changed while a run goes on, and the step of a checkpoint to go back to."""
+REWIND = "rewind"
+
+
+def value_commands() -> tuple[str, ...]:
+    """Commands that take a value: the settings that may change while a run goes on, and `rewind` (the step of a checkpoint)."""
+    return (*live_settings(), REWIND)
+
 
 # -- names -----------------------------------------------------------------------------------------------------------
 
@@ -116,9 +122,9 @@ class Orders:
 
     def give(self, command: str, value: float | None = None, run: Run | None = None) -> None:
         """An order to `run`. Raises UserError for what can be refused at once."""
-        if command not in (*self.WISHES, *CHANGES):
-            raise UserError(f"there is no command {command!r}; it is one of {', '.join((*self.WISHES, *CHANGES))}")
-        if command in CHANGES:
+        if command not in (*self.WISHES, *value_commands()):
+            raise UserError(f"there is no command {command!r}; it is one of {', '.join((*self.WISHES, *value_commands()))}")
+        if command in value_commands():
             check_change(run, command, value)
             with self.lock:
                 self.waiting.append((command, value))
@@ -148,14 +154,14 @@ def check_change(run: Run, name: str, value: float | None) -> None:
     """Whether the live setting `name` of `run` may become `value`. Raises UserError."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise UserError(f"{name} needs a value, a number; it got {value!r}")
-    if name == "rewind":
+    if name == REWIND:
         run.checkpoint_at(value)
         return
     held = run.config()
     stage = held.pop("stage")
-    if name not in configs.field_types(configs.STAGES[stage]):
+    if name not in configs.field_types(STAGES[stage].config):
         raise UserError(f"{stage} has no setting {name!r} that could be changed")
-    configs.from_dict(stage, held | {name: value})
+    make_config(stage, held | {name: value})
     if name == "steps" and value:
         configs.check_length(value, run.status()["step"])
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf_engine import build as stages
 from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig
@@ -18,6 +17,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.loop import Control, drive, failure_hint
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import default_adapter
 from rlhf_engine.trainers.base import Diverged
 from tests.commands import Command, run_process
 
@@ -176,7 +176,7 @@ def test_a_run_folder_is_written_as_the_contract_says(sft, tmp_path):
     assert [row["step"] for row in run.metrics()] == list(range(1, 7))
     assert {p.name for p in run.path.iterdir()} == {"config.yaml", "status.json", "metrics.jsonl", "samples.jsonl", "journal.jsonl",
                                                    "checkpoints", "report.json"}
-    assert [(row["event"], row["learning_rate"]) for row in run.journal()] == [("fitted", sft.rate)] and sft.rate > 0
+    assert [(row["event"], row["learning_rate"]) for row in run.journal()] == [("fitted", sft.peak_lr)] and sft.peak_lr > 0
     assert [c.name for c in run.checkpoints()] == ["step-000002", "step-000004", "step-000006"]
     assert {p.name for p in run.last_checkpoint().iterdir()} == {"policy", "trainer.json", "trainer.safetensors"}
     assert json.loads((run.last_checkpoint() / "policy" / "base.json").read_text())["fingerprint"] == sft.backbone.fingerprint
@@ -266,6 +266,6 @@ def test_a_model_that_is_loaded_already_is_used(tiny_llama, inputs):
 
 
 def test_what_auto_means_as_an_adapter():
-    assert stages.starting_adapter(PPOConfig()) == "bundled" and stages.starting_adapter(SFTConfig()) == "none"
-    assert stages.starting_adapter(PPOConfig(model="a/b")) == "none"
-    assert stages.starting_adapter(PPOConfig(adapter="none")) == "none"
+    assert default_adapter(PPOConfig()) == "bundled" and default_adapter(SFTConfig()) == "none"
+    assert default_adapter(PPOConfig(model="a/b")) == "none"
+    assert default_adapter(PPOConfig(adapter="none")) == "none"

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES
 from rlhf_engine.runs import resolve as models
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import STAGES
 from tests.commands import run_process
 from tests.rlhf_engine.conftest import write_rows
 
@@ -196,7 +196,7 @@ def test_help_lists_every_setting_with_its_documentation(cli, stage):
     code, out, err = cli(stage, "--help")
     assert code == 0 and err == ""
     words = " ".join(out.split())
-    for name, text in configs.docs(STAGES[stage]).items():
+    for name, text in configs.docs(STAGES[stage].config).items():
         assert configs.flag(name) in words and " ".join(text.split()).replace("-", "") in words.replace("- ", "").replace("-", "")
     assert "--config FILE.yaml" in words and "--resume" in words and "--overwrite" in words
 

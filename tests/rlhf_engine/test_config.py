@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES, PPOConfig, RewardConfig, RunConfig, SFTConfig, from_dict, to_dict
+from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, to_dict
 from rlhf_engine.errors import UserError
+from rlhf_engine.stages import STAGES, make_config
 
-EVERY_FIELD = [(stage, name) for stage, config in STAGES.items() for name in configs.field_types(config)]
+EVERY_FIELD = [(stage, name) for stage, config in [(s.name, s.config) for s in STAGES.values()] for name in configs.field_types(config)]
 
 
 def refused(function, *args, **options) -> str:
@@ -24,7 +25,7 @@ def refused(function, *args, **options) -> str:
 
 @pytest.mark.parametrize(("stage", "name"), EVERY_FIELD)
 def test_every_field_is_documented(stage, name):
-    text = configs.docs(STAGES[stage])[name]
+    text = configs.docs(STAGES[stage].config)[name]
     assert len(text) > 10 and text.endswith(".") and "\n" not in text
 
 
@@ -36,15 +37,15 @@ def test_the_nearest_documentation_counts():
 
 @pytest.mark.parametrize(("stage", "name"), EVERY_FIELD)
 def test_defaults_are_valid_and_every_bound_is_kept(stage, name):
-    cls = STAGES[stage]
+    cls = STAGES[stage].config
     meta = cls.__dataclass_fields__[name].metadata
     default = getattr(cls().validate(), name)
     assert type(default) is configs.field_types(cls)[name] or default in configs.choices(configs.field_types(cls)[name])
     if meta.get("low") is not None:
-        message = refused(from_dict, stage, {name: meta["low"] - 1})
+        message = refused(make_config, stage, {name: meta["low"] - 1})
         assert configs.flag(name) in message and f"at least {meta['low']}" in message
     if meta.get("high") is not None:
-        message = refused(from_dict, stage, {name: meta["high"] + 1})
+        message = refused(make_config, stage, {name: meta["high"] + 1})
         assert configs.flag(name) in message and f"at most {meta['high']}" in message
     if isinstance(default, (int, float)) and not isinstance(default, bool):
         assert meta.get("low") is not None or name == "missing_end_score"
@@ -54,7 +55,7 @@ def test_defaults_are_valid_and_every_bound_is_kept(stage, name):
     ("learning_rate", "1e-4", 1e-4), ("learning_rate", 1, 1.0), ("learning_rate", "0.5", 0.5), ("steps", "12", 12), ("steps", 12.0, 12),
     ("gradient_checkpointing", True, True), ("dtype", "nf4", "nf4"), ("data", None, ""), ("data", "a/b", "a/b")])
 def test_values_from_yaml_and_forms_become_the_fields_type(name, value, expected):
-    got = getattr(from_dict("sft", {name: value}), name)
+    got = getattr(make_config("sft", {name: value}), name)
     assert got == expected and type(got) is type(expected)
 
 
@@ -64,20 +65,20 @@ def test_values_from_yaml_and_forms_become_the_fields_type(name, value, expected
     ("steps", True), ("steps", {}), ("gradient_checkpointing", "yes"), ("gradient_checkpointing", 1), ("data", 5), ("data", ["a"]),
     ("data", False), ("dtype", "int8"), ("dtype", None), ("dtype", ["fp32"]), ("schedule", "cosine")])
 def test_a_wrong_value_is_named_with_its_flag_and_what_is_allowed(name, value):
-    message = refused(from_dict, "sft", {name: value})
+    message = refused(make_config, "sft", {name: value})
     assert message.startswith(configs.flag(name)) and "must be" in message
 
 
 def test_choices_are_listed():
-    assert "auto, fp32, bf16, nf4" in refused(from_dict, "sft", {"dtype": "fp16"})
+    assert "auto, fp32, bf16, nf4" in refused(make_config, "sft", {"dtype": "fp16"})
 
 
 def test_unknown_fields_and_stages_are_named():
-    message = refused(from_dict, "sft", {"learning_rat": 1e-3})
+    message = refused(make_config, "sft", {"learning_rat": 1e-3})
     assert "'learning_rat'" in message and "learning_rate" in message
-    assert "'kl_coef'" in refused(from_dict, "sft", {"kl_coef": 1.0})
-    assert "3" in refused(from_dict, "sft", {3: 1, "zzz": 2, None: 3})
-    message = refused(from_dict, "dpo", {})
+    assert "'kl_coef'" in refused(make_config, "sft", {"kl_coef": 1.0})
+    assert "3" in refused(make_config, "sft", {3: 1, "zzz": 2, None: 3})
+    message = refused(make_config, "dpo", {})
     assert "'dpo'" in message and "sft, reward, ppo" in message
 
 
@@ -86,25 +87,25 @@ def test_unknown_fields_and_stages_are_named():
     ("ppo", {"max_tokens": 96, "max_new_tokens": 96}, ("--max-new-tokens", "--max-tokens")),
     ("reward", {"max_tokens": 64, "max_new_tokens": 96}, ("--max-new-tokens", "--max-tokens"))])
 def test_fields_that_do_not_go_together(stage, values, flags):
-    message = refused(from_dict, stage, values)
+    message = refused(make_config, stage, values)
     assert all(flag in message for flag in flags)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_round_trip_through_yaml(stage, tmp_path):
     values = {"learning_rate": 1e-5, "data": "größe: 'x' # no comment", "seed": 7, "gradient_checkpointing": True, "dtype": "nf4"}
-    config = from_dict(stage, values)
+    config = make_config(stage, values)
     (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(config)), encoding="utf-8")
     assert configs.read_yaml(tmp_path / "c.yaml") == to_dict(config) == dataclasses.asdict(config)
-    again = from_dict(stage, configs.read_yaml(tmp_path / "c.yaml"))
-    assert again == config and type(again) is STAGES[stage]
+    again = make_config(stage, configs.read_yaml(tmp_path / "c.yaml"))
+    assert again == config and type(again) is STAGES[stage].config
     assert repr(again) == repr(config)  # types, too
 
 
 @pytest.mark.parametrize("text", ["", "~", "no", "off", "1e-3", "012", "2024-01-01", "[a]", "a: b", "null", "'quoted'", "ü\nsecond line", "yes "])
 def test_every_text_survives_yaml(text, tmp_path):
     (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(SFTConfig(data=text))), encoding="utf-8")
-    assert from_dict("sft", configs.read_yaml(tmp_path / "c.yaml")).data == text
+    assert make_config("sft", configs.read_yaml(tmp_path / "c.yaml")).data == text
 
 
 @pytest.mark.parametrize(("text", "says"), [

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
-from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, live_settings
 from rlhf_engine.data.readers import read_demonstrations
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.labelers import SimulatedLabeler
@@ -14,11 +14,10 @@ from rlhf_engine.loop import Control
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.ppo import PPO
-from rlhf_engine.trainers.sft import SFT
 from tests.commands import Command, run_process
 from tests.rlhf_engine.teach.test_live_loop import make, vote, vote_when_asked
-from tests.rlhf_engine.trainers.test_sft import without_time
 from tests.rlhf_engine.teach.test_trainer import SMALL, vowels
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 STAGES = ("sft", "reward", "ppo", "teach")
 EVEN = ["--schedule", "constant", "--warmup", 0]
@@ -246,7 +245,7 @@ def test_checking_a_length_changes_nothing(tiny_llama, inputs):
     assert (trainer.total_steps, trainer.config.steps, trainer.overrides) == (3, 3, {}) and list(trainer) == []
     trainer.change("steps", 5)
     assert [row["step"] for row in trainer] == [4, 5]
-    assert {"epochs", "steps"} <= set(SFT.live)
+    assert {"epochs", "steps"} <= set(live_settings(SFTConfig))
 
 
 # -- teach ----------------------------------------------------------------------------------------------------------------
@@ -266,7 +265,7 @@ def test_votes_are_asked_for_again_where_there_are_to_be_more(command, done, cli
 def test_fewer_votes_than_there_are_ask_for_no_more(tiny_llama):
     config = TeachConfig(**SMALL | {"votes": 20})
     for labeler, asked in ((SimulatedLabeler(vowels), 30), (SimulatedLabeler(vowels), 0)):
-        for config.direct in (False, True):
+        for config.tamer in (False, True):
             assert (labeler.queries_wanted(config, asked, 1) == 0) == (asked == 30)
 
 

@@ -68,7 +68,7 @@ def presets(workspace: Workspace, entries: list[RunSummary], model: str) -> list
 def start_of(workspace: Workspace, config: dict) -> str | None:
     """What a run started from, as a picker has it; None where that is outside of the workspace, or gone."""
     adapter = config["adapter"]
-    if adapter == "auto":  # as rlhf_engine.build.starting_adapter, which imports torch
+    if adapter == "auto":  # as rlhf_engine.stages.default_adapter
         return "bundled" if config["model"] == "bundled" and config["stage"] != "sft" else "none"
     path = Path(adapter)
     if path.name in (name for _, name in gallery()):

@@ -15,10 +15,10 @@ from playground.components.notices import mark_seen, warn
 from playground.pages.models import text
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine import config as configs
-from rlhf_engine.config import STAGES
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json_or_none
 from rlhf_engine.runs.memory_estimate import Shape, estimate, read_model, read_shape
+from rlhf_engine.stages import STAGES, make_config
 
 DTYPES = {"auto": "auto", "fp32": "fp32", "bf16": "bf16", "nf4": "nf4 (4-bit)"}
 SMALL = {"gradient_checkpointing": True, "micro_batch": 1}
@@ -71,7 +71,7 @@ def fit(shape: Shape, stage: str, dtype: str, here: Machine) -> tuple[str, int]:
     """("fits", "small" or "no", bytes) of a stage with its defaults; small is with the least for the backward pass."""
     values = {"dtype": dtype, "model": "-", **({"adapter": "-"} if stage != "sft" else {})}
     for verdict, more in (("fits", {}), ("small", SMALL)):
-        need = estimate(configs.from_dict(stage, values | more), shape, device=here.device).total
+        need = estimate(make_config(stage, values | more), shape, device=here.device).total
         if need <= here.free:
             return verdict, need
     return "no", need

@@ -13,6 +13,7 @@ from playground.pages.runs import text
 from playground.pages.runs.comparison_charts import RUN_COLOURS, title_of
 from playground.pages.runs.diagnostics import Advice
 from rlhf_engine import config as configs
+from rlhf_engine.stages import STAGES
 
 
 def legend(runs: list[tuple[str, str, str, int, int]]) -> str:
@@ -88,7 +89,7 @@ def differences(runs: list[tuple[str, dict]], short) -> str:
     """
     if not runs:
         return f'<p class="empty">{shared_text.NO_RUNS}</p>'
-    columns = runs if len(runs) > 1 else [*runs, (shared_text.DEFAULT, configs.to_dict(configs.STAGES[runs[0][1]["stage"]]()))]
+    columns = runs if len(runs) > 1 else [*runs, (shared_text.DEFAULT, configs.to_dict(STAGES[runs[0][1]["stage"]].config()))]
     names = list(dict.fromkeys(name for _, config in columns for name in config if name not in ("output", "stage")))
     differing = [name for name in names if len({repr(config.get(name)) for _, config in columns}) > 1]
     rows = [((label(name), help_of(name, [config["stage"] for _, config in runs])),
@@ -100,7 +101,7 @@ def differences(runs: list[tuple[str, dict]], short) -> str:
 
 
 def help_of(name: str, stages: list[str]) -> str:
-    return next((about for stage in stages if (about := configs.docs(configs.STAGES[stage]).get(name))), "")
+    return next((about for stage in stages if (about := configs.docs(STAGES[stage].config).get(name))), "")
 
 
 def shown(value, short) -> str:

@@ -8,11 +8,12 @@ from playground.pages.train import text
 from playground.pages.train.form import command_line, nearer
 from playground.voting import PERSON
 from rlhf_engine import config as configs
+from rlhf_engine.stages import STAGES
 
 
 def differing(stage: str, settings: dict, here: Path | None = None) -> dict:
     """What is not the default, in the order of the fields, paths as seen from `here`."""
-    config = configs.STAGES[stage]
+    config = STAGES[stage].config
     found = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
     return {name: nearer(value, here or Path.cwd()) if isinstance(value, str) else value
             for name, value in found.items() if value != getattr(config, name)}
@@ -28,7 +29,7 @@ def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | No
     """Python that does the same in a notebook, its curves below the cell. It writes no run folder; a resumed run begins at its last
     checkpoint. A `person` is whoever sits before the notebook.
     """
-    config, found = configs.STAGES[stage], differing(stage, settings, here)
+    config, found = STAGES[stage].config, differing(stage, settings, here)
     output, asks = found.pop("output", ""), found.get("labeler") == PERSON
     if asks:
         found.pop("labeler")

@@ -11,6 +11,7 @@ from playground.voting import PERSON
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
 from rlhf_engine.feedback.scoring_functions import BUILT_IN
+from rlhf_engine.stages import STAGES
 
 BASIC = {"sft": ("data", "epochs", "learning_rate", "batch_size"),
          "reward": ("data", "adapter", "epochs", "learning_rate", "batch_size"),
@@ -24,7 +25,7 @@ class Form:
 
     def __init__(self, stage: str, workspace: Workspace):
         self.stage, self.workspace = stage, workspace
-        self.config = configs.STAGES[stage]
+        self.config = STAGES[stage].config
         basic, names = BASIC[stage], configs.field_types(self.config)
         with gr.Row(elem_classes="fields"):
             self.fields = {name: self._field(name, names[name]) for name in basic}
@@ -82,7 +83,7 @@ class Form:
 
 def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
     """`python -m rlhf_engine STAGE` with the flags that differ from the defaults, paths as seen from `here`."""
-    config, flags = configs.STAGES[stage], []
+    config, flags = STAGES[stage].config, []
     for name in configs.field_types(config):
         value = settings.get(name, getattr(config, name))
         if value == getattr(config, name) or (resume and name != "output"):

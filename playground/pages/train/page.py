@@ -23,8 +23,9 @@ from playground.pages.train.presets import Presets
 from playground.run_commands import ask
 from playground.voting import PERSON
 from playground.workspace import RunSummary, Workspace
-from rlhf_engine.config import LENGTH_FIELDS, STAGES, flag
+from rlhf_engine.config import LENGTH_FIELDS, flag
 from rlhf_engine.errors import UserError
+from rlhf_engine.stages import STAGES
 
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 

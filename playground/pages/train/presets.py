@@ -11,7 +11,7 @@ from playground.components.html import escape
 from playground.components.inputs import label
 from playground.pages.train import text
 from playground.pages.train.form import Form
-from rlhf_engine import config as configs
+from rlhf_engine.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Presets:
 
             def choose(name, which=which, every=every, names=names):
                 settings = self.settings(which, name)
-                values = filled(every, settings, configs.STAGES[self.stage])
+                values = filled(every, settings, STAGES[self.stage].config)
                 return [*(gr.update(value=values[n]) for n in names), self.say(which, name, settings)]
 
             # `input`, not `change`: what a visitor does, not what a reload brings back.

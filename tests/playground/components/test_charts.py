@@ -4,11 +4,12 @@ import math
 import pytest
 
 from playground.components import charts as figures
-from rlhf_engine.config import STAGES, to_dict
+from rlhf_engine.config import to_dict
+from rlhf_engine.stages import STAGES
 
 
 def config(stage: str, **changes) -> dict:
-    return {"stage": stage} | to_dict(STAGES[stage](**changes))
+    return {"stage": stage} | to_dict(STAGES[stage].config(**changes))
 
 
 def test_every_stage_fills_the_panels_before_and_after_its_first_step():

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from rlhf_engine.build import make_trainer
-from rlhf_engine.config import PPOConfig, TeachConfig, from_dict
+from rlhf_engine.config import PPOConfig, TeachConfig
 from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.labelers import SimulatedLabeler
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
+from rlhf_engine.stages import make_config
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from tests.conftest import sentences
@@ -172,7 +173,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_llama, tmp_path)
 
 @pytest.mark.parametrize("direct", [False, True])
 def test_teach_mixes_in_the_same(tiny_llama, direct):
-    config = TeachConfig(**SMALL | {"ptx_coef": 1.0, "ptx_rows": 3, "direct": direct, "steps": 1})
+    config = TeachConfig(**SMALL | {"ptx_coef": 1.0, "ptx_rows": 3, "tamer": direct, "steps": 1})
     trainer = Teach(Backbone.load(str(tiny_llama)), ASKED, SimulatedLabeler(share_of_vowels), config, ptx=TEXTS)
     assert next(trainer)["loss/ptx"] > 0
 
@@ -210,7 +211,7 @@ def test_from_a_file_to_the_run(cli, tiny_llama, inputs, tmp_path):
 def test_what_cannot_be_mixed_in_is_refused_before_anything_starts(tiny_llama, inputs, tmp_path, monkeypatch, given, says):
     monkeypatch.chdir(inputs)
     with pytest.raises(UserError) as caught:
-        make_trainer(from_dict("ppo", {"model": str(tiny_llama), "data": "prompts.jsonl", "reward": "score.py:vowels",
+        make_trainer(make_config("ppo", {"model": str(tiny_llama), "data": "prompts.jsonl", "reward": "score.py:vowels",
                                        "output": str(tmp_path / "run")} | given))
     assert says in str(caught.value) and "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
@@ -221,6 +222,6 @@ def test_a_mix_of_nothing_is_refused(tiny_llama):
 
 
 def test_without_a_coefficient_its_data_is_not_even_looked_for(tiny_llama, inputs):
-    config = from_dict("ppo", {"model": str(tiny_llama), "data": str(inputs / "prompts.jsonl"), "reward": f"{inputs / 'score.py'}:vowels",
+    config = make_config("ppo", {"model": str(tiny_llama), "data": str(inputs / "prompts.jsonl"), "reward": f"{inputs / 'score.py'}:vowels",
                                "ptx_data": "none.jsonl", "steps": 1})
     assert make_trainer(config).mix is None

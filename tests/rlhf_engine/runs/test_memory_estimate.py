@@ -22,7 +22,7 @@ from transformers import (
     SmolLM3Config,
 )
 
-from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig, from_dict
+from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.readers import read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.data.tokenization import encode_example, encode_prompt
 from rlhf_engine.errors import UserError
@@ -30,8 +30,9 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.fast_layers import SMALL
 from rlhf_engine.model.logprobs import chunk_size, slice_size
 from rlhf_engine.runs import memory_estimate as memory
-from rlhf_engine.runs.memory_estimate import BUNDLED_ROWS, estimate, read_model, read_shape, saved_activations
+from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape, saved_activations
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.stages import STAGES, make_config
 
 QWEN3 = dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
              vocab_size=151936, tie_word_embeddings=True)
@@ -72,7 +73,7 @@ def test_the_bundled_model_and_the_rows_that_ship_with_it():
     pairs = [encode_example(tokenizer, p.prompt, text, [2]).ids for p in read_preferences("bundled") for text in (p.chosen, p.rejected)]
     anchors = max(len(encode_prompt(tokenizer, p.prompt).ids) for p in read_preferences("bundled")) + RewardConfig().max_new_tokens
     prompt = max(map(len, asked))
-    assert {"sft": max(map(len, rows)), "reward": max(anchors, *map(len, pairs)), "ppo": prompt, "teach": prompt} == BUNDLED_ROWS
+    assert {"sft": max(map(len, rows)), "reward": max(anchors, *map(len, pairs)), "ppo": prompt, "teach": prompt} == {name: stage.memory.bundled_tokens for name, stage in STAGES.items()}
 
 
 def test_what_it_takes_from_modules_that_import_torch_is_still_so():
@@ -135,7 +136,7 @@ def test_roles_of_each_stage():
     ({"max_new_tokens": 32}, "rollout"), ({"batch_size": 8}, "rollout"), ({"value": "head"}, "value")])
 def test_what_a_setting_saves(change, less):
     shape, base = shape_of(), {"model": "a/b", "reward": "r", "max_tokens": 256}
-    before, after = (estimate(from_dict("ppo", base | more), shape, tokens=0 if less == "update" else 40 + more.get("max_new_tokens", 96)) for more in ({}, change))
+    before, after = (estimate(make_config("ppo", base | more), shape, tokens=0 if less == "update" else 40 + more.get("max_new_tokens", 96)) for more in ({}, change))
     assert getattr(after, less) < 0.8 * getattr(before, less) and after.total < before.total
 
 

@@ -12,7 +12,7 @@ import torch
 
 from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
-from rlhf_engine.config import TeachConfig, from_dict
+from rlhf_engine.config import TeachConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import HumanLabeler
@@ -23,10 +23,11 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.collapse_guard import PAUSE, SLOWEST, Guard
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import make_config
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.worker.client import Worker
-from tests.rlhf_engine.trainers.test_sft import without_time
 from tests.rlhf_engine.teach.test_trainer import PROMPTS, SMALL, vowels
+from tests.rlhf_engine.trainers.test_sft import without_time
 
 LIVE = SMALL | {"steps": 8, "votes": 20, "votes_first": 4, "patience": 2, "labeler": "person", "checkpoint_every": 2, "keep_checkpoints": 0}
 
@@ -369,7 +370,7 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
     assert len(used) == len(set(used)) and set(used) <= set(votes) and run.metrics()[-1]["reward/votes"] == len(used)
 
     config = run.config()
-    trainer = make_trainer(from_dict(config.pop("stage"), config), home=tmp_path)
+    trainer = make_trainer(make_config(config.pop("stage"), config), home=tmp_path)
     trainer.replay_journal(run.journal())
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ def test_verdicts_by_hand(kind, value, count, expected):
 
 
 def test_a_step_learns_from_the_responses_that_were_voted_on_and_from_no_others(tiny_model):
-    trainer = make(tiny_model, direct=True, steps=5)
+    trainer = make(tiny_model, tamer=True, steps=5)
     seen, inner = [], trainer.ppo.measure
     trainer.ppo.measure = lambda rollout: seen.append(rollout) or inner(rollout)
     counts = [metrics["reward/votes"] for metrics in trainer]
@@ -32,7 +32,7 @@ def test_a_step_learns_from_the_responses_that_were_voted_on_and_from_no_others(
 
 
 def test_the_votes_move_the_policy(tiny_llama):
-    trainer = make(tiny_llama, direct=True, steps=2, learning_rate=1e-3)
+    trainer = make(tiny_llama, tamer=True, steps=2, learning_rate=1e-3)
     before = [p.clone() for p in trainer.backbone.parameters("policy")]
     for _ in trainer:
         pass
@@ -40,7 +40,7 @@ def test_the_votes_move_the_policy(tiny_llama):
 
 
 def test_without_a_vote_nothing_is_learned(tiny_llama):
-    trainer = make(tiny_llama, direct=True, steps=3)
+    trainer = make(tiny_llama, tamer=True, steps=3)
     next(trainer)
     before = [p.clone() for p in trainer.backbone.parameters("policy")]
     trainer.labeler.queries_wanted = lambda config, asked, step: 0

@@ -134,7 +134,7 @@ def test_pessimism_takes_the_spread_off(tiny_llama):
 
 @pytest.mark.parametrize("enough", [0.0, 0.8])
 def test_what_ppo_is_told_of_the_tokens_sums_up_to_the_bent_score(tiny_model, enough):
-    trainer = make(tiny_model, enough=enough)
+    trainer = make(tiny_model, score_cap_quantile=enough)
     next(trainer)
     reward, rollout = trainer.reward, trainer.ppo.sample_reference()
     told, plain = reward(rollout), reward.lower_bound(reward.score(reward.anchors))  # the anchors are these very samples

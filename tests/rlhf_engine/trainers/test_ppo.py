@@ -91,7 +91,7 @@ def test_every_minibatch_is_an_optimiser_step_and_every_row_is_used_once_an_epoc
 
 
 def test_the_score_lands_on_the_end_token(tiny_llama):
-    trainer = make(tiny_llama, kl_coef=0.0, kl_target=0.0, gamma=1.0, lam=1.0)
+    trainer = make(tiny_llama, kl_coef=0.0, kl_target=0.0, gamma=1.0, gae_lambda=1.0)
     trainer.backbone.stop_ids = list(range(0, 400, 9))  # a random model ends now and then
     trainer.prepare()
     rollout = trainer.rollout(list(range(8)), torch.Generator().manual_seed(0))

@@ -11,10 +11,10 @@ from playground.components.machine_memory import Machine, size
 from playground.pages.models import page as models_page
 from playground.pages.models import text as models_text
 from playground.pages.models.page import SMALL, Facts, card, facts, fit, listed, progress
-from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.stages import STAGES, make_config
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL
 
@@ -46,11 +46,11 @@ def test_what_the_files_say(models):
             facts(models, name)
 
 
-@pytest.mark.parametrize("stage", configs.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_what_fits_is_what_the_estimate_says(stage):
     shape = facts_of("Qwen/Qwen3-4B")
     settings = {"model": "-", **({"adapter": "-"} if stage != "sft" else {})}
-    large, small = (estimate(configs.from_dict(stage, settings | more), shape, device="cuda").total for more in ({}, SMALL))
+    large, small = (estimate(make_config(stage, settings | more), shape, device="cuda").total for more in ({}, SMALL))
     assert small < large
     for free, expected in ((large, ("fits", large)), (large - 1, ("small", small)), (small - 1, ("no", small))):
         assert fit(shape, stage, "auto", Machine("cuda", "GPU", free, 80 * GIB)) == expected

@@ -7,13 +7,14 @@ import pytest
 import rlhf_engine
 from playground.pages.runs import text as runs_text
 from playground.pages.runs.diagnostics import advise, effective_settings, without_rewound
-from rlhf_engine.config import STAGES, to_dict
+from rlhf_engine.config import to_dict
+from rlhf_engine.stages import STAGES
 
 ENGINE = Path(rlhf_engine.__file__).parent
 
 
 def config(stage: str, **changes) -> dict:
-    return {"stage": stage} | to_dict(STAGES[stage](**changes))
+    return {"stage": stage} | to_dict(STAGES[stage].config(**changes))
 
 
 def sound(stage: str = "ppo", steps: int = 20, **columns) -> list[dict]:

@@ -16,14 +16,15 @@ from playground.pages.runs.comparison_charts import Curves, Look
 from playground.pages.runs.diagnostics import Advice
 from playground.pages.runs.page import chosen, warnings_of
 from playground.workspace import Workspace
-from rlhf_engine.config import STAGES, PPOConfig, SFTConfig, TeachConfig, to_dict
+from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, to_dict
 from rlhf_engine.errors import UserError
+from rlhf_engine.stages import STAGES
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
 
 def curve(name: str, ys: list, *, key: str = "objective/kl", stage: str = "ppo", journal: list[dict] = (), **config) -> Curves:
-    return Curves(name, {"stage": stage} | to_dict(STAGES[stage](**config)), [{"step": i, key: y} for i, y in enumerate(ys, 1)], list(journal))
+    return Curves(name, {"stage": stage} | to_dict(STAGES[stage].config(**config)), [{"step": i, key: y} for i, y in enumerate(ys, 1)], list(journal))
 
 
 def named(figure: dict, uid: str) -> dict:
@@ -121,7 +122,7 @@ def test_every_stage_among_the_runs_has_measures_in_sight_and_all_can_be_chosen(
 # -- tables and texts ------------------------------------------------------------------------------------------------
 
 def config(stage: str, **changes) -> dict:
-    return {"stage": stage} | to_dict(STAGES[stage](**changes))
+    return {"stage": stage} | to_dict(STAGES[stage].config(**changes))
 
 
 def test_only_settings_that_differ_are_shown_with_their_help():

@@ -6,9 +6,10 @@ import pytest
 from playground.pages.train.form import BASIC, Form, command_line
 from rlhf_engine import config as configs
 from rlhf_engine.cli import make_parser
+from rlhf_engine.stages import STAGES
 
 
-@pytest.fixture(params=list(configs.STAGES))
+@pytest.fixture(params=list(STAGES))
 def form(request, workspace) -> Form:
     with gr.Blocks():
         return Form(request.param, workspace)

@@ -24,9 +24,10 @@ from playground.pages.train.live_settings import CONTROLS, in_force
 from playground.pages.train.presets import PURPOSES, ROOM, SIZES, Presets
 from rlhf_engine import config as configs
 from rlhf_engine.cli import make_parser, read_config
-from rlhf_engine.config import STAGES, PPOConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
+from rlhf_engine.stages import STAGES, make_config
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
@@ -44,19 +45,19 @@ HERE = Machine("cpu", "this computer", 8 * GIB, 16 * GIB)
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
     html = budget.budget(workspace, stage, {"reward": "taste"} if stage == "ppo" else {})
-    found = estimate(configs.from_dict(stage, {"reward": "taste"} if stage == "ppo" else {}), read_shape(read_model(BUNDLED_MODEL)),
-                     tokens=budget.longest_row(STAGES[stage]()))
+    found = estimate(make_config(stage, {"reward": "taste"} if stage == "ppo" else {}), read_shape(read_model(BUNDLED_MODEL)),
+                     tokens=budget.longest_row(STAGES[stage].config()))
     assert size(found.total) in html and 'role="img"' in html and ' class="budget fits"' in html
     for name, count in found.parts.items():
         shown = f"{shared_text.PARTS[name]} {size(count)}" in html and budget.COLOURS[name] in html
         assert shown == bool(count), name
-    assert shared_text.ROWS_KNOWN.format(tokens=min(STAGES[stage]().max_tokens, budget.longest_row(STAGES[stage]()))) in html
+    assert shared_text.ROWS_KNOWN.format(tokens=min(STAGES[stage].config().max_tokens, budget.longest_row(STAGES[stage].config()))) in html
 
 
 def test_the_longest_row_of_the_bundled_data_is_known_and_no_other():
-    rows = {stage: budget.longest_row(config()) for stage, config in STAGES.items()}
+    rows = {stage: budget.longest_row(config()) for stage, config in [(s.name, s.config) for s in STAGES.values()]}
     assert rows == {"sft": 114, "reward": 114, "ppo": 18 + 96, "teach": 18 + 96}
-    assert budget.longest_row(STAGES["reward"](max_new_tokens=200)) == budget.longest_row(PPOConfig(max_new_tokens=200)) == 218
+    assert budget.longest_row(STAGES["reward"].config(max_new_tokens=200)) == budget.longest_row(PPOConfig(max_new_tokens=200)) == 218
     assert budget.longest_row(SFTConfig(data="uploads/mine.jsonl")) == budget.longest_row(SFTConfig(model="a/b")) == 0
 
 
@@ -145,8 +146,8 @@ def test_presets_are_valid_few_and_do_not_step_on_each_other(stage):
     assert not purposes & sizes
     for preset in PURPOSES[stage]:
         for z in SIZES:
-            configs.from_dict(stage, preset.settings | z.of(stage))
-        assert preset.about.endswith(".") and any(v != getattr(STAGES[stage], n) for n, v in preset.settings.items())
+            make_config(stage, preset.settings | z.of(stage))
+        assert preset.about.endswith(".") and any(v != getattr(STAGES[stage].config, n) for n, v in preset.settings.items())
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -155,7 +156,7 @@ def test_what_is_said_to_fit_fits_by_the_estimate(stage, z):
     """From an adapter, which takes one role more, and with each purpose."""
     for preset in (presets.Preset("", ""), *PURPOSES[stage]):
         settings = z.of(stage) | preset.settings
-        config = configs.from_dict(stage, settings | ({"adapter": "some-run"} if stage != "sft" else {}))
+        config = make_config(stage, settings | ({"adapter": "some-run"} if stage != "sft" else {}))
         shape = read_shape(SHAPES[config.model] if z.memory else read_model(BUNDLED_MODEL))
         need = estimate(config, shape, device="cuda" if z.memory else "cpu").total
         assert need <= (ROOM * z.memory if z.memory else 4 * GIB), (preset.name, size(need))
@@ -197,14 +198,14 @@ SETTINGS = {"sft": {"epochs": 2.0, "data": "/w/uploads/mine.jsonl"},
 def test_command_yaml_and_cell_say_the_same(stage, tmp_path):
     """Each is read back by what reads it: the command line, its --config, and Python."""
     settings = SETTINGS[stage] | {"output": "/w/runs/new"}
-    expected = configs.to_dict(configs.from_dict(stage, settings))
+    expected = configs.to_dict(make_config(stage, settings))
     (tmp_path / "settings.yaml").write_text(as_yaml(stage, settings))
-    assert configs.to_dict(configs.from_dict(stage, read_config(tmp_path / "settings.yaml", stage))) == expected
+    assert configs.to_dict(make_config(stage, read_config(tmp_path / "settings.yaml", stage))) == expected
     assert (tmp_path / "settings.yaml").read_text().startswith(f"# python -m rlhf_engine {stage} --config ")
     words = command_line(stage, settings).replace("\\\n", " ")
     given = vars(make_parser().parse_args(shlex.split(words)[3:]))
-    given = {n: configs.coerce(n, given[n], kind) for n, kind in configs.field_types(STAGES[stage]).items() if n in given}
-    assert configs.to_dict(configs.from_dict(stage, given)) == expected
+    given = {n: configs.coerce(n, given[n], kind) for n, kind in configs.field_types(STAGES[stage].config).items() if n in given}
+    assert configs.to_dict(make_config(stage, given)) == expected
     found = {}
     exec(as_cell(stage, settings).split("trainer =")[0].replace("from playground.notebook import live", ""), found)  # noqa: S102
     assert configs.to_dict(found["config"].validate()) == expected | {"output": ""}
