@@ -2,7 +2,8 @@
 
     from rlhf_engine import Backbone, PPO, PPOConfig, read_prompts
 
-The names in `__all__` are the public API. They are loaded when they are first used: importing the package imports no torch.
+The names in `__all__` are the public API. Each is loaded when it is first used, so importing the package imports no
+torch.
 """
 
 import importlib
@@ -71,7 +72,7 @@ OWN_NAMES = {"export_checkpoint": "export"}
 MODULE_OF = {name: module for module, names in PUBLIC.items() for name in names}
 __all__ = sorted(MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # the names above, loaded late
 
-# bitsandbytes warns at import on some CPUs about an optional kernel package. Its own kernels are used; nothing is wrong.
+# On some CPUs bitsandbytes warns about an optional kernel package. Its own kernels are used; nothing is wrong.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

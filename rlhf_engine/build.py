@@ -33,7 +33,7 @@ from rlhf_engine.trainers.sft import SFT
 HELD_OUT = 128
 """Prompts, at most, on which `teach` is measured."""
 Finish = Callable[[Backbone], Trainer]
-"""The second step of building a stage: the loaded base, with the starting adapter as its role `policy`, to a trainer."""
+"""The second step of building a stage: from the base, with the starting adapter as role `policy`, to a trainer."""
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -95,7 +95,7 @@ def starting_folder(config: RunConfig, checkpoint: Path | None) -> Path | None:
     return next((folder for folder in folders if folder.exists()), None)
 
 
-# -- the stages ---------------------------------------------------------------------------------------------------------
+# -- the stages ------------------------------------------------------------------------------------------------------
 
 def build_sft(inputs: Inputs[SFTConfig]) -> Finish:
     return lambda backbone: SFT(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
@@ -151,7 +151,7 @@ def read_ptx_texts(config: PolicyConfig) -> Rows:
 
 
 def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:
-    """The reward that SPEC names: a scoring function, or the folder of a reward adapter. Checked before a model is loaded.
+    """The reward that SPEC names: a scoring function, or the folder of a reward adapter.
 
     The function is tried on `prompt` with an empty response, which a policy may well give.
     """
@@ -163,7 +163,7 @@ def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionR
 
 
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
-    """The labeler of a config. A scoring function is tried on `prompt` with an empty response before a model is loaded."""
+    """The labeler of a config. A scoring function is tried on `prompt` with an empty response."""
     if config.labeler == "person":
         folder = home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")
         return HumanLabeler(Run(config.output), Store(folder / "feedback.sqlite"))

@@ -1,15 +1,12 @@
 """What the first version wrote stays readable: runs go on, adapters speak, votes count, old names of settings hold.
 
-The fixtures are described in tests/fixtures/first_version/README.md. Of the code, these tests know the command line,
-the files and the page's API, and a few names of the feedback store, wherever in the engine those stand by now
-(`module_of`).
+The fixtures are described in tests/fixtures/first_version/README.md. These tests know the command line, the files, the
+page's API, and of the code only the feedback store.
 """
 
 import hashlib
-import importlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -25,8 +22,9 @@ import torch
 import yaml
 from gradio_client import Client
 
-import rlhf_engine
 from rlhf_engine.__main__ import main
+from rlhf_engine.feedback import datasets, exchange
+from rlhf_engine.feedback.store import Store
 
 PROJECT = Path(__file__).resolve().parents[1]
 FIXTURES = Path(__file__).parent / "fixtures" / "first_version"
@@ -220,45 +218,49 @@ def test_a_switch_is_understood_by_its_old_name(command, home):
 
 # -- votes -----------------------------------------------------------------------------------------------------------
 
-def module_of(name: str):
-    """The module of the engine that defines a function or class."""
-    root, defines = Path(rlhf_engine.__file__).parent, re.compile(rf"^(class|def) {name}\b", re.MULTILINE)
-    file = next(file for file in sorted(root.rglob("*.py")) if defines.search(file.read_text(encoding="utf-8")))
-    return importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
-
-
 def store_at(path: Path):
-    return module_of("Store").Store(path)
+    return Store(path)
 
 
 def test_every_vote_is_still_there_and_says_the_same(home):
-    expected, store, votes = EXPECTED["store"], store_at(home / "feedback.sqlite"), module_of("import_events")
+<<<<<<< ours
+    expected, store = EXPECTED["store"], store_at(home / "feedback.sqlite")
+=======
+    expected, store, derived = EXPECTED["store"], store_at(home / "feedback.sqlite"), module_of("agreement")
+>>>>>>> theirs
     live = store.events()
     assert (len(store.events(retracted=True)), len(live)) == (expected["events"], expected["live"])
     assert Counter(event.kind for event in live) == expected["kinds"]
     assert Counter(event.run for event in live) == expected["runs"]
     for what, told in expected["rows"].items():
-        rows = getattr(votes, what)(live)
+<<<<<<< ours
+        rows = getattr(datasets, what)(live)
         assert len(rows) == told["count"], what
         assert hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest() == told["sha256"], what
-    assert votes.agreement(live) == pytest.approx(expected["agreement"])
+    assert datasets.agreement(live) == pytest.approx(expected["agreement"])
+=======
+        rows = getattr(derived, what)(live)
+        assert len(rows) == told["count"], what
+        assert hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest() == told["sha256"], what
+    assert derived.agreement(live) == pytest.approx(expected["agreement"])
+>>>>>>> theirs
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_votes_that_come_back_are_not_new(home, ending):
-    store, take_in = store_at(home / "feedback.sqlite"), module_of("import_events").import_events
+    store = store_at(home / "feedback.sqlite")
     before = store.events(retracted=True)
-    assert take_in(store, FIXTURES / "exports" / f"events.{ending}") == 0
+    assert exchange.import_events(store, FIXTURES / "exports" / f"events.{ending}") == 0
     assert store.events(retracted=True) == before
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_a_backup_restores_every_vote(home, tmp_path, ending):
-    votes, old, new = module_of("import_events"), store_at(home / "feedback.sqlite"), store_at(tmp_path / "new.sqlite")
-    assert votes.import_events(new, FIXTURES / "exports" / f"events.{ending}") == EXPECTED["store"]["events"]
+    old, new = store_at(home / "feedback.sqlite"), store_at(tmp_path / "new.sqlite")
+    assert exchange.import_events(new, FIXTURES / "exports" / f"events.{ending}") == EXPECTED["store"]["events"]
     assert new.events(retracted=True) == old.events(retracted=True) and new.events() == old.events()
-    votes.export(new.events(retracted=True), tmp_path / f"again.{ending}")
-    assert votes.import_events(old, tmp_path / f"again.{ending}") == 0
+    exchange.export(new.events(retracted=True), tmp_path / f"again.{ending}")
+    assert exchange.import_events(old, tmp_path / f"again.{ending}") == 0
 
 
 # -- the page --------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""What a run takes of memory, by arithmetic from the model's config.json and the run's settings. Nothing is loaded, torch least of all.
+"""What a run takes of memory, computed from the model's config.json and the run's settings. No model is loaded.
 
-With N = rows x tokens of a micro-batch, e bytes for a number of the base (4 in fp32, else 2), V the vocabulary, and of a model's L blocks:
-d the width, H heads and G groups of size h, f the width of its MLP, r the rank of the adapters. Held against what autograd really keeps
-in tests, and against measured peaks in benchmarks/README.md.
+Symbols: N rows x tokens of a micro-batch; e bytes per number of the base (4 in fp32, else 2); V the vocabulary; L
+blocks of width d, with H heads and G groups of size h and an MLP of width f; r the rank of the adapters. Tests compare
+the arithmetic with what autograd really keeps; benchmarks/README.md compares it with measured peaks.
 """
 
 import json
@@ -15,19 +15,19 @@ from rlhf_engine.stages import MemoryProfile, default_adapter, find_stage
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3")
 PLAIN = ("gpt2", "gpt_neox")
-"""Model types that are known here: with a gated MLP and RMS norms, and with a plain one, layer norms and biases."""
+"""Model types whose memory is known: with a gated MLP and RMS norms, and with a plain MLP, layer norms and biases."""
 TIED = ("gpt2", "gemma")
-"""Those whose output layer is the embedding where the config does not say."""
+"""Types whose output layer is the embedding where the config does not say."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes a weight in NF4: four bits, and a scale for 64 of them in one byte, with a scale of its own for 256 of those."""
+"""Bytes per weight in NF4: four bits, one byte of scale for 64 weights, and a scale of that scale for 256 blocks."""
 SHORT, SMALL, LANDMARKS = 256, 100_000_000, 1024
-"""As in `layers` and `soft_words`, which import torch."""
+"""As in `model.fast_layers` and `teach.word_features`, which import torch."""
 RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
-"""Python, torch and the libraries in the process that trains; on a GPU, the context that CUDA makes there (not yet measured)."""
+"""Python, torch and the libraries in the training process; on a GPU its CUDA context (not yet measured)."""
 SLACK = {"cpu": 1.2, "cuda": 1.0}
 """What rollout and update take, over the sum of their tensors: a CPU's allocator leaves gaps (benchmarks/README.md)."""
 WORKSPACE = {"cpu": 3 << 20, "cuda": 192 << 20}
-"""Bytes of the slices in which softmaxes are worked on (`logprobs.slice_size`, three of them in fp32)."""
+"""Bytes of the slices in which softmaxes are computed (`logprobs.slice_size`, three of them in fp32)."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,20 @@ class Shape:
     vocabulary: int
     tied: bool
     linears: tuple[tuple[int, int], ...]
-    """(in, out) of the linear layers of a block; each gets an adapter, and in NF4 four bits a weight."""
+    """(in, out) of the linear layers of a block. Each gets an adapter, and in NF4 four bits a weight."""
     rest: int
-    """Parameters that are neither in those nor embeddings: norms, biases, positions."""
+    """Parameters outside of these layers and of the embeddings: norms, biases, positions."""
     longest: int
     """Positions that the model knows."""
 
     @property
     def embeddings(self) -> int:
-        """Embedding and output layer, once where they are the same. They are never quantised."""
+        """Parameters of embedding and output layer; one of them where they are tied. They are never quantised."""
         return self.vocabulary * self.width * (1 if self.tied else 2)
 
     @property
     def blocks(self) -> int:
+        """Parameters of the linear layers of all blocks."""
         return self.layers * sum(i * o for i, o in self.linears)
 
     @property
@@ -76,100 +77,125 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes at the peak, by what they are for. Rollout and update take turns: on a GPU the larger of the two counts, on a CPU both do,
-    because its allocator gives little of what it once had back to the system."""
+    """Bytes at the peak, by purpose.
+
+    Rollout and update take turns. On a GPU the larger of the two counts. On a CPU both do, because its allocator gives
+    little of its memory back to the system.
+    """
 
     base: int
     """Weights of the frozen base."""
     policy: int
-    """Adapter of the role in fp32 (4 bytes a parameter), and a head of its own; where it is trained 12 more for its gradient and Adam's
-    two moments; and a copy of the adapter in bf16 for a base that is not fp32. The same for the other roles."""
+    """The adapter of the role in fp32 (4 bytes a parameter) and a head of its own. A trained role takes 12 bytes more
+    for its gradient and Adam's two moments, and a bf16 copy where the base is not fp32. The other roles likewise."""
     reference: int
     reward: int
     value: int
     rollout: int
-    """KV cache, 2 L G h a token, and what stands beside it: on a CPU the lean decoder's copy of the weights in fp32, a second cache while
-    rows that have ended leave it, and the distribution over V for each row."""
+    """KV cache (2 L G h numbers a token) and the distribution over V for each row. On a CPU also the fast decoder's
+    copy of the weights, and a second cache while rows that have ended leave the first."""
     update: int
-    """Activations of a micro-batch that its backward pass needs, L (4 d + 2 H h + 2 G h + 4 f) N e in a gated model; with gradient
-    checkpointing L d N e and one block's. And the logits of as many positions as are worked on at a time."""
+    """Activations of a micro-batch for its backward pass: L (4 d + 2 H h + 2 G h + 4 f) N e in a gated model, L d N e
+    and one block's with gradient checkpointing. Also the logits of the positions that are read at a time."""
     runtime: int
     device: str
 
     @property
     def parts(self) -> dict[str, int]:
-        """What the total consists of, by name."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
+        """The total, by part."""
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
         if self.device != "cpu":
-            found[min("rollout", "update", key=found.get)] = 0
-        return found
+            smaller = "rollout" if sizes["rollout"] <= sizes["update"] else "update"
+            sizes[smaller] = 0
+        return sizes
 
     @property
     def total(self) -> int:
         return sum(self.parts.values())
 
 
+# -- the model -------------------------------------------------------------------------------------------------------
+
 def read_shape(config: dict, name: str = "the model") -> Shape:
-    """The shape in the mapping of a config.json. Raises UserError for an architecture whose memory is not known here."""
+    """The shape in the mapping of a config.json. Raises UserError for an architecture of unknown memory."""
     kind = config.get("model_type", "")
     if kind not in (*GATED, *PLAIN):
-        raise UserError(f"{name}: the memory of a model of type {kind or 'unknown'!r} is not known before it is loaded; "
-                        f"known are {', '.join((*GATED, *PLAIN))}")
+        raise UserError(f"{name}: the memory of a model of type {kind or 'unknown'!r} is not known before it is "
+                        f"loaded; known are {', '.join((*GATED, *PLAIN))}")
     try:
-        d, layers = (config.get(a) or config[b] for a, b in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))
-        heads = config.get("num_attention_heads") or config["n_head"]
-        groups, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or d // heads
-        inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
-        longest = config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30
-        vocabulary = config["vocab_size"]
-        for number in (d, layers, heads, groups, head, inner, longest, vocabulary):
-            if not isinstance(number, int) or number < 1:
-                raise TypeError(f"{number!r} is no size")
-        q, kv, biased = heads * head, groups * head, bool(config.get("attention_bias", kind == "qwen2"))
-        if kind in PLAIN:
-            linears = ((d, 3 * d), (d, d), (d, inner), (inner, d))
-            rest = layers * (9 * d + inner) + 2 * d + (longest * d if kind == "gpt2" else 0)
-        else:
-            inputs = ((d, q + 2 * kv),) if kind == "phi3" else ((d, q), (d, kv), (d, kv))
-            mlp = ((d, 2 * inner),) if kind == "phi3" else ((d, inner), (d, inner))
-            linears = (*inputs, (q, d), *mlp, (inner, d))
-            norms = {"qwen3": 2 * head, "olmo2": q + kv}.get(kind, 0)
-            rest = layers * (2 * d + norms + (q + 2 * kv if biased else 0) + (d if biased and kind != "qwen2" else 0)) + d
-        tied = bool(config.get("tie_word_embeddings", kind in TIED))
-        return Shape(kind, layers, d, heads, groups, head, inner, vocabulary, tied, linears, rest, longest)
+        return _shape(config, kind)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{name}: its config.json does not say how large it is ({error}); check the file") from None
+
+
+def _shape(config: dict, kind: str) -> Shape:
+    """Raises KeyError, TypeError and ZeroDivisionError for a config that lacks a size or has none that makes sense."""
+    d = config.get("hidden_size") or config["n_embd"]
+    layers = config.get("num_hidden_layers") or config["n_layer"]
+    heads = config.get("num_attention_heads") or config["n_head"]
+    groups, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or d // heads
+    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * d
+    longest = config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30
+    vocabulary = config["vocab_size"]
+    for number in (d, layers, heads, groups, head, inner, longest, vocabulary):
+        if not isinstance(number, int) or number < 1:
+            raise TypeError(f"{number!r} is no size")
+    q, kv, biased = heads * head, groups * head, bool(config.get("attention_bias", kind == "qwen2"))
+    if kind in PLAIN:
+        linears = ((d, 3 * d), (d, d), (d, inner), (inner, d))
+        rest = layers * (9 * d + inner) + 2 * d + (longest * d if kind == "gpt2" else 0)
+    else:
+        inputs = ((d, q + 2 * kv),) if kind == "phi3" else ((d, q), (d, kv), (d, kv))
+        mlp = ((d, 2 * inner),) if kind == "phi3" else ((d, inner), (d, inner))
+        linears = (*inputs, (q, d), *mlp, (inner, d))
+        norms = {"qwen3": 2 * head, "olmo2": q + kv}.get(kind, 0)
+        biases = (q + 2 * kv if biased else 0) + (d if biased and kind != "qwen2" else 0)
+        rest = layers * (2 * d + norms + biases) + d
+    tied = bool(config.get("tie_word_embeddings", kind in TIED))
+    return Shape(kind, layers, d, heads, groups, head, inner, vocabulary, tied, linears, rest, longest)
 
 
 def read_model(folder: Path, name: str = "") -> dict:
     """The mapping in the config.json of a folder. Raises UserError."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{name or folder}: its config.json cannot be read ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise UserError(f"{name or folder}: its config.json holds no settings; check the file")
-    return found
+    return config
 
+
+# -- the run ---------------------------------------------------------------------------------------------------------
 
 def estimate(config: RunConfig, shape: Shape, *, device: str = "cpu", tokens: int = 0) -> Estimate:
-    """The peak of a run with these settings. `device` is cpu or cuda, for `dtype: auto` and what it does by itself; `tokens` is the longest
-    row, prompt and response together, where that is known: at most, and otherwise, it is what `max_tokens` and the model allow."""
-    dtype = config.dtype if config.dtype != "auto" else "fp32" if device == "cpu" else "bf16"
+    """The peak of a run with these settings.
+
+    `device` is cpu or cuda; it decides what `dtype: auto` means. `tokens` is the longest row, prompt and response
+    together, where that is known. Where it is not, rows are as long as `max_tokens` and the model allow.
+    """
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "fp32" if device == "cpu" else "bf16"
     longest = min(tokens or config.max_tokens, config.max_tokens, shape.longest)
     small = device == "cpu" and shape.parameters <= SMALL
-    base = shape.weights(dtype) + (2 * shape.blocks if small and dtype == "nf4" else 0)
-    return Estimate(base=base, **roles(config, shape, dtype), rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, small)),
-                    update=round(SLACK[device] * update(config, shape, dtype, device, longest)), runtime=RUNTIME[device], device=device)
+    base = shape.weights(dtype)
+    if small and dtype == "nf4":
+        base += 2 * shape.blocks
+    return Estimate(
+        base=base, **roles(config, shape, dtype),
+        rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, small)),
+        update=round(SLACK[device] * update(config, shape, dtype, device, longest)),
+        runtime=RUNTIME[device], device=device)
 
 
 def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
-    """Bytes of each role that the stage holds: adapter, head, and of those that it trains gradient and Adam's moments."""
+    """Bytes of each role of the stage: adapter and head; of a trained role also its gradient and Adam's moments."""
     adapter, head = shape.adapter(config.lora_rank), shape.width + 1
     copy = 0 if dtype == "fp32" else 2 * adapter
+    frozen, trained = 4 * adapter, 16 * adapter + copy
     profile = find_stage(config.stage).memory
     started = default_adapter(config) not in ("none", "")
-    frozen, trained = 4 * adapter, 16 * adapter + copy
     sizes = dict.fromkeys(("policy", "reference", "reward", "value"), 0)
     sizes[profile.trained] = trained
     if profile.trained == "reward":
@@ -178,11 +204,11 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     if profile.online:
         sizes["reference"] = frozen if started else 0
     if hasattr(config, "value"):
-        sizes["value"] = (trained if config.value == "adapter" else 0) + 16 * head
+        sizes["value"] = 16 * head + (trained if getattr(config, "value", "") == "adapter" else 0)
     if profile.reward_adapter:
         sizes["reward"] = frozen + 4 * head
     if profile.reads_base_states:  # the landmarks of the live reward, and the weights of its members
-        sizes["reward"] = 4 * 2 * LANDMARKS * (shape.width + config.ensemble)
+        sizes["reward"] = 4 * 2 * LANDMARKS * (shape.width + getattr(config, "ensemble", 1))
     return sizes
 
 
@@ -191,68 +217,83 @@ def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, small: bo
     rows = find_stage(config.stage).memory.sampled(config)
     if not rows:
         return 0
-    e, lean = 4 if dtype == "fp32" else 2, small and shape.kind in ("llama", "mistral", "qwen2", "qwen3")
+    e, fast = 4 if dtype == "fp32" else 2, small and shape.kind in ("llama", "mistral", "qwen2", "qwen3")
     cache = 2 * shape.layers * shape.groups * shape.head * rows * longest * e
-    spare = 0.75 * cache if lean else cache / shape.layers
-    copy = 4 * (shape.blocks + shape.vocabulary * shape.width * (1 if dtype == "fp32" else 2)) if lean else 0
-    return round(cache + spare + copy + rows * shape.vocabulary * (e + 3 * 4))
+    spare = 0.75 * cache if fast else cache / shape.layers
+    weights = 4 * (shape.blocks + shape.vocabulary * shape.width * (1 if dtype == "fp32" else 2)) if fast else 0
+    return round(cache + spare + weights + rows * shape.vocabulary * (e + 3 * 4))
 
 
 def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: int) -> int:
-    """Bytes at the largest of the passes that read whole rows: the backward pass of a micro-batch, or one over more rows without
-    gradients."""
+    """Bytes of the largest pass over whole rows: backward over a micro-batch, or forward over more rows."""
     e = 4 if dtype == "fp32" else 2
     profile = find_stage(config.stage).memory
     batch = config.batch_size * profile.rows_per_example
     trained = -(-batch // getattr(config, "minibatches", 1)) if profile.online else batch
     most = config.micro_batch * profile.rows_per_example or batch
-    answer = min(config.max_new_tokens, longest) if profile.online else longest
+    answer = min(getattr(config, "max_new_tokens", longest), longest) if profile.online else longest
     rows, more = min(trained, most), min(batch, most)
-    backward = activations(shape, e, rows, longest, device, config) + head_bytes(shape, e, rows * answer, device, config)
+
+    def backward_bytes(rows: int, tokens: int, answer: int) -> int:
+        kept = activations(shape, e, rows, tokens, device, config)
+        return kept + head_bytes(shape, e, rows * answer, device, config)
+
+    backward = backward_bytes(rows, longest, answer)
     if getattr(config, "ptx_coef", 0):  # a pass of its own, over rows that may be longer
-        texts, row = min(config.ptx_rows, config.micro_batch or config.ptx_rows), min(config.max_tokens, shape.longest)
-        if (config.model, config.ptx_data) == ("bundled", "bundled"):
-            row = min(row, MemoryProfile().bundled_tokens)
-        backward = max(backward, activations(shape, e, texts, row, device, config) + head_bytes(shape, e, texts * row, device, config))
+        texts, row = _ptx_rows(config, shape)
+        backward = max(backward, backward_bytes(texts, row, row))
     forward = transient_bytes(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
-    if profile.reads_base_states:  # the live reward reads all of the base's states, and compares each word with its landmarks
-        states, alike = (shape.layers + 2) * batch * longest * shape.width * e, 16 * LANDMARKS * batch * answer
-        forward = max(forward, states + alike)
+    if profile.reads_base_states:  # the live reward reads all states of the base and compares words with landmarks
+        states, similarities = (shape.layers + 2) * batch * longest * shape.width * e, 16 * LANDMARKS * batch * answer
+        forward = max(forward, states + similarities)
     return max(backward, forward)
 
 
+def _ptx_rows(config: RunConfig, shape: Shape) -> tuple[int, int]:
+    """(rows, tokens of the longest) of a micro-batch of the text that PPO mixes in."""
+    rows = getattr(config, "ptx_rows", 0)
+    longest = min(config.max_tokens, shape.longest)
+    if (config.model, getattr(config, "ptx_data", "")) == ("bundled", "bundled"):
+        longest = min(longest, MemoryProfile().bundled_tokens)
+    return min(rows, config.micro_batch or rows), longest
+
+
 def activations(shape: Shape, e: int, rows: int, longest: int, device: str, config: RunConfig) -> int:
-    """Bytes that the backward pass of a micro-batch needs, and the largest gradients in its course."""
+    """Bytes that the backward pass of a micro-batch needs, with the largest gradients in its course."""
     count, block = rows * longest, saved_activations(shape, e, longest, device, config.lora_rank)
-    held = shape.layers * block
+    saved = shape.layers * block
     if config.gradient_checkpointing:
-        held = shape.layers * shape.width * e + block
-    return count * (held + 2 * shape.width * e) + transient_bytes(shape, e, rows, longest)
+        saved = shape.layers * shape.width * e + block
+    return count * (saved + 2 * shape.width * e) + transient_bytes(shape, e, rows, longest)
 
 
 def saved_activations(shape: Shape, e: int, longest: int, device: str, rank: int) -> int:
-    """Bytes a token that autograd keeps of one block: the inputs of norms and adapters, of attention and of the MLP's products."""
+    """Bytes a token that autograd keeps of one block: the inputs of norms, adapters, attention and MLP products."""
     d, f, q, kv = shape.width, shape.inner, shape.heads * shape.head, shape.groups * shape.head
     low = rank * len(shape.linears)
     if shape.kind in PLAIN:  # a GELU that is written out keeps five tensors
         numbers = 4 * d + q + 3 * q + 5 * f + low
     else:
-        numbers = 4 * d + 2 * q + 2 * kv + 4 * f + low + (q + kv if shape.kind in ("qwen3", "olmo2") else 0)
-    if e == 2 and device == "cpu" and longest <= SHORT:  # attention in plain products (`layers.attend`), for which groups are repeated
-        return e * (numbers + 2 * (q - kv if shape.kind in GATED else 0) + shape.heads * longest) + 8
+        norms = q + kv if shape.kind in ("qwen3", "olmo2") else 0
+        numbers = 4 * d + 2 * q + 2 * kv + 4 * f + low + norms
+    if e == 2 and device == "cpu" and longest <= SHORT:  # attention in plain products, which repeats the groups
+        repeated = 2 * (q - kv if shape.kind in GATED else 0)
+        return e * (numbers + repeated + shape.heads * longest) + 8
     return e * numbers + 4 * shape.heads + 8
 
 
 def transient_bytes(shape: Shape, e: int, rows: int, longest: int) -> int:
-    """Bytes of what comes and goes within one block: the three wide tensors of the MLP, and a few of the model's width in fp32."""
+    """Bytes that come and go within one block: three wide tensors of the MLP, and a few of width d in fp32."""
     return rows * longest * (3 * shape.inner * e + 3 * shape.width * 4)
 
 
 def head_bytes(shape: Shape, e: int, answer: int, device: str, config: RunConfig) -> int:
-    """Bytes to read `answer` tokens: states and their gradients, and the logits of a chunk of positions (`logprobs.chunk_size`). A reward
-    has no logits."""
+    """Bytes to read `answer` tokens: states, their gradients, and the logits of a chunk of positions.
+
+    `logprobs.chunk_size` is that chunk. A reward model has no logits.
+    """
     if not find_stage(config.stage).memory.logits:
         return 0
     size = max(64, (1 << 22 if device == "cpu" else 1 << 27) // shape.vocabulary)
-    chunks = 2 if getattr(config, "entropy_coef", 0) else 1  # the entropy's gradient has a second one
+    chunks = 2 if getattr(config, "entropy_coef", 0) else 1  # the gradient of the entropy has a second one
     return 2 * answer * shape.width * e + chunks * min(answer, size) * shape.vocabulary * e + WORKSPACE[device]

@@ -11,7 +11,7 @@ from rlhf_engine.worker.server import Server, lock_workspace
 
 
 def main(home: str) -> int:
-    """The worker: `python -m rlhf_engine.worker.client HOME`. SIGTERM saves and stops a live run, then ends."""
+    """The worker: `python -m rlhf_engine.worker HOME`. SIGTERM saves and stops a live run, then ends."""
     folder = Path(home).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_workspace(folder)

@@ -156,7 +156,7 @@ class Worker:
         # -P: a file in the working directory must not pass for one of our modules. A session of its own: Ctrl-C or the
         # closing terminal of the page does not reach the worker.
         with open(self.home / "worker.log", "ab") as log:
-            child = subprocess.Popen([sys.executable, "-P", "-u", "-m", "rlhf_engine.worker.client", str(self.home)],
+            child = subprocess.Popen([sys.executable, "-P", "-u", "-m", "rlhf_engine.worker", str(self.home)],
                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                      env={**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"})
         self._children[child.pid] = child

@@ -15,9 +15,9 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.ppo import PPO
 from tests.commands import Command, run_process
-from tests.rlhf_engine.teach.test_live_loop import make, vote, vote_when_asked
-from tests.rlhf_engine.teach.test_trainer import SMALL, vowels
-from tests.rlhf_engine.trainers.test_sft import without_time
+from tests.rlhf_engine.helpers.teach import SMALL, vote, vote_when_asked, vowels
+from tests.rlhf_engine.helpers.teach import make_live as make
+from tests.rlhf_engine.helpers.trainers import without_time
 
 STAGES = ("sft", "reward", "ppo", "teach")
 EVEN = ["--schedule", "constant", "--warmup", 0]

@@ -15,7 +15,7 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.exchange import Sync, export, export_rows, import_events, import_preferences, push_to_hub, read_events
 from rlhf_engine.feedback.store import Store
 from tests.rlhf_engine.conftest import write_rows
-from tests.rlhf_engine.feedback.test_store import CHAT, ids, refused, small_disk, vote
+from tests.rlhf_engine.helpers.feedback import CHAT, ids, refused, small_disk, vote
 
 EVENTS = [
     vote("left"),

@@ -22,7 +22,8 @@ from rlhf_engine.feedback.queries import Query
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.teach.trainer import Teach
 from tests.conftest import TEMPLATE, make_tokenizer, save, sentences
-from tests.rlhf_engine.teach.test_trainer import PROMPTS, SMALL
+from tests.rlhf_engine.helpers.teach import SMALL
+from tests.rlhf_engine.helpers.trainers import PROMPTS
 
 KEY = "sk-very-secret-0123456789"
 PARTS = re.compile(r"<(prompt|response-[A-P])-([0-9a-f]{16})>\n(.*?)\n</\1-\2>", re.S)

@@ -18,29 +18,9 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.feedback import store as feedback
 from rlhf_engine.feedback.events import MAX_NAME, MAX_TEXT, Event
 from rlhf_engine.feedback.store import Store
+from tests.rlhf_engine.helpers.feedback import CHAT, VALUES, ids, refused, small_disk, vote
 
 ROOT = Path(__file__).resolve().parents[3]
-CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
-        {"role": "user", "content": "r"}]
-VALUES = {"comparison": "left", "ranking": (1, 2, 2, 2), "thumb": "up", "score": 7, "edit": "better", "retract": "e1"}
-RESPONSES = {"comparison": ("a", "b"), "ranking": ("a", "b", "c", "d"), "retract": ()}
-
-
-def vote(name: str = "e1", kind: str = "comparison", **changes) -> Event:
-    """A valid event of a kind, but for the changes."""
-    given = {"prompt": "" if kind == "retract" else "Once", "responses": RESPONSES.get(kind, ("a",)), "value": VALUES.get(kind)}
-    return Event(id=name, kind=kind, **{**given, **changes})
-
-
-def ids(events) -> list[str]:
-    return [event.id for event in events]
-
-
-def refused(function, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def start(code: str, *args) -> subprocess.Popen:
@@ -311,21 +291,6 @@ def test_the_file_itself_refuses_changes_and_removals(store):
 
 
 # Trouble
-
-@contextlib.contextmanager
-def small_disk(size: str):
-    """A file system of its own that is soon full; skips where none can be mounted."""
-    folder = tempfile.mkdtemp()
-    mounted = shutil.which("mount") and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True).returncode == 0
-    if not mounted:
-        os.rmdir(folder)
-        pytest.skip("needs the right to mount a small disk")
-    try:
-        yield Path(folder)
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        os.rmdir(folder)
-
 
 @contextlib.contextmanager
 def without_rights(folder_mode: int, file_mode: int):

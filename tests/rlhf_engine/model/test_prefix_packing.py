@@ -13,7 +13,7 @@ from rlhf_engine.model.prefix_packing import bundles, group_by_prefix, last_stat
 from rlhf_engine.rollout.reward_functions import score_members
 from rlhf_engine.teach.word_features import WordFeatures
 from tests.conftest import make_tokenizer, save
-from tests.rlhf_engine.trainers.test_reward import make
+from tests.rlhf_engine.helpers.trainers import make_reward as make
 
 SMALL = dict(vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=128, initializer_range=0.2)

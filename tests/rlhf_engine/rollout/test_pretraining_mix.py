@@ -17,11 +17,10 @@ from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
-from tests.rlhf_engine.teach.test_trainer import PROMPTS as ASKED
-from tests.rlhf_engine.teach.test_trainer import SMALL
-from tests.rlhf_engine.teach.test_trainer import vowels as share_of_vowels
-from tests.rlhf_engine.trainers.test_ppo import PROMPTS, vowels
-from tests.rlhf_engine.trainers.test_sft import without_time
+from tests.rlhf_engine.helpers.teach import SMALL
+from tests.rlhf_engine.helpers.teach import vowels as share_of_vowels
+from tests.rlhf_engine.helpers.trainers import PROMPTS, without_time
+from tests.rlhf_engine.helpers.trainers import low_ids as vowels
 
 TEXTS = [Demonstration(text[:15], text[15:40 + i]) if i % 2 else Demonstration("", text) for i, text in enumerate(sentences(21, seed=5))]
 
@@ -174,7 +173,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_metrics(tiny_llama, tmp_path)
 @pytest.mark.parametrize("direct", [False, True])
 def test_teach_mixes_in_the_same(tiny_llama, direct):
     config = TeachConfig(**SMALL | {"ptx_coef": 1.0, "ptx_rows": 3, "tamer": direct, "steps": 1})
-    trainer = Teach(Backbone.load(str(tiny_llama)), ASKED, SimulatedLabeler(share_of_vowels), config, ptx=TEXTS)
+    trainer = Teach(Backbone.load(str(tiny_llama)), PROMPTS, SimulatedLabeler(share_of_vowels), config, ptx=TEXTS)
     assert next(trainer)["loss/ptx"] > 0
 
 

@@ -5,55 +5,27 @@ import json
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
 from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
-from rlhf_engine.config import TeachConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import HumanLabeler
 from rlhf_engine.feedback.queries import Query, find_query, next_query
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.loop import Control, drive
-from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.collapse_guard import PAUSE, SLOWEST, Guard
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import make_config
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.worker.client import Worker
-from tests.rlhf_engine.teach.test_trainer import PROMPTS, SMALL, vowels
-from tests.rlhf_engine.trainers.test_sft import without_time
-
-LIVE = SMALL | {"steps": 8, "votes": 20, "votes_first": 4, "patience": 2, "labeler": "person", "checkpoint_every": 2, "keep_checkpoints": 0}
-
-
-def make(model, folder: Path, *, store: Store | None = None, fresh: bool = True, **settings) -> tuple[Teach, Run]:
-    config = TeachConfig(**LIVE | settings, output=str(folder / "run"))
-    run = Run.create(folder / "run", config) if fresh else Run(folder / "run")
-    person = HumanLabeler(run, store or Store(folder / "feedback.sqlite"))
-    person.LOOK = 0.0
-    return Teach(Backbone.load(str(model)), PROMPTS, person, config), run
-
-
-def vote(run: Run, store: Store, count: int, voter: str = "ann") -> int:
-    """Answer what is open by the share of vowels; returns how many there were."""
-    for given in range(count):
-        if (query := next_query(run, store, voter)) is None:
-            return given
-        best = max(range(len(query.responses)), key=lambda i: vowels("", query.responses[i]))
-        store.add(query.event(str(best + 1), f"{voter} {query.id}", voter=voter))
-    return count
-
-
-def vote_when_asked(trainer: Teach, run: Run) -> None:
-    while trainer.blocked_reason():
-        vote(run, trainer.labeler.store, 2)
-
+from tests.rlhf_engine.helpers.teach import LIVE, vote
+from tests.rlhf_engine.helpers.teach import make_live as make
+from tests.rlhf_engine.helpers.trainers import PROMPTS, without_time
 
 # -- queries ------------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import torch
 
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.teach.tamer import verdicts
-from tests.rlhf_engine.teach.test_trainer import make
+from tests.rlhf_engine.helpers.teach import make_simulated as make
 
 
 @pytest.mark.parametrize(("kind", "value", "count", "expected"), [

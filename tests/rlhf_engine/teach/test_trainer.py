@@ -21,24 +21,12 @@ from rlhf_engine.rollout.rollout import as_sampled
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.teach import trainer as teach_module
 from rlhf_engine.teach.online_reward import SOFT, OnlineReward, fit, fit_sparse
-from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.state import load_state, save_state
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
-from tests.rlhf_engine.trainers.test_sft import without_time
-
-PROMPTS = [text[:18] for text in sentences(24)]
-SMALL = {"steps": 4, "batch_size": 8, "lora_rank": 4, "max_tokens": 100, "max_new_tokens": 10, "reference_samples": 16, "ppo_epochs": 1,
-         "minibatches": 1, "votes": 10, "votes_first": 6, "votes_per_step": 2, "candidates": 4, "ensemble": 2, "value": "head"}
-
-
-def vowels(prompt: str, response: str) -> float:
-    return sum(c in "aeiou" for c in response) / max(len(response), 1)
-
-
-def make(path, function=vowels, held_out=(), **settings) -> Teach:
-    config = TeachConfig(**SMALL | settings)
-    return Teach(Backbone.load(str(path)), PROMPTS, SimulatedLabeler(function, noise=config.noise, seed=config.seed), config, held_out=held_out)
+from tests.rlhf_engine.helpers.teach import SMALL, vowels
+from tests.rlhf_engine.helpers.teach import make_simulated as make
+from tests.rlhf_engine.helpers.trainers import PROMPTS, without_time
 
 
 def consumed(trainer) -> list[str]:

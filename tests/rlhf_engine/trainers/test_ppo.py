@@ -12,24 +12,9 @@ from rlhf_engine.trainers import ppo as ppo_module
 from rlhf_engine.trainers.base import Diverged
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
-from tests.conftest import sentences
-from tests.rlhf_engine.trainers.test_reward import make as make_reward
-from tests.rlhf_engine.trainers.test_sft import without_time
-
-LEARN = {"batch_size": 32, "ppo_epochs": 2, "minibatches": 2, "learning_rate": 2e-2, "value_learning_rate": 1e-3, "kl_coef": 0.01, "kl_target": 0.0,
-         "guard": False}
-PROMPTS = [text[:18] for text in sentences(24)]
-
-
-def vowels(rollout) -> torch.Tensor:
-    """Share of low token ids: dense, so that a tiny model learns it in a few steps."""
-    return torch.tensor([sum(t < 130 for t in ids) / len(ids) for ids in rollout.response_ids])
-
-
-def make(path, reward=vowels, dtype="fp32", backbone=None, **settings) -> PPO:
-    settings = {"steps": 4, "batch_size": 8, "lora_rank": 4, "max_tokens": 100, "max_new_tokens": 10, "reference_samples": 16,
-                "ppo_epochs": 1, "minibatches": 1, "warmup": 0.0} | settings
-    return PPO(backbone or Backbone.load(str(path), dtype=dtype), PROMPTS, reward, PPOConfig(**settings))
+from tests.rlhf_engine.helpers.trainers import LEARN, PROMPTS, make_reward, without_time
+from tests.rlhf_engine.helpers.trainers import low_ids as vowels
+from tests.rlhf_engine.helpers.trainers import make_ppo as make
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "nf4", "bf16"])

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Batch
 from rlhf_engine.trainers.ppo import PPO
-from tests.rlhf_engine.trainers.test_ppo import LEARN, make, vowels
-from tests.rlhf_engine.trainers.test_sft import without_time
+from tests.rlhf_engine.helpers.trainers import LEARN, without_time
+from tests.rlhf_engine.helpers.trainers import low_ids as vowels
+from tests.rlhf_engine.helpers.trainers import make_ppo as make
 
 
 def constant(rollout) -> torch.Tensor:

@@ -14,16 +14,10 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import member_scores, score_all, score_members
 from rlhf_engine.trainers.reward import RewardTrainer
 from tests.conftest import sentences
-from tests.rlhf_engine.trainers.test_sft import without_time
+from tests.rlhf_engine.helpers.trainers import PAIRS, without_time
+from tests.rlhf_engine.helpers.trainers import make_reward as make
 
 TEXTS = sentences(96)
-PAIRS = [Preference(a[:16], a[16:] + " happy", a[16:] + " sad") for a in TEXTS]
-
-
-def make(path, pairs=PAIRS, **settings) -> RewardTrainer:
-    settings = {"steps": 3, "batch_size": 8, "lora_rank": 4, "max_tokens": 100, "reference_samples": 12, "max_new_tokens": 8,
-                "learning_rate": 5e-3} | settings
-    return RewardTrainer(Backbone.load(str(path)), pairs, RewardConfig(**settings))
 
 
 def test_the_score_is_read_at_the_last_token_whatever_pads(tiny_model):

@@ -10,6 +10,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
+from tests.rlhf_engine.helpers.trainers import without_time
 
 DEMOS = [Demonstration(text[:20], " " + text[20:]) for text in sentences(24)]
 
@@ -82,7 +83,3 @@ def test_an_iterator_that_goes_on_from_a_checkpoint_gives_the_same_metrics(tiny_
 def test_no_demonstrations_is_a_clear_error(tiny_llama):
     with pytest.raises(UserError, match="no demonstrations"):
         SFT(Backbone.load(str(tiny_llama)), [], SFTConfig())
-
-
-def without_time(metrics):
-    return {k: v for k, v in metrics.items() if not k.startswith("time/")}

@@ -34,7 +34,7 @@ from rlhf_engine.feedback.queries import next_query
 from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
-from tests.playground.pages.teach.test_page import ask
+from tests.playground.helpers import ask
 
 BASE, SFT = "Base model, no adapter", "SFT (bundled)"
 

@@ -20,12 +20,7 @@ from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
-
-
-def ask(run: Run, number: int, count: int = 4, text: str = "") -> None:
-    """One more query, as the trainer writes it."""
-    run.add_queries([{"id": f"q{number}", "prompt": f"prompt {number} {text}", "responses": [f"answer {number}.{i} {text}" for i in range(1, count + 1)],
-                      "scores": [0.5] * count, "step": 2, "sampling": {"max_new_tokens": 8}, "run": run.id, "checkpoint": "taste at step 2"}])
+from tests.playground.helpers import ask
 
 
 def write_teach(home: Path, name: str = "teach", *, queries: int = 5, count: int = 4, state: str = "running", text: str = "", **config) -> Run:

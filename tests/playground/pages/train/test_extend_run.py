@@ -10,7 +10,7 @@ from playground.voting import VotingService
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, to_dict
 from rlhf_engine.errors import UserError
 from tests.playground.conftest import write_run
-from tests.playground.pages.train.test_tools import live_of
+from tests.playground.helpers import live_of
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 import yaml
 from playwright.sync_api import expect
 
-from playground.app import build
 from playground.components import machine_memory as budget
 from playground.components import text as shared_text
 from playground.components.machine_memory import SHAPES, Machine, machine, measured, size
@@ -35,6 +34,7 @@ from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
 from tests.playground.browser import browsing, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
+from tests.playground.helpers import live_of
 
 GIB = 1 << 30
 HERE = Machine("cpu", "this computer", 8 * GIB, 16 * GIB)
@@ -270,13 +270,6 @@ def lesson(workspace):
     run.note("fitted", learning_rate=5e-4, width=256)
     run.note("changed", step=1, name="kl_target", old=8.0, new=6.0)
     return run
-
-
-def live_of(workspace, worker):
-    demo = build(workspace.home, worker=worker)
-    look = next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "look")
-    parts = {c.elem_id: c for c in demo.blocks.values() if getattr(c, "elem_id", None)}
-    return demo, look, parts
 
 
 def test_the_values_in_force_are_shown_once_and_again_when_they_change(workspace, worker, lesson):
