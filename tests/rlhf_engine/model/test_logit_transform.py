@@ -90,7 +90,7 @@ def same(found: LogitTransform, expected: LogitTransform) -> bool:
 @pytest.mark.parametrize("kind", MODELS)
 def test_values_and_gradients_are_those_of_the_models_own_logits(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(module, "chunk_size", lambda device, vocabulary: 5)
-    monkeypatch.setattr(module, "CACHED", 1000)  # two rows
+    monkeypatch.setattr(module, "CPU_SLICE", 1000)  # two rows
     settings, shaping = MODELS[kind]
     backbone = make(tmp_path, kind, **settings)
     assert same(backbone.logit_transform, shaping)

@@ -145,6 +145,16 @@ def test_the_three_estimates_of_the_kl_stand_side_by_side(tiny_llama):
     assert metrics["objective/kl_k3"] > 0
 
 
+def test_prompts_are_encoded_anew_only_when_the_room_for_them_changed(tiny_llama):
+    trainer = make(tiny_llama)
+    before = trainer.encoded
+    trainer.change("kl_target", 3.0)
+    trainer.change("steps", 9)
+    assert trainer.encoded is before
+    trainer.change("max_new_tokens", 20)
+    assert trainer.encoded is not before and trainer.encoded == before
+
+
 # -- less memory ---------------------------------------------------------------------------------------------------------
 
 def test_a_full_memory_halves_the_micro_batch_and_changes_no_gradient(tiny_llama, tmp_path):
