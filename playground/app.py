@@ -20,13 +20,15 @@ from playground.pages.runs.export_panel import ExportPage
 from playground.pages.runs.page import RunsPage
 from playground.pages.teach.page import TeachPage
 from playground.pages.train.page import TrainPage
-from playground.scripts import ONCE, POLL, REOPENED, SELECTED
+from playground.scripts import function_from, run_all
+from playground.server import text as server_text
 from playground.server import worker_guard as guarded
 from playground.server.access import Access
 from playground.server.api import Api
 from playground.server.feedback_backup import Keeper, keep
 from playground.server.login import Login
 from playground.server.polling import Pace
+from playground.server.visitor import greeting
 from playground.theme import CSS, Playground
 from playground.voting import VotingService
 from playground.workspace import Workspace
@@ -56,7 +58,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             with gr.Tab(text.TRAIN, id="train") as tab_train:
                 train = TrainPage(workspace, worker, notice)
             with gr.Tab(text.CHAT, id="chat") as tab_chat:
-                chat = ChatPage(workspace, worker, ballot, voter, notice)
+                chat = ChatPage(workspace, worker, voter, notice)
             with gr.Tab(text.RUNS, id="runs") as tab_runs:
                 runs, take = RunsPage(workspace), ExportPage(workspace, notice)
             with gr.Tab(shared_text.DATA, id="data") as tab_data:
@@ -66,8 +68,9 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
         Api(workspace, worker, ballot)
         pages = {teach: tab_teach, train: tab_train, chat: tab_chat, runs: tab_runs, take: tab_runs, data: tab_data, models: tab_models}
         for tab in dict.fromkeys(pages.values()):
-            tab.select(None, None, front, js=SELECTED % (tab.id, tab.id), queue=False, api_visibility="private")
-        demo.load(None, None, tabs, js=REOPENED % [tab.id for tab in pages.values()], queue=False, api_visibility="private")
+            tab.select(None, None, front, js=function_from("select_tab", tab=tab.id), queue=False, api_visibility="private")
+        names = [tab.id for tab in pages.values()]
+        demo.load(None, None, tabs, js=function_from("reopen_tab", tabs=names), queue=False, api_visibility="private")
         seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
         demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
 
@@ -75,7 +78,7 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
             """One look at the workspace for the header and the tab in front; what has not changed since the last is not sent again."""
             demo.seen.set()
             known, entries = dict(values[seen]), workspace.entries()
-            line, who = views.live_line(next((e for e in entries if e.alive), None)), views.who(access)
+            line, who = views.live_line(next((e for e in entries if e.alive), None)), greeting(access)
             changes = {header: views.header(line, *who)} if mark_seen(known, "header", [line, who]) else {}
             for page, name in ((page, type(page).__name__) for page, tab in pages.items() if tab.id == values[front]):
                 told = dict(known.get(name, {}))
@@ -91,14 +94,14 @@ def build(home: str | Path | None = None, *, worker=None, access: Access | None 
               demo.pace.timed(look), {seen, front, *(part for page in pages for part in page.watched)},
               [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
               trigger_mode="always_last", api_visibility="private")
-        demo.load(chat.restore, {voter}, [chat.chat, *chat.face], queue=False, show_progress="hidden", api_visibility="private")
+        demo.load(chat.restore, {voter}, [chat.chat, *chat.shown], queue=False, show_progress="hidden", api_visibility="private")
     return demo
 
 
 def options(demo: gr.Blocks) -> dict:
     """For `demo.launch`: how the page of `build` looks, and what its server does besides."""
     login = Login(demo.access)
-    return {"theme": Playground(), "css_paths": CSS, "js": f"() => {{ ({POLL})(); ({ONCE})(); }}", "run_history": False, "ssr_mode": False,
+    return {"theme": Playground(), "css_paths": CSS, "js": run_all("poll", "double_click"), "run_history": False, "ssr_mode": False,
             "footer_links": ["api", "settings", "gradio"],
             "app_kwargs": {"routes": [*login.routes, demo.pace.route], "middleware": login.middleware}}
 
@@ -121,7 +124,7 @@ def launch(home: str | Path | None = None, **given) -> None:
     _, url, _ = demo.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(demo), **given)
     print(text.READY.format(url=url.rstrip("/")), flush=True)
     if not access.has_owner:
-        print(shared_text.NO_OWNER, flush=True)
+        print(server_text.NO_OWNER, flush=True)
     threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
     ended, helpers = threading.Event(), []
     if access.open:

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 from IPython.display import display
 from plotly.subplots import make_subplots
 
-from playground.components.charts import KL, POLICY, REFERENCE, REWARD, STAGE_PANELS, VALUE, level_of, trace
+from playground.components.charts import KL, POLICY, REFERENCE, REWARD, VALUE, panel_level, panel_unit, trace
+from playground.components.stage_views import panels_of
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import ImmediateLabeler
 from rlhf_engine.feedback.queries import Query
@@ -44,13 +45,14 @@ def show(drawing: go.Figure, shown):
 
 def figure(trainer, history: list[dict]) -> go.Figure:
     """The first two panels of the trainer's stage, side by side, as on the page."""
-    panels = STAGE_PANELS[trainer.config.stage][:2]
+    stage, config = trainer.config.stage, vars(trainer.config)
+    panels = panels_of({**config, "stage": stage}, history)[:2]
     drawing = make_subplots(1, len(panels), subplot_titles=[panel.title for panel in panels])
     for column, panel in enumerate(panels, 1):
         for line in panel.lines:
-            drawing.add_trace(go.Scatter(trace(line, history)), row=1, col=column)
-        drawing.update_yaxes(title_text=panel.unit, row=1, col=column)
-        if level := level_of(panel, vars(trainer.config)):
+            drawing.add_trace(go.Scatter(trace(line, history, stage)), row=1, col=column)
+        drawing.update_yaxes(title_text=panel_unit(panel), row=1, col=column)
+        if level := panel_level(panel, config):
             drawing.add_hline(level[1], line_dash="dash", line_color=REFERENCE, annotation_text=level[0], row=1, col=column)
     drawing.update_xaxes(title_text="step")
     title = {"text": f"step {trainer.step} of {trainer.total_steps}", "x": 1.0, "xanchor": "right", "font": {"size": 12}}

@@ -37,3 +37,8 @@ NO_EXPORT = "no file can be made for the download ({error}); make room, then try
 # runs
 RUNS = "Runs"
 VISITORS_FILES = "A visitor may use the bundled model and data, and what a run here uses; {value!r} is the owner's to open."
+
+# memory and models
+THIS_MACHINE = "this computer"
+NOT_DOWNLOADED = ("{model} is not on this machine, so its memory is not known before it is downloaded "
+                  "(the Models page shows what fits).")

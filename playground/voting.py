@@ -1,5 +1,7 @@
-"""Questions out, votes in: what the Teach page and the API share. No worker is needed: queries lie in the run folder, votes go into
-the store."""
+"""Votes: the next query for a voter, and what becomes of the answer. The Teach page and the API share this.
+
+No worker is needed: queries lie in the run folder, votes go into the store.
+"""
 
 import hashlib
 import secrets
@@ -11,7 +13,8 @@ from dataclasses import dataclass, field
 from playground import text
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.choices import parse_choice
+from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.queries import Query, find_query, next_query
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import ALIVE, Run
@@ -20,76 +23,116 @@ from rlhf_engine.stages import find_stage
 PERSON = "person"
 """The labeler of a run that asks people."""
 REMEMBERED = 10_000
-"""Voters, of a run each, whose skips are kept in memory; the one who was heard of longest ago is forgotten first."""
+"""Voters, of a run each, whose skips are kept in memory; the one that did nothing for longest is forgotten first."""
+RUNS_IN_MEMORY = 64
+"""Runs whose votes are kept in memory."""
 
 
 @dataclass
-class Memory:
-    """What a voter was shown in a run, with the time at which they first were, and what they passed over."""
+class VoterMemory:
+    """What a voter was shown in a run, with the time of the first showing, and what they skipped."""
 
     shown: dict[str, float] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
 
 
+class RunVotes:
+    """The live events of one run, in memory. `read` asks the store only for events that came since the last time."""
+
+    def __init__(self):
+        self.store: Store | None = None
+        self.head = 0
+        """Number (seq) of the last event of the store that has been read."""
+        self.events: list[Event] = []
+        """The oldest first. The list is replaced, never changed."""
+
+    def read(self, store: Store, run_id: str) -> list[Event]:
+        """The live events as they are now. Raises UserError as the store does."""
+        head = store.head()
+        if store is not self.store or head < self.head:  # another file has taken the place of the store
+            self.store, self.head, self.events = store, 0, []
+        if head > self.head:
+            new = store.events(run=run_id, after=self.head, upto=head, retracted=True)
+            self.head, self.events = head, without_retracted([*self.events, *new])
+        return self.events
+
+
 class VotingService:
-    """Safe to use from any thread. Every method raises UserError as the store does."""
+    """Gives out queries and stores votes. Safe to use from any thread. Methods raise UserError as the store does."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
-        self._memories: OrderedDict[tuple[str, str], Memory] = OrderedDict()
+        self._memories: OrderedDict[tuple[str, str], VoterMemory] = OrderedDict()
+        self._votes: OrderedDict[str, RunVotes] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def store(self) -> Store:
-        """Opened anew each time, so that a full disk or a moved file can be mended while the page is up."""
-        return Store(self.workspace.home / "feedback.sqlite")
+        """The store of the workspace."""
+        return self.workspace.store
 
-    # -- who asks ----------------------------------------------------------------------------------------------------
+    # -- runs that ask -----------------------------------------------------------------------------------------------
 
     def asking(self, entries: list[RunSummary]) -> list[RunSummary]:
         """The runs that ask people, live ones first, then the newest."""
         return [entry for entry in entries if entry.labeler == PERSON]
 
     def taught(self, entries: list[RunSummary]) -> list[RunSummary]:
-        """The runs that anybody teaches: live ones first, then those that ask people, then the newest."""
-        found = [entry for entry in entries if find_stage(entry.stage).asks_voters]
-        return sorted(found, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
+        """The runs with any labeler: live ones first, then those that ask people, then the newest."""
+        runs = [entry for entry in entries if find_stage(entry.stage).asks_voters]
+        return sorted(runs, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
 
     def chosen(self, name: str) -> str:
-        """`name`, or for an empty one the run that asks; where none does, the live run, or the newest."""
-        return name or next((e.name for e in self.asking(self.workspace.entries())), "") or self.workspace.chosen("")
+        """`name`, or for an empty one the run that asks people; where none does, the live run, or the newest."""
+        if name:
+            return name
+        asking = self.asking(self.workspace.entries())
+        return asking[0].name if asking else self.workspace.chosen("")
 
     def why_silent(self, name: str) -> str:
-        """Why there is no question, and what to do about it."""
+        """Why there is no query, and what to do about it."""
         if not name:
             return text.NOBODY_ASKS
         run, config = self.workspace.run(name), self.workspace.effective_settings(name)
         if config.get("labeler") != PERSON:
             return text.ASKS_NOBODY.format(name=name)
-        if (state := run.status()["state"]) not in ALIVE:
+        state = run.status()["state"]
+        if state not in ALIVE:
             return text.ASKS_NO_MORE.format(name=name, state=text.STATES[state])
-        return text.ALL_VOTES_IN.format(wanted=config["votes"]) if self.votes(run) >= config["votes"] else text.QUESTION_COMES
+        if self.votes(run) >= config["votes"]:
+            return text.ALL_VOTES_IN.format(wanted=config["votes"])
+        return text.QUESTION_COMES
 
-    # -- questions and votes -----------------------------------------------------------------------------------------
+    # -- queries and votes -------------------------------------------------------------------------------------------
 
     def next(self, run: Run, voter: str) -> Query | None:
-        """What to show this voter next; None if there is nothing."""
+        """The query to show this voter next; None if there is none."""
         memory = self._memory(run, voter)
-        query = next_query(run, self.store, voter, frozenset(memory.skipped))
+        query = next_query(run, self.live_votes(run), voter, frozenset(memory.skipped))
         if query:
             memory.shown.setdefault(query.id, time.monotonic())
         return query
 
+    def live_votes(self, run: Run) -> list[Event]:
+        """The live events of a run, the oldest first. After a vote, only that vote is read from the store."""
+        store = self.store
+        with self._lock:
+            votes = remembered(self._votes, run.id, RunVotes, RUNS_IN_MEMORY)
+            return votes.read(store, run.id)
+
     def votes(self, run: Run) -> int:
-        return self.store.count(run.id)
+        """Number of live events of a run."""
+        return len(self.live_votes(run))
 
-    def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str, seconds: float | None = None) -> bool:
-        """Store a vote, or a remark (`Query.parse_annotation`); False, and no change, for "skip" and for an event id that is there already.
+    def vote(self, run: Run, query_id: str, choice: str, event_id: str, voter: str,
+             seconds: float | None = None) -> bool:
+        """Store a vote on a query, or an annotation of one response (`choices.py`); whether the store has changed.
 
-        A remark takes the place of an earlier one of its kind, and one that says the same again only takes that back. Without `seconds`,
-        the time since `next` gave the query to this voter is noted. Raises UserError for a query or a choice that there is not.
+        "skip" changes nothing, and neither does an event id that the store has. An annotation replaces the voter's
+        earlier one of its kind; one that says the same as that only takes it back. Without `seconds`, the time since
+        `next` first gave the query to this voter is noted. Raises UserError for an unknown query or choice.
         """
-        query, store, memory = find_query(run, query_id), self.store, self._memory(run, voter)
+        query, memory = find_query(run, query_id), self._memory(run, voter)
         self.workspace.access.limit("vote", choice)
         if choice == "skip":
             memory.skipped.add(query.id)
@@ -97,67 +140,87 @@ class VotingService:
         if seconds is None:
             now = time.monotonic()
             seconds = now - memory.shown.get(query.id, now)
-        event = (query.parse_annotation if ":" in choice else query.event)(choice, event_id, voter=voter, seconds=seconds).validate()
+        picked = parse_choice(choice, len(query.responses))
+        event = query.event(picked, event_id, voter=voter, seconds=seconds).validate()
+        store = self.store
         if is_known(store, run, event_id):
             return False
-        if ":" not in choice:
-            return store.add(event)
-        old = self.remarks(run, query, voter).get(event.sampling["place"], {}).get(event.kind)
+        old = self.annotations(run, query, voter).get(picked.position, {}).get(event.kind)
         if old is None:
             return store.add(event)
-        back = Event(f"{event_id} takes back", "retract", value=old.id, run=run.id, voter=voter)
-        return store.add_all([back] if old.value == event.value else [back, event]) > 0
+        take_back = Event(replacing_id(event_id), "retract", value=old.id, run=run.id, voter=voter)
+        return store.add_all([take_back] if old.value == event.value else [take_back, event]) > 0
 
-    def remarks(self, run: Run, query: Query, voter: str) -> dict[int, dict[str, Event]]:
-        """A voter's live remarks on the responses of a query: place to kind (thumb, score, edit) to event."""
-        found: dict[int, dict[str, Event]] = {}
-        for event in self.store.events(run=run.id):
-            if event.voter == voter and event.sampling.get("about") == query.id:
-                found.setdefault(event.sampling["place"], {})[event.kind] = event
-        return found
+    def annotations(self, run: Run, query: Query, voter: str) -> dict[int, dict[str, Event]]:
+        """A voter's live annotations of the responses of a query: position -> kind (thumb, score, edit) -> event."""
+        annotations: dict[int, dict[str, Event]] = {}
+        for event in self.live_votes(run):
+            if event.voter == voter and event.position and event.query == query.id:
+                annotations.setdefault(event.position, {})[event.kind] = event
+        return annotations
 
     def undo(self, run: Run, event_id: str, voter: str) -> Event | None:
-        """Take back the voter's newest vote and return it; None, and no change, if the event id is there already."""
+        """Take back the voter's newest vote and return it; None, and no change, if the store has the event id.
+
+        Only votes on queries are taken back here; feedback on a chat is taken back there. Raises UserError without any.
+        """
         store = self.store
         self.workspace.access.limit("vote")
         if is_known(store, run, event_id):
             return None
-        last = next((event for event in reversed(store.events(run=run.id))
-                     if event.voter == voter and {"query", "about"} & event.sampling.keys()), None)
-        if last is None:  # what was said in a chat is taken back there
+        own = [event for event in self.live_votes(run) if event.voter == voter and event.query]
+        if not own:
             raise UserError(text.NOTHING_TO_UNDO.format(name=run.path.name))
+        last = own[-1]
         store.add(Event(event_id, "retract", value=last.id, run=run.id, voter=voter))
-        self._memory(run, voter).shown.pop(last.sampling.get("query"), None)
+        self._memory(run, voter).shown.pop(last.answers, None)
         return last
 
     def asked(self, run: Run, vote: Event) -> Query | None:
-        """The query that a vote answered or was about, if the run still has it."""
+        """The query that a vote was about, if the run still has it."""
         try:
-            return find_query(run, vote.sampling.get("query") or vote.sampling.get("about", ""))
+            return find_query(run, vote.query)
         except UserError:
             return None
 
-    def _memory(self, run: Run, voter: str) -> Memory:
+    def _memory(self, run: Run, voter: str) -> VoterMemory:
         with self._lock:
-            key = (run.id, voter)
-            memory = self._memories.setdefault(key, Memory())
-            self._memories.move_to_end(key)
-            if len(self._memories) > REMEMBERED:
-                self._memories.popitem(last=False)
-            return memory
+            return remembered(self._memories, (run.id, voter), VoterMemory, REMEMBERED)
+
+
+def remembered(memory: OrderedDict, key, make, size: int):
+    """The value of a key, made by `make()` if there is none. Beyond `size`, the key used longest ago is forgotten."""
+    if key not in memory:
+        memory[key] = make()
+    memory.move_to_end(key)
+    if len(memory) > size:
+        memory.popitem(last=False)
+    return memory[key]
+
+
+def replacing_id(event_id: str) -> str:
+    """The id of the retract that takes back the annotation which the event `event_id` replaces."""
+    return f"{event_id} takes back"
 
 
 def is_known(store: Store, run: Run, event_id: str) -> bool:
-    return any(event.id in (event_id, f"{event_id} takes back") for event in store.events(run=run.id, retracted=True))
+    """Whether an event of the run was stored under this id, or under that of the retract which comes with it."""
+    events = [store.find(event_id), store.find(replacing_id(event_id))]
+    return any(event.run == run.id for event in events if event)
 
 
 def voter_of(session: str | None) -> str:
-    """An anonymous id from a random one that a browser or a client keeps; somebody new each time for those that keep none."""
+    """An anonymous id from a random one that a browser or a client keeps. Without one it is new each time."""
     return hashlib.sha256((session or secrets.token_hex(16)).encode()).hexdigest()[:16]
 
 
 def choice_of(vote: Event) -> str:
-    """In words, what a vote from here chose: the inverse of `Query.event`."""
-    if vote.value in ("tie", "both_bad"):
-        return (text.SAID_TIE if vote.value == "tie" else text.SAID_BOTH_BAD)[len(vote.responses) > 2]
-    return text.SAID_BEST.format(place=vote.ranks.index(1) + 1) if vote.ranks else text.SAID_REMARK[vote.kind].format(value=vote.value)
+    """In words, what a vote chose: the inverse of `Query.event`."""
+    many = len(vote.responses) > 2
+    if vote.value == "tie":
+        return text.SAID_TIE[many]
+    if vote.value == "both_bad":
+        return text.SAID_BOTH_BAD[many]
+    if vote.ranks:
+        return text.SAID_BEST.format(place=vote.ranks.index(1) + 1)
+    return text.SAID_REMARK.get(vote.kind, f"{vote.kind} {{value}}").format(value=vote.value)

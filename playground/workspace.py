@@ -17,6 +17,7 @@ from playground import text
 from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import ALIVE, Run
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.runs.resolve import ASSETS
@@ -56,6 +57,22 @@ class Workspace:
         self.runs = self.home / "runs"
         self.uploads = self.home / "uploads"
         self.models = self.home / "models"
+        self._store: Store | None = None
+        self._store_file = 0
+
+    @property
+    def store(self) -> Store:
+        """The feedback store. Raises UserError.
+
+        It is opened again when another file has taken its place, so that a full disk or a moved file can be mended
+        while the page is up.
+        """
+        path = self.home / "feedback.sqlite"
+        file = path.stat().st_ino if path.exists() else 0
+        if self._store is None or file != self._store_file:
+            self._store = Store(path)
+            self._store_file = path.stat().st_ino
+        return self._store
 
     # -- runs --------------------------------------------------------------------------------------------------------
 

@@ -25,14 +25,14 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
 from rlhf_engine.teach.trainer import Labeler, Teach
-from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
 
 HELD_OUT = 128
 """Prompts, at most, on which `teach` is measured."""
-Finish = Callable[[Backbone], Trainer]
+Finish = Callable[[Backbone], AnyTrainer]
 """The second step of building a stage: from the base, with the starting adapter as role `policy`, to a trainer."""
 
 
@@ -57,7 +57,7 @@ class Inputs(Generic[C]):
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
                  home: Path | None = None, labeler: Labeler | None = None,
-                 on_microbatch: Callable[[], None] = noop) -> Trainer:
+                 on_microbatch: Callable[[], None] = noop) -> AnyTrainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
     `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace.

@@ -16,7 +16,8 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.measures import MEASURES
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.trainers.base import Diverged, Trainer
+from rlhf_engine.trainers.base import Diverged
+from rlhf_engine.trainers.interface import AnyTrainer
 
 
 class Control:
@@ -40,7 +41,7 @@ ENDS = {"end": "done", "stop": "stopped", "discard": "discarded"}
 """The state in which each wish leaves a run."""
 
 
-def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progress: bool = True) -> str:
+def drive(trainer: AnyTrainer, run: Run, *, control: Control | None = None, progress: bool = True) -> str:
     """Run a trainer to its end, writing the run folder; returns the final state: done, stopped, or discarded.
 
     A resumed run repeats, step by step, what the journal says about the steps since its checkpoint: votes consumed, settings changed. One
@@ -77,7 +78,7 @@ def drive(trainer: Trainer, run: Run, *, control: Control | None = None, progres
         bar.close()
 
 
-def begin(trainer: Trainer, run: Run) -> None:
+def begin(trainer: AnyTrainer, run: Run) -> None:
     if trainer.step == 0 and not run.journal():
         for note in trainer.data_notes:
             run.note("data", text=note)
@@ -89,21 +90,21 @@ def begin(trainer: Trainer, run: Run) -> None:
 class JournalReplay:
     """What the journal of a resumed run says about steps that its checkpoint does not hold yet."""
 
-    def __init__(self, trainer: Trainer, run: Run):
+    def __init__(self, trainer: AnyTrainer, run: Run):
         entries = run.unsaved(trainer.step)
         self.changes = [row for row in entries if row["event"] == "changed"]
         self.until = max((row["step"] for row in entries if row["event"] != "changed"), default=0)
         """The last step whose events stand in the journal already."""
         trainer.replay_journal(entries)
 
-    def change(self, trainer: Trainer) -> None:
+    def change(self, trainer: AnyTrainer) -> None:
         """The settings that were changed at this point."""
         while self.changes and self.changes[0]["step"] <= trainer.step:
             row = self.changes.pop(0)
             trainer.change(row["name"], row["new"])
 
 
-def next_action(trainer: Trainer, run: Run, control: Control, past: JournalReplay) -> str:
+def next_action(trainer: AnyTrainer, run: Run, control: Control, past: JournalReplay) -> str:
     """Do what was ordered, and wait while the run is paused or has to wait for people; returns the wish to act on: run, stop or discard,
     or "end" where no step is left. New orders wait until those of the past are repeated, which they were given after."""
     said = ("running", "")
@@ -125,7 +126,7 @@ def next_action(trainer: Trainer, run: Run, control: Control, past: JournalRepla
         time.sleep(0.05)
 
 
-def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
+def change(trainer: AnyTrainer, run: Run, name: str, value: float) -> None:
     """One live control, and its line in the journal. What cannot be done is a warning there, and changes nothing."""
     try:
         if name == "rewind":
@@ -139,7 +140,7 @@ def change(trainer: Trainer, run: Run, name: str, value: float) -> None:
         run.note("warning", step=trainer.step, text=str(error))
 
 
-def write_step(trainer: Trainer, run: Run, metrics: dict, *, noted: bool = False) -> None:
+def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, noted: bool = False) -> None:
     """The lines of a step; `noted`: its events are in the journal already."""
     if not noted:
         run.note_all(trainer.events)
@@ -148,7 +149,7 @@ def write_step(trainer: Trainer, run: Run, metrics: dict, *, noted: bool = False
     run.set_status(state="running", step=trainer.step, total_steps=trainer.total_steps, peak_memory_mb=peak_memory_mb())
 
 
-def save(trainer: Trainer, run: Run) -> int:
+def save(trainer: AnyTrainer, run: Run) -> int:
     with run.checkpoint(trainer.step, keep=trainer.config.keep_checkpoints) as folder:
         trainer.save(folder)
     return trainer.step

@@ -19,7 +19,7 @@ ENGINE = {
 }
 """Rooms of the engine. A room imports itself and rooms with a smaller number."""
 PAGE = {
-    "text": 0, "server.text": 0, "server.access": 1, "workspace": 2, "run_files": 2, "theme": 2, "run_commands": 3, "voting": 3,
+    "text": 0, "server.text": 0, "server.access": 1, "workspace": 2, "run_files": 2, "theme": 2, "machine": 2, "model_files": 3, "scripts": 2, "run_commands": 3, "voting": 3,
     "components": 4, "server": 5, "pages": 6, "notebook": 6, "app": 7,
 }
 """Rooms of the page, likewise; a longer name wins. Pages do not import one another."""
@@ -36,9 +36,14 @@ def modules(package: str) -> list[tuple[str, Path]]:
 
 
 def imports_of(file: Path) -> list[tuple[str, int, bool]]:
-    """(imported module, line, whether it is inside of a function) for each import of ours."""
+    """(imported module, line, whether Python runs it late or never) for each import of ours.
+
+    Late are those inside of functions; those under TYPE_CHECKING are only for the type checker.
+    """
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    late = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+              or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+    late = {id(inner) for block in blocks for inner in ast.walk(block)}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("rlhf_engine", "playground"):

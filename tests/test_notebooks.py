@@ -1,11 +1,14 @@
-"""Each notebook, from top to bottom, in a fresh kernel, with few steps on few rows. What a learner sees must be there: text and a figure."""
+"""Each notebook runs from top to bottom in a fresh kernel, with few steps on few rows, and shows a learner text and a figure."""
 
+import ast
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import playground.notebook
+import rlhf_engine
 from playground.notebook import You
 from rlhf_engine.feedback.queries import Query
 
@@ -33,7 +36,7 @@ def test_runs_from_top_to_bottom(path, monkeypatch):
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(cells) == 1, "one cell, tagged `parameters`, holds the numbers of steps"
     cells[0].source += "\n\n" + FEW
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(path.parent)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     figures = [o for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
     assert figures and all(trace["x"] for f in figures[:1] for trace in f["data"]["application/vnd.plotly.v1+json"]["data"][:1])
@@ -50,6 +53,20 @@ def test_is_committed_clean_and_explained(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
     kinds = [cell.cell_type for cell in notebook.cells]
     assert kinds.count("markdown") * 2 >= kinds.count("code")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_uses_only_what_is_public_and_is_set_up_in_one_line(path):
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert code[0].startswith('import sys; sys.path.append("..")') and len(code[0].splitlines()) == 1
+    imports = [node for cell in code[1:] for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    ours = {}
+    for node in imports:
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        if modules[0].split(".")[0] in ("rlhf_engine", "playground"):
+            ours[modules[0]] = {alias.name for alias in node.names}
+    assert ours.keys() == {"rlhf_engine", "playground.notebook"}
+    assert ours["rlhf_engine"] <= set(rlhf_engine.__all__) and ours["playground.notebook"] <= set(playground.notebook.__all__)
 
 
 def test_you_are_asked_until_the_answer_can_be_read(monkeypatch, capsys):

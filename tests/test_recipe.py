@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from assets.recipe import training_state
 from assets.recipe.stories import NameSwap, clean_story
 from assets.recipe.storyteller import grow_depth
 from rlhf_engine.runs.resolve import ASSETS
@@ -46,6 +47,19 @@ def test_a_deeper_model_computes_the_same_function_at_first():
     ids = torch.randint(64, (2, 9))
     assert grown.config.num_hidden_layers == 5
     torch.testing.assert_close(grown(ids).logits, model(ids).logits)
+
+
+def test_a_run_lets_other_sessions_have_the_processor_first(tmp_path, monkeypatch):
+    group, steps = tmp_path / "autogroup", []
+    monkeypatch.setattr(training_state, "AUTOGROUP", group)
+    monkeypatch.setattr(training_state.os, "nice", lambda step: steps.append(step) or sum(steps))
+    group.write_text("/autogroup-204 nice 0\n")
+    with training_state.low_priority(19):
+        assert group.read_text() == "19" and sum(steps) == 19
+    assert group.read_text() == "0"  # the shell is in the same group
+    group.unlink()  # another system
+    with training_state.low_priority(19):
+        assert not group.exists()
 
 
 def write_stories(path: Path, count: int = 180) -> Path:

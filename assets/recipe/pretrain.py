@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 from training_run import Run
-from training_state import CHANGEABLE, NEW_EPOCH, Refused
+from training_state import CHANGEABLE, NEW_EPOCH, Refused, low_priority
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"settings that may differ from the state's: {', '.join(sorted(CHANGEABLE | NEW_EPOCH))}")
     add("--save-minutes", type=float, default=5, help="minutes between two saves")
     add("--threads", type=int, default=1)
-    add("--nice", type=int, default=19, help="19 leaves the processor to everybody else first")
+    add("--nice", type=int, default=19, help="19 lets all other processes have the processor first, 0 none")
     add("--no-compile", action="store_true", help="for machines without a C++ compiler; half as fast")
     add("--seed", type=int, default=0)
     for name, value in dict(vocabulary=4000, hidden=256, layers=6, heads=4, intermediate=704, context=512,
@@ -77,15 +77,14 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false" if args.threads == 1 else "true")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(args.threads))
-    if hasattr(os, "nice"):
-        os.nice(max(0, args.nice - os.nice(0)))
     try:
         check_arguments(args)
-        run = Run(args)
-        print(f"{run.facts['parameters']:,} parameters, {len(run.data.stories):,} stories, "
-              f"{len(run.data.swap.pronoun)} names to swap, from step {run.facts['step']}", flush=True)
-        if run.train():
-            run.finish()
+        with low_priority(args.nice):
+            run = Run(args)
+            print(f"{run.facts['parameters']:,} parameters, {len(run.data.stories):,} stories, "
+                  f"{len(run.data.swap.pronoun)} names to swap, from step {run.facts['step']}", flush=True)
+            if run.train():
+                run.finish()
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         return 2

@@ -12,6 +12,8 @@ import json
 import os
 import platform
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -22,6 +24,8 @@ CONSTANT, DECAY = "constant.safetensors", "decay.safetensors"
 # What --allow-change can change. A change of the second group alters the batches of an epoch, so it begins a new epoch.
 CHANGEABLE = {"tokens", "decay", "dropout", "wrong", "ema", "muon_lr", "adam_lr", "weight_decay"}
 NEW_EPOCH = {"data", "rare", "swap", "batch_tokens"}
+AUTOGROUP = Path("/proc/self/autogroup")
+"""Linux: the group of processes that this one shares the processor with, and the group's niceness."""
 
 
 class Refused(Exception):
@@ -166,6 +170,31 @@ def lock_folder(folder: Path):
     except OSError:
         raise Refused(f"Another process trains in {folder}. Wait for it, or give another --state.") from None
     return file
+
+
+@contextmanager
+def low_priority(niceness: int) -> Iterator[None]:
+    """Let other processes have the processor first: 19 yields most, 0 changes nothing.
+
+    The niceness of a process alone is often not enough. Where Linux groups processes by session
+    (/proc/sys/kernel/sched_autogroup_enabled is 1), it counts only within a session. The sessions share the processor
+    by the niceness of their groups, so the group's is raised, too. The group can hold the user's shell, so it gets its
+    old niceness back at the end. The process's own cannot be taken back without special rights.
+    """
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(max(0, niceness - os.nice(0)))
+    changed, group_before = False, 0
+    with suppress(OSError, ValueError, IndexError):  # another system, or a file that may not be written
+        group_before = int(AUTOGROUP.read_text().split()[-1])  # "/autogroup-204 nice 0"
+        if niceness > group_before:
+            AUTOGROUP.write_text(str(niceness))
+            changed = True
+    try:
+        yield
+    finally:
+        if changed:
+            with suppress(OSError):
+                AUTOGROUP.write_text(str(group_before))
 
 
 def processor_name() -> str:

@@ -1,13 +1,16 @@
-"""What a data file is taken for, as HTML: its kind, which column became what, how long the texts are, what was left out, and the rows."""
+"""A data file as HTML: its kind, which column became what, how long the texts are, what was left out, and the rows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
+from markupsafe import Markup
+
 from playground.components import text
 from playground.components.formatting import conversation
-from playground.components.html import escape
+from playground.components.html import empty, render
 from playground.workspace import Workspace
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking
 from rlhf_engine.data.readers import Rows, read_rows
@@ -16,45 +19,52 @@ from rlhf_engine.runs.resolve import ASSETS
 
 BUNDLED = {"bundled-prompts": "prompts.jsonl", "bundled-heldout": "prompts-heldout.jsonl",
            "bundled-demonstrations": "demonstrations.jsonl", "bundled-preferences": "preferences.jsonl"}
-KIND_OF_STAGE = {"sft": "demonstrations", "reward": "preferences", "ppo": "prompts", "teach": "prompts"}
-MOST = 100_000
-"""Rows that are read, at most, to be looked at."""
-CLIP = 1500
-"""Characters of a text that are shown."""
+"""The data sets that ship with the project, by the names that the page gives them."""
+MOST_ROWS = 100_000
+"""At most this many rows are read to be shown."""
+MOST_CHARACTERS = 1500
+"""At most this many characters of a text are shown."""
+MOST_COLUMNS = 20
+"""At most this many unused columns are named."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from, and what to call it."""
+    """Where rows come from, and the name that the page shows for it."""
 
     name: str
-    place: str
-    """A path, or a Hub id."""
+    location: str
+    """An absolute path, or a Hub id."""
     subset: str = ""
     split: str = ""
 
     @property
     def hub(self) -> bool:
-        return not Path(self.place).is_absolute()
+        """Whether this is a data set on the Hub."""
+        return not Path(self.location).is_absolute()
 
     @property
     def key(self) -> str:
-        """What a browser that asked for a Hub data set keeps: it has been asked for once."""
-        return "\n".join((self.place, self.subset, self.split))
+        """A text that identifies the source. A browser keeps the key of the Hub data set that it has asked for."""
+        return "\n".join((self.location, self.subset, self.split))
 
 
 @dataclass(frozen=True)
-class Look:
-    """Rows as the trainers would get them."""
+class Dataset:
+    """Rows as a trainer would get them."""
 
     name: str
     rows: Rows
     lengths: dict[str, tuple[float, int]]
-    """Of what a row is made of (prompt, chosen, ...): median and largest number of characters."""
+    """For each part of a row (prompt, chosen, ...): the median and the largest number of characters."""
 
 
-def source_of(workspace: Workspace, value: str, kind: str = "", subset: str = "", split: str = "") -> Source:
-    """What a data field names: a key of `BUNDLED`, `bundled` (of a kind), a file of the workspace, or a Hub id. Raises UserError."""
+def find_source(workspace: Workspace, value: str, kind: str = "", subset: str = "", split: str = "") -> Source:
+    """The source that a data field names: a key of `BUNDLED`, `bundled` (of a kind), a file of the workspace, or a Hub
+    id.
+
+    Raises UserError.
+    """
     value = str(value or "").strip()
     if value == "bundled":
         value = f"bundled-{kind or 'prompts'}"
@@ -62,105 +72,130 @@ def source_of(workspace: Workspace, value: str, kind: str = "", subset: str = ""
         return Source(text.BUNDLED_DATA[value], str(ASSETS / BUNDLED[value]))
     if not value:
         raise UserError(text.NO_DATA_CHOSEN)
-    place = workspace.data(value)
-    return Source(workspace.name_of(place), place, str(subset or "").strip(), str(split or "").strip())
+    location = workspace.data(value)
+    return Source(workspace.name_of(location), location, str(subset or "").strip(), str(split or "").strip())
 
 
-def look_at(source: Source, kind: str = "", limit: int = MOST) -> Look:
-    """Read a source as a kind of data ("": as what it is), once for each version of the file. Raises UserError as the readers do."""
+def read_dataset(source: Source, kind: str = "", limit: int = MOST_ROWS) -> Dataset:
+    """The rows of a source, read once for each version of its file. `kind` is one of the kinds of data; "" recognises
+    the kind.
+
+    Raises UserError as the readers of the engine do.
+    """
     try:
-        stat = None if source.hub else Path(source.place).stat()
-        return _look_at(source, kind, min(limit or MOST, MOST), stat and (stat.st_mtime_ns, stat.st_size))
+        stat = None if source.hub else Path(source.location).stat()
+        version = stat and (stat.st_mtime_ns, stat.st_size)
+        return _read_dataset(source, kind, min(limit or MOST_ROWS, MOST_ROWS), version)
     except OSError as error:
         raise UserError(text.UNREADABLE.format(name=source.name, error=error.strerror)) from None
     except UserError as error:
-        raise UserError(str(error).replace(source.place, source.name)) from None
+        raise UserError(str(error).replace(source.location, source.name)) from None
 
 
 @lru_cache(maxsize=4)
-def _look_at(source: Source, kind: str, limit: int, _version: tuple | None) -> Look:
-    rows = read_rows(source.place, kind, subset=source.subset or None, split=source.split or None, limit=limit)
-    found: dict[str, list[int]] = {}
+def _read_dataset(source: Source, kind: str, limit: int, _version: tuple | None) -> Dataset:
+    rows = read_rows(source.location, kind, subset=source.subset or None, split=source.split or None, limit=limit)
+    lengths: dict[str, list[int]] = {}
     for row in rows:
-        for name, said in texts(row):
-            found.setdefault(name, []).append(len(said))
-    return Look(source.name, rows, {name: (median(lengths), max(lengths)) for name, lengths in found.items()})
+        for name, content in row_texts(row):
+            lengths.setdefault(name, []).append(len(content))
+    return Dataset(source.name, rows, {name: (median(counts), max(counts)) for name, counts in lengths.items()})
 
 
-def texts(row) -> list[tuple[str, str]]:
-    """What a row consists of, as (name, text)."""
+def row_texts(row) -> list[tuple[str, str]]:
+    """The parts of a row as (name, text); the responses of a ranking come best first."""
     if isinstance(row, Demonstration):
         return [("prompt", conversation(row.prompt)), ("completion", row.completion)]
     if isinstance(row, Preference):
         return [("prompt", conversation(row.prompt)), ("chosen", row.chosen), ("rejected", row.rejected)]
     if isinstance(row, Ranking):
-        return [("prompt", conversation(row.prompt)), *(("response", said) for _, said in sorted(zip(row.ranks, row.responses)))]
+        ranked = sorted(zip(row.ranks, row.responses))
+        return [("prompt", conversation(row.prompt)), *(("response", response) for _, response in ranked)]
     return [("prompt", conversation(row))]
 
 
-def matching(look: Look, wanted: str) -> list[int]:
-    """Places of the rows that hold a text, all for an empty one."""
-    wanted = (wanted or "").casefold()
-    return [i for i, row in enumerate(look.rows) if not wanted or any(wanted in said.casefold() for _, said in texts(row))]
+def matching_rows(data: Dataset, search: str) -> list[int]:
+    """Indices of the rows that contain a text, in upper or lower case; all rows for an empty text."""
+    search = (search or "").casefold()
+    if not search:
+        return list(range(len(data.rows)))
+    return [index for index, row in enumerate(data.rows) if contains(row, search)]
+
+
+def contains(row, search: str) -> bool:
+    """Whether one of the texts of a row contains `search`, which is in lower case."""
+    return any(search in content.casefold() for _, content in row_texts(row))
 
 
 # -- HTML ------------------------------------------------------------------------------------------------------------
 
-def remark(line: str) -> str:
-    """In place of rows, why there are none."""
-    return f'<p class="empty" role="status">{escape(line)}</p>'
+def remark(line: str) -> Markup:
+    """A sentence in place of rows."""
+    return empty(line, status=True)
 
 
-def preview(look: Look, count: int = 3) -> str:
-    """The mapping, and the first rows."""
-    return f"{summary(look)}{rows(look, range(min(count, len(look.rows))))}"
+def preview(data: Dataset, count: int = 3) -> Markup:
+    """The summary, and the first rows."""
+    return summary(data) + rows(data, range(min(count, len(data.rows))))
 
 
-def summary(look: Look) -> str:
-    """What the data was taken for."""
-    taken = look.rows
-    facts = [text.ROWS.format(count=len(taken))]
-    if len(taken) < taken.total:
-        facts.append(text.ROWS_OF.format(total=taken.total))
-    used, names = set(taken.form.split(" + ")), text.COLUMN_OF[taken.kind].get(taken.form, {})
-    roles = [name for name in text.COLUMN_OF[taken.kind]["all"] if name in look.lengths]
-    body = "".join(
-        f'<tr><th scope="row">{text.TEXT_NAMES[name]}</th><td>{escape(names.get(name, text.COLUMN.format(name=name)))}</td>'
-        f'<td class="n" data-title="{text.MEDIAN_LENGTH}">{look.lengths[name][0]:,.0f}</td>'
-        f'<td class="n" data-title="{text.LONGEST}">{look.lengths[name][1]:,}</td></tr>' for name in roles)
-    heads = "".join(f'<th scope="col">{head}</th>' for head in (text.BECOMES, text.FROM_COLUMN, text.MEDIAN_LENGTH, text.LONGEST))
-    also = [name for name in text.ALSO_USED[taken.kind] if name in taken.columns and (name != "input" or "instruction" in used)]
-    remarks = [text.ALSO_USED[taken.kind][name] for name in also]
-    if unused := [name for name in taken.columns if name not in used and name not in also]:
-        remarks.append(text.UNUSED.format(names=", ".join(unused[:20]) + (" …" if len(unused) > 20 else "")))
-    if len(taken) == MOST:
-        remarks.append(text.ONLY_FIRST.format(count=MOST))
-    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in [*remarks, *taken.notes])
-    return (f'<section class="data-look"><p class="run-title"><strong>{escape(look.name)}</strong>'
-            f'<span class="badge running">{text.KINDS_OF_DATA[taken.kind]}</span><span class="facts">{escape(" · ".join(facts))}</span></p>'
-            f'<table class="mapping"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
-            f'{f"<ul>{remarks}</ul>" if remarks else ""}</section>')
+def summary(data: Dataset) -> Markup:
+    """What the data was recognised as: the kind, the number of rows, and the column of each part."""
+    facts = [text.ROWS.format(count=len(data.rows))]
+    if len(data.rows) < data.rows.total:
+        facts.append(text.ROWS_OF.format(total=data.rows.total))
+    heads = (text.BECOMES, text.FROM_COLUMN, text.MEDIAN_LENGTH, text.LONGEST)
+    return render("components/data_summary.html", text=text, name=data.name, kind=text.KINDS_OF_DATA[data.rows.kind],
+                  facts=" · ".join(facts), heads=heads, parts=column_mapping(data), remarks=remarks_on(data))
 
 
-def rows(look: Look, places) -> str:
+def column_mapping(data: Dataset) -> list[dict]:
+    """For each part of a row: the column it comes from, and its lengths in characters."""
+    columns = text.COLUMN_OF[data.rows.kind]
+    sources = columns.get(data.rows.form, {})
+    parts = []
+    for name in columns["all"]:
+        if name in data.lengths:
+            middle, longest = data.lengths[name]
+            column = sources.get(name, text.COLUMN.format(name=name))
+            parts.append({"name": text.TEXT_NAMES[name], "column": column, "median": f"{middle:,.0f}",
+                          "longest": f"{longest:,}"})
+    return parts
+
+
+def remarks_on(data: Dataset) -> list[str]:
+    """Columns that are used besides, columns that are not used, and what the reader left out."""
+    rows, used = data.rows, set(data.rows.form.split(" + "))
+    also_used = text.ALSO_USED[rows.kind]
+    also = [name for name in also_used if name in rows.columns and (name != "input" or "instruction" in used)]
+    remarks = [also_used[name] for name in also]
+    unused = [name for name in rows.columns if name not in used and name not in also]
+    if unused:
+        more = " …" if len(unused) > MOST_COLUMNS else ""
+        remarks.append(text.UNUSED.format(names=", ".join(unused[:MOST_COLUMNS]) + more))
+    if len(rows) == MOST_ROWS:
+        remarks.append(text.ONLY_FIRST.format(count=MOST_ROWS))
+    return [*remarks, *rows.notes]
+
+
+def rows(data: Dataset, indices: Iterable[int]) -> Markup:
     """Some of the rows, each with its number in the file."""
-    found = "".join(_row(look.rows.numbers[i], look.rows[i]) for i in places)
-    return f'<ol class="data-rows">{found}</ol>' if found else f'<p class="empty">{text.NO_ROW_MATCHES}</p>'
+    views = [row_view(data.rows.numbers[index], data.rows[index]) for index in indices]
+    return render("components/data_rows.html", rows=views, text=text)
 
 
-def _row(number: int, row) -> str:
-    first, *rest = texts(row)
+def row_view(number: int, row) -> dict:
+    """The texts of a row for the template: its number, its prompt, and its answers."""
+    (_, prompt), *rest = row_texts(row)
     titles = [text.TEXT_NAMES[name] for name, _ in rest]
     if isinstance(row, Ranking):
         titles = [text.RANK.format(rank=rank) for rank in sorted(row.ranks)]
-    answers = "".join(f'<div class="said {name}"><b>{title}</b><p>{clipped(said)}</p></div>' for title, (name, said) in zip(titles, rest))
-    return (f'<li><span class="number">{text.ROW_NUMBER.format(number=number)}</span>'
-            f'<p class="prompt">{clipped(first[1]) or f"<em>{text.NO_PROMPT}</em>"}</p>'
-            f'{f"""<div class="said-all">{answers}</div>""" if rest else ""}</li>')
+    answers = [{"name": part[0], "title": title, "content": clip_text(part[1])} for title, part in zip(titles, rest)]
+    return {"number": text.ROW_NUMBER.format(number=number), "prompt": clip_text(prompt), "answers": answers}
 
 
-def clipped(said: str) -> str:
-    """A text, inert, and not so long that a page of them could not be sent."""
-    if len(said) <= CLIP:
-        return escape(said)
-    return f"{escape(said[:CLIP])}… <em>{text.CLIPPED.format(count=len(said) - CLIP)}</em>"
+def clip_text(content: str) -> Markup:
+    """A text as HTML; a long one is cut, so that a page of rows stays small enough to be sent."""
+    rest = len(content) - MOST_CHARACTERS
+    more = text.CLIPPED.format(count=rest) if rest > 0 else ""
+    return render("components/clipped_text.html", shown=content[:MOST_CHARACTERS], more=more)

@@ -6,6 +6,7 @@ from playground.components import text
 
 
 def duration(seconds: float) -> str:
+    """Seconds in words: "45 s", "3 min" or "1 h 30 min"."""
     seconds = math.ceil(seconds)
     if seconds < 90:
         return f"{seconds} s"
@@ -14,29 +15,47 @@ def duration(seconds: float) -> str:
 
 
 def sentence(row: dict) -> str:
-    """A journal line in words; an event without words of its own shows its name and its text."""
+    """A line of a journal in words. An event that has no words of its own shows its name and its text."""
     try:
         return text.EVENT[row["event"]].format(**row)
     except (KeyError, ValueError, IndexError):
-        return ": ".join(str(part) for part in (row.get("event", ""), row.get("text", "")) if part != "")
+        parts = [str(row.get(key, "")) for key in ("event", "text")]
+        return ": ".join(part for part in parts if part)
 
 
-def said(prompt) -> str:
-    """A prompt as text: as it is, or the last message of a conversation."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"]) if prompt else ""
+def last_message(prompt) -> str:
+    """A prompt as one line: a text as it is; of a conversation (a list of messages), the last message."""
+    if isinstance(prompt, str):
+        return prompt
+    return str(prompt[-1]["content"]) if prompt else ""
 
 
 def conversation(prompt) -> str:
-    """A prompt as one text: as it is, or who says what where there are several turns."""
+    """A whole prompt as text: a text as it is; of a conversation of several turns, each turn with its role."""
     if isinstance(prompt, str) or len(prompt) < 2:
-        return said(prompt)
+        return last_message(prompt)
     return "\n\n".join(f"{text.ROLES.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
 
 
-def number(value) -> str:
+def shortened(line: str, length: int = 60) -> str:
+    """The beginning of a line, with an ellipsis where it is longer than `length` characters."""
+    return line if len(line) <= length else f"{line[:length - 1].rstrip()}…"
+
+
+def two_decimals(value: float | None) -> str:
+    """A number with two decimals; nothing for None."""
     return "" if value is None else f"{value:.2f}"
 
 
 def plain(number: float) -> str:
-    """A number with as many digits as mean something, and never as a power of ten where it is large."""
+    """A number with its four leading digits; a large one is written out, never as a power of ten."""
     return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes in MB or GB."""
+    if count < 1 << 20:
+        return f"{max(count / (1 << 20), 0.1):.1f} MB"
+    if count < 1000 << 20:
+        return f"{count / (1 << 20):.0f} MB"
+    return f"{count / (1 << 30):.1f} GB"

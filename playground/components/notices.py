@@ -1,32 +1,26 @@
-"""What all pages do: tell a visitor what came of it, and notice what has changed."""
+"""What every page does: tell the user what came of a click, and find out what has changed."""
 
 import gradio as gr
 
-from playground.components import html as views
+from playground.components.html import escape, notice
 from rlhf_engine.errors import UserError
 
 
 def warn(error: UserError) -> str:
-    """The message as a toast, and for the line at the top."""
-    gr.Warning(views.escape(error), title="")
-    return views.notice(str(error))
+    """Show an error as a toast; returns the notice for the top of the page."""
+    gr.Warning(escape(error), title="")
+    return notice(str(error))
 
 
 def inform(message: str) -> str:
-    """Good news passes by as a toast and leaves the line at the top empty."""
-    gr.Info(views.escape(message), title="", duration=4)
+    """Show good news as a toast; returns the empty notice for the top of the page."""
+    gr.Info(escape(message), title="", duration=4)
     return ""
 
 
 def mark_seen(seen: dict, key: str, mark) -> bool:
+    """Whether `mark` differs from what was seen under `key` before; it is what was seen from now on."""
     if key in seen and seen[key] == mark:
         return False
     seen[key] = mark
     return True
-
-
-def size_of(path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

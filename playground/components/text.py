@@ -1,17 +1,17 @@
-"""The English of what several pages share."""
-
+"""The English that several pages share."""
 
 TITLE = "RLHF Playground"
-TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer (reward model), "
-           "and practise against that (PPO). Vote while it trains and see it follow, watch every number, and talk to any checkpoint.")
-STAGES = {"sft": "SFT", "reward": "Reward", "ppo": "PPO", "teach": "Teach"}
+TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer "
+           "(reward model), and practise against that (PPO). Vote while it trains and see it follow, watch every "
+           "number, and talk to any checkpoint.")
 LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficient", "kl_horizon": "KL horizon",
           "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
           "adapter": "Start from", "reward": "Reward model", "output": "Run name",
           "votes_first": "Votes before the first step", "dtype": "Number format", "gae_lambda": "GAE lambda",
-          "ptx_coef": "PPO-ptx coefficient", "ptx_data": "PPO-ptx text", "ptx_subset": "PPO-ptx subset", "ptx_split": "PPO-ptx split",
-          "ptx_rows": "PPO-ptx rows", "max_new_tokens": "Longest response (tokens)", "max_tokens": "Longest prompt and response (tokens)"}
+          "ptx_coef": "PPO-ptx coefficient", "ptx_data": "PPO-ptx text", "ptx_subset": "PPO-ptx subset",
+          "ptx_split": "PPO-ptx split", "ptx_rows": "PPO-ptx rows", "max_new_tokens": "Longest response (tokens)",
+          "max_tokens": "Longest prompt and response (tokens)"}
 UPLOAD = "Upload data (.jsonl, .json, .csv, .parquet)"
 STARTED = "{name} is starting."
 
@@ -31,38 +31,37 @@ EVENT = {
     "data": "Data: {text}",
     "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
     "warning": "Warning at step {step}: {text}",
-    "memory": "Memory ran out at step {step}: micro-batches of {micro_batch} rows now, {was} before; the gradients are the same.",
+    "memory": "Memory ran out at step {step}: micro-batches have {micro_batch} rows now, and had {was} before; the "
+              "gradients are the same.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
     "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
-    "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} before.",
+    "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} "
+              "before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
 }
-SAMPLE_HEADS = {"step": "Step", "prompt": "Prompt", "response": "Response", "score": "Score", "kl": "KL"}
+SAMPLE_HEADS = ("Step", "Prompt", "Response", "Score", "KL")
 NOT_ENDED = "cut off"
 
 # plots
 STEP_AXIS = "step"
 PLOT_EMPTY = "no steps yet"
 TRAINING, HELD_OUT, TARGET, CHANCE = "training", "held-out", "target", "chance"
-LOSS, LEARNING_RATE, GRADIENT, SECONDS = "Loss", "Learning rate", "Gradient norm", "Seconds per step"
-ACCURACY, MARGIN = "Accuracy", "Margin"
-SCORE, KL, ENTROPY_LENGTH, LOSSES = "Reward", "KL to the reference", "Entropy and length", "Losses"
-NATS_TOKEN, NATS_PAIR, NATS_SEQUENCE = "nats per token", "nats per pair", "nats per sequence"
-GUESSED, GUESSED_LINE, VOTES = "Votes it had guessed", "guessed right", "votes"
-SHARE, VOTE_SHARE, SCORE_UNIT, TOKENS = "share of pairs", "share of votes", "score", "tokens"
-PTX, PTX_LOSS = "text mixed in", "Loss on the text mixed in"
-POLICY, VALUE, ENTROPY, LENGTH, SCORE_LINE, KL_LINE = "policy", "value", "entropy", "length", "mean score", "KL"
+LOSS, ACCURACY, SECONDS = "Loss", "Accuracy", "Seconds per step"
+ENTROPY_LENGTH, LOSSES = "Entropy and length", "Losses"
+GUESSED_LINE, VOTES = "guessed right", "votes"
+PTX, WINS_LINE = "text mixed in", "by the labeler's score"
+POLICY, VALUE, ENTROPY, LENGTH = "policy", "value", "entropy", "length"
+SCORE_LINE, KL_LINE = "mean score", "KL"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
 BEST = ("is better", "is best")
 TIE, BOTH_BAD = ("Equally good", "All equally good"), ("Both bad", "All bad")
 EMPTY_RESPONSE = "(an empty answer)"
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"
-WINS, WINS_LINE, WINS_UNIT = "Wins over the start", "by the labeler's score", "share of pairs"
 LEARNED_LINE = "reward updated"
 
 # data
@@ -77,7 +76,8 @@ UNREADABLE = "{name}: cannot be read ({error}); upload it again, or choose anoth
 IN_THE_DATA = "What is in this data"
 ROWS, ROWS_OF = "rows: {count:,}", "of {total:,} in the file"
 BECOMES, FROM_COLUMN, MEDIAN_LENGTH, LONGEST = "Becomes", "From", "Median characters", "Longest"
-TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected", "response": "responses"}
+TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected",
+              "response": "responses"}
 COLUMN = "column {name}"
 LAST_ASKED = "column {name}, up to the last user turn"
 TURN_BEFORE, TURN_LAST = "column {name}, before its last assistant turn", "column {name}, its last assistant turn"
@@ -93,11 +93,15 @@ COLUMN_OF = {
     "preferences": {"all": ("prompt", "chosen", "rejected", "response"),
                     "conversations + chosen + rejected": {"prompt": "column conversations"},
                     "messages + chosen + rejected": {"prompt": "column messages"},
-                    "chosen + rejected": {"prompt": "what chosen and rejected share", "chosen": "column chosen, from where they part",
-                                          "rejected": "column rejected, from where they part"},
-                    "prompt + responses + ranking": {"response": "column responses; the column ranking says which is best (1)"},
-                    "prompt + responses + scores": {"response": "column responses; the highest in the column scores is best"}}}
-"""Where the texts of a row come from, by the columns that were read; what is not named here comes from the column of its name."""
+                    "chosen + rejected": {"prompt": "the beginning that chosen and rejected share",
+                                          "chosen": "column chosen, from where they differ",
+                                          "rejected": "column rejected, from where they differ"},
+                    "prompt + responses + ranking": {
+                        "response": "column responses; the column ranking says which is best (1)"},
+                    "prompt + responses + scores": {
+                        "response": "column responses; the highest in the column scores is best"}}}
+"""Where each text of a row comes from, by the columns that were read. A text that is not named here comes from the
+column of its own name."""
 ALSO_USED = {"prompts": {"input": "The column input stands below the instruction."},
              "demonstrations": {"input": "The column input stands below the instruction.",
                                 "label": "Rows whose label is false are left out."},
@@ -117,20 +121,20 @@ SETTING, DEFAULT, NOT_THERE, YES, NO, EMPTY_VALUE = "Setting", "Default", "–",
 MEMORY = "Memory"
 PARTS = {"base": "base model", "policy": "policy", "reference": "reference", "reward": "reward", "value": "value",
          "rollout": "rollout", "update": "update", "runtime": "runtime"}
-PARTS_ABOUT = {"base": "frozen weights, shared by all roles", "policy": "adapter, gradient, Adam", "reference": "frozen adapter",
-               "reward": "adapter and head", "value": "adapter or head, gradient, Adam", "rollout": "KV cache while responses are sampled",
+PARTS_ABOUT = {"base": "frozen weights, shared by all roles", "policy": "adapter, gradient, Adam",
+               "reference": "frozen adapter", "reward": "adapter and head",
+               "value": "adapter or head, gradient, Adam", "rollout": "KV cache while responses are sampled",
                "update": "activations and logits of a micro-batch", "runtime": "Python, torch and libraries"}
 FITS = "About {need}, of {free} free on {device}: it fits."
 TIGHT = "About {need}, of {free} free on {device}: tight. The estimate may be a fifth off."
 TOO_MUCH = "About {need}, and {free} are free on {device}: too much."
 WAY_OUT = "With {changes} it would be about {need}."
-NO_WAY_OUT = "A smaller model, or shorter responses, would have to be taken."
-CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradient checkpointing", "micro_batch": "micro-batches of {}"}
+NO_WAY_OUT = "Take a smaller model, or shorter responses."
+CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradient checkpointing",
+              "micro_batch": "micro-batches of {}"}
 ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
-ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter ones take less."
-NOT_DOWNLOADED = "{model} is not on this machine, so its memory is not known before it is downloaded (the Models page shows what fits)."
+ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter rows take less."
 FREE = "free"
-THIS_MACHINE = "this computer"
 MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
 MEASURED_ONLY = "Memory: {peak} at the peak, measured."
 
@@ -140,8 +144,3 @@ GO_ON, GOES_ON, TO_GO_ON = "Go on with more", "{name} goes on to step {steps:.0f
 
 # models
 MODELS = "Models"
-VISITOR = "You are a visitor: watch, vote and chat."
-VISITOR_OPEN = ("You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, for {minutes} minutes at most.")
-NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, and was started without "
-            "PLAYGROUND_PASSWORD.")
-TO_OWNER, YOU_OWN = "I am the owner", "You are the owner. Log out"

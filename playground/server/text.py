@@ -27,3 +27,10 @@ CHAT_TOO_LARGE = "A visitor may ask at most {sides} checkpoints for at most {tok
 NOT_FOR_VISITORS = "{name} is {value}; a visitor's run has {usual} (at most, where it is a size)."
 NO_JUDGE_FOR_VISITORS = "A judge model is the owner's to ask; choose a person or a built-in labeler."
 PASSWORD, LOG_IN, LOG_OUT, IS_OWNER, BACK_TO_PAGE = "Password", "Log in", "Log out", "You are the owner of this page.", "Back to the page"
+
+# the header: who is looking
+VISITOR = "You are a visitor: watch, vote and chat."
+VISITOR_OPEN = "You are a visitor: watch, vote, chat, and start runs of the bundled model, one at a time, for {minutes} minutes at most."
+NO_OWNER = ("This page has no owner, so nobody can train from it: it is open to other computers, and was started without "
+            "PLAYGROUND_PASSWORD.")
+TO_OWNER, YOU_OWN = "I am the owner", "You are the owner. Log out"

@@ -1,8 +1,9 @@
-"""Where rows come from: a local file or the Hub, as column names and dictionaries.
+"""Tables: a local file or a Hub data set as column names and rows (dictionaries).
 
-Local files do not go through `datasets`: its JSON and CSV readers fit one type to a column, so they change texts
-(5.2: "2020-01-01" becomes a date, "007" a 7, and one number in a list of texts puts quotes around the others), refuse
-a file in which a column begins late, cannot name the bad row, and ask a counter on the net at every reading.
+Local files do not go through `datasets`. Its JSON and CSV readers (5.2) give every column one type, so they change
+texts: "2020-01-01" becomes a date, "007" a 7, and one number in a list of texts puts quotes around the others. They
+also refuse a file in which a column begins late, cannot name the bad row, and send a request to a counter on the net
+at every reading.
 """
 
 import csv
@@ -16,29 +17,32 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from rlhf_engine.errors import UserError, first_line, kind_of
 
 READABLE = "a .json, .jsonl or .csv file (gzipped or not), a .parquet file, or a Hub id (owner/name)"
 Table = tuple[list[str], Sequence[dict]]
-"""Names of the columns, and the rows."""
+"""The names of the columns, and the rows."""
 
 
-def read_table(source: str, subset: str | None, split: str | None, wanted: Collection[str]) -> tuple[Table, str, list[str]]:
-    """(columns and rows, what to call the place in messages, remarks). Columns that are not `wanted` may be left unread.
+def read_table(source: str, subset: str | None, split: str | None,
+               wanted: Collection[str]) -> tuple[Table, str, list[str]]:
+    """(the table, its name for messages, remarks for the user) of a file or a Hub id.
 
-    Raises UserError for whatever cannot be read.
+    Columns that are not in `wanted` may be left unread. Raises UserError for whatever cannot be read.
     """
     path = Path(os.path.expanduser(source))
-    name, exists = path.name.lower(), os.path.exists(path)  # unlike Path's, this one takes a text too long for a path
+    name = path.name.lower()
+    exists = os.path.exists(path)  # unlike Path.exists, it accepts a text that is too long for a path
     read = READERS.get(Path(name.removesuffix(".gz")).suffix) if not name.endswith(".parquet.gz") else None
     if os.path.isdir(path):
         raise UserError(f"{source}: is a folder; name one file in it")
-    if exists and not read:
-        raise UserError(f"{source}: cannot read a file of this kind; give {READABLE}")
-    if exists and (subset or split not in (None, "", "train")):
-        raise UserError(f"{source}: a file has no subsets or splits; leave --subset and --split out")
     if exists:
+        if not read:
+            raise UserError(f"{source}: cannot read a file of this kind; give {READABLE}")
+        if subset or split not in (None, "", "train"):
+            raise UserError(f"{source}: a file has no subsets or splits; leave --subset and --split out")
         return read(path, wanted), source, []
     if read or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         raise UserError(f"{source}: there is no such file; give {READABLE}; paths start in {Path.cwd()}")
@@ -47,7 +51,8 @@ def read_table(source: str, subset: str | None, split: str | None, wanted: Colle
 
 def _json_table(path: Path, _wanted: Collection[str]) -> Table:
     """A JSON list of objects, or JSON lines. Raises UserError with the first row that is broken or no object."""
-    text, rows, line = _text_of(path), [], 0
+    text = _text_of(path)
+    rows, line = [], 0
     mend = "write a list [{...}, {...}], or one complete {...} per line"
     is_list = text.lstrip().startswith("[")
     try:
@@ -60,32 +65,44 @@ def _json_table(path: Path, _wanted: Collection[str]) -> Table:
                     rows.append(json.loads(content))
     except (ValueError, RecursionError) as error:  # JSONDecodeError, or a number or nesting beyond Python's limits
         row = _row_of_mistake(text) if is_list else len(rows) + 1
-        what = f"{error.msg} in line {line + error.lineno}" if hasattr(error, "lineno") else first_line(error)
+        what = first_line(error)
+        if isinstance(error, json.JSONDecodeError):
+            what = f"{error.msg} in line {line + error.lineno}"
         raise UserError(f"{path}, row {row}: broken JSON ({what}); {mend}") from None
     for row, value in enumerate(rows, 1):
         if not isinstance(value, dict):
             raise UserError(f"{path}, row {row}: is {kind_of(value)}, not an object with columns; {mend}")
-    return list(dict.fromkeys(column for row in rows for column in row)), rows
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    return list(columns), rows
 
 
 def _row_of_mistake(text: str) -> int:
-    """Number of the element of a JSON list that is broken, or behind which the list is."""
+    """The number of the element at which a JSON list is broken, or after which it is broken."""
     decoder, row, position = json.JSONDecoder(), 1, text.index("[") + 1
     while True:
         try:
-            position = decoder.raw_decode(text, re.compile(r"\s*").match(text, position).end())[1]
+            position = decoder.raw_decode(text, _after_space(text, position))[1]
         except (ValueError, RecursionError):
             return row
-        comma = re.compile(r"\s*,").match(text, position)
-        if not comma:
+        position = _after_space(text, position)
+        if not text.startswith(",", position):
             return row
-        row, position = row + 1, comma.end()
+        row, position = row + 1, position + 1
+
+
+def _after_space(text: str, position: int) -> int:
+    """The position of the first character from `position` on that is no white space."""
+    space = re.compile(r"\s*").match(text, position)
+    return space.end() if space else position
 
 
 def _csv_table(path: Path, _wanted: Collection[str]) -> Table:
     """A CSV file with a header, every cell a text. Raises UserError with the first row that does not fit the header."""
     csv.field_size_limit(1 << 30)
-    reader, rows = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True), []
+    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
+    rows = []
     mend = 'put texts that hold commas, quotes or line breaks into "double quotes" and double the quotes inside'
     try:
         header = next(reader, [])
@@ -114,9 +131,11 @@ READERS = {".json": _json_table, ".jsonl": _json_table, ".csv": _csv_table, ".pa
 
 
 def _text_of(path: Path) -> str:
+    """The text of a file, gzipped or not. Raises UserError for a file that cannot be read or is no UTF-8."""
     try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
-            data = file.read()
+        data = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); write or download it again") from None
     try:
@@ -126,46 +145,69 @@ def _text_of(path: Path) -> str:
         raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
 
 
-def _from_hub(source: str, subset: str | None, split: str | None, wanted: Collection[str]) -> tuple[Table, str, list[str]]:
-    """(a split of a Hub data set, which `datasets` caches, its name for messages, remarks)."""
+def _from_hub(source: str, subset: str | None, split: str | None,
+              wanted: Collection[str]) -> tuple[Table, str, list[str]]:
+    """(a split of a Hub data set, its name for messages, remarks for the user). `datasets` caches a copy."""
     import datasets
+    notes = [] if _hub_answers(source) else [FROM_CACHE]
+    splits = _load_splits(source, subset, offline=bool(notes))
+    names = [str(name) for name in splits]
+    split = split or ("train" if len(names) > 1 else names[0])
+    if split not in names:
+        raise UserError(f"{source}: has no split {split!r}; choose one with --split: {', '.join(names)}")
+    rows: datasets.Dataset = splits[split]
+    columns = rows.column_names
+    # Columns that nobody needs can hold pictures, which take long to decode.
+    rows = rows.select_columns([column for column in columns if column in wanted])
+    table = columns, cast(Sequence[dict], rows)
+    return table, f"{source}, split {split}", notes
+
+
+FROM_CACHE = "the Hub cannot be reached, these rows are from the copy cached last"
+
+
+def _hub_answers(source: str) -> bool:
+    """Whether the Hub can be reached, by one request. `datasets` itself would try for half a minute."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
-    offline, notes = datasets.config.HF_HUB_OFFLINE, []
-    try:  # `datasets` tries for half a minute before it gives up; one request tells at once
+    try:
         HfApi().dataset_info(source, timeout=10)
     except HfHubHTTPError:
-        pass  # the Hub answers, so `datasets` will find out what is the matter
+        return True  # the Hub answers, so `datasets` will find out what is wrong
     except Exception:  # of the HTTP client, which changes with the version of huggingface_hub
-        datasets.config.HF_HUB_OFFLINE = True  # makes `datasets` take its cached copy, if there is one
-        notes = ["the Hub cannot be reached, these rows are from the copy cached last"]
+        return False
+    return True
+
+
+def _load_splits(source: str, subset: str | None, offline: bool):
+    """All splits of a Hub data set (a DatasetDict). With `offline` they come from the cache. Raises UserError."""
+    import datasets
+    from datasets import config
+    offline_before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = offline_before or offline
     try:
         with _quiet():
-            splits = datasets.load_dataset(source, subset or None)
+            return datasets.load_dataset(source, subset or None)
     except Exception as error:  # DatasetNotFoundError, ValueError, RuntimeError, and what HTTP client and Arrow raise
-        raise _hub_error(source, subset, error, unreachable=bool(notes)) from None
+        raise _hub_error(source, subset, error, unreachable=offline) from None
     finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-    split = split or ("train" if len(splits) > 1 else next(iter(splits)))
-    if split not in splits:
-        raise UserError(f"{source}: has no split {split!r}; choose one with --split: {', '.join(splits)}")
-    columns = splits[split].column_names  # those that are not needed may hold pictures, which take long to decode
-    rows = splits[split].select_columns([column for column in columns if column in wanted])
-    return (columns, rows), f"{source}, split {split}", notes
+        config.HF_HUB_OFFLINE = offline_before
 
 
 def _hub_error(source: str, subset: str | None, error: Exception, unreachable: bool) -> UserError:
-    said, listed = str(error), re.search(r"\[(.*?)\]", str(error), re.DOTALL)
-    if listed and ("Config name is missing" in said or "BuilderConfig" in said):
-        wrong = f"has no subset {subset!r}" if subset else "has several subsets"
-        return UserError(f"{source}: {wrong}; choose one with --subset: {listed[1].replace(chr(39), '')}")
-    if "is a gated dataset" in said:
+    """What the user should know of an error of `datasets`, which is recognised by its words."""
+    message = str(error)
+    subsets = re.search(r"\[(.*?)\]", message, re.DOTALL)
+    if subsets and ("Config name is missing" in message or "BuilderConfig" in message):
+        what = f"has no subset {subset!r}" if subset else "has several subsets"
+        return UserError(f"{source}: {what}; choose one with --subset: {subsets[1].replace(chr(39), '')}")
+    if "is a gated dataset" in message:
         return UserError(f"{source}: is gated; accept its terms on its Hub page and log in with `hf auth login`")
-    if "scripts are no longer supported" in said:
+    if "scripts are no longer supported" in message:
         return UserError(f"{source}: needs code of its own, which is never run; take one that consists of data files")
     if unreachable or isinstance(error, ConnectionError):
         return UserError(f"{source}: the Hub cannot be reached and no copy is here; check the network, or give a file")
-    if "doesn't exist on the Hub" in said:
+    if "doesn't exist on the Hub" in message:
         return UserError(f"{source}: there is no such data set on the Hub and no such file here; check the spelling, "
                          "or log in with `hf auth login` if it is private")
     return UserError(f"{source}: cannot be loaded ({first_line(error.__cause__ or error)}); try again, or give a file")
@@ -173,7 +215,7 @@ def _hub_error(source: str, subset: str | None, error: Exception, unreachable: b
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log lines that the libraries print beside an exception."""
+    """Keep the libraries from logging what they also raise."""
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""Text to token ids: the chat template, one BOS, one end token, and cuts that are counted.
+"""From text to token ids: with the chat template, one BOS and one end token. Rows that are cut are counted.
 
-The ids of a prompt are the same wherever it appears, in a PPO rollout or in front of a demonstration. Text from users
-and data can never become a control token: what looks like one is encoded as the characters it consists of.
+A prompt has the same ids wherever it appears, in a PPO rollout or in front of a demonstration. Text from users and data
+can never become a control token. Text that looks like one is encoded as the characters it consists of.
 """
 
 import re
@@ -12,15 +12,18 @@ from functools import lru_cache
 from rlhf_engine.errors import UserError, first_line
 
 Prompt = str | list[dict]
-"""Plain text, or messages {"role": system|user|assistant, "content": text}, the last one the user's."""
+"""Plain text, or messages {"role": system|user|assistant, "content": text} that end with the user's."""
 
 HIDDEN = re.compile("\ue000(\\d+)\ue001")
-"""Stands for a piece of text that looks like a control token, from rendering until encoding."""
+"""A placeholder for text that looks like a control token. It stands there from rendering until encoding."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a row, `completion_ids` empty for a bare prompt; `cut` counts what `max_tokens` took away."""
+    """The token ids of a row. `cut` counts the tokens that `max_tokens` took away.
+
+    A prompt without a completion has no `completion_ids`.
+    """
 
     prompt_ids: list[int]
     completion_ids: list[int]
@@ -32,11 +35,12 @@ class Encoded:
 
 
 def render(tokenizer, prompt: Prompt, completion: str | None = None) -> str:
-    """The text a model is prompted with, or, given a completion, the text of the whole row.
+    """The text that a model is prompted with. With a completion, the text of the whole row.
 
-    With a chat template, plain text is one user message. Without one it stays as it is, and messages become
-    "\\n\\nHuman: ...\\n\\nAssistant:", the system text first; the answer after that begins with a space. An empty
-    prompt (plain language modelling) is nothing, template or not. Raises UserError if the template refuses a message.
+    With a chat template, plain text becomes one user message. Without a template, plain text stays as it is, and
+    messages become "\\n\\nHuman: ...\\n\\nAssistant:", with the system text first; then the answer begins with a space.
+    An empty prompt (plain language modelling) adds nothing, with or without a template. Raises UserError if the
+    template refuses a message.
     """
     if tokenizer.chat_template and prompt:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
@@ -55,9 +59,10 @@ def render(tokenizer, prompt: Prompt, completion: str | None = None) -> str:
 
 
 def encode_prompt(tokenizer, prompt: Prompt, max_tokens: int | None = None) -> Encoded:
-    """The ids a model is prompted with, at least one; over `max_tokens`, tokens go from the left (a BOS stays).
+    """The ids that a model is prompted with; there is at least one.
 
-    Raises UserError if the chat template refuses the prompt.
+    A prompt of more than `max_tokens` tokens is cut from the left, but its BOS stays. Raises UserError if the chat
+    template refuses the prompt.
     """
     hidden: list[str] = []
     return _fit(tokenizer, _prompt_ids(tokenizer, _shield_prompt(tokenizer, prompt, hidden), hidden), [], max_tokens)
@@ -65,50 +70,57 @@ def encode_prompt(tokenizer, prompt: Prompt, max_tokens: int | None = None) -> E
 
 def encode_example(tokenizer, prompt: Prompt, completion: str, end_id: int | Collection[int], *,
                    max_tokens: int | None = None) -> Encoded:
-    """Ids of a prompt, as from `encode_prompt`, and of a completion that ends with exactly one end token.
+    """The ids of a prompt, as from `encode_prompt`, and of a completion that ends with exactly one end token.
 
-    `end_id` is the end token, or a list of all tokens that end a turn, of which the first is appended if the template
-    writes none. Over `max_tokens` (2 at least), tokens go from the left of the prompt, which keeps its BOS or at least
-    one token; if that is not enough the completion loses its end, and with it the end token.
-    Raises UserError if the chat template refuses the prompt.
+    `end_id` is the end token, or a list of all tokens that end a turn. If the template writes none of them, the first
+    is appended. A row of more than `max_tokens` tokens (2 at least) is cut from the left of the prompt, which keeps its
+    BOS or at least one token. If that is not enough, the completion loses its end, and with it the end token. Raises
+    UserError if the chat template refuses the prompt.
     """
     stops = [end_id] if isinstance(end_id, int) else list(end_id)
     hidden: list[str] = []
     shielded = _shield_prompt(tokenizer, prompt, hidden)
-    # Some data sets spell the end token out; it comes once, as a token.
+    # Some data sets write the end token into the text. It must come once, as a token.
     answer = _shield(tokenizer, completion.removesuffix(tokenizer.convert_ids_to_tokens(stops[0])), hidden)
-    text, whole = render(tokenizer, shielded), render(tokenizer, shielded, answer)
+    text = render(tokenizer, shielded)
+    whole = render(tokenizer, shielded, answer)
     template = bool(tokenizer.chat_template and prompt)
     prompt_ids = _prompt_ids(tokenizer, shielded, hidden)
-    front = prompt_ids if not text else [] if template else _front(tokenizer)
+    if not text:
+        front = prompt_ids
+    else:
+        front = [] if template else _front(tokenizer)
     ids = front + _tokens(tokenizer, whole, hidden, template)
     if ids[:len(prompt_ids)] == prompt_ids:
         ids = ids[len(prompt_ids):]
-    else:  # a token would span the border
+    else:  # a token spans the border between prompt and completion
         ids = _continuation(tokenizer, whole[len(text):], hidden, template)
-    # Content cannot hold a control token, so the first one that ends a turn is the template's. What it writes behind
-    # (Qwen: a newline) is never sampled and therefore not taught.
+    # Content cannot hold a control token, so the first one that ends a turn is the template's. What the template writes
+    # after it (Qwen: a newline) is never sampled, so it is not taught.
     control = _control_tokens(tokenizer, len(tokenizer))
     ends = [i for i, token in enumerate(ids) if token in stops and token in control]
     return _fit(tokenizer, prompt_ids, ids[:ends[0] + 1] if ends else ids + stops[:1], max_tokens)
 
 
 def encode_prompts(backbone, prompts: list[Prompt], max_tokens: int | None = None) -> tuple[list[Encoded], list[str]]:
-    """`encode_prompt` of each with the backbone's tokenizer, and a remark on what was cut, if anything was."""
+    """(the encoded prompts, a line about cut rows if there are any), with the backbone's tokenizer."""
     rows = [encode_prompt(backbone.tokenizer, prompt, max_tokens) for prompt in prompts]
     return rows, cut_report(rows, max_tokens)
 
 
 def encode_examples(backbone, examples: list[tuple[Prompt, str]],
                     max_tokens: int | None = None) -> tuple[list[Encoded], list[str]]:
-    """`encode_example` of each (prompt, completion), with the backbone's `stop_ids`, and a remark on what was cut."""
+    """(the encoded pairs of prompt and completion, a line about cut rows if there are any).
+
+    The backbone's tokenizer encodes them, and its `stop_ids` end a turn.
+    """
     rows = [encode_example(backbone.tokenizer, prompt, completion, backbone.stop_ids, max_tokens=max_tokens)
             for prompt, completion in examples]
     return rows, cut_report(rows, max_tokens, backbone.stop_ids)
 
 
 def cut_report(rows: list[Encoded], max_tokens: int | None, stops: Collection[int] = ()) -> list[str]:
-    """One line on how many rows were too long and what they lost; no line if none was."""
+    """One line that says how many rows were too long and what they lost. No line if none was."""
     cut = [row for row in rows if row.cut]
     if not cut:
         return []
@@ -131,7 +143,10 @@ def _fill_template(tokenizer, messages: list[dict], **options) -> str:
 
 @lru_cache(maxsize=8)
 def _control_tokens(tokenizer, size: int) -> dict[int, str]:
-    """Id and text of every control token. `size` is the length of the tokenizer: added tokens make a new entry."""
+    """The id and text of every control token.
+
+    `size` is the length of the tokenizer. It makes the cache forget the answer when tokens were added.
+    """
     named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
     return named | {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
 
@@ -143,8 +158,8 @@ def _shield_prompt(tokenizer, prompt: Prompt, hidden: list[str]) -> Prompt:
 
 
 def _shield(tokenizer, text: str, hidden: list[str]) -> str:
-    """`text` with a placeholder for each piece that reads like a control token; the pieces are appended to `hidden`."""
-    names = [*_control_tokens(tokenizer, len(tokenizer)).values(), "\ue000"]  # the latter starts a placeholder
+    """`text` with a placeholder for each piece that looks like a control token. The pieces are appended to `hidden`."""
+    names = [*_control_tokens(tokenizer, len(tokenizer)).values(), "\ue000"]  # a placeholder begins with the last one
     if not any(name in text for name in names):
         return text
 
@@ -156,7 +171,7 @@ def _shield(tokenizer, text: str, hidden: list[str]) -> str:
 
 
 def _tokens(tokenizer, text: str, hidden: list[str], template: bool) -> list[int]:
-    """Ids of a shielded text, nothing added. Only text that a template wrote holds control tokens."""
+    """The ids of a shielded text, with nothing added. Only text that a template wrote can hold control tokens."""
     def ids(part: str, split: bool) -> list[int]:
         options = {"add_special_tokens": False, "split_special_tokens": split, "verbose": False}
         return tokenizer(part, **options)["input_ids"] if part else []
@@ -164,16 +179,18 @@ def _tokens(tokenizer, text: str, hidden: list[str], template: bool) -> list[int
     if not template:
         return ids(HIDDEN.sub(lambda match: hidden[int(match[1])], text), True)
     parts = HIDDEN.split(text)  # text, number of a hidden piece, text, ...
-    pieces = (ids(hidden[int(part)], True) if i % 2 else ids(part, False) for i, part in enumerate(parts))
-    return [token for piece in pieces for token in piece]
+    tokens = []
+    for i, part in enumerate(parts):
+        tokens += ids(hidden[int(part)], True) if i % 2 else ids(part, False)
+    return tokens
 
 
 def _prompt_ids(tokenizer, prompt: Prompt, hidden: list[str]) -> list[int]:
-    """Ids of a shielded prompt. A template writes its own BOS; raw text gets what the tokenizer puts in front."""
+    """The ids of a shielded prompt. A template writes its own BOS. Raw text gets what the tokenizer puts in front."""
     template = bool(tokenizer.chat_template and prompt)
     ids = ([] if template else _front(tokenizer)) + _tokens(tokenizer, render(tokenizer, prompt), hidden, template)
     if not ids:
-        # A causal model predicts the first token from something: without a BOS, from the end of what came before.
+        # A causal model needs a token from which it predicts the first one. Without a BOS that is the end token.
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if start is None:
             raise UserError(f"{tokenizer.name_or_path}: has neither BOS nor end token to put before a text "
@@ -183,18 +200,24 @@ def _prompt_ids(tokenizer, prompt: Prompt, hidden: list[str]) -> list[int]:
 
 
 def _front(tokenizer) -> list[int]:
-    """What the tokenizer puts in front of a text: a BOS, mostly. (What some put behind it has no place in a prompt.)"""
-    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
-    return whole[:next((i for i in range(len(whole)) if whole[i:i + len(bare)] == bare), 0)]
+    """The ids that the tokenizer puts in front of a text, mostly a BOS.
+
+    Some tokenizers also put a token after the text. It does not belong into a prompt.
+    """
+    whole = tokenizer("a")["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = (i for i in range(len(whole)) if whole[i:i + len(bare)] == bare)
+    return whole[:next(starts, 0)]
 
 
 def _continuation(tokenizer, text: str, hidden: list[str], template: bool) -> list[int]:
-    """Ids of a text that goes on from another.
+    """The ids of a text that continues another one.
 
-    Encoded behind a line break where that can be taken off again, because tokenizers of the SentencePiece kind put a
-    space in front of a text.
+    Tokenizers of the SentencePiece kind put a space in front of a text. So the text is encoded after a line break, and
+    the ids of the line break are taken off again, if they can be told apart.
     """
-    lead, joint = (_tokens(tokenizer, t, hidden, template) for t in ("\n", "\n" + text))
+    lead = _tokens(tokenizer, "\n", hidden, template)
+    joint = _tokens(tokenizer, "\n" + text, hidden, template)
     return joint[len(lead):] if joint[:len(lead)] == lead else _tokens(tokenizer, text, hidden, template)
 
 

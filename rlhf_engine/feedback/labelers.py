@@ -1,5 +1,4 @@
-"""Who votes: people, through the store; and scoring functions, our own and those of a file, which is named on the command line and
-nowhere else."""
+"""Labelers: what votes on queries. People vote through the store; a simulated labeler votes by a scoring function."""
 
 import dataclasses
 import random
@@ -16,31 +15,68 @@ from rlhf_engine.feedback.scoring_functions import score_text
 from rlhf_engine.feedback.store import Store
 
 if TYPE_CHECKING:
-
     from rlhf_engine.config import TeachConfig
     from rlhf_engine.feedback.queries import Query
     from rlhf_engine.runs.folder import Run
 
 
-class ImmediateLabeler:
-    """What labelers have in common that answer as soon as they are asked."""
+class Labeler:
+    """Votes on queries. Nothing waits for an answer: `ask` offers a query, `new_events` gives the answers so far.
 
-    def __init__(self):
-        self.waiting: list[Query] = []
+    A subclass writes `queries_wanted`, `ask` and `new_events`.
+    """
+
+    score: Callable[[Prompt, str], float] | None = None
+    """How good a response is, by which the outcome is measured; None of a labeler that can only compare."""
 
     def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
-        if config.tamer:
-            return max(0, -(-(config.votes - asked) // (config.steps - step + 1)))
-        return max(0, min(config.votes_per_step if asked else min(BLIND, config.votes_first), config.votes - asked))
+        """Number of queries to draw now, before training step `step + 1`; `asked` have been drawn so far."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many queries it wants")
 
     def ask(self, query: "Query") -> None:
-        self.waiting.append(query)
+        """Offer a query."""
+        raise NotImplementedError(f"{type(self).__name__} takes no queries")
 
-    def pending_votes(self) -> None:
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
+        """The events since the last call.
+
+        With `only`, exactly the events of these ids: a resumed run learns from them at the step at which it did before.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no answers")
+
+    def pending_votes(self) -> int | None:
+        """Number of votes that the next call of `new_events` would give; None of a labeler that answers at once."""
+        return None
+
+    def bias(self) -> dict | None:
+        """How far the order of the responses decides, for the report; None of a labeler that does not measure it."""
         return None
 
     def state_dict(self) -> dict:
+        """What `load_state_dict` needs to go on from here, as JSON."""
         return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a state of `state_dict`. Queries since then are forgotten: a resumed run asks them again."""
+
+
+class ImmediateLabeler(Labeler):
+    """What labelers share that answer as soon as they are asked. A subclass writes `new_events`."""
+
+    def __init__(self):
+        self.waiting: list[Query] = []
+        """Queries that have been asked and not answered."""
+
+    def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
+        left = config.votes - asked
+        if config.tamer:
+            steps_left = config.steps - step + 1
+            return max(0, -(-left // steps_left))
+        wanted = config.votes_per_step if asked else min(BLIND, config.votes_first)
+        return max(0, min(wanted, left))
+
+    def ask(self, query: "Query") -> None:
+        self.waiting.append(query)
 
     def load_state_dict(self, state: dict) -> None:
         self.waiting = []
@@ -49,7 +85,7 @@ class ImmediateLabeler:
 class SimulatedLabeler(ImmediateLabeler):
     """A scoring function that votes as a person would: of two responses the better one, or a tie; of more the best.
 
-    With `noise`, that share of its votes is given to a response drawn at random.
+    `noise` is the share of its votes that go to a response drawn at random.
     """
 
     def __init__(self, function: Callable[[str, str], float], *, noise: float = 0.0, seed: int = 0):
@@ -57,89 +93,109 @@ class SimulatedLabeler(ImmediateLabeler):
         self.function, self.noise, self.seed = function, noise, seed
 
     def score(self, prompt: Prompt, response: str) -> float:
+        """The score of a response. Raises UserError where the function fails."""
         return score_text(self.function, prompt, response)
 
     def new_events(self, only: list[str] | None = None) -> list[Event]:
-        """The votes on all that was asked since: what was asked before a resumed step is asked, and answered, again."""
-        asked, self.waiting = self.waiting, []
-        return [self.vote(query) for query in asked]
+        """The votes on all queries since the last call.
+
+        A resumed run asks again what it asked since its checkpoint, and gets the same votes.
+        """
+        queries, self.waiting = self.waiting, []
+        return [self.vote(query) for query in queries]
 
     def vote(self, query: "Query") -> Event:
+        """The vote on a query; the same query always gets the same vote."""
         rng = random.Random(f"{self.seed} vote {query.id}")
         scores = [self.score(query.prompt, response) for response in query.responses]
         if rng.random() < self.noise:
             scores = [0.0] * len(scores)
             scores[rng.randrange(len(scores))] = 1.0
-        best = max(scores)
-        if len(scores) == 2:
-            kind, value = "comparison", "tie" if scores[0] == scores[1] else "left" if scores[0] == best else "right"
-        else:
-            kind, value = "ranking", tuple(1 if score == best else 2 for score in scores)
-        return Event(f"{query.id} vote", kind, query.prompt, query.responses, value, run=query.run, checkpoint=query.checkpoint,
-                     sampling=query.sampling, voter="simulated", scores=query.scores, step=query.step)
+        kind, value = answer_by_scores(scores)
+        return Event(f"{query.id} vote", kind, query.prompt, query.responses, value, run=query.run,
+                     checkpoint=query.checkpoint, sampling=query.sampling, roles=query.roles, voter="simulated",
+                     scores=query.scores, step=query.step)
 
 
-class HumanLabeler:
-    """People, through the queries of a run folder and the store: a page shows the ones and fills the other, whether this process lives
-    or not.
+def answer_by_scores(scores: list[float]) -> tuple[str, str | tuple[int, ...]]:
+    """(kind, value) of the event that puts the highest score first. Responses with equal scores share a rank."""
+    best = max(scores)
+    if len(scores) != 2:
+        return "ranking", tuple(1 if score == best else 2 for score in scores)
+    if scores[0] == scores[1]:
+        return "comparison", "tie"
+    return "comparison", "left" if scores[0] == best else "right"
 
-    Four queries at most are open at a time, drawn from the policy as it is; those nobody has answered for a while make way for new ones.
+
+class HumanLabeler(Labeler):
+    """People, who vote on a page. It writes queries into the run folder, and reads votes from the store.
+
+    At most four queries are open at a time, drawn from the policy as it is. A query that nobody has answered for a few
+    steps makes room for a new one.
     """
 
-    OPEN, FRESH, LOOK = 4, 4, 0.5
-    """Queries to have ready, the steps after which one is stale, and the seconds between two looks into the store."""
-    score = None
+    OPEN = 4
+    """Queries to have open."""
+    FRESH = 4
+    """Steps after which an open query is too old to count."""
+    LOOK = 0.5
+    """Seconds between two reads of the store."""
 
     def __init__(self, run: "Run", store: Store):
         self.run, self.store = run, store
         self.seen = 0
-        """Place in the store up to which events have been read."""
+        """Number (seq) of the last event that has been taken."""
         self.open: dict[str, int] = {}
         """Queries that nobody has answered, and the steps at which they were asked."""
-        self._news, self._looked = [], 0.0
+        self._events: list[Event] = []
+        """Events in the store that have not been taken yet."""
+        self._last_read = 0.0
 
     def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
-        self._look()
-        return self.OPEN - sum(step - asked_at < self.FRESH for asked_at in self.open.values())
+        self._read_store()
+        fresh = [asked_at for asked_at in self.open.values() if step - asked_at < self.FRESH]
+        return self.OPEN - len(fresh)
 
     def ask(self, query: "Query") -> None:
-        """Ids are new even if a run that was wound back asks the same again: what people saw, they saw."""
+        """Write a query into the run folder, under an id that is new even if a rewound run asks the same again.
+
+        People have seen the earlier one, and may have answered it.
+        """
         query = dataclasses.replace(query, id=f"{query.id}-{secrets.token_hex(3)}", run=self.run.id,
                                     checkpoint=f"{self.run.path.name} at step {query.step}")
         self.run.add_queries([dataclasses.asdict(query)])
         self.open[query.id] = query.step
 
     def pending_votes(self) -> int:
-        self._look()
-        return sum(event.kind != "retract" for event in self._news)
+        self._read_store()
+        return sum(event.kind != "retract" for event in self._events)
 
     def new_events(self, only: list[str] | None = None) -> list[Event]:
-        self._look(now=True)
-        if only is None:
-            found = self._news
-        else:
-            known = {event.id: event for event in self._news}
-            if missing := [name for name in only if name not in known]:
-                raise UserError(f"{self.store.path} does not hold the event {missing[0]!r}, from which this run has learned; "
-                                "resume it with the store that it was taught with")
-            found = [known[name] for name in only]
-        self.seen = max((event.seq for event in found), default=self.seen)
-        self._news = [event for event in self._news if event.seq > self.seen]
-        return found
+        """The events since the last call, or those of the ids `only`. Raises UserError if the store lacks one."""
+        self._read_store(now=True)
+        events = self._events
+        if only is not None:
+            by_id = {event.id: event for event in self._events}
+            missing = [event_id for event_id in only if event_id not in by_id]
+            if missing:
+                raise UserError(f"{self.store.path} does not hold the event {missing[0]!r}, from which this run has "
+                                "learned; resume it with the store that it was taught with")
+            events = [by_id[event_id] for event_id in only]
+        self.seen = max((event.seq for event in events), default=self.seen)
+        self._events = [event for event in self._events if event.seq > self.seen]
+        return events
 
-    def _look(self, now: bool = False) -> None:
-        """Read what has come into the store since."""
-        if not now and time.monotonic() - self._looked < self.LOOK:
+    def _read_store(self, now: bool = False) -> None:
+        """Read the events that have come into the store. Unless `now`, at most every `LOOK` seconds."""
+        if not now and time.monotonic() - self._last_read < self.LOOK:
             return
-        self._looked = time.monotonic()
-        self._news = self.store.events(run=self.run.id, after=self.seen, retracted=True)
-        for event in self._news:
-            self.open.pop(event.sampling.get("query", ""), None)
+        self._last_read = time.monotonic()
+        self._events = self.store.events(run=self.run.id, after=self.seen, retracted=True)
+        for event in self._events:
+            self.open.pop(event.answers, None)
 
     def state_dict(self) -> dict:
         return {"seen": self.seen}
 
     def load_state_dict(self, state: dict) -> None:
-        self.seen, self.open, self._looked = state["seen"], {}, 0.0
-
-
+        self.seen, self.open, self._last_read = state["seen"], {}, 0.0

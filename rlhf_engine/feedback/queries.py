@@ -1,17 +1,19 @@
-"""What to ask next, of whom: queries, which of the sampled responses one shows, and how a voter's choice becomes an event.
+"""Queries: what people are asked, which of the sampled responses a query shows, and what becomes of the answer.
 
-Imports no torch: a page reads the queries of a run and writes the votes, whether the trainer lives or not.
+Imports no torch: a page reads the queries of a run and writes the votes, whether the trainer runs or not.
 """
 
 import dataclasses
 import random
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.events import SCORES, Event
-from rlhf_engine.feedback.store import Store
+from rlhf_engine.feedback.choices import Choice, parse_choice
+from rlhf_engine.feedback.events import Event, names_of_responses
 from rlhf_engine.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -20,83 +22,79 @@ if TYPE_CHECKING:
 OFFERED = 32
 """Newest queries of a run that may still be shown; the policy has moved on from older ones."""
 BLIND = 8
-"""Votes before which the reward knows too little to choose by: candidates are shown as they come."""
+"""Votes before which the reward knows too little to choose by. Until then all candidates that are drawn are shown."""
+SAME_SCORE = 1e-6
+"""Scores closer than this are equal."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """Responses to one prompt that are waiting for a vote."""
+    """Responses to one prompt that wait for a vote."""
 
     id: str
     prompt: Prompt
     responses: tuple[str, ...]
     """In the order in which they are shown, which is random."""
     scores: tuple[float, ...]
-    """The reward's opinion at that time, one number a response."""
+    """The reward's score of each response at that time."""
     step: int
+    """The training step that asked."""
     sampling: dict
+    """The settings with which the responses were sampled."""
     run: str = ""
     """The id of the run that asks (`Run.id`)."""
     checkpoint: str = ""
+    """What made the responses."""
+    roles: tuple[str, ...] = ()
+    """The role (`policy` or `reference`) that wrote each response, or ()."""
 
     @classmethod
     def from_dict(cls, row: dict) -> "Query":
+        """A query from a row of queries.jsonl. Rows of the first version have the roles inside of `sampling`."""
         names = [f.name for f in dataclasses.fields(cls)]
-        return cls(**{name: tuple(row[name]) if isinstance(row[name], list) and name != "prompt" else row[name] for name in names})
+        values: dict[str, Any] = {name: row[name] for name in names if name in row}
+        for name in ("responses", "scores", "roles"):
+            values[name] = tuple(values.get(name, ()))
+        sampling = dict(row["sampling"])
+        roles = names_of_responses(sampling.get("roles"), len(values["responses"]))
+        if roles and not values["roles"]:
+            del sampling["roles"]
+            values["roles"] = roles
+        values["sampling"] = sampling
+        return cls(**values)
 
-    def event(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
-        """The event that a choice means: "1" to "9" (the place of the best response), "tie" or "both_bad". Raises UserError."""
-        count = len(self.responses)
-        kind, value = parse_choice(choice, count)
-        return Event(event_id, kind, self.prompt, self.responses, value, run=self.run, shown=tuple(range(count)),
-                     checkpoint=self.checkpoint, sampling=self.sampling | {"query": self.id}, voter=voter, seconds=seconds,
-                     scores=self.scores, step=self.step)
+    def event(self, choice: str | Choice, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
+        """The event that a choice means: an answer to the query, or an annotation of one response.
 
-    def parse_annotation(self, choice: str, event_id: str, *, voter: str = "", seconds: float = 0.0) -> Event:
-        """The event that a remark on one response means: "up:2", "down:2", "score:2:5" (of 1 to 7) or "edit:2:TEXT", where 2 is its place.
-
-        It does not answer the query. Raises UserError.
+        Raises UserError for what is no choice.
         """
-        kind, place, value = (*choice.split(":", 2), "", "")[:3]
-        if place not in map(str, range(1, len(self.responses) + 1)):
-            raise UserError(f"the remark {choice[:60]!r} is about no response; name its place, 1 to {len(self.responses)}, as in up:1")
-        if kind in ("up", "down") and not value:
-            kind, value = "thumb", kind
-        elif kind == "score" and value in map(str, SCORES):
-            value = int(value)
-        elif kind != "edit":
-            raise UserError(f"the remark is {choice[:60]!r}, but must be up:PLACE, down:PLACE, score:PLACE:1 to 7, or edit:PLACE:TEXT")
-        at = int(place) - 1
-        return Event(event_id, kind, self.prompt, (self.responses[at],), value, run=self.run, checkpoint=self.checkpoint,
-                     sampling=self.sampling | {"about": self.id, "place": int(place)}, voter=voter, seconds=seconds,
-                     scores=self.scores[at:at + 1], step=self.step)
+        if isinstance(choice, str):
+            choice = parse_choice(choice, len(self.responses))
+        about: dict[str, Any] = {"responses": self.responses, "shown": tuple(range(len(self.responses))),
+                                 "scores": self.scores, "roles": self.roles}
+        if choice.position:
+            index = choice.position - 1
+            about = {"responses": (self.responses[index],), "scores": self.scores[index:index + 1],
+                     "roles": self.roles[index:index + 1], "position": choice.position}
+        return Event(event_id, choice.kind, self.prompt, value=choice.value, run=self.run, checkpoint=self.checkpoint,
+                     sampling=self.sampling, voter=voter, seconds=seconds, step=self.step, query=self.id, **about)
 
 
-def parse_choice(choice: str, count: int) -> tuple[str, str | tuple[int, ...]]:
-    """(kind, value) of an event about `count` responses: "1" to "9" is the place of the best, from 1. Raises UserError for no choice."""
-    if choice in ("tie", "both_bad"):
-        return "comparison", choice
-    if choice not in map(str, range(1, count + 1)):
-        raise UserError(f"the choice is {choice[:60]!r}, but must be 1 to {count}, tie or both_bad")
-    if count == 2:
-        return "comparison", "left" if choice == "1" else "right"
-    return "ranking", tuple(1 if place == int(choice) else 2 for place in range(1, count + 1))
+def next_query(run: Run, votes: Iterable[Event], voter: str, skipped: frozenset[str] = frozenset()) -> Query | None:
+    """The query to show a voter next, from the live events (`votes`) of the run; None where there is none.
 
-
-def next_query(run: Run, store: Store, voter: str, skipped: frozenset[str] = frozenset()) -> Query | None:
-    """What to show a voter: of the newest queries one that they have neither answered nor skipped, and others as seldom as can be.
-
-    None while there is no such query: the trainer draws new ones, or the run is over. Raises UserError as the store does.
+    Of the newest queries it is one that the voter has neither answered nor skipped, the one with the fewest answers of
+    others, and of these the newest. There is none until the trainer draws new ones, and once the run is over.
     """
     queries = [Query.from_dict(row) for row in run.queries()[-OFFERED:]]
-    votes = [event for event in store.events(run=run.id) if "query" in event.sampling]
-    own = {event.sampling["query"] for event in votes if event.voter == voter}
-    times = {query.id: 0 for query in queries}
+    answered: Counter[str] = Counter()
+    done = set(skipped)
     for event in votes:
-        if event.sampling["query"] in times:
-            times[event.sampling["query"]] += 1
-    left = [query for query in queries if query.id not in own | skipped]
-    return min(reversed(left), key=lambda query: times[query.id], default=None)
+        answered[event.answers] += 1
+        if event.voter == voter:
+            done.add(event.answers)
+    open_queries = [query for query in reversed(queries) if query.id not in done]
+    return min(open_queries, key=lambda query: answered[query.id], default=None)
 
 
 def find_query(run: Run, query_id: str) -> Query:
@@ -107,30 +105,32 @@ def find_query(run: Run, query_id: str) -> Query:
     raise UserError(f"the run {run.path.name} has asked no query {query_id[:60]!r}: ask for the next one")
 
 
-def select_responses(scores: "torch.Tensor", texts: list[str], count: int, strategy: str, rng: random.Random) -> list[int]:
-    """Places of `count` of the candidates (all, if there are fewer), in random order. scores: [C, members] of the candidates, normalised.
+def select_responses(scores: "torch.Tensor", texts: list[str], count: int, strategy: str,
+                     rng: random.Random) -> list[int]:
+    """Indices of `count` of the candidates (all, if there are fewer), in random order.
 
-    Equal texts are shown once, where there are enough others. `best`: the highest mean. `disagreement`: the two about whose difference
-    members differ most (Christiano et al. 2017, section 2.2.4), then those of which that holds against all that are chosen.
-    `spread`: the best, then those whose mean is farthest from all that are chosen. While all score the same, as before the first
-    vote, that is all at random.
+    scores: [C, members] of the candidates, normalised. Equal texts are shown once, where there are enough others.
+    `best` takes the highest means. `disagreement` takes the two about whose difference members differ most (Christiano
+    et al. 2017, section 2.2.4), then those about which they differ most from all that are chosen. `spread` takes the
+    best, then those whose mean is farthest from all that are chosen. `random` takes any, and so do the others while all
+    candidates score the same, as before the first vote.
     """
     order = rng.sample(range(len(texts)), len(texts))
     order.sort(key=lambda i: texts.index(texts[i]) != i)  # repeats of a text come last
-    fresh = order[:max(count, len(set(texts)))]
+    candidates = order[:max(count, len(set(texts)))]
     mean = scores.mean(-1)
-    if strategy == "random" or (scores.amax(0) - scores.amin(0)).max() < 1e-6:
-        picked = fresh[:count]
+    if strategy == "random" or (scores.amax(0) - scores.amin(0)).max() < SAME_SCORE:
+        chosen = candidates[:count]
     elif strategy == "best":
-        picked = sorted(fresh, key=lambda i: -mean[i])[:count]
+        chosen = sorted(candidates, key=lambda i: -mean[i])[:count]
     else:
         if strategy == "disagreement":
-            apart = (scores[:, None] - scores[None]).std(-1, correction=0)
-            picked = [max(fresh, key=lambda i: apart[i, fresh].max())]
+            distance = (scores[:, None] - scores[None]).std(-1, correction=0)
+            chosen = [max(candidates, key=lambda i: distance[i, candidates].max())]
         else:
-            apart = (mean[:, None] - mean[None]).abs()
-            picked = [max(fresh, key=lambda i: mean[i])]
-        while len(picked) < min(count, len(fresh)):
-            left = [i for i in fresh if i not in picked]
-            picked.append(max(left, key=lambda i: apart[i, picked].min()))
-    return rng.sample(picked, len(picked))
+            distance = (mean[:, None] - mean[None]).abs()
+            chosen = [max(candidates, key=lambda i: mean[i])]
+        while len(chosen) < min(count, len(candidates)):
+            rest = [i for i in candidates if i not in chosen]
+            chosen.append(max(rest, key=lambda i: distance[i, chosen].min()))
+    return rng.sample(chosen, len(chosen))

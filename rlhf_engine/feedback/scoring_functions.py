@@ -1,4 +1,7 @@
-"""Scoring functions: built-in ones, and those of a file that the command line names."""
+"""Scoring functions, which give a response a number: built-in ones, and functions from a file.
+
+A file is run when it is loaded, so only the command line may name one.
+"""
 
 import importlib.util
 import math
@@ -6,14 +9,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError, first_line
 
-if TYPE_CHECKING:
-
-    pass
+ScoringFunction = Callable[[str, str], float]
+"""function(prompt, response) -> score; the higher the better."""
+FEWEST_WORDS = 10
+"""Shares of words are taken of at least so many, so that a response of one word is no extreme."""
+TOO_SHORT = -1000
+"""What `short` gives a response of no words: less than any response that is long enough."""
 
 
 def is_function(spec: str) -> bool:
@@ -22,47 +27,48 @@ def is_function(spec: str) -> bool:
     return file.endswith(".py") and name.isidentifier()
 
 
-def load_function(spec: str) -> Callable[[str, str], float]:
-    """`FILE.py:FUNCTION`, a function(prompt, response) -> number. The file is run: never call this with a visitor's words.
+def load_function(spec: str) -> ScoringFunction:
+    """The function that `FILE.py:FUNCTION` names. The file is run: never call this with text that a visitor sent.
 
     Raises UserError for a missing file or function and for a file that fails to run.
     """
     file, _, name = spec.rpartition(":")
-    if not Path(file).is_file():
+    module_spec = importlib.util.spec_from_file_location(f"scoring_{Path(file).stem}", file)
+    if not Path(file).is_file() or module_spec is None or module_spec.loader is None:
         raise UserError(f"{file}: there is no such file; give FILE.py:FUNCTION")
-    found = importlib.util.spec_from_file_location(f"scoring_{Path(file).stem}", file)
-    module = sys.modules[found.name] = importlib.util.module_from_spec(found)  # dataclasses look their module up there
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses look their module up there
     try:
-        found.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever a user's file may raise
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise UserError(f"{file}: fails to run ({type(error).__name__}: {first_line(error)})") from None
     if not callable(getattr(module, name, None)):
         raise UserError(f"{file}: defines no function {name}; give FILE.py:FUNCTION")
     return getattr(module, name)
 
 
-HAPPY = frozenset("""happy happily joy joyful glad cheerful smile smiled smiling laugh laughed laughing love loved nice kind fun good great
-    wonderful best proud excited hug hugged friend friends thank thanks enjoy enjoyed beautiful""".split())
-
-
-SAD = frozenset("""sad sadly unhappy cry cried crying tears scared afraid hurt pain angry mad mean alone lonely lost sorry bad worried
-    tired sick broke broken dark cold""".split())
+HAPPY = frozenset("""happy happily joy joyful glad cheerful smile smiled smiling laugh laughed laughing love loved nice
+    kind fun good great wonderful best proud excited hug hugged friend friends thank thanks enjoy enjoyed
+    beautiful""".split())
+SAD = frozenset("""sad sadly unhappy cry cried crying tears scared afraid hurt pain angry mad mean alone lonely lost
+    sorry bad worried tired sick broke broken dark cold""".split())
 
 
 def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())
 
 
 def sentiment(prompt: str, response: str) -> float:
     """Happy words less sad words, per word (of ten at least)."""
     found = words(response)
-    return sum((word in HAPPY) - (word in SAD) for word in found) / max(len(found), 10)
+    return sum((word in HAPPY) - (word in SAD) for word in found) / max(len(found), FEWEST_WORDS)
 
 
 def short(prompt: str, response: str) -> float:
     """The fewer words the better, down to ten; fewer than that are no answer."""
     count = len(words(response))
-    return -count if count >= 10 else -1000 + count
+    return -count if count >= FEWEST_WORDS else TOO_SHORT + count
 
 
 def long(prompt: str, response: str) -> float:
@@ -73,24 +79,25 @@ def long(prompt: str, response: str) -> float:
 def dialogue(prompt: str, response: str) -> float:
     """Share of the words that stand between double quotes."""
     quoted = sum(len(words(part)) for part in re.findall(r'["“]([^"“”]*)["”]', response))
-    return quoted / max(len(words(response)), 10)
+    return quoted / max(len(words(response)), FEWEST_WORDS)
 
 
-def keyword(word: str) -> Callable[[str, str], float]:
-    """Occurrences of a word, per word of the response (of ten at least)."""
+def keyword(word: str) -> ScoringFunction:
+    """A scoring function: occurrences of a word, per word of the response (of ten at least)."""
     def keyword(prompt: str, response: str) -> float:
         found = words(response)
-        return sum(w == word.lower() for w in found) / max(len(found), 10)
+        return found.count(word.lower()) / max(len(found), FEWEST_WORDS)
     return keyword
 
 
 BUILT_IN = {function.__name__: function for function in (sentiment, short, long, dialogue)}
 
 
-def find_function(spec: str) -> Callable[[str, str], float]:
-    """The scoring function of a labeler: `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION, which is run.
+def find_function(spec: str) -> ScoringFunction:
+    """The scoring function that SPEC names.
 
-    Raises UserError for anything else, and where the function fails on an empty response.
+    SPEC is `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION, which is run.
+    Raises UserError for anything else.
     """
     name, _, word = spec.partition("=")
     if spec in BUILT_IN:
@@ -98,24 +105,25 @@ def find_function(spec: str) -> Callable[[str, str], float]:
     if name == "keyword" and words(word) == [word.lower()]:
         return keyword(word)
     if not is_function(spec):
-        raise UserError(f"--labeler is {spec!r}, but must be person, {', '.join(BUILT_IN)}, keyword=WORD, judge=MODEL, judge=MODEL@URL or "
-                        "FILE.py:FUNCTION")
+        raise UserError(f"--labeler is {spec!r}, but must be person, {', '.join(BUILT_IN)}, keyword=WORD, judge=MODEL, "
+                        "judge=MODEL@URL or FILE.py:FUNCTION")
     return load_function(spec)
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """What a scoring function is shown of a prompt: the text, of a conversation the user's last turn."""
+    """What a scoring function gets of a prompt: the text; of a conversation the user's last turn."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def score_text(function: Callable[[str, str], float], prompt: Prompt, response: str) -> float:
+def score_text(function: ScoringFunction, prompt: Prompt, response: str) -> float:
     """One score. Raises UserError with prompt and response where the function fails or gives no finite number."""
     text = prompt_text(prompt)
+    where = f"on prompt {text[:60]!r} and response {response[:60]!r}"
     try:
         score = float(function(text, response))
     except Exception as error:
-        raise UserError(f"{function.__name__} fails with {type(error).__name__} ({first_line(error)}) on prompt {text[:60]!r} "
-                        f"and response {response[:60]!r}; mend the function") from None
+        raise UserError(f"{function.__name__} fails with {type(error).__name__} ({first_line(error)}) {where}; "
+                        "correct the function") from None
     if not math.isfinite(score):
-        raise UserError(f"{function.__name__} gives {score} on prompt {text[:60]!r} and response {response[:60]!r}; a score must be finite")
+        raise UserError(f"{function.__name__} gives {score} {where}; a score must be finite")
     return score

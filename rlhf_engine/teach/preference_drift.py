@@ -1,9 +1,10 @@
-"""Has somebody changed their mind? Page's CUSUM test (1954) on what they say against what is taken to be wanted.
+"""Has somebody changed their mind? Page's CUSUM test (1954) on their votes, against the reward that they have taught.
 
-Votes that a reward did not expect are no sign of that: they may be noise, or on responses of which it knows nothing yet. Votes that are
-the opposite of what it expects, one after the other, are. So the evidence of a vote is its log-probability under the reward with its
-sign turned, less that under no reward at all; both as sure of themselves as the reward's guesses so far have earned. While there is any,
-the reward stays for this purpose as it was, for it learns from the very votes that speak against it. benchmarks/README.md has the trial.
+Votes that a reward did not expect are no sign of a change: they may be noise, or be about responses of which it knows
+nothing yet. A sign is a series of votes that are the opposite of what it expects. So the evidence of a vote is its
+log-probability under the reward with its sign turned, less that under no reward at all. Both rewards are scaled by how
+good the predictions have been so far. While there is evidence, the test keeps the reward as it was before the first of
+these votes, because the reward learns from the very votes that contradict it. benchmarks/README.md has the trial.
 """
 
 import torch
@@ -12,51 +13,64 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood
 
 ENOUGH = 3.0
-"""Nats of evidence at which it is plain. Over 400 votes for one thing, a fifth of them at random, it came to 1.2; votes for the opposite
-took four to twelve."""
+"""Nats of evidence for a change. Over 400 votes for one thing, a fifth of them at random, the evidence came to 1.2.
+Votes for the opposite needed four to twelve votes."""
 SHARES = torch.linspace(0.0, 1.0, 11)
-"""How sure of itself a reward may be: its scores count this much."""
+"""Factors by which the reward's scores may be scaled, from not sure at all to as sure as it is."""
 
 
 class DriftDetector:
+    """Watches the votes of one person for a change of mind."""
+
     def __init__(self):
         self.scale_evidence = torch.zeros(len(SHARES))
-        """Log-probability of all votes so far, as they were guessed before they were learned, at each share; in nats more than at none."""
-        self.evidence, self.votes = 0.0, []
-        """Nats, and the ids of the votes that they come from."""
-        self.then: tuple[torch.Tensor, ResponseModel] | None = None
-        """The reward's weights [D] and answer scale before the first of these."""
+        """For each of `SHARES`: log-probability of all votes so far, each predicted before it was learned, less that at
+        a share of 0; in nats."""
+        self.evidence = 0.0
+        """Nats that speak for a change."""
+        self.votes: list[str] = []
+        """Ids of the votes that the evidence comes from."""
+        self.reward_before: tuple[torch.Tensor, ResponseModel] | None = None
+        """The reward's weights [D] and response model before the first of these votes."""
 
-    def update(self, event: Event, features: torch.Tensor, weights: torch.Tensor, scale: ResponseModel) -> bool:
-        """Whether with this vote it is plain that what was said before `votes` is not meant any more. `features` [K, D] of its responses;
-        the reward's weights [D] and answer scale, which have not learned it yet."""
-        if self.then is None:
-            self.then = weights.clone(), scale
+    def update(self, event: Event, features: torch.Tensor, weights: torch.Tensor, model: ResponseModel) -> bool:
+        """Take in a vote; whether by now what the person said before `votes` is out of date.
+
+        features [K, D] are those of the event's texts. The reward (weights [D], response model) has not learned the
+        vote yet.
+        """
+        if self.reward_before is None:
+            self.reward_before = weights.clone(), model
         share = SHARES[self.scale_evidence.argmax()]
-        old, old_scale = self.then
+        old_weights, old_model = self.reward_before
         with torch.no_grad():
-            turned, blank = log_likelihood(event.kind, event.value, torch.stack([-share, share * 0]) * (features @ old)[:, None], old_scale)
-            found = log_likelihood(event.kind, event.value, SHARES * (features @ weights)[:, None], scale)
-        self.scale_evidence = self.scale_evidence + found - found[0]
-        self.evidence, self.votes = self.evidence + (turned - blank).item(), [*self.votes, event.id]
+            opposite_and_none = torch.stack([-share, share * 0]) * (features @ old_weights)[:, None]
+            opposite, none = log_likelihood(event.kind, event.value, opposite_and_none, old_model)
+            predicted = log_likelihood(event.kind, event.value, SHARES * (features @ weights)[:, None], model)
+        self.scale_evidence = self.scale_evidence + predicted - predicted[0]
+        self.evidence, self.votes = self.evidence + (opposite - none).item(), [*self.votes, event.id]
         if self.evidence <= 0:
             self.forget()
         return self.evidence > ENOUGH
 
     def forget(self) -> None:
-        self.evidence, self.votes, self.then = 0.0, [], None
+        """Begin the collection of evidence anew."""
+        self.evidence, self.votes, self.reward_before = 0.0, [], None
 
     def state_dict(self) -> dict:
-        then = {"weights": self.then[0], "scale": self.then[1].state_dict()} if self.then else {}
-        return {"earned": self.scale_evidence, "evidence": self.evidence, "votes": self.votes, "then": then}
+        before = {}
+        if self.reward_before:
+            weights, model = self.reward_before
+            before = {"weights": weights, "scale": model.to_checkpoint()}
+        return {"earned": self.scale_evidence, "evidence": self.evidence, "votes": self.votes, "then": before}
 
     @classmethod
-    def of(cls, state: dict) -> "DriftDetector":
-        """As it was when `state_dict` was taken."""
-        found = cls()
-        found.scale_evidence, found.evidence, found.votes = state["earned"], state["evidence"], list(state["votes"])
-        if then := state["then"]:
-            scale = ResponseModel().requires_grad_(False)
-            scale.load_state_dict(then["scale"])
-            found.then = then["weights"], scale
-        return found
+    def from_state(cls, state: dict) -> "DriftDetector":
+        """A detector as it was when `state_dict` was taken."""
+        detector = cls()
+        detector.scale_evidence, detector.evidence = state["earned"], state["evidence"]
+        detector.votes = list(state["votes"])
+        before = state["then"]
+        if before:
+            detector.reward_before = before["weights"], ResponseModel.from_checkpoint(before["scale"])
+        return detector

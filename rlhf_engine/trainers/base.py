@@ -12,7 +12,7 @@ from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_n
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
-from rlhf_engine.trainers.state import load_state, save_state
+from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
 T = TypeVar("T")
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
@@ -192,18 +192,11 @@ class Trainer(Generic[ConfigT]):
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: one PEFT folder per role, and the trainer's state as safetensors and JSON."""
-        for role in self._saved_roles():
-            self.backbone.save_role(role, folder / role)
-        save_state(folder, self.state_dict())
+        save_checkpoint(folder, self.backbone, self.roles, self.state_dict())
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint. Its weights are copied into the roles that this trainer has made."""
-        for role in self._saved_roles():
-            self.backbone.fill_role(role, folder / role)
-        self.load_state_dict(load_state(folder))
-
-    def _saved_roles(self) -> list[str]:
-        return [role for role in self.roles if role in self.backbone.roles]
+        self.load_state_dict(load_checkpoint(folder, self.backbone, self.roles))
 
     # -- gradients and the optimiser ---------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""A trainer's state on disk, as JSON and safetensors. There is no pickle: loading a checkpoint never runs code."""
+"""Checkpoints on disk: adapters, and a trainer's state as JSON and safetensors.
+
+There is no pickle: loading a checkpoint never runs code.
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +10,25 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhf_engine.model.backbone import Backbone
+
 JSON_FILE, TENSOR_FILE = "trainer.json", "trainer.safetensors"
+
+
+def save_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...], state: dict[str, Any]) -> None:
+    """Write a checkpoint: one PEFT folder per role that the backbone has, and the trainer's state."""
+    for role in roles:
+        if role in backbone.roles:
+            backbone.save_role(role, folder / role)
+    save_state(folder, state)
+
+
+def load_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...]) -> dict[str, Any]:
+    """Copy the weights of a checkpoint into the roles that the backbone has, and return the trainer's state."""
+    for role in roles:
+        if role in backbone.roles:
+            backbone.fill_role(role, folder / role)
+    return load_state(folder)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

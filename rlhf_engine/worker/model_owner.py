@@ -28,7 +28,7 @@ from rlhf_engine.model.generation import Sampling, decode, text_of
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint, locate, place_run, resolve_adapter, resolve_model
 from rlhf_engine.stages import make_config
-from rlhf_engine.trainers.base import Trainer
+from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import WorkerError
 from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, Orders, StartRequest
 from rlhf_engine.worker.server import Server
@@ -64,7 +64,7 @@ class ModelOwner:
         self.backbone: Backbone | None = None
         self.loaded_as = ("auto", "auto")
         """dtype and device that were asked for when it was loaded."""
-        self.trainer: Trainer | None = None
+        self.trainer: AnyTrainer | None = None
         self.talks: list[ActiveChat] = []
         self.chat_roles: dict[str, None] = {}
         """Roles loaded for chats, the one used last at the end."""

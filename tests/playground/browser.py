@@ -1,5 +1,6 @@
 """A real browser for the page's tests."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,16 +10,19 @@ from playwright.sync_api import Page, expect, sync_playwright
 from benchmarks.browser import CHROMIUM, browser_of, go
 from playground.app import build, options
 
-__all__ = ["PATIENCE", "browsing", "go", "needs_browser", "serving"]
-PATIENCE = 60_000
-"""Milliseconds: a test machine may have two busy cores."""
+__all__ = ["PATIENCE", "browsing", "expect_no_sideways_scroll", "go", "needs_browser", "serving", "wait_until"]
+PATIENCE = 300_000
+"""Milliseconds after which a wait gives up. They only end a wait that would have no end: a test machine may be busy."""
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH (Debian: apt install chromium)")
 
 
 @contextmanager
 def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
-    """open_page(width=1280, query="", dark=False) -> a page of the app at `url`, fit for `expect`. At the end: no script may have failed
-    on any, and nothing may have been fetched from elsewhere. `expected` is in messages that a browser may have."""
+    """Yields `open_page(width=1280, query="", dark=False)`, which opens the app at `url` in a new page.
+
+    At the end it fails if a script has failed on any page, or if anything was fetched from another address. Messages of
+    the browser that hold `expected` are allowed.
+    """
     trouble: list[str] = []
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
@@ -36,12 +40,27 @@ def browsing(url: str, expected: str = "") -> Iterator[Callable[..., Page]]:
 
         yield open_page
         browser.close()
-    assert not (trouble := [said for said in trouble if not (expected and expected in said)]), trouble
+    trouble = [message for message in trouble if not (expected and expected in message)]
+    assert trouble == []
+
+
+def wait_until(page: Page, truth: Callable[[], bool]) -> None:
+    """Let the page live until `truth()`."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not truth():
+        assert time.monotonic() < deadline, "waited in vain"
+        page.wait_for_timeout(50)
+
+
+def expect_no_sideways_scroll(page: Page, width: int = 390) -> None:
+    """What has been drawn for `width` fits into it, plots included: they are drawn anew a moment after the window has changed."""
+    page.wait_for_timeout(500)
+    page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
 
 
 @contextmanager
 def serving(home, worker, port: int | None = None) -> Iterator[str]:
-    """The address of the page over a workspace, served from this process."""
+    """Serves the page over the workspace `home` from this process; yields its address."""
     demo = build(home, worker=worker)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **options(demo))
     try:

@@ -1,16 +1,26 @@
-"""A workspace with runs that nobody trained, and a worker that does nothing but remember what it was asked."""
+"""What the page's tests share: a workspace with runs that were written by hand, and a worker that only records what it is asked."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from playground.pages.chat.chatbot_messages import text_of
 from playground.workspace import Workspace
-from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run
 
 EVIL = "<img src=x onerror=\"window.hacked='yes'\"><b>bold</b> {{value}} ${window.hacked='yes'} $$x^2$$ & <script>window.hacked='yes'</script>"
+
+RUNNING = {"state": "running", "step": 2, "total_steps": 10, "error": "", "advice": ""}
+"""The status of a run."""
+
+
+def assert_inert(html: str) -> None:
+    """`html` shows EVIL as text, and nothing of it is markup."""
+    assert "<img" not in html and "<script" not in html and "<b>" not in html and "${" not in html and "{{" not in html
+    assert "&lt;img" in html
 
 
 def write_run(home: Path, name: str, config: RunConfig, *, state: str = "done", steps: int = 3, checkpoint: bool = True, **status) -> Run:
@@ -26,15 +36,39 @@ def write_run(home: Path, name: str, config: RunConfig, *, state: str = "done", 
     return run
 
 
+def ask(run: Run, number: int, count: int = 4, text: str = "") -> None:
+    """Add a query to a run, as the trainer writes it."""
+    run.add_queries([{"id": f"q{number}", "prompt": f"prompt {number} {text}", "responses": [f"answer {number}.{i} {text}" for i in range(1, count + 1)],
+                      "scores": [0.5] * count, "step": 2, "sampling": {"max_new_tokens": 8}, "run": run.id, "checkpoint": "taste at step 2"}])
+
+
+def write_teach(home: Path, name: str = "teach", *, queries: int = 5, count: int = 4, state: str = "running", text: str = "", **config) -> Run:
+    """A run that asks a person, with some queries."""
+    run = write_run(home, name, TeachConfig(labeler="person", **config), state=state, checkpoint=False)
+    for number in range(queries):
+        ask(run, number, count, text)
+    return run
+
+
 @pytest.fixture
-def workspace(tmp_path) -> Workspace:
-    home = tmp_path / "home"
+def home(tmp_path) -> Path:
+    """The folder of a workspace, which is still empty."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def workspace(home) -> Workspace:
     write_run(home, "first", SFTConfig())
     write_run(home, "taste", RewardConfig())
     write_run(home, "broken", PPOConfig(reward=str(home / "runs" / "taste")), state="failed", error=EVIL, advice="Lower micro_batch.")
     (home / "uploads").mkdir()
     (home / "uploads" / "mine.jsonl").write_text('{"prompt": "a"}\n')
     return Workspace(home)
+
+
+def from_chatbot(messages: list[dict]) -> list[dict]:
+    """What the Chatbot shows as role and text again: the inverse of `escaped`."""
+    return [{"role": message["role"], "content": text_of(message["content"])} for message in messages]
 
 
 class FakeWorker:

@@ -1,13 +1,6 @@
 """What the tests of several pages need to make."""
 
 from playground.app import build
-from rlhf_engine.runs.folder import Run
-
-
-def ask(run: Run, number: int, count: int = 4, text: str = "") -> None:
-    """Add one more query to a run, as the trainer writes it."""
-    run.add_queries([{"id": f"q{number}", "prompt": f"prompt {number} {text}", "responses": [f"answer {number}.{i} {text}" for i in range(1, count + 1)],
-                      "scores": [0.5] * count, "step": 2, "sampling": {"max_new_tokens": 8}, "run": run.id, "checkpoint": "taste at step 2"}])
 
 
 def live_of(workspace, worker):

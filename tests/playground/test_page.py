@@ -18,11 +18,12 @@ import playground
 from benchmarks.browser import free_port
 from playground.app import build
 from playground.components import text as shared_text
-from playground.pages.chat.conversation import inert, paced, plain, together
+from playground.pages.chat.chatbot_messages import escaped
+from playground.pages.chat.streaming import limit_frames, merge_streams
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from tests.playground.browser import browsing, go, needs_browser, serving
-from tests.playground.conftest import EVIL
+from tests.playground.conftest import EVIL, from_chatbot
 
 
 def test_the_page_imports_no_torch():
@@ -129,28 +130,28 @@ def test_the_endpoints(client, workspace, worker):
 
 def test_chat_messages_survive_the_way_there_and_back():
     talk = [{"role": "user", "content": EVIL}, {"role": "assistant", "content": "&lt;already&gt; &amp;"}]
-    assert "<" not in "".join(m["content"] for m in inert(talk))
-    assert plain(inert(talk)) == talk
-    assert plain([{"role": "user", "content": [{"type": "text", "text": "&lt;a"}], "metadata": None}]) == [{"role": "user", "content": "<a"}]
+    assert "<" not in "".join(m["content"] for m in escaped(talk))
+    assert from_chatbot(escaped(talk)) == talk
+    assert from_chatbot([{"role": "user", "content": [{"type": "text", "text": "&lt;a"}], "metadata": None}]) == [{"role": "user", "content": "<a"}]
 
 
 def test_two_streams_advance_as_one():
     def says(*texts):
         yield from ([text] for text in texts)
 
-    texts = list(together([says("a", "ab"), says("x")]))
+    texts = list(merge_streams([says("a", "ab"), says("x")]))
     assert texts[-1] == ["ab", "x"] and len(texts) == 3
 
     def breaks():
         yield ["x"]
         raise UserError("gone")
     with pytest.raises(UserError, match="gone"):
-        list(together([says("a"), breaks()]))
+        list(merge_streams([says("a"), breaks()]))
 
 
 def test_a_paced_stream_keeps_its_end():
-    assert list(paced(iter([["a"], ["ab"], ["abc"]])))[-1] == ["abc"]
-    assert list(paced(iter([]))) == []
+    assert list(limit_frames(iter([["a"], ["ab"], ["abc"]])))[-1] == ["abc"]
+    assert list(limit_frames(iter([]))) == []
 
 
 def test_live_controls_pass_their_value_through_the_api(client, worker):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.worker.client import Worker
 from tests.conftest import sentences
-from tests.playground.browser import PATIENCE, browsing, go, needs_browser
+from tests.playground.browser import PATIENCE, browsing, expect_no_sideways_scroll, go, needs_browser, wait_until
 from tests.playground.conftest import EVIL, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,10 +51,10 @@ def app(home) -> str:
     yield f"http://127.0.0.1:{port}"
     process.terminate()
     try:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE / 1000)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # faulthandler says where every thread stands
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE / 1000)
     left = Worker(home).alive()
     Worker(home).shutdown()
     assert process.returncode == 0 and "Traceback" not in said, said
@@ -85,13 +84,6 @@ def fill(page: Page, field: str, value) -> None:
 def drawn(page: Page) -> int:
     """Points of the first plot's first line."""
     return page.evaluate("document.querySelector('#plot-1 .live-plot').data?.[0]?.x.length || 0")
-
-
-def wait_until(page: Page, truth: Callable[[], bool], seconds: float = PATIENCE / 1000) -> None:
-    deadline = time.monotonic() + seconds
-    while not truth():
-        assert time.monotonic() < deadline, "waited in vain"
-        page.wait_for_timeout(100)
 
 
 def state(home: Path) -> str:
@@ -213,8 +205,7 @@ def test_pause_step_resume_stop_and_resume_again(training, home):
 def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
     page = open_page(width=390)
     go(page, tab)
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect_no_sideways_scroll(page)
     page.close()
 
 

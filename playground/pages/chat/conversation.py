@@ -1,15 +1,7 @@
-"""Conversations side by side: who said what, what is asked of whom next, and several streams of answers as one. No Gradio in here."""
+"""Conversations side by side: the turns of each, and what one browser tab talks about. Knows no Gradio."""
 
-import copy
-import html
-import queue
-import re
 import secrets
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from playground.pages.chat.checkpoints import ChatCheckpoint
@@ -17,254 +9,195 @@ from rlhf_engine.data.tokenization import Prompt
 
 SIDES = 4
 """Checkpoints that can be asked at the same time."""
-FRAME = 0.06
-"""Seconds between two updates of the page while text streams in."""
-TWICE = 1.0
-"""Seconds within which the same words once more are a double click."""
+DOUBLE_CLICK = 1.0
+"""Seconds within which the same message again is a double click."""
 
 
 def fresh_id() -> str:
+    """A new id of a turn or a round."""
     return f"chat-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message. Of an answer also who gave it and how, which is what an opinion on it is stored with."""
+    """One message of a conversation. An answer also says who gave it and how: feedback on it is stored with that."""
 
     role: str
+    """`user` or `assistant`."""
     text: str
     id: str = field(default_factory=fresh_id)
-    """The same on all sides for what the user has said to all of them."""
+    """A message that the user has sent to several sides has the same id on all of them."""
     said: str = ""
-    """What the model said, where a person has put better words into its mouth."""
+    """What the model has written. `text` is different where a person has edited the answer."""
     speaker: ChatCheckpoint = ChatCheckpoint("none", "none", "none")
+    """The checkpoint that gave the answer."""
     sampling: dict = field(default_factory=dict)
+    """The settings with which the answer was sampled."""
     ended: bool = True
+    """False while the answer is being written."""
+    stopped: bool = False
+    """Whether somebody stopped the answer before it was complete."""
     head: int = 0
-    """Of the store when this was said: opinions on it come later."""
+    """The head of the store when the answer began: feedback on it has higher numbers."""
 
 
 @dataclass
 class Chat:
-    """What one browser tab talks about. It stays on the server, so that nothing on a blind page tells who is who."""
+    """What one browser tab talks about.
+
+    It stays on the server, so that the browser cannot know who is who in a blind round.
+
+    A position is the index of a side on the screen, from the left.
+    """
 
     model: str = "bundled"
     picks: tuple[str, ...] = ()
-    """Who was asked last, by picker."""
+    """The checkpoints that were asked last: the value of each picker."""
     count: int = 2
+    """Sides that are shown."""
     sides: list[list[Turn]] = field(default_factory=lambda: [[] for _ in range(SIDES)])
-    """One conversation for each place on the screen. The lists are replaced, never changed: a reader may hold on to one."""
+    """The conversation of each side. The lists are replaced and never changed, so that a reader may keep one."""
     blind: bool = False
     order: tuple[int, ...] = tuple(range(SIDES))
-    """The picker who speaks at each place."""
-    round: str = ""
-    """Id of the blind question that was asked last."""
-    verdict: str = ""
-    """The vote on it."""
-    score: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Wins and rounds of each checkpoint, by the name it has on the page."""
-    asked: int = 0
-    """Counts what was asked: whoever is still answering an earlier question has to leave."""
-    typed: tuple[str, float] = ("", 0.0)
-    """What was sent last, and when (`time.monotonic`); nothing once that is cleared or has failed, so that it can be sent again."""
+    """Position -> index of the picker whose checkpoint speaks there. Shuffled in a blind round."""
+    round_id: str = ""
+    """Id of the newest blind question."""
+    vote: str = ""
+    """The vote on it: "1" to "4" for the best position, "tie" or "both_bad"; "" before the vote."""
+    wins: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Name of a checkpoint -> (blind rounds that it has won, blind rounds)."""
+    question: int = 0
+    """Goes up with each question, stop and clear: whoever writes an answer to an earlier question ends."""
+    last_sent: tuple[str, float] = ("", 0.0)
+    """The last message and when it was sent (`time.monotonic`). Empty after it was cleared or has failed: it may be
+    sent again at once."""
 
     @property
     def hidden(self) -> bool:
-        """Whether nobody may know who is who."""
-        return self.blind and not self.verdict
+        """Whether the names of the checkpoints are hidden."""
+        return self.blind and not self.vote
 
     @property
     def votable(self) -> bool:
+        """Whether a blind round waits for its vote: every side has a complete answer."""
         last = [side[-1] for side in self.sides[:self.count] if side]
-        return (self.hidden and bool(self.round) and len(last) == self.count
-                and all(turn.role == "assistant" and turn.ended for turn in last))
+        complete = len(last) == self.count and all(turn.role == "assistant" and turn.ended for turn in last)
+        return self.hidden and bool(self.round_id) and complete
 
-    def state(self) -> tuple:
-        """For `restore`: what a question that fails leaves as it was."""
-        return self.sides, self.order, self.round, self.verdict
+    def snapshot(self) -> tuple:
+        """What `restore` brings back after a question that has failed."""
+        return self.sides, self.order, self.round_id, self.vote
 
-    def restore(self, state: tuple) -> None:
-        self.sides, self.order, self.round, self.verdict = state
-        self.typed = ("", 0.0)
+    def restore(self, snapshot: tuple) -> None:
+        """Go back to a snapshot; the last message may be sent again."""
+        self.sides, self.order, self.round_id, self.vote = snapshot
+        self.last_sent = ("", 0.0)
 
     def clear(self) -> None:
+        """Empty all sides; the last message may be sent again."""
         self._empty()
-        self.typed = ("", 0.0)
+        self.last_sent = ("", 0.0)
 
     def _empty(self) -> None:
-        self.asked += 1
-        self.sides, self.round, self.verdict, self.order = [[] for _ in range(SIDES)], "", "", tuple(range(SIDES))
+        self.question += 1
+        self.sides, self.round_id, self.vote, self.order = [[] for _ in range(SIDES)], "", "", tuple(range(SIDES))
 
     def shuffle(self) -> None:
-        """A new blind round: empty sides in an order that nobody knows."""
+        """Begin a blind round: empty sides, in a random order."""
         self._empty()
-        self.round, self.order = fresh_id(), tuple(secrets.SystemRandom().sample(range(self.count), self.count))
+        self.round_id = fresh_id()
+        self.order = tuple(secrets.SystemRandom().sample(range(self.count), self.count))
 
-    def begin(self, asked: dict[int, list[Turn]]) -> int:
-        """Put the conversations that are to be answered in their places; returns the number of this question."""
+    def begin(self, conversations: dict[int, list[Turn]]) -> int:
+        """Show conversations that wait for an answer, by position; returns the number of this question."""
         self.stop()
-        self.sides = [asked.get(place, side) for place, side in enumerate(self.sides)]
-        return self.asked
+        self.sides = [conversations.get(position, side) for position, side in enumerate(self.sides)]
+        return self.question
 
-    def answer(self, place: int, turn: Turn) -> None:
-        """The answer at the end of a side, in the place of what it was a moment ago."""
-        side = self.sides[place]
-        if not side:  # cleared this very moment
+    def answer(self, position: int, turn: Turn) -> None:
+        """Put an answer at the end of a side, in the place of an earlier state of the same answer."""
+        side = self.sides[position]
+        if not side:  # the chat was cleared meanwhile
             return
-        kept = side[:-1] if side[-1].id == turn.id else side
-        self.sides = [[*kept, turn] if i == place else old for i, old in enumerate(self.sides)]
+        before = side[:-1] if side[-1].id == turn.id else side
+        self._replace_side(position, [*before, turn])
 
-    def cut(self, place: int, index: int, turn: Turn) -> None:
-        """`turn` in the place of what was said there, and nothing after it."""
-        self.asked += 1
-        self.sides = [[*side[:index], turn] if i == place else side for i, side in enumerate(self.sides)]
+    def replace_turn(self, position: int, index: int, turn: Turn) -> None:
+        """Put `turn` in the place of the turn at `index` of a side, and drop what came after it."""
+        self.question += 1
+        self._replace_side(position, [*self.sides[position][:index], turn])
 
-    def decide(self, choice: str, labels: list[str]) -> None:
-        """The vote on a blind round: the place of the best, or another word. `labels` are who spoke, by place."""
-        self.verdict = choice
-        for place, label in enumerate(labels[:self.count]):
-            wins, rounds = self.score.get(label, (0, 0))
-            self.score[label] = wins + (choice == str(place + 1)), rounds + 1
+    def _replace_side(self, position: int, turns: list[Turn]) -> None:
+        self.sides = [turns if index == position else side for index, side in enumerate(self.sides)]
 
-    def sent_twice(self, text: str) -> bool:
-        """Whether this is the other half of a double click. Notes what was sent."""
-        before, self.typed = self.typed, (text, time.monotonic())
-        return text == before[0] and self.typed[1] - before[1] < TWICE
+    def record_vote(self, choice: str, labels: list[str]) -> None:
+        """Note the vote on a blind round; `labels` are the names of the checkpoints by position."""
+        self.vote = choice
+        for number, label in enumerate(labels[:self.count], 1):
+            wins, rounds = self.wins.get(label, (0, 0))
+            self.wins[label] = wins + (choice == str(number)), rounds + 1
+
+    def is_double_click(self, message: str) -> bool:
+        """Whether the same message has been sent a moment ago. Notes this one as the last."""
+        before, now = self.last_sent, time.monotonic()
+        self.last_sent = (message, now)
+        return message == before[0] and now - before[1] < DOUBLE_CLICK
 
     def stop(self) -> None:
-        """Whoever is still answering leaves, in the middle of a word perhaps."""
-        self.asked += 1
-        self.sides = [[turn if turn.ended else replace(turn, ended=True, sampling=turn.sampling | {"stopped": True})
-                       for turn in side if turn.ended or turn.text] for side in self.sides]
+        """End the answers that are being written where they are; those without a word are removed."""
+        self.question += 1
+        self.sides = [stopped(side) for side in self.sides]
 
 
-class Memory:
-    """Chats by browser, for a reload; the one that was heard of longest ago is forgotten first. Safe to use from any thread."""
+def stopped(side: list[Turn]) -> list[Turn]:
+    """A conversation whose unfinished answer, if it has one, ends here and is marked as stopped.
 
-    def __init__(self, longest: int = 500):
-        self.longest, self._chats, self._lock = longest, OrderedDict(), threading.Lock()
-
-    def keep(self, browser: str, chat: Chat) -> None:
-        """`browser` is a secret of that browser; one without any is not remembered."""
-        if not browser:
-            return
-        with self._lock:
-            self._chats[browser] = chat
-            self._chats.move_to_end(browser)
-            if len(self._chats) > self.longest:
-                self._chats.popitem(last=False)
-
-    def find(self, browser: str) -> Chat | None:
-        """A copy of the chat as it was left: two tabs of a browser go separate ways from there."""
-        with self._lock:
-            chat = copy.deepcopy(self._chats.get(browser))
-        if chat:
-            chat.stop()
-        return chat
+    An answer without a word is removed.
+    """
+    turns = []
+    for turn in side:
+        if turn.ended:
+            turns.append(turn)
+        elif turn.text:
+            turns.append(replace(turn, ended=True, stopped=True))
+    return turns
 
 
-def settled(side: list[Turn]) -> list[Turn]:
-    """A conversation to go on with: without a question at its end to which nobody has said anything."""
+def without_open_question(side: list[Turn]) -> list[Turn]:
+    """A conversation without a last question that nobody has answered."""
     return side[:-1] if side and side[-1].role == "user" else side
 
 
-def asked_again(side: list[Turn]) -> list[Turn]:
-    """A conversation up to its last question; nothing of one without any."""
-    return side[:next((i for i in reversed(range(len(side))) if side[i].role == "user"), -1) + 1]
+def up_to_last_question(side: list[Turn]) -> list[Turn]:
+    """A conversation without the answer to its last question; [] where it holds no question."""
+    for index in reversed(range(len(side))):
+        if side[index].role == "user":
+            return side[:index + 1]
+    return []
 
 
-def reworded(side: list[Turn], turn: Turn, again: Turn) -> list[Turn]:
-    """A conversation up to the question `turn`, and `again` in its place; nothing of one without it."""
-    place = next((i for i, said in enumerate(side) if said.id == turn.id), None)
-    return [] if place is None else [*side[:place], again]
+def with_question_reworded(side: list[Turn], question: Turn, reworded: Turn) -> list[Turn]:
+    """A conversation up to `question`, with `reworded` in its place; [] where it does not hold the question."""
+    for index, turn in enumerate(side):
+        if turn.id == question.id:
+            return [*side[:index], reworded]
+    return []
 
 
-def messages(side: list[Turn]) -> list[dict]:
-    """As a worker takes them."""
+def to_messages(side: list[Turn]) -> list[dict]:
+    """A conversation as a worker takes it."""
     return [{"role": turn.role, "content": turn.text} for turn in side]
 
 
 def prompt_of(side: list[Turn]) -> Prompt:
-    """As the store takes what came before an answer: one question is a text, as the prompts of a run are."""
-    return side[0].text if len(side) == 1 else messages(side)
+    """What came before an answer, as the store takes it: a single question is a text, as the prompts of a run are."""
+    return side[0].text if len(side) == 1 else to_messages(side)
 
 
-def shown(side: list[Turn], empty: str) -> list[dict]:
-    """As the Chatbot takes them; `empty` stands for an answer without words."""
-    return inert([{"role": turn.role, "content": turn.text or empty} for turn in side if turn.text or turn.ended])
-
-
-def alike(sides: list[list[Turn]]) -> list[list[int]]:
-    """Places of the sides, those together whose conversations are equal: the worker answers them in one batch."""
+def group_equal(sides: list[list[Turn]]) -> list[list[int]]:
+    """The indices of the conversations, those of equal ones together: the worker answers these in one batch."""
     groups: dict[tuple, list[int]] = {}
-    for place, side in enumerate(sides):
-        groups.setdefault(tuple((turn.role, turn.text) for turn in side), []).append(place)
+    for index, side in enumerate(sides):
+        key = tuple((turn.role, turn.text) for turn in side)
+        groups.setdefault(key, []).append(index)
     return list(groups.values())
-
-
-# -- to the Chatbot and back -----------------------------------------------------------------------------------------
-
-AMBIGUOUS = re.compile(r"&(?=[#\w])")
-
-
-def inert(messages: list[dict]) -> list[dict]:
-    """Messages as the Chatbot may have them: it renders HTML even with markdown switched off, so that text comes as entities. As few as
-    can be: they are what an editor shows."""
-    return [message | {"content": AMBIGUOUS.sub("&amp;", message["content"]).replace("<", "&lt;")} for message in messages]
-
-
-def plain(messages: list[dict]) -> list[dict]:
-    """What the Chatbot hands back, as role and text again: the inverse of `inert`."""
-    return [{"role": m["role"], "content": plain_text(m["content"])} for m in messages or []]
-
-
-def plain_text(content) -> str:
-    return html.unescape(content if isinstance(content, str) else "".join(part.get("text", "") for part in content))
-
-
-# -- streams ---------------------------------------------------------------------------------------------------------
-
-def together(streams: list[Iterator[list[str]]], counts: list[int] | None = None) -> Iterator[list[str]]:
-    """Streams of `counts` texts each (of one, unless told) as one stream of them all; whichever comes first is shown first."""
-    counts = counts or [1] * len(streams)
-    arrived: queue.Queue = queue.Queue()
-    left = threading.Event()
-
-    def read(place: int, stream: Iterator[list[str]]) -> None:
-        end = None
-        try:
-            with closing(stream):
-                for texts in stream:
-                    arrived.put((place, texts))
-                    if left.is_set():
-                        break
-        except Exception as error:  # raised again below, in the thread that waits
-            end = error
-        arrived.put((place, end))
-
-    for place, stream in enumerate(streams):
-        threading.Thread(target=read, args=(place, stream), daemon=True).start()
-    latest, going = [[""] * count for count in counts], len(streams)
-    try:
-        while going:
-            place, news = arrived.get()
-            if isinstance(news, Exception):
-                raise news
-            if news is None:
-                going -= 1
-                continue
-            latest[place] = news
-            yield [text for texts in latest for text in texts]
-    finally:
-        left.set()
-
-
-def paced(texts: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The same stream with at most one item per frame, the last one always among them."""
-    shown, latest, last = 0.0, None, None
-    for latest in texts:
-        if time.monotonic() - shown >= FRAME:
-            shown, last = time.monotonic(), latest
-            yield latest
-    if latest is not None and latest != last:
-        yield latest

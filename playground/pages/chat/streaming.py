@@ -1,60 +1,130 @@
-"""Has the conversations of a chat answered: the checkpoints of equal ones in one batch of the worker, all of them at the same time."""
+"""Streams of answers: a worker answers all sides of a chat at the same time, equal conversations in one batch."""
 
-from collections.abc import Iterator
-from contextlib import suppress
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from playground.pages.chat.checkpoints import speaker
-from playground.pages.chat.conversation import Chat, Turn, alike, messages, paced, together
-from playground.voting import VotingService
+from playground.pages.chat.conversation import Chat, Turn, group_equal, to_messages
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
+
+FRAME = 0.06
+"""Seconds between two updates of the page, at least, while an answer is being written."""
+Stream = Generator[list[str], None, None]
+"""What a worker returns: at each item, the texts that it has written so far."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Who is to answer, and how."""
+    """The checkpoints that are to answer, and the settings of sampling."""
 
     model: str
     picks: tuple[str, ...]
-    """By picker; a blind chat has them in another order on the screen."""
+    """The value of each picker. In a blind chat, the sides on the screen have another order."""
     max_new_tokens: int
     temperature: float
     top_p: float
 
     @property
     def sampling(self) -> dict:
+        """The settings as the worker takes them and the store keeps them."""
         return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p}
 
 
 class ChatRunner:
-    def __init__(self, workspace: Workspace, worker, ballot: VotingService):
-        self.workspace, self.worker, self.ballot = workspace, worker, ballot
+    """Has the worker answer the questions of a chat."""
 
-    def answer(self, chat: Chat, places: list[int], wish: GenerationRequest) -> Iterator[None]:
-        """Answers to what the sides at `places` end with; at each item they have grown in `chat`.
+    def __init__(self, workspace: Workspace, worker):
+        self.workspace, self.worker = workspace, worker
 
-        Ends early when something else has been asked meanwhile. Raises UserError.
+    def answer(self, chat: Chat, positions: list[int], request: GenerationRequest) -> Iterator[None]:
+        """Answer the questions at the end of the sides at `positions`. At each item, the answers in `chat` have grown.
+
+        Ends early when the chat has moved on to another question. Raises UserError.
         """
-        number, model = chat.asked, self.workspace.model(wish.model)
-        voices = [speaker(self.workspace, wish.picks[chat.order[place]]) for place in places]
-        head = 0
-        with suppress(UserError):  # a store out of order is no reason to be silent
-            head = self.ballot.store.head()
-        turns = [Turn("assistant", "", speaker=voice, sampling={"model": wish.model} | wish.sampling, ended=False, head=head)
-                 for voice in voices]
-        asked = [chat.sides[place] for place in places]
-        groups = alike(asked)
-        streams = [self.worker.chat([voices[i].adapter for i in group], messages(asked[group[0]]), model=model, **wish.sampling)
-                   for group in groups]
-        flat = [i for group in groups for i in group]
-        for texts in paced(streams[0] if len(groups) == 1 else together(streams, [len(group) for group in groups])):
-            if chat.asked != number:
+        number, model = chat.question, self.workspace.model(request.model)
+        speakers = [speaker(self.workspace, request.picks[chat.order[position]]) for position in positions]
+        head, sampling = self._head(), {"model": request.model} | request.sampling
+        turns = [Turn("assistant", "", speaker=who, sampling=sampling, ended=False, head=head) for who in speakers]
+        conversations = [chat.sides[position] for position in positions]
+        groups = group_equal(conversations)
+        streams = []
+        for group in groups:
+            adapters = [speakers[index].adapter for index in group]
+            streams.append(self.worker.chat(adapters, to_messages(conversations[group[0]]), model=model,
+                                            **request.sampling))
+        indices = [index for group in groups for index in group]
+        for texts in limit_frames(merge_streams(streams, [len(group) for group in groups])):
+            if chat.question != number:
                 return
-            for i, text in zip(flat, texts):
-                turns[i] = replace(turns[i], text=text, said=text)
-                chat.answer(places[i], turns[i])
+            for index, text in zip(indices, texts):
+                turns[index] = replace(turns[index], text=text, said=text)
+                chat.answer(positions[index], turns[index])
             yield
-        if chat.asked == number:
-            for place, turn in zip(places, turns):
-                chat.answer(place, replace(turn, ended=True))
+        if chat.question == number:
+            for position, turn in zip(positions, turns):
+                chat.answer(position, replace(turn, ended=True))
+
+    def _head(self) -> int:
+        """The head of the store; 0 where it cannot be read, because answers need no store."""
+        with suppress(UserError):
+            return self.workspace.store.head()
+        return 0
+
+
+def merge_streams(streams: list[Stream], counts: list[int] | None = None) -> Iterator[list[str]]:
+    """Several streams as one: each item holds the newest texts of all of them.
+
+    `counts` says how many texts each has (default: 1).
+
+    More than one stream: each is read in a thread of its own. An error of any stream is raised here.
+    """
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    counts = counts or [1] * len(streams)
+    arrived: queue.Queue = queue.Queue()
+    cancelled = threading.Event()
+
+    def read(number: int, stream: Stream) -> None:
+        end = None
+        try:
+            with closing(stream):
+                for texts in stream:
+                    arrived.put((number, texts))
+                    if cancelled.is_set():
+                        break
+        except Exception as error:  # raised again below, in the thread that reads the merged stream
+            end = error
+        arrived.put((number, end))
+
+    for number, stream in enumerate(streams):
+        threading.Thread(target=read, args=(number, stream), daemon=True).start()
+    latest, running = [[""] * count for count in counts], len(streams)
+    try:
+        while running:
+            number, item = arrived.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                running -= 1
+                continue
+            latest[number] = item
+            yield [text for texts in latest for text in texts]
+    finally:
+        cancelled.set()
+
+
+def limit_frames(texts: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The same stream with at most one item in `FRAME` seconds; its last item is always among them."""
+    time_shown, latest, last_shown = 0.0, None, None
+    for latest in texts:
+        if time.monotonic() - time_shown >= FRAME:
+            time_shown, last_shown = time.monotonic(), latest
+            yield latest
+    if latest is not None and latest != last_shown:
+        yield latest

@@ -1,4 +1,4 @@
-"""Feedback as files: out of the store in every form that the engine has, and into it."""
+"""Feedback as files: exports of the store in each form that the engine knows, and imports into it."""
 
 from pathlib import Path
 
@@ -8,47 +8,58 @@ from rlhf_engine.data.readers import read_preferences
 from rlhf_engine.data.tables import read_table
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback import datasets, exchange
-from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.store import Store
 
+EVENTS = "events"
+"""The export that holds all events as they are stored; the others hold rows to train on."""
+EVENT_COLUMNS = {"id", "kind", "responses", "value"}
+"""A file with these columns is an export of events."""
+ROWS = {"pairs": datasets.pairs, "groups": datasets.groups, "thumbs": datasets.thumbs,
+        "demonstrations": datasets.demonstrations,
+        "ratings": datasets.ratings}
+"""The functions that make rows of each kind from events."""
 
-def export(events: list[Event], what: str, ending: str, folder: Path) -> tuple[Path, str]:
-    """(a file with rows of a kind of `EXPORTS`, what is in it); it lies in a new folder of an unguessable name inside `folder`.
 
-    Raises UserError where there are no such rows.
+def export_file(events: list[Event], kind: str, ending: str, folder: Path) -> tuple[Path, str]:
+    """Write rows of a kind of `text.EXPORTS` into a file: (its path, a sentence about it).
+
+    The file lies in a new folder inside `folder`, whose name nobody can guess. Raises UserError if there are no such
+    rows.
     """
-    if what not in text.EXPORTS or ending not in text.EXPORT_FILES:
-        raise UserError(text.NO_SUCH_EXPORT.format(what=what, ending=ending))
-    votes = datasets.live(events)
-    rows = events if what == "events" else getattr(datasets, what)(events)
-    if not rows:
+    if kind not in text.EXPORTS or ending not in text.EXPORT_FILES:
+        raise UserError(text.NO_SUCH_EXPORT.format(what=kind, ending=ending))
+    votes = without_retracted(events)
+    rows = [] if kind == EVENTS else ROWS[kind](events)
+    if not rows and not (kind == EVENTS and events):
         raise UserError(text.EXPORT_NOTHING.format(votes=len(votes)))
-    path = fresh(folder, "feedback") / f"{what}.{ending}"
-    if what == "events":
+    path = fresh(folder, "feedback") / f"{kind}.{ending}"
+    if kind == EVENTS:
         exchange.export(events, path)
-        return path, text.EXPORTED.format(rows=len(rows), votes=len(votes))
+        return path, text.EXPORTED.format(rows=len(events), votes=len(votes))
     exchange.export_rows(rows, path)
-    left = sum(not getattr(datasets, what)([event]) for event in votes)
-    told = text.EXPORTED.format(rows=len(rows), votes=len(votes) - left)
-    return path, f"{told} {text.EXPORT_LEFT.format(left=left)}" if left else told
+    unused = sum(not ROWS[kind]([event]) for event in votes)
+    sentence = text.EXPORTED.format(rows=len(rows), votes=len(votes) - unused)
+    return path, f"{sentence} {text.EXPORT_LEFT.format(left=unused)}" if unused else sentence
 
 
 def import_file(path: Path, store: Path) -> str:
-    """Add the preferences of a file, or the events of an export, to a store: all or none. Returns what was taken and what was not.
+    """Add the preferences of a file, or the events of an export, to a store: all of them or none. Returns a sentence
+    about it.
 
-    Raises UserError as the readers do, with the name of the file instead of where it lies.
+    Raises UserError as the readers do; the message names the file without its folder.
     """
     try:
         (columns, _), _, _ = read_table(str(path), None, None, ())
-        if {"id", "kind", "responses", "value"} <= set(columns):
-            what, events = "events", exchange.read_events(path)
+        if EVENT_COLUMNS.issubset(columns):
+            kind, events = EVENTS, exchange.read_events(path)
             count, new, notes = len(events), Store(store).add_all(events), []
         else:
-            what, rows = "preferences", read_preferences(str(path))
+            kind, rows = "preferences", read_preferences(str(path))
             count, new, notes = len(rows), exchange.import_preferences(Store(store), str(path)), rows.notes
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name)) from None
-    told = [text.IMPORTED.format(name=path.name, new=new, count=count, what=text.IMPORT_KINDS[what])]
+    parts = [text.IMPORTED.format(name=path.name, new=new, count=count, what=text.IMPORT_KINDS[kind])]
     if new < count:
-        told.append(text.IMPORT_KNOWN.format(known=count - new))
-    return "; ".join([*told, *notes]) + "."
+        parts.append(text.IMPORT_KNOWN.format(known=count - new))
+    return "; ".join([*parts, *notes]) + "."

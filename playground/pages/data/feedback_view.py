@@ -1,198 +1,201 @@
-"""Events of the feedback store as HTML, and what they come to."""
+"""Events of the feedback store as HTML, and their summary."""
 
 import secrets
 from datetime import UTC, datetime
 
 import gradio as gr
+from markupsafe import Markup
 
 from playground import text as app_text
 from playground.components import text as shared_text
-from playground.components.dataset_view import clipped
+from playground.components.dataset_view import clip_text
 from playground.components.formatting import conversation
-from playground.components.html import escape, notice
+from playground.components.html import empty, notice, render
 from playground.pages.data import text
-from playground.pages.data.feedback_index import FeedbackSummary, Voter
+from playground.pages.data.feedback_index import FeedbackSummary, VoterSummary
+from playground.scripts import read_script
 from rlhf_engine.feedback.events import Event
 
-LISTED = 10
-"""Voters in the table."""
+MOST_VOTERS = 10
+"""At most this many voters are in the table."""
+LATEST_TIME = 4e9
+"""Seconds since 1970; a later time, which a forged event may have, is shown as this one."""
 
 
 class Votes(gr.HTML):
-    """Events, each with a button that takes it back: `retract` comes with the id of the event and a fresh one for the retract."""
+    """A list of events, each with a button that takes it back.
+
+    The event `retract` carries the id of the event and a new id for the retract.
+    """
 
     def __init__(self, **options):
-        super().__init__(value={"html": ""}, html_template="${value.html}", js_on_load=TAKE_BACK, apply_default_css=False, **options)
+        super().__init__(value={"html": ""}, html_template="${value.html}", js_on_load=read_script("take_back"),
+                         apply_default_css=False, **options)
 
     def api_info(self):
+        """The type of its value in the API."""
         return {"type": "object"}
 
 
-TAKE_BACK = """
-let armed = null;
-const rest = () => {
-  if (armed) { armed.textContent = armed.dataset.calm; armed.classList.remove('armed'); }
-  armed = null;
-};
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-event]');
-  // The second half of a double click is no second thought.
-  if (!button || event.detail > 1 || button.disabled) return;
-  if (armed !== button) {
-    rest();
-    armed = button;
-    button.dataset.calm = button.textContent;
-    button.textContent = button.dataset.sure;
-    button.classList.add('armed');
-    return;
-  }
-  armed = null;
-  button.disabled = true;
-  trigger('retract', {event: button.dataset.event, retract: button.dataset.retract});
-});
-element.addEventListener('focusout', rest);
-watch('value', () => { armed = null; });
-"""
+# -- events ----------------------------------------------------------------------------------------------------------
 
+def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *,
+          otherwise: str = text.NO_FEEDBACK) -> dict:
+    """The value of `Votes`.
 
-def votes(events: list[Event], gone: frozenset[str], names: dict[str, str], *, empty: str = text.NO_FEEDBACK) -> dict:
-    """The value of `Votes`. `names` are the names of the runs by their ids."""
+    gone: ids of the events that were taken back. names: the names of runs by their ids. otherwise: the sentence if
+    there are no events.
+    """
     if not events:
-        return {"html": f'<p class="empty">{escape(empty)}</p>'}
-    turn = secrets.token_hex(16)
-    rows = "".join(_event(event, event.id in gone, names, f"{turn}-{place}") for place, event in enumerate(events))
-    return {"html": f'<ol class="data-rows votes">{rows}</ol>'}
+        return {"html": empty(otherwise)}
+    token = secrets.token_hex(16)
+    rows = [event_row(event, event.id in gone, names, f"{token}-{index}") for index, event in enumerate(events)]
+    return {"html": render("data/votes.html", rows=rows, text=text)}
 
 
-def _event(event: Event, gone: bool, names: dict[str, str], retract_id: str) -> str:
-    facts = [f'<span class="badge">{text.KIND_NAMES[event.kind]}</span>',
-             f'<span class="facts">{escape(" · ".join(_facts(event, names)))}</span>']
+def event_row(event: Event, gone: bool, names: dict[str, str], retract_id: str) -> dict:
+    """What the template shows of an event. `retract_id` is the id of the retract that its button sends."""
+    prediction = None
     if event.guessed is not None:
-        right, words = ("done", text.GUESSED_IT) if event.guessed else ("paused", text.GUESSED_NOT)
-        facts.append(f'<span class="badge {right}">{words}</span>')
-    number = text.EVENT_NUMBER.format(number=event.seq)
-    if gone:
-        facts.append(f'<span class="badge failed">{text.TAKEN_BACK}</span>')
-    else:
-        facts.append(f'<button type="button" data-event="{escape(event.id)}" data-retract="{retract_id}" data-sure="{text.TAKE_BACK_SURE}" '
-                     f'aria-describedby="event-{event.seq}">{text.TAKE_BACK}</button>')
-    return (f'<li class="{"gone" if gone else ""}"><div class="vote-head"><span class="number" id="event-{event.seq}">{number}</span>'
-            f'{"".join(facts)}</div><p class="prompt">{clipped(conversation(event.prompt))}</p>'
-            f'<p class="verdict">{escape(verdict(event))}</p><div class="said-all">{_answers(event)}</div></li>')
+        prediction = ("done", text.GUESSED_IT) if event.guessed else ("paused", text.GUESSED_NOT)
+    return {"id": event.id, "seq": event.seq, "number": text.EVENT_NUMBER.format(number=event.seq),
+            "kind": text.KIND_NAMES[event.kind],
+            "gone": gone, "facts": " · ".join(event_facts(event, names)), "prediction": prediction,
+            "retract_id": retract_id,
+            "prompt": clip_text(conversation(event.prompt)), "verdict": verdict(event), "answers": answers(event)}
 
 
-def _facts(event: Event, names: dict[str, str]) -> list[str]:
-    found = [run_name(event.run, names)]
+def event_facts(event: Event, names: dict[str, str]) -> list[str]:
+    """The run, the step, the voter, the time taken, and the date."""
+    facts = [run_name(event.run, names)]
     if event.step:
-        found.append(text.AT_STEP.format(step=event.step))
-    found.append(text.BY_VOTER.format(voter=short(event.voter)))
+        facts.append(text.AT_STEP.format(step=event.step))
+    facts.append(text.BY_VOTER.format(voter=short(event.voter)))
     if event.seconds:
-        found.append(text.TOOK.format(seconds=event.seconds))
-    return [*found, moment(event.time)]
+        facts.append(text.TOOK.format(seconds=event.seconds))
+    return [*facts, moment(event.time)]
 
 
-def _answers(event: Event) -> str:
-    """The responses in the order in which they were seen, the best one marked."""
-    ranks, found = event.ranks, []
-    for place, i in enumerate(event.shown or range(len(event.responses)), 1):
-        title = [text.ANSWER.format(place=place)] if len(event.responses) > 1 else []
-        best = len(set(ranks)) > 1 and ranks[i] == 1
+def display_order(event: Event) -> list[int]:
+    """Indices of the responses in the order in which the voter saw them."""
+    return list(event.shown or range(len(event.responses)))
+
+
+def answers(event: Event) -> list[dict]:
+    """The responses in the order in which the voter saw them, with the best one marked; then the answer that was
+    written instead."""
+    ranks = event.ranks
+    views = []
+    for number, index in enumerate(display_order(event), 1):
+        best = len(set(ranks)) > 1 and ranks[index] == 1
+        title = [text.ANSWER.format(place=number)] if len(event.responses) > 1 else []
         if best:
             title.append(text.CHOSEN)
         elif len(set(ranks)) > 2:
-            title.append(shared_text.RANK.format(rank=ranks[i]))
+            title.append(shared_text.RANK.format(rank=ranks[index]))
         if event.scores:
-            title.append(text.REWARD_SCORE.format(score=event.scores[i]))
-        found.append(_said(" · ".join(title), event.responses[i], "chosen" if best else ""))
+            title.append(text.REWARD_SCORE.format(score=event.scores[index]))
+        views.append(answer_view(" · ".join(title), event.responses[index], best))
     if event.kind == "edit":
-        found.append(_said(text.WRITTEN_INSTEAD, event.value, "chosen"))
-    return "".join(found)
+        views.append(answer_view(text.WRITTEN_INSTEAD, str(event.value), True))
+    return views
 
 
-def _said(title: str, said: str, kind: str) -> str:
-    return f'<div class="said {kind}"><b>{escape(title)}</b><p>{clipped(said) or f"<em>{shared_text.EMPTY_RESPONSE}</em>"}</p></div>'
+def answer_view(title: str, content: str, chosen: bool) -> dict:
+    """One answer for the template."""
+    return {"title": title, "content": clip_text(content), "empty": shared_text.EMPTY_RESPONSE, "chosen": chosen}
 
 
 def verdict(event: Event) -> str:
-    """What was said, in words; responses are counted in the order in which they were seen."""
-    value, seen = event.value, list(event.shown or range(len(event.responses)))
-    many = len(seen) > 2
+    """The judgement in words; responses are counted in the order in which the voter saw them."""
+    value, order = event.value, display_order(event)
+    many = len(order) > 2
     if event.kind == "thumb":
-        return text.THUMBED[value]
+        return text.THUMBED[str(value)]
     if event.kind == "score":
         return text.SCORED.format(score=value)
     if event.kind == "edit":
         return text.EDITED
     if value in ("tie", "both_bad"):
         return (app_text.SAID_TIE if value == "tie" else app_text.SAID_BOTH_BAD)[many].capitalize()
-    ranks = [event.ranks[i] for i in seen]
+    ranks = [event.ranks[index] for index in order]
     if len(set(ranks)) > 2:
-        return text.ORDERED.format(order=", ".join(str(place) for _, place in sorted(zip(ranks, range(1, len(ranks) + 1)))))
+        numbers = [str(number) for _, number in sorted(zip(ranks, range(1, len(ranks) + 1)))]
+        return text.ORDERED.format(order=", ".join(numbers))
     if len(set(ranks)) == 1:
         return app_text.SAID_TIE[many].capitalize()
-    best = [str(place) for place, rank in enumerate(ranks, 1) if rank == 1]
+    best = [str(number) for number, rank in enumerate(ranks, 1) if rank == 1]
     return text.SAID_WINS[many].format(place=" and ".join(best))
 
 
-# -- what they come to -----------------------------------------------------------------------------------------------
+# -- summary ---------------------------------------------------------------------------------------------------------
 
-def sums(found: FeedbackSummary) -> str:
-    """Counts, the time taken, and who agrees with whom."""
-    if not found.all.votes and not found.gone:
+def summary(sums: FeedbackSummary) -> Markup | str:
+    """Counts, the time taken, who agrees with whom, and a table of voters; an empty string if there are no events."""
+    if not sums.all.votes and not sums.gone:
         return ""
-    kinds = [text.COUNT_OF.format(count=found.kinds[kind], kind=name) for kind, name in text.KINDS_NAMED.items() if found.kinds[kind]]
-    if found.gone:
-        kinds.append(text.COUNT_OF.format(count=found.gone, kind=text.TAKEN_BACK))
-    lines = [text.COUNT_OF.format(count=found.all.votes, kind=shared_text.VOTES), text.COUNT_OF.format(count=len(found.voters), kind=text.VOTERS), *kinds]
-    if found.all.seconds:
-        lines.append(text.MEDIAN_SECONDS.format(seconds=found.all.seconds))
-    chips = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    shown = found.voters[:LISTED]
-    body = "".join(f'<tr><th scope="row">{escape(short(voter.name))}</th><td class="n" data-title="{text.VOTES_TITLE}">{voter.votes:,}</td>'
-                   f'<td class="n" data-title="{text.SECONDS_TITLE}">{"–" if voter.seconds is None else f"{voter.seconds:.1f}"}</td>'
-                   f'<td class="n" data-title="{text.REWARD_TITLE}">{_share(voter)}</td></tr>' for voter in shown)
-    heads = "".join(f'<th scope="col">{head}</th>' for head in (text.VOTER_TITLE, text.VOTES_TITLE, text.SECONDS_TITLE, text.REWARD_TITLE))
-    more = f'<p class="empty">{text.MORE_VOTERS.format(count=len(found.voters) - LISTED)}</p>' if len(found.voters) > LISTED else ""
-    return (f'<section class="data-look"><ul class="chips">{chips}</ul><p>{escape(agreed(found.agreement))}</p>'
-            f'<p>{escape(_with_reward(found.all))}</p>'
-            f'<table class="mapping"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</section>')
+    more = len(sums.voters) - MOST_VOTERS
+    return render("data/summary.html", text=text, counts=counts(sums), agreement=agreement(sums.agreement),
+                  reward=with_reward(sums.all),
+                  voters=[voter_row(voter) for voter in sums.voters[:MOST_VOTERS]],
+                  more=text.MORE_VOTERS.format(count=more) if more > 0 else "")
 
 
-def agreed(found: dict) -> str:
-    """How far voters agree with each other."""
-    if not found["pairs"]:
+def counts(sums: FeedbackSummary) -> list[str]:
+    """The number of votes, of voters, of each kind of event, and the median time of a vote."""
+    numbers = [(sums.all.votes, shared_text.VOTES), (len(sums.voters), text.VOTERS)]
+    numbers += [(sums.kinds[kind], name) for kind, name in text.KINDS_NAMED.items() if sums.kinds[kind]]
+    if sums.gone:
+        numbers.append((sums.gone, text.TAKEN_BACK))
+    lines = [text.COUNT_OF.format(count=count, kind=kind) for count, kind in numbers]
+    if sums.all.seconds:
+        lines.append(text.MEDIAN_SECONDS.format(seconds=sums.all.seconds))
+    return lines
+
+
+def agreement(numbers: dict) -> str:
+    """How far voters agree with each other, in words."""
+    if not numbers["pairs"]:
         return text.AGREE_NONE
-    kappa = text.AGREE_TIES if found["kappa"] is None else text.AGREE_KAPPA.format(kappa=found["kappa"])
-    return f'{text.AGREE.format(pairs=found["pairs"], share=found["agree"])} {kappa}'
+    kappa = text.AGREE_TIES if numbers["kappa"] is None else text.AGREE_KAPPA.format(kappa=numbers["kappa"])
+    return f'{text.AGREE.format(pairs=numbers["pairs"], share=numbers["agree"])} {kappa}'
 
 
-def _with_reward(all: Voter) -> str:
-    if not all.guesses:
+def with_reward(voter: VoterSummary) -> str:
+    """How many votes the reward model had predicted, in words."""
+    if not voter.guesses:
         return text.REWARD_SILENT
-    return text.REWARD_AGREED.format(guessed=all.guessed, guesses=all.guesses, share=all.guessed / all.guesses)
+    return text.REWARD_AGREED.format(guessed=voter.guessed, guesses=voter.guesses, share=voter.guessed / voter.guesses)
 
 
-def _share(voter: Voter) -> str:
-    return text.SHARE_OF.format(share=voter.guessed / voter.guesses, count=voter.guesses) if voter.guesses else "–"
+def voter_row(voter: VoterSummary) -> dict:
+    """One line of the table of voters."""
+    seconds = shared_text.NOT_THERE if voter.seconds is None else f"{voter.seconds:.1f}"
+    share = shared_text.NOT_THERE
+    if voter.guesses:
+        share = text.SHARE_OF.format(share=voter.guessed / voter.guesses, count=voter.guesses)
+    return {"name": short(voter.name), "votes": f"{voter.votes:,}", "seconds": seconds, "share": share}
 
 
 def run_name(run: str, names: dict[str, str]) -> str:
+    """The name of a run by its id; a run that has been removed, and an event of no run, are named as such."""
     return names.get(run) or (text.RUN_GONE.format(run=run) if run else text.OF_NO_RUN)
 
 
 def short(voter: str) -> str:
-    """A voter's anonymous id as far as it takes to tell them apart."""
+    """The beginning of a voter's anonymous id, enough to tell voters apart."""
     return (voter[:8] if len(voter) == 16 else voter) or text.NOBODY
 
 
 def moment(seconds: float) -> str:
-    return datetime.fromtimestamp(min(seconds, 4e9), UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """A date and time from seconds since 1970."""
+    return datetime.fromtimestamp(min(seconds, LATEST_TIME), UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def kept(status: dict) -> str:
-    """What became of the votes that are kept on the Hub (`keeper.Keeper`)."""
+def backup_status(status: dict) -> Markup:
+    """The state of the copy of the votes on the Hub, from what `playground.server.feedback_backup` writes."""
     if status["trouble"]:
         return notice(status["trouble"])
-    when = datetime.fromtimestamp(status["saved"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-    said = text.SYNC_KEPT if status["saved"] else text.SYNC_WAITING
-    return f'<p class="kept" role="status">{escape(said.format(repo=status["repo"], events=status["events"], when=when))}</p>'
+    sentence = text.SYNC_KEPT if status["saved"] else text.SYNC_WAITING
+    line = sentence.format(repo=status["repo"], events=status["events"], when=moment(status["saved"]))
+    return render("data/backup_status.html", line=line)

@@ -1,28 +1,28 @@
 """The English of the Models page."""
 
-
-MODELS_ABOUT = ("Base models: the one that ships with the playground, folders under `models/` of the workspace, and any causal language "
-                "model on the Hub with safetensors weights. Code that comes with a model is never run.")
+MODELS_ABOUT = ("Base models: the one that ships with the playground, folders under `models/` of the workspace, and "
+                "any "
+                "causal language model on the Hub with safetensors weights. Code that comes with a model is never run.")
 MODEL_FIELD, MODEL_FIELD_INFO = "Model", "Choose one, or type a Hub id such as Qwen/Qwen3-0.6B."
 MODEL_DTYPE = "Number format"
 MODEL_LOAD = "Load"
 MODEL_HEADS = ("Model", "Architecture", "Parameters", "Vocabulary", "Chat template")
-MODEL_FACTS = {"architecture": "Architecture", "parameters": "Parameters", "vocabulary": "Vocabulary", "template": "Chat template",
-               "longest": "Longest row", "weights": "Weights"}
+MODEL_FACTS = {"architecture": "Architecture", "parameters": "Parameters", "vocabulary": "Vocabulary",
+               "template": "Chat template", "longest": "Longest row", "weights": "Weights"}
 UNKNOWN = "not known yet"
 POSITIONS = "{count:,} tokens"
 ON_HUB = "not downloaded"
-NOT_DOWNLOADED_YET = "{model} is not on this machine. Load fetches it from the Hub; its size is known then."
+NOT_DOWNLOADED_YET = "{model} is not on this machine. “Load” fetches it from the Hub; then its size is known."
 SAFETENSORS, NO_SAFETENSORS = "safetensors", "no safetensors: pickled weights are never loaded"
 FITS_TITLE = "What fits on {device} ({free} free)"
 FITS_HEADS = {"cpu": {"auto": "fp32", "nf4": "4-bit (nf4)"}, "cuda": {"auto": "bf16", "nf4": "4-bit (nf4)"}}
-"""For each kind of machine, what `dtype: auto` is there, and the smallest."""
-FITS_NOTE = ("With the defaults of each stage and rows of up to 512 tokens; where they are too much, with gradient checkpointing and "
-             "micro-batches of one row (“in small pieces”). Worked out from the model's config.json.")
+"""For each kind of machine: the number format that `auto` means there, and the smallest one."""
+FITS_NOTE = ("With the defaults of each stage and rows of up to 512 tokens. Where that is too much: with gradient "
+             "checkpointing and micro-batches of one row (“in small pieces”). Estimated from the model's config.json.")
 VERDICTS = {"fits": "fits", "small": "fits in small pieces", "no": "too much"}
-LOAD_WAITING = "The worker is asked for {model}."
+LOAD_WAITING = "Asking the worker for {model}."
 LOAD_FETCHING = "Fetching {model} from the Hub: {done} of {total}."
 LOAD_LOOKING = "Looking for {model}."
 LOAD_LOADING = "Loading {model} into memory."
 LOADED = "{model} is loaded ({dtype}, on {device})."
-CHOOSE_A_MODEL = "Choose a model, or type a Hub id, first."
+CHOOSE_A_MODEL = "First choose a model, or type a Hub id."

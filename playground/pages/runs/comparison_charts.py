@@ -1,227 +1,237 @@
-"""The curves of several runs over each other, as plain Plotly JSON: one figure a measure."""
+"""The curves of several runs in one plot, as plain Plotly JSON: one figure for each measure."""
 
-import math
-import textwrap
-from bisect import bisect_right
 from dataclasses import dataclass
 
-from playground.components import html as views
+from playground.components import stage_views
 from playground.components import text as shared_text
-from playground.components.charts import KL, NOTHING, POINTS, POLICY, REFERENCE, REWARD, VALUE, finite, thin
+from playground.components.charts import (
+    MOST_POINTS,
+    axis_format,
+    base_layout,
+    finite,
+    level_of,
+    level_trace,
+    line_mode,
+    role_colour,
+    show_nothing,
+    thin,
+)
 from playground.pages.runs import text
-from rlhf_engine.config import KL_PER_TOKEN
+from playground.pages.runs.curve_marks import find_marks, marks_trace, plotly_text
+from rlhf_engine.measures import MEASURES, STEP, measure
 
-MOST = 6
-"""Runs in one plot; more cannot be told apart."""
+MOST_RUNS = 6
+"""Runs in one plot; more lines could not be told apart."""
 RUN_COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")
-"""Tol's bright scheme, safe for colour-blind readers, and none of them a role's colour (`figures`)."""
+"""Tol's bright scheme, safe for colour-blind readers. None of them is the colour of a role."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = {"reward": "triangle-up", "changed": "diamond", "rewound": "x", "warning": "circle"}
-"""Events of a journal that are marked on the curves."""
-LATEST = 200
-"""Marks of a run, at most."""
-KEY_MEASURES = {
-    "sft": ("loss/train", "loss/held_out", "lr", "grad_norm"),
-    "reward": ("loss/train", "loss/held_out", "accuracy/train", "accuracy/held_out", "margin", "grad_norm"),
-    "ppo": ("objective/scores", "objective/kl", "objective/length", "objective/entropy", "loss/policy", "loss/value",
-            "loss/ptx", "value/explained_variance", "policy/clipfrac"),
-    "teach": ("objective/scores", "objective/kl", "reward/guessed", "objective/length", "objective/entropy", "loss/policy", "loss/value",
-              "loss/ptx", "value/explained_variance"),
-}
-UNITS = {"objective/scores": shared_text.SCORE_UNIT, "objective/kl": shared_text.NATS_SEQUENCE, "objective/entropy": shared_text.NATS_TOKEN, "objective/length": shared_text.TOKENS,
-         "loss/ptx": shared_text.NATS_TOKEN, "margin": shared_text.SCORE_UNIT}
-SHARES = ("accuracy/train", "accuracy/held_out", "objective/ended", "policy/clipfrac", "reward/guessed", "text/empty")
-WHOLE = ("accuracy/train", "accuracy/held_out", "reward/guessed")
-"""Shares that are shown from none to all."""
-COLOURS = {"objective/scores": REWARD, "objective/kl": KL, "objective/entropy": POLICY, "loss/policy": POLICY, "policy/clipfrac": POLICY,
-           "val/ratio": POLICY, "loss/value": VALUE, "loss/ptx": POLICY, "value/explained_variance": VALUE, "reward/guessed": REWARD,
-           "margin": REWARD}
-STAGE_COLOURS = {"sft": POLICY, "reward": REWARD}
-"""Of what stages share: a loss is that of the role which is trained."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """A run as far as it can be drawn. `config` with its stage; the lists are rows of its files, `journal` without what was undone."""
+    """What the curves of a run are made from."""
 
     name: str
     config: dict
+    """The settings in force, with the `stage`."""
     metrics: list[dict]
     journal: list[dict]
+    """Without what rewinds have undone."""
+
+    @property
+    def stage(self) -> str:
+        """The name of its stage."""
+        return self.config["stage"]
 
 
 @dataclass(frozen=True)
-class Look:
-    """How curves are drawn: `smoothing` from 0 (as measured) to below 1, and of how many of a run's last steps (0: all)."""
+class Drawing:
+    """How curves are drawn."""
 
     smoothing: float = 0.0
+    """Weight of the moving average, from 0 (no smoothing) to below 1."""
     log: bool = False
     window: int = 0
+    """The last steps of each run that are drawn; 0 draws all."""
 
 
-def measures(runs: list[Curves]) -> list[str]:
-    """All that the runs measure: what tells most first."""
-    measured = {key for run in runs for row in (*run.metrics[:1], *run.metrics[-1:]) for key in row}
-    measured |= {key for run in runs for key in (*KEY_MEASURES[run.config["stage"]], *text.MEASURE) if any(key in row for row in run.metrics)}
-    usual = [key for run in runs for key in KEY_MEASURES[run.config["stage"]]]
-    return [key for key in dict.fromkeys([*usual, *text.MEASURE, *sorted(measured)]) if key in measured and key != "step"]
+@dataclass(frozen=True)
+class Curve:
+    """One run in the plot of one measure."""
+
+    run: Curves
+    rows: list[dict]
+    """The rows of metrics.jsonl that have the measure."""
+    colour: str
+    dash: str
 
 
-def key_measures(runs: list[Curves], most: int) -> list[str]:
-    """The ones to begin with: from every stage what comes first there."""
-    places: dict[str, list[int]] = {}
+# -- which measures --------------------------------------------------------------------------------------------------
+
+def all_measures(runs: list[Curves]) -> list[str]:
+    """The measures that some run has: the key measures of each stage first, then the table of measures, then the
+    others."""
+    measured = {key for run in runs for key in stage_views.measured_keys(run.metrics)}
+    first: list[str] = []
     for run in runs:
-        for place, key in enumerate(KEY_MEASURES[run.config["stage"]]):
-            places.setdefault(key, []).append(place)
-    return sorted((key for key in measures(runs) if key in places), key=lambda key: (min(places[key]), -len(places[key])))[:most]
+        first += key_measures(run)
+    keys = dict.fromkeys([*first, *MEASURES, *sorted(measured)])
+    return [key for key in keys if key in measured and key != STEP]
 
 
-def last(run: Curves) -> dict[str, float]:
-    """What was measured last, of what tells most about the stage."""
-    newest = {key: value for row in run.metrics for key, value in row.items()}
-    return {key: newest[key] for key in KEY_MEASURES[run.config["stage"]] if finite(newest.get(key)) is not None}
+def key_measures(run: Curves) -> tuple[str, ...]:
+    """The measures that tell most about a run, the most telling first."""
+    return stage_views.key_measures(run.stage, run.metrics)
 
 
-def title_of(key: str) -> str:
-    return text.MEASURE.get(key, key)
+def leading_measures(runs: list[Curves], most: int) -> list[str]:
+    """The measures to show while none is chosen: from each stage what tells most about it; what more runs share comes
+    first."""
+    ranks: dict[str, list[int]] = {}
+    for run in runs:
+        for rank, key in enumerate(key_measures(run)):
+            ranks.setdefault(key, []).append(rank)
+    keys = [key for key in all_measures(runs) if key in ranks]
+    return sorted(keys, key=lambda key: (min(ranks[key]), -len(ranks[key])))[:most]
 
 
-def figure(key: str, runs: list[Curves], look: Look) -> dict:
-    """One measure of all runs that have it, with the marks of their journals."""
-    alone = len(runs) == 1
-    drawn = [(place, run, rows) for place, run in enumerate(runs) if (rows := windowed(run.metrics, look.window, key))]
-    heights = [y for *_, rows in drawn for row in rows if (y := finite(row[key])) is not None]
-    log = look.log and mostly_positive(heights)
-    share = POINTS // max(1, len(drawn) * (2 if look.smoothing else 1))
+def last_values(run: Curves) -> dict[str, float]:
+    """The last value of each key measure."""
+    newest: dict = {}
+    for row in run.metrics:
+        newest.update(row)
+    return {key: newest[key] for key in key_measures(run) if finite(newest.get(key)) is not None}
+
+
+# -- the figure of a measure -----------------------------------------------------------------------------------------
+
+def figure(key: str, runs: list[Curves], drawing: Drawing) -> dict:
+    """One measure of all runs that have it, with the marks of their journals, as {"data", "layout", "alt"}."""
+    curves = find_curves(key, runs, drawing.window)
+    heights = finite_values(key, curves)
+    log = drawing.log and mostly_positive(heights)
+    points = MOST_POINTS // max(1, len(curves) * (2 if drawing.smoothing else 1))
     traces = []
-    for place, run, rows in drawn:
-        colour = role_colour(key, run.config["stage"]) if alone else RUN_COLOURS[place]
-        traces += lines(key, run, rows, look, {"color": colour, "dash": DASHES[place]}, share, log)
-    if drawn and (level := shared_level(key, [run.config for _, run, _ in drawn])):
-        traces.append(level_line(*level, [row["step"] for *_, rows in drawn for row in (rows[0], rows[-1])]))
-    latest = ", ".join(f"{run.name} {rows[-1][key]:.3g}" for _, run, rows in drawn if finite(rows[-1][key]) is not None)
-    count = max((rows[-1]["step"] for *_, rows in drawn), default=0)
-    shape = layout(key, [run.name for run in runs], look, log, empty=not drawn)
+    for curve in curves:
+        traces += curve_traces(key, curve, drawing, points, log)
+    level = shared_level(key, curves)
+    if level:
+        ends = [row[STEP] for curve in curves for row in (curve.rows[0], curve.rows[-1])]
+        traces.append({**level_trace(*level, ends), "uid": f"level {level[0]}"})
+    layout = figure_layout(key, [run.name for run in runs], drawing, log, empty=not curves)
     if log and far_apart(heights):
-        shape["yaxis"]["dtick"] = "D2"
-    return {"data": traces, "layout": shape,
-            "alt": shared_text.PLOT_ALT.format(title=title_of(key), count=count, latest=latest or text.NO_MEASURE)}
+        layout["yaxis"]["dtick"] = "D2"
+    return {"data": traces, "layout": layout, "alt": description(key, curves)}
 
 
-def layout(key: str, names: list[str], look: Look, log: bool, *, empty: bool) -> dict:
-    """Zoom lasts while the same runs are looked at alike, hidden lines as long as there are any."""
-    title = label(text.LINEAR.format(title=title_of(key)) if look.log and not log and not empty else title_of(key))
-    found = {
-        "title": {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 7},
-                  "font": {"size": 14, "weight": 600}},
-        "uirevision": key, "margin": {"l": 52, "r": 12, "t": 50, "b": 34}, "hovermode": "x unified", "showlegend": len(names) > 1,
-        "legend": {"orientation": "h", "font": {"size": 11}, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": shared_text.STEP_AXIS, "standoff": 4}, "zeroline": False, "uirevision": f"{names} {look.window}",
-                  "unifiedhovertitle": {"text": f"{shared_text.STEP_AXIS} %{{x}}"}},
-        "yaxis": {"title": {"text": UNITS.get(key, ""), "standoff": 4}, "zeroline": False, "automargin": True,
-                  "type": "log" if log else "linear", "uirevision": f"{names} {log}"},
-        "annotations": [NOTHING | {"text": text.NO_MEASURE}] if empty else [],
-    }
-    if empty:
-        return found | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+def find_curves(key: str, runs: list[Curves], window: int) -> list[Curve]:
+    """The runs that have a measure. A single run is drawn in the colour of the measure's role, several in their own
+    colours."""
+    curves = []
+    for index, run in enumerate(runs):
+        rows = last_rows(run.metrics, window, key)
+        if rows:
+            colour = role_colour(key, run.stage) if len(runs) == 1 else RUN_COLOURS[index]
+            curves.append(Curve(run, rows, colour, DASHES[index]))
+    return curves
+
+
+def last_rows(metrics: list[dict], window: int, key: str) -> list[dict]:
+    """The rows of the last `window` steps (0: of all) that have a measure."""
+    first = metrics[-1][STEP] - window if window and metrics else -1
+    return [row for row in metrics if key in row and row[STEP] > first]
+
+
+def finite_values(key: str, curves: list[Curve]) -> list[float]:
+    """All values of a measure but NaN and infinities."""
+    values = [finite(row[key]) for curve in curves for row in curve.rows]
+    return [value for value in values if value is not None]
+
+
+def curve_traces(key: str, curve: Curve, drawing: Drawing, points: int, log: bool) -> list[dict]:
+    """The line of a run, what was measured behind it if it is smoothed, and its marks. A reader hides them together."""
+    steps = [row[STEP] for row in curve.rows]
+    values = [finite(row[key]) for row in curve.rows]
     if log:
-        found["yaxis"]["tickformat"] = "~g"
-    elif key in SHARES:
-        found["yaxis"] |= {"tickformat": ".0%"} | ({"range": [0, 1.02]} if key in WHOLE else {})
-    return found
-
-
-def lines(key: str, run: Curves, rows: list[dict], look: Look, style: dict, points: int, log: bool) -> list[dict]:
-    """What was measured, faint where it is smoothed as well, and the marks on the line. They are hidden together."""
-    steps, raw = [row["step"] for row in rows], [finite(row[key]) for row in rows]
-    raw = [y if not log or (y is not None and y > 0) else None for y in raw]
-    name = label(run.name)
-    shared = {"type": "scatter", "legendgroup": run.name, "name": name}
-    smooth = averaged(raw, look.smoothing) if look.smoothing else raw
-    kept = thin(list(range(len(rows))), points)
+        values = [value if value is not None and value > 0 else None for value in values]
+    heights = moving_average(values, drawing.smoothing) if drawing.smoothing else values
+    name = plotly_text(curve.run.name)
+    shared = {"type": "scatter", "legendgroup": curve.run.name, "name": name}
+    indices = thin(list(range(len(steps))), points)
+    x = [steps[index] for index in indices]
     traces = []
-    if look.smoothing:
-        traces.append(shared | {"uid": f"{run.name} raw", "mode": "lines", "x": [steps[i] for i in kept], "y": [raw[i] for i in kept],
-                                "line": {"color": style["color"], "width": 1}, "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"})
-    dots = len(rows) < 3 or key.endswith("held_out")
-    traces.append(shared | {"uid": run.name, "mode": "lines+markers" if dots else "lines", "x": [steps[i] for i in kept],
-                            "y": [smooth[i] for i in kept], "line": style | {"width": 2.25}, "marker": {"color": style["color"], "size": 5},
-                            "hovertemplate": f"%{{y:.4g}}<extra>{name}</extra>"})
-    if placed := [(step, kind, said, y) for step, kind, said in marks(run.journal) if (y := at(step, steps, smooth)) is not None]:
-        traces.append(shared | {
-            "uid": f"{run.name} marks", "mode": "markers", "showlegend": False, "x": [mark[0] for mark in placed],
-            "y": [mark[3] for mark in placed], "text": [mark[2] for mark in placed], "hovertemplate": f"%{{text}}<extra>{name}</extra>",
-            "marker": {"color": style["color"], "size": 8, "symbol": [SYMBOLS[mark[1]] for mark in placed],
-                       "line": {"width": 1, "color": "#ffffff"}}})
+    if drawing.smoothing:
+        traces.append({**shared, "uid": f"{curve.run.name} raw", "mode": "lines", "x": x,
+                       "y": [values[index] for index in indices],
+                       "line": {"color": curve.colour, "width": 1}, "opacity": 0.35, "showlegend": False,
+                       "hoverinfo": "skip"})
+    traces.append({**shared, "uid": curve.run.name, "mode": line_mode(key, len(steps)), "x": x,
+                   "y": [heights[index] for index in indices],
+                   "line": {"color": curve.colour, "dash": curve.dash, "width": 2.25},
+                   "marker": {"color": curve.colour, "size": 5}, "hovertemplate": f"%{{y:.4g}}<extra>{name}</extra>"})
+    marks = marks_trace(find_marks(curve.run.journal), steps, heights)
+    if marks:
+        marks["marker"]["color"] = curve.colour
+        traces.append({**shared, "uid": f"{curve.run.name} marks", "hovertemplate": f"%{{text}}<extra>{name}</extra>",
+                       **marks})
     return traces
 
 
-def marks(journal: list[dict]) -> list[tuple[int, str, str]]:
-    """(step, kind, what to say) of the latest events; those of one kind at one step are one mark."""
-    found: dict[tuple[int, str], list[str]] = {}
-    for row in journal:
-        if row.get("event") in SYMBOLS and isinstance(row.get("step"), int):
-            found.setdefault((row["step"], row["event"]), []).append(views.sentence(row))
-    return [(step, kind, wrapped(said[-1], len(said) - 1)) for (step, kind), said in list(found.items())[-LATEST:]]
+def figure_layout(key: str, names: list[str], drawing: Drawing, log: bool, *, empty: bool) -> dict:
+    """The axes and the title. The zoom of a reader lasts while the same runs are drawn in the same way, a hidden line
+    while it exists."""
+    row = measure(key)
+    title = text.LINEAR.format(title=row.title) if drawing.log and not log and not empty else row.title
+    layout = base_layout(plotly_text(title), "" if row.percent else row.unit, key)
+    layout["showlegend"] = len(names) > 1
+    layout["xaxis"].update(uirevision=f"{names} {drawing.window}",
+                           unifiedhovertitle={"text": f"{shared_text.STEP_AXIS} %{{x}}"})
+    layout["yaxis"].update(type="log" if log else "linear", uirevision=f"{names} {log}")
+    if empty:
+        show_nothing(layout, text.NO_MEASURE)
+    elif log:
+        layout["yaxis"]["tickformat"] = "~g"
+    else:
+        layout["yaxis"].update(axis_format(key))
+    return layout
 
 
-def wrapped(said: str, more: int) -> str:
-    """A sentence as Plotly shows it: in short lines, and nothing in it is markup."""
-    said = textwrap.shorten(said, 240, placeholder=" …") + (f" {text.MORE_OF_IT.format(count=more)}" if more else "")
-    return "<br>".join(label(line) for line in textwrap.wrap(said, 46))
+def description(key: str, curves: list[Curve]) -> str:
+    """The plot in words, for those who cannot see it."""
+    latest = [f"{curve.run.name} {curve.rows[-1][key]:.3g}" for curve in curves
+              if finite(curve.rows[-1][key]) is not None]
+    count = max((curve.rows[-1][STEP] for curve in curves), default=0)
+    values = ", ".join(latest) or text.NO_MEASURE
+    return shared_text.PLOT_ALT.format(title=measure(key).title, count=count, latest=values)
 
 
-def label(string: str) -> str:
-    """Text for Plotly, which reads some tags and entities, and %{…} in templates."""
-    return string.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("{", "&#123;")
+def shared_level(key: str, curves: list[Curve]) -> tuple[str, float] | None:
+    """(name, height) of what a measure is compared with, if that is the same for all runs."""
+    levels = {level_of(key, curve.run.config) for curve in curves}
+    return levels.pop() if len(levels) == 1 else None
 
 
-def at(step: int, steps: list[int], ys: list[float | None]) -> float | None:
-    """Where a line is at a step, or was last; before its first point, that one. None outside of what is drawn."""
-    place = bisect_right(steps, step) - 1
-    return ys[max(place, 0)] if steps and (place >= 0 or step == steps[0] - 1) else None
+def moving_average(values: list[float | None], weight: float) -> list[float | None]:
+    """Exponential moving average, not biased towards zero at its start. A gap stays a gap."""
+    averages: list[float | None] = []
+    mean, total = 0.0, 0.0
+    for value in values:
+        if value is None:
+            averages.append(None)
+            continue
+        mean = weight * mean + (1 - weight) * value
+        total = weight * total + (1 - weight)
+        averages.append(mean / total)
+    return averages
 
 
-def windowed(metrics: list[dict], window: int, key: str) -> list[dict]:
-    first = metrics[-1]["step"] - window if window and metrics else -1
-    return [row for row in metrics if key in row and row["step"] > first]
+def mostly_positive(values: list[float]) -> bool:
+    """Whether a logarithmic axis shows more than half of the values: a KL that begins at 0 qualifies, a loss around 0
+    does not."""
+    return 2 * sum(value > 0 for value in values) > len(values)
 
 
-def averaged(ys: list[float | None], weight: float) -> list[float | None]:
-    """Exponential moving average from the first point on, without the pull to zero at its start; a gap stays a gap."""
-    found, mean, total = [], 0.0, 0.0
-    for y in ys:
-        if y is not None:
-            mean, total = weight * mean + (1 - weight) * y, weight * total + (1 - weight)
-        found.append(None if y is None else mean / total)
-    return found
-
-
-def mostly_positive(ys: list[float]) -> bool:
-    """Whether a logarithmic axis shows more than it hides: a KL begins at 0 and is seen, a loss around 0 is not."""
-    return 2 * sum(y > 0 for y in ys) > len(ys)
-
-
-def far_apart(ys: list[float]) -> bool:
+def far_apart(values: list[float]) -> bool:
     """Whether values differ so much that ticks at 1, 2 and 5 are enough on a logarithmic axis."""
-    above = [y for y in ys if y > 0]
-    return max(above) > 5 * min(above)
-
-
-def role_colour(key: str, stage: str) -> str:
-    return COLOURS.get(key, STAGE_COLOURS.get(stage, REFERENCE) if key.startswith(("loss/", "accuracy/", "grad", "lr")) else REFERENCE)
-
-
-def shared_level(key: str, configs: list[dict]) -> tuple[str, float] | None:
-    """What a measure is held against, where it is the same for all: the KL target, or the accuracy of a coin."""
-    if key.startswith("accuracy/"):
-        return shared_text.CHANCE, 0.5
-    if key != "objective/kl":
-        return None
-    targets = {min(config.get("kl_target", 0), KL_PER_TOKEN * config.get("max_new_tokens", math.inf)) for config in configs}
-    return (shared_text.TARGET, targets.pop()) if len(targets) == 1 and all(targets) else None
-
-
-def level_line(name: str, height: float, steps: list[int]) -> dict:
-    return {"type": "scatter", "mode": "lines", "x": [min(steps), max(*steps, min(steps) + 1)], "y": [height] * 2, "name": name,
-            "uid": f"level {name}", "line": {"color": REFERENCE, "width": 1.5, "dash": "dash"}, "hoverinfo": "name+y"}
+    positive = [value for value in values if value > 0]
+    return max(positive) > 5 * min(positive)

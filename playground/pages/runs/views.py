@@ -1,110 +1,148 @@
-"""Several runs beside each other as HTML: who they are, warnings, answers through time, settings, reports."""
+"""Several runs beside each other as HTML: their legend, warnings, answers through time, settings and reports."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from playground import text as app_text
-from playground.components import html as views
+from playground.components import html as shared_views
 from playground.components import text as shared_text
 from playground.components.formatting import conversation, plain
-from playground.components.html import escape
+from playground.components.html import empty, render
 from playground.components.inputs import label
+from playground.components.stage_views import stage_label
 from playground.pages.runs import text
-from playground.pages.runs.comparison_charts import RUN_COLOURS, title_of
+from playground.pages.runs.comparison_charts import RUN_COLOURS
+from playground.pages.runs.curve_marks import SYMBOLS
 from playground.pages.runs.diagnostics import Advice
+from playground.workspace import RunSummary
 from rlhf_engine import config as configs
+from rlhf_engine.measures import measure
 from rlhf_engine.stages import STAGES
 
+NOT_COMPARED = ("output", "stage")
+"""Settings that differ between any two runs, or that the legend shows."""
 
-def legend(runs: list[tuple[str, str, str, int, int]]) -> str:
-    """(name, stage, state, step, total) of each run, in the colour of its line, and what the marks on the lines mean."""
+
+@dataclass(frozen=True)
+class RunWarnings:
+    """The warnings of one run."""
+
+    name: str
+    advice: list[Advice]
+    journal_warnings: int
+    """How many warnings the trainer itself has written into the journal."""
+
+
+def legend(runs: list[RunSummary]) -> Markup:
+    """The name, stage and progress of each run, in the colour of its line."""
     if not runs:
-        return f'<p class="empty">{text.NO_CURVES}</p>'
-    items = "".join(
-        f'<li><i style="--run:{RUN_COLOURS[place] if len(runs) > 1 else "currentcolor"}" class="dash-{place}" aria-hidden="true"></i>'
-        f'<strong>{escape(name)}</strong> <span class="facts">{shared_text.STAGES[stage]} · '
-        f'{escape(text.STEPS_TAKEN.format(state=app_text.STATES.get(state, state), step=step, total=total))}</span></li>'
-        for place, (name, stage, state, step, total) in enumerate(runs))
-    return f'<ul class="run-legend">{items}</ul>'
+        return empty(text.NO_CURVES)
+    rows = []
+    for index, run in enumerate(runs):
+        colour = RUN_COLOURS[index] if len(runs) > 1 else "currentcolor"
+        mark = Markup('<i style="--run:{}" class="dash-{}" aria-hidden="true"></i>').format(colour, index)
+        progress = text.STEPS_TAKEN.format(state=app_text.STATES.get(run.state, run.state), step=run.step,
+                                           total=run.total)
+        rows.append({"mark": mark, "name": run.name, "facts": f"{stage_label(run.stage)} · {progress}"})
+    return render("runs/legend.html", rows=rows)
 
 
-def marks_key() -> str:
-    """The symbols on the curves."""
-    symbols = {"reward": "▲", "changed": "◆", "rewound": "✖", "warning": "●"}
-    said = "".join(f"<span><b aria-hidden='true'>{symbols[kind]}</b> {name}</span>" for kind, name in text.MARKERS.items())
-    return f'<p class="marks-key">{text.MARKERS_ABOUT} {said}</p>'
+def marks_key() -> Markup:
+    """What the symbols on the curves mean."""
+    marks = [(SYMBOLS[event][1], name) for event, name in text.MARKERS.items()]
+    return render("runs/marks_key.html", about=text.MARKERS_ABOUT, marks=marks)
 
 
-def warnings(found: list[tuple[str, list[Advice], int]]) -> str:
-    """(name, advice, warnings in its journal) of each run."""
-    if not found:
+def warnings(runs: list[RunWarnings]) -> Markup | str:
+    """The advice on each run, then the runs that need none, and those whose trainer has warned."""
+    if not runs:
         return ""
-    items = "".join(f'<li><strong>{escape(name)}</strong> {escape(advice.text)} <span>{escape(advice.todo)}</span></li>'
-                    for name, advices, _ in found for advice in advices)
-    sound = ", ".join(name for name, advices, count in found if not advices and not count)
-    own = " ".join(text.JOURNAL_WARNS.format(name=name, count=count) for name, _, count in found if count)
-    rest = " ".join(part for part in (text.NO_ADVICE.format(names=sound) if sound else "", own) if part)
-    return (f'<section class="advices" aria-label="{text.WARNINGS}">{f"<ul>{items}</ul>" if items else ""}'
-            f'{f"<p>{escape(rest)}</p>" if rest else ""}</section>')
+    items = [{"name": run.name, "text": advice.text, "todo": advice.todo} for run in runs for advice in run.advice]
+    sound = [run.name for run in runs if not run.advice and not run.journal_warnings]
+    sentences = [text.NO_ADVICE.format(names=", ".join(sound))] if sound else []
+    sentences += [text.JOURNAL_WARNS.format(name=run.name, count=run.journal_warnings) for run in runs
+                  if run.journal_warnings]
+    return render("runs/warnings.html", label=text.WARNINGS, items=items, rest=" ".join(sentences))
 
 
 # -- answers through time --------------------------------------------------------------------------------------------
 
-def answered(rows: list[dict]) -> list[int]:
-    """The steps at which the fixed prompts were answered; of a run without such, those that have samples."""
+def answered_steps(rows: list[dict]) -> list[int]:
+    """The steps at which the fixed prompts were answered; in a run without fixed prompts, all steps that have samples.
+    """
     fixed = [row["step"] for row in rows if row.get("fixed")]
     return sorted(set(fixed or [row["step"] for row in rows]))
 
 
-def nearest(steps: list[int], wanted: float) -> int:
-    """The step nearest to the wanted one, the earlier of two."""
-    return min(steps, key=lambda step: (abs(step - wanted), step))
+def nearest(steps: list[int], target: float) -> int:
+    """The step nearest to a target, the earlier of two."""
+    return min(steps, key=lambda step: (abs(step - target), step))
 
 
-def through_time(rows: list[dict], step: int) -> str:
-    """The answers of a step: to the fixed prompts, beside those at the start, or what was sampled for training."""
+def through_time(rows: list[dict], step: int) -> Markup:
+    """The answers of a step: to the fixed prompts beside those at the start, or else what was sampled for training."""
     if not any(row.get("fixed") for row in rows):
-        about = text.DRAWN_ABOUT.format(step=step)
-        return f'<p class="facts" role="status">{escape(about)}</p>{views.samples([row for row in rows if row["step"] == step])}'
-    steps = answered(rows)
+        samples = shared_views.samples([row for row in rows if row["step"] == step])
+        return render("runs/sampled.html", about=text.DRAWN_ABOUT.format(step=step), samples=samples)
+    steps = answered_steps(rows)
     shown = list(dict.fromkeys((steps[0], step)))
-    titles = [shared_text.FIXED_START if at == steps[0] else text.ANSWERS_AT.format(step=at) for at in shown]
+    titles = [shared_text.FIXED_START if each == steps[0] else text.ANSWERS_AT.format(step=each) for each in shown]
     answers = {(conversation(row["prompt"]), row["step"]): row["response"] for row in rows if row.get("fixed")}
     prompts = dict.fromkeys(prompt for prompt, _ in answers)
-    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in (shared_text.FIXED_PROMPT, *titles))
-    body = "".join(f'<tr><td class="prompt">{escape(prompt)}</td>' + "".join(
-        f'<td data-title="{escape(title)}">{escape(answers.get((prompt, at), ""))}</td>' for at, title in zip(shown, titles)) + "</tr>"
-        for prompt in prompts)
+    table = [{"prompt": prompt, "answers": answer_cells(answers, prompt, shown, titles)} for prompt in prompts]
     about = text.THROUGH_ABOUT.format(step=step, place=steps.index(step) + 1, count=len(steps))
-    return (f'<p class="facts" role="status">{escape(about)}</p><div class="samples fixed" tabindex="0" role="region" '
-            f'aria-label="{text.THROUGH_TIME}"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>')
+    return render("runs/through_time.html", about=about, label=text.THROUGH_TIME,
+                  heads=[shared_text.FIXED_PROMPT, *titles], rows=table)
+
+
+def answer_cells(answers: dict, prompt: str, steps: list[int], titles: list[str]) -> list[dict]:
+    """The answers to one prompt at some steps, each under its title."""
+    return [{"title": title, "answer": answers.get((prompt, step), "")} for step, title in zip(steps, titles)]
 
 
 # -- settings and reports --------------------------------------------------------------------------------------------
 
-def differences(runs: list[tuple[str, dict]], short) -> str:
-    """The settings in which runs (name, config with its stage) differ, each with its help; of a single run, what is not at its default.
+def differences(runs: list[tuple[str, dict]], short: Callable[[str], str]) -> Markup:
+    """The settings in which runs differ, each with its help; for a single run, those that are not at their default.
 
-    short(value) -> str: a path as the page may name it.
+    runs: (name, config with its stage) of each. short: makes a path into what the page may show of it.
     """
     if not runs:
-        return f'<p class="empty">{shared_text.NO_RUNS}</p>'
-    columns = runs if len(runs) > 1 else [*runs, (shared_text.DEFAULT, configs.to_dict(STAGES[runs[0][1]["stage"]].config()))]
-    names = list(dict.fromkeys(name for _, config in columns for name in config if name not in ("output", "stage")))
+        return empty(shared_text.NO_RUNS)
+    columns = runs if len(runs) > 1 else [*runs, (shared_text.DEFAULT, default_settings(runs[0][1]["stage"]))]
+    names = dict.fromkeys(name for _, config in columns for name in config if name not in NOT_COMPARED)
     differing = [name for name in names if len({repr(config.get(name)) for _, config in columns}) > 1]
-    rows = [((label(name), help_of(name, [config["stage"] for _, config in runs])),
-             [shown(config[name], short) if name in config else shared_text.NOT_THERE for _, config in columns]) for name in differing]
-    title = f'<p class="facts">{escape(text.DIFFERENCES_ALONE.format(name=runs[0][0]))}</p>' if len(runs) == 1 else ""
-    if not rows:
-        return f'<p class="empty">{text.ALL_ALIKE if len(runs) > 1 else text.ALL_DEFAULTS}</p>'
-    return title + table(text.DIFFERENCES, shared_text.SETTING, [name for name, _ in columns], rows)
+    if not differing:
+        return empty(text.ALL_ALIKE if len(runs) > 1 else text.ALL_DEFAULTS)
+    stages = [config["stage"] for _, config in runs]
+    rows = [{"title": label(name), "help": help_of(name, stages), "values": setting_cells(name, columns, short)}
+            for name in differing]
+    title = text.DIFFERENCES_ALONE.format(name=runs[0][0]) if len(runs) == 1 else ""
+    return table(text.DIFFERENCES, [shared_text.SETTING, *(name for name, _ in columns)], rows, title=title)
+
+
+def default_settings(stage: str) -> dict:
+    """The settings of a stage at their defaults."""
+    return configs.to_dict(STAGES[stage].config())
+
+
+def setting_cells(name: str, columns: list[tuple[str, dict]], short: Callable[[str], str]) -> list[str]:
+    """The value of a setting in each run."""
+    return [setting_value(config[name], short) if name in config else shared_text.NOT_THERE for _, config in columns]
 
 
 def help_of(name: str, stages: list[str]) -> str:
-    return next((about for stage in stages if (about := configs.docs(STAGES[stage].config).get(name))), "")
+    """The help of a setting, from the first of some stages that has it."""
+    helps = [configs.docs(STAGES[stage].config).get(name, "") for stage in stages if stage in STAGES]
+    return next((sentence for sentence in helps if sentence), "")
 
 
-def shown(value, short) -> str:
+def setting_value(value, short: Callable[[str], str]) -> str:
+    """The value of a setting as the page writes it."""
     if isinstance(value, bool):
         return shared_text.YES if value else shared_text.NO
     if isinstance(value, (int, float)):
@@ -112,37 +150,56 @@ def shown(value, short) -> str:
     return short(str(value)) or shared_text.EMPTY_VALUE
 
 
-def short_path(value: str, name_of) -> str:
-    """A path inside the workspace by its name there, any other by its last part: a visitor need not know the machine's folders."""
-    named = name_of(value)
-    return Path(named).name if Path(named).is_absolute() else named
+def short_path(value: str, name_of: Callable[[str], str]) -> str:
+    """A path inside the workspace by its name there, any other path by its last part: visitors do not see the folders
+    of the machine."""
+    name = name_of(value)
+    return Path(name).name if Path(name).is_absolute() else name
 
 
-def reports(runs: list[tuple[str, dict | None, dict[str, float]]]) -> str:
-    """The numbers of the reports beside each other, and what was measured last: (name, report, last measures) of each run."""
-    numbers = [{key: value for key, value in (report or {}).items() if is_number(value)} for _, report, _ in runs]
-    found = dict.fromkeys(key for report in numbers for key in report)
-    names = {key: text.RESULTS.get(key, key.replace("_", " ").capitalize()) for key in [*(k for k in text.RESULTS if k in found), *found]}
-    measured = dict.fromkeys(key for *_, last in runs for key in last)
-    rows = [((name, ""), [plain(report[key]) if key in report else shared_text.NOT_THERE for report in numbers]) for key, name in names.items()]
-    rows += [((text.LAST.format(name=title_of(key)), ""), [plain(last[key]) if key in last else shared_text.NOT_THERE for *_, last in runs])
+def reports(runs: list[tuple[str, dict | None, dict[str, float]]]) -> Markup:
+    """The numbers in the reports of some runs, and their last measured values.
+
+    runs: (name, report.json or None, last value of each key measure) of each.
+    """
+    numbers = [report_numbers(report or {}) for _, report, _ in runs]
+    present = dict.fromkeys(key for report in numbers for key in report)
+    keys = [*(key for key in text.RESULTS if key in present), *(key for key in present if key not in text.RESULTS)]
+    rows = [{"title": result_title(key), "help": "", "values": number_cells(key, numbers)} for key in keys]
+    lasts = [last for *_, last in runs]
+    measured = dict.fromkeys(key for last in lasts for key in last)
+    rows += [{"title": text.LAST.format(name=measure(key).title), "help": "", "values": number_cells(key, lasts)}
              for key in measured]
-    return table(text.REPORTS, text.RESULT, [name for name, *_ in runs], rows) if rows else f'<p class="empty">{text.NO_REPORTS}</p>'
+    return table(text.REPORTS, [text.RESULT, *(name for name, *_ in runs)], rows) if rows else empty(text.NO_REPORTS)
+
+
+def report_numbers(report: dict) -> dict[str, float]:
+    """The finite numbers of a report."""
+    return {key: value for key, value in report.items() if is_number(value)}
+
+
+def result_title(key: str) -> str:
+    """The name of a number in a report; one without words of its own is named after its key."""
+    return text.RESULTS.get(key, key.replace("_", " ").capitalize())
+
+
+def number_cells(key: str, columns: list[dict[str, float]]) -> list[str]:
+    """The number under a key in each run."""
+    return [plain(numbers[key]) if key in numbers else shared_text.NOT_THERE for numbers in columns]
 
 
 def is_number(value) -> bool:
+    """Whether a value is a finite number, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def table(title: str, first: str, columns: list[str], rows: list[tuple[tuple[str, str], list[str]]]) -> str:
-    """rows: ((name, help), a value per column)."""
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in (first, *columns))
-    body = "".join(f'<tr><th scope="row"{f" title={chr(34)}{escape(about)}{chr(34)}" if about else ""}>{escape(name)}</th>'
-                   + "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>" for (name, about), values in rows)
-    return (f'<div class="run-table" tabindex="0" role="region" aria-label="{escape(title)}"><table><thead><tr>{heads}</tr></thead>'
-            f'<tbody>{body}</tbody></table></div>')
+def table(name: str, heads: list[str], rows: list[dict], *, title: str = "") -> Markup:
+    """A table with a column for each run. rows: {"title", "help", "values"} of each."""
+    return render("runs/table.html", label=name, heads=heads, rows=rows, title=title)
 
 
-def events(runs: list[tuple[str, list[dict]]]) -> str:
-    """The journals, each under the name of its run."""
-    return "".join(f"<h4>{escape(name)}</h4>{views.events(journal)}" for name, journal in runs) or f'<p class="empty">{shared_text.NO_EVENTS}</p>'
+def events(runs: list[tuple[str, list[dict]]]) -> Markup:
+    """The journal of each run under its name. runs: (name, journal) of each."""
+    if not runs:
+        return empty(shared_text.NO_EVENTS)
+    return render("runs/events.html", runs=[(name, shared_views.events(journal)) for name, journal in runs])

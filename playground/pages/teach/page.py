@@ -1,195 +1,271 @@
-"""The Teach page: one question at a time, what the answers do to the reward, and what the policy says now."""
+"""The Teach page: one question at a time, what the votes do to the reward, and what the policy says now."""
 
 import secrets
 import time
 
 import gradio as gr
 
-from playground import text as app_text
-from playground.components import charts as figures
-from playground.components import html as views
+from playground.components import charts
 from playground.components import text as shared_text
 from playground.components.extend_run import ExtendRunPanel
-from playground.components.inputs import Choice
-from playground.components.notices import inform, mark_seen, size_of, warn
+from playground.components.formatting import last_message, shortened
+from playground.components.html import notice as notice_html
+from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
+from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
-from playground.pages.teach import text
-from playground.pages.teach import views as vote_views
+from playground.pages.teach import text, views
 from playground.pages.teach.vote_card import Card
+from playground.run_files import (
+    JOURNAL,
+    METRICS,
+    QUERIES,
+    SAMPLES,
+    read_journal,
+    read_metrics,
+    read_samples,
+    version_of,
+)
 from playground.voting import PERSON, VotingService, choice_of, voter_of
 from playground.workspace import RunSummary, Workspace
+from rlhf_engine import measures
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.queries import find_query
+from rlhf_engine.feedback.choices import is_annotation
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.queries import Query, find_query
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import TEACH
 
 HEIGHT = 205
-"""Of a plot, in pixels. A plot that is hidden at first has to be told when it is shown."""
+"""Of a plot, in pixels. A plot that was hidden needs it again when it is shown."""
+FILES = (METRICS, SAMPLES, QUERIES, JOURNAL)
+"""The files of a run that the page reads."""
 
 
 class TeachPage:
-    def __init__(self, workspace: Workspace, worker, ballot: VotingService, voter: gr.BrowserState, notice: gr.HTML):
-        self.workspace, self.worker, self.ballot, self.voter, self.notice = workspace, worker, ballot, voter, notice
+    """Builds its components inside the current `gr.Blocks`; `refresh` says what has changed in them."""
+
+    def __init__(self, workspace: Workspace, worker, voting: VotingService, voter: gr.BrowserState, notice: gr.HTML):
+        self.workspace, self.worker, self.voting, self.voter, self.notice = workspace, worker, voting, voter, notice
+        self._build_start()
+        with gr.Column(visible=False) as self.scene:
+            self._build_question()
+            self._build_answers()
+        self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
+                       show_progress="hidden", trigger_mode="multiple", api_visibility="private")
+        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
+                         **CONTROL_EVENT)
+        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch,
+                         **CONTROL_EVENT)
+
+    def _build_start(self) -> None:
+        """What this is about, and the buttons that start a run."""
         with gr.Accordion(text.PATH, open=True) as self.path:
-            gr.HTML(vote_views.path(), elem_id="path", apply_default_css=False)
+            gr.HTML(views.path(), elem_id="path", apply_default_css=False)
         with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
             gr.Markdown(text.BEGIN_ABOUT, container=False)
             with gr.Row(elem_classes="controls"):
                 self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
                 self.watch = gr.Button(text.WATCH, elem_id="begin-watch", elem_classes="once")
-                self.taste = gr.Dropdown([(name, value) for value, name in text.TASTES.items()], value=next(iter(text.TASTES)),
-                                         label=text.WATCHED, elem_id="begin-taste", container=False, min_width=160)
-        with gr.Column(visible=False) as self.scene:
-            with gr.Row():
-                with gr.Column(scale=8, min_width=320) as asks:
-                    self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
-                    self.card = Card(self._card("", ""), elem_id="vote-card")
-                with gr.Column(scale=4, min_width=320):
-                    self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL, elem_id="vote-run", visible=False)
-                    self.effect = gr.HTML(vote_views.effect([]), elem_id="vote-effect", apply_default_css=False)
-                    with gr.Column(elem_classes="plot-grid single"):
-                        self.plots = [LivePlot(figures.empty(), height=HEIGHT, elem_id=f"vote-plot-{i + 1}", visible=i < 2)
-                                      for i in range(3)]
-            with gr.Accordion(text.FIXED, open=True):
-                self.fixed = gr.HTML(vote_views.fixed([]), elem_id="fixed", apply_default_css=False)
-            with gr.Accordion(text.EXTREMES, open=True):
-                self.extremes = gr.HTML(vote_views.extremes([]), elem_id="extremes", apply_default_css=False)
-            with gr.Accordion(text.FORMULAS, open=True):
-                self.formulas = gr.HTML(vote_views.formulas({}, []), elem_id="formulas", apply_default_css=False)
-        with asks:
-            self.longer = ExtendRunPanel(workspace, worker, notice, "vote-", self.picker, self._shown)
-        self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False, show_progress="hidden",
-                       trigger_mode="multiple", api_visibility="private")
-        control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
-        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin, **control)
-        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch, **control)
+                tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
+                self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
+                                         container=False, min_width=160)
 
-    def _shown(self, picked: str) -> str:
-        return picked or next((entry.name for entry in self.ballot.taught(self.workspace.entries())), "")
+    def _build_question(self) -> None:
+        """The question on the left, and what the votes do on the right."""
+        with gr.Row():
+            with gr.Column(scale=8, min_width=320) as left:
+                self.status = gr.HTML("", elem_id="vote-status", apply_default_css=False, visible=False)
+                self.card = Card(self._card("", ""), elem_id="vote-card")
+            with gr.Column(scale=4, min_width=320):
+                self.picker = Choice([(shared_text.FOLLOW, "")], value="", label=shared_text.RUN_LABEL,
+                                     elem_id="vote-run", visible=False)
+                self.effect = gr.HTML(views.effect([]), elem_id="vote-effect", apply_default_css=False)
+                with gr.Column(elem_classes="plot-grid single"):
+                    self.plots = [LivePlot(charts.empty_figure(), height=HEIGHT, elem_id=f"vote-plot-{index + 1}",
+                                           visible=index < 2)
+                                  for index in range(3)]
+        with left:  # its button changes the picker, which is built after the card
+            self.extend = ExtendRunPanel(self.workspace, self.worker, self.notice, "vote-", self.picker, self._run_name)
+
+    def _build_answers(self) -> None:
+        """What the policy writes, and the numbers of the newest step."""
+        with gr.Accordion(text.FIXED, open=True):
+            self.fixed = gr.HTML(views.fixed([]), elem_id="fixed", apply_default_css=False)
+        with gr.Accordion(text.EXTREMES, open=True):
+            self.extremes = gr.HTML(views.extremes([]), elem_id="extremes", apply_default_css=False)
+        with gr.Accordion(text.FORMULAS, open=True):
+            self.formulas = gr.HTML(views.formulas({}, []), elem_id="formulas", apply_default_css=False)
+
+    # -- starting and voting -----------------------------------------------------------------------------------------
+
+    def _run_name(self, picked: str) -> str:
+        """The run that is shown for a value of the picker; "" where there is none."""
+        if picked:
+            return picked
+        return next((entry.name for entry in self.voting.taught(self.workspace.entries())), "")
 
     def _begin(self, labeler: str) -> dict:
-        """Start a run with the defaults, taught by a person or by a built-in labeler."""
+        """Start a run with the default settings, which a person or a built-in labeler teaches."""
         try:
             if labeler != PERSON and labeler not in text.TASTES:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
-            run = self.worker.start("teach", self.workspace.settings("teach", {"labeler": labeler}))
+            run = self.worker.start(TEACH, self.workspace.settings(TEACH, {"labeler": labeler}))
         except UserError as error:
             return {self.notice: warn(error)}
         return {self.notice: inform(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
-        """Take an answer, and show the next question at once."""
+        """Store an answer, and show the next question at once."""
         card, voter, choice = values[self.card], voter_of(values[self.voter]), event.choice
         try:
             run = self.workspace.run(card["run"])
             if choice == "undo":
                 following = self._undo(run, card, voter)
             else:
-                self.ballot.vote(run, card["query"], choice, card["event"], voter, event.seconds)
-                same = find_query(run, card["query"]) if ":" in choice else None  # a remark leaves the question where it is
-                following = self._card(run.path.name, voter, query=same)
+                self.voting.vote(run, card["query"], choice, card["event"], voter, event.seconds)
+                # After an annotation of one response, the question stays.
+                same_query = find_query(run, card["query"]) if is_annotation(choice) else None
+                following = self._card(run.path.name, voter, query=same_query)
             return {self.notice: "", self.card: following, self.status: self._status(run)}
-        except UserError as error:  # the card is answered, so that its buttons work again
+        except UserError as error:  # a card with a new time: the browser lets the voter answer again
             return {self.notice: warn(error), self.card: card | {"time": time.time()}}
 
     def _undo(self, run: Run, card: dict, voter: str) -> dict:
-        """What was asked comes back, to be answered again."""
-        vote = self.ballot.undo(run, f"{card['event']} undo", voter)
+        """Take back the voter's newest vote on a run, and show its question again."""
+        vote = self.voting.undo(run, f"{card['event']} undo", voter)
         if vote is None:
             return self._card(run.path.name, voter)
-        query = self.ballot.asked(run, vote)
-        said = (text.UNDONE if query else text.UNDONE_GONE).format(choice=choice_of(vote), prompt=shortened(views.said(vote.prompt)))
-        return self._card(run.path.name, voter, query=query, said=said)
+        query = self.voting.asked(run, vote)
+        message = text.UNDONE if query else text.UNDONE_GONE
+        done = message.format(choice=choice_of(vote), prompt=shortened(last_message(vote.prompt)))
+        return self._card(run.path.name, voter, query=query, done=done)
 
-    def _card(self, name: str, voter: str, *, query=None, said: str = "") -> dict:
-        """The next question of a run, or why there is none, under a fresh event id."""
-        asks = name and self.workspace.config(name).get("labeler") == PERSON
-        query = query or (self.ballot.next(self.workspace.run(name), voter) if asks else None)
+    def _card(self, name: str, voter: str, *, query: Query | None = None, done: str = "") -> dict:
+        """The value of the vote card, with a fresh event id: `query`, or else the next question of a run.
+
+        Where there is no question, it says why. `done` is a line about what the voter has just done.
+        """
+        asks = bool(name) and self.workspace.config(name).get("labeler") == PERSON
+        if query is None and asks:
+            query = self.voting.next(self.workspace.run(name), voter)
         if query:
-            html = vote_views.question(query.prompt, query.responses, said, self.ballot.remarks(self.workspace.run(name), query, voter))
+            annotations = self.voting.annotations(self.workspace.run(name), query, voter)
+            html = views.question(query.prompt, query.responses, done, annotations)
         elif asks or not name:
-            html = vote_views.no_question(self.ballot.why_silent(name), said, undo=bool(name))
+            html = views.no_question(self.voting.why_silent(name), done, undo=bool(name))
         else:
-            votes = [row for row in self.workspace.run(name).samples() if "vote" in row]
-            html = vote_views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
+            votes = [row for row in read_samples(self.workspace.run(name)) if "vote" in row]
+            html = views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
 
     def _status(self, run: Run) -> dict:
+        """The update of the line about the votes of a run."""
         config = self.workspace.effective_settings(run.path.name)
-        votes = self.ballot.votes(run)
-        if config["labeler"] != PERSON:
-            votes = int(max((row.get("reward/votes", 0) for row in run.metrics()), default=0))
-        return gr.update(value=vote_views.vote_status(run.path.name, run.status(), votes, config["votes"]), visible=True)
+        if config["labeler"] == PERSON:
+            votes = self.voting.votes(run)
+        else:
+            votes = int(max((row.get(measures.VOTES_LEARNED, 0) for row in read_metrics(run)), default=0))
+        return gr.update(value=views.vote_status(run.path.name, run.status(), votes, config["votes"]), visible=True)
 
-    # -- what changed ------------------------------------------------------------------------------------------------
+    # -- what has changed --------------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> set:
+        """The components whose values `refresh` reads."""
         return {self.picker, self.card, self.voter}
 
     @property
     def outputs(self) -> list:
-        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect, *self.plots, self.fixed,
-                self.extremes, self.formulas, *self.longer.outputs]
+        """The components that `refresh` may update."""
+        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect,
+                *self.plots, self.fixed, self.extremes, self.formulas, *self.extend.outputs]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
-        """Updates as on the Train page. A question that somebody may be reading stays, unless it is another run's turn to ask."""
-        changes, picked, taught = {}, values[self.picker], self.ballot.taught(entries)
-        if mark_seen(seen, "live", busy := any(entry.alive for entry in entries)):
+        """The updates for what has changed since `seen`, which is brought up to date.
+
+        A question that somebody may be reading stays, unless another run is shown now.
+        """
+        taught = self.voting.taught(entries)
+        changes, picked = self._refresh_picker(values[self.picker], taught, seen)
+        busy = any(entry.alive for entry in entries)
+        if mark_seen(seen, "live", busy):
             changes[self.starting] = gr.update(visible=not busy)
         if not values[self.voter] and "voter" not in seen:
             changes[self.voter] = seen["voter"] = secrets.token_hex(16)
-        if mark_seen(seen, "vote runs", [(e.name, e.state) for e in taught]):
-            names = [(shared_text.RUN_CHOICE.format(name=e.name, stage=shared_text.STAGES[e.stage], state=app_text.STATES[e.state]), e.name) for e in taught]
-            gone = picked and picked not in {e.name for e in taught}
-            changes[self.picker] = gr.update(choices=[(text.FOLLOW_TAUGHT, ""), *names], visible=len(names) > 1,
-                                             **({"value": ""} if gone else {}))
-            picked = "" if gone else picked
-        entry = next((e for e in taught if e.name == picked or not picked), None)
-        changes |= self.longer.refresh(entry, seen)
-        if mark_seen(seen, "taught", entry is not None):  # before the first run, what this is about; then the run
-            changes |= {self.path: gr.update(open=entry is None), self.scene: gr.update(visible=entry is not None)}
+        entry = next((entry for entry in taught if entry.name == picked or not picked), None)
+        changes.update(self.extend.refresh(entry, seen))
+        if mark_seen(seen, "taught", entry is not None):
+            changes[self.path] = gr.update(open=entry is None)
+            changes[self.scene] = gr.update(visible=entry is not None)
+        voter = voter_of(values[self.voter] or seen["voter"])
+        changes.update(self._refresh_run(values[self.card], entry, voter, seen))
+        return changes
+
+    def _refresh_picker(self, picked: str, taught: list[RunSummary], seen: dict) -> tuple[dict, str]:
+        """The update of the picker, and the name of the run that it stands for: "" where the picked run is gone."""
+        if not mark_seen(seen, "vote runs", [(entry.name, entry.state) for entry in taught]):
+            return {}, picked
+        choices = [(text.FOLLOW_TAUGHT, ""), *run_choices(taught)]
+        update = {"choices": choices, "visible": len(taught) > 1}
+        if picked and picked not in {entry.name for entry in taught}:
+            picked = update["value"] = ""
+        return {self.picker: gr.update(**update)}, picked
+
+    def _refresh_run(self, card: dict, entry: RunSummary | None, voter: str, seen: dict) -> dict:
+        """The updates of what belongs to the run that is shown.
+
+        Trouble with the store or the run becomes a notice, shown once.
+        """
+        changes = {}
         try:
-            mark = self._mark(entry)
-            if mark_seen(seen, "vote run", mark):
-                changes |= self._show(entry)
-            if mark_seen(seen, "vote card", [mark, values[self.card]["event"]]):
-                changes |= self._fill(values[self.card], entry.name if entry else "", voter_of(values[self.voter] or seen["voter"]))
+            version = self._version(entry)
+            if mark_seen(seen, "vote run", version):
+                changes.update(self._show(entry) if entry else self._show_nothing())
+            if mark_seen(seen, "vote card", [version, card["event"]]):
+                changes.update(self._fill(card, entry.name if entry else "", voter))
             mark_seen(seen, "vote trouble", "")
-        except UserError as error:  # the store is out of order, or the run has just gone
+        except UserError as error:  # the store cannot be read, or the run has just been removed
             seen.pop("vote run", None)
             if mark_seen(seen, "vote trouble", str(error)):
-                changes[self.status] = gr.update(value=views.notice(str(error)), visible=True)
+                changes[self.status] = gr.update(value=notice_html(str(error)), visible=True)
         return changes
 
     def _fill(self, card: dict, name: str, voter: str) -> dict:
-        """A question for an empty card, or for one of another run."""
+        """A new value for a card that shows no question, or one of another run."""
         if card["run"] == name and card["query"]:
             return {}
         fresh = self._card(name, voter)
-        return {} if (fresh["run"], fresh["html"]) == (card["run"], card["html"]) else {self.card: fresh}
+        if (fresh["run"], fresh["html"]) == (card["run"], card["html"]):
+            return {}
+        return {self.card: fresh}
 
-    def _mark(self, entry: RunSummary | None) -> list | None:
+    def _version(self, entry: RunSummary | None) -> list | None:
+        """A value that changes whenever anything changes that the page shows of a run."""
         if entry is None:
             return None
-        folder, files = self.workspace.runs / entry.name, ("metrics.jsonl", "samples.jsonl", "queries.jsonl", "journal.jsonl")
-        return [entry.name, entry.state, entry.time, self.ballot.store.head(), *(size_of(folder / file) for file in files)]
+        folder = self.workspace.runs / entry.name
+        return [entry.name, entry.state, entry.time, self.workspace.store.head(),
+                *(version_of(folder / file) for file in FILES)]
 
-    def _show(self, entry: RunSummary | None) -> dict:
-        if entry is None:
-            return {self.status: gr.update(value="", visible=False), self.effect: vote_views.effect([]), self.fixed: vote_views.fixed([]),
-                    self.extremes: vote_views.extremes([]), self.formulas: vote_views.formulas({}, []),
-                    **{plot: gr.update(value=figures.empty(), visible=place < 2, height=HEIGHT) for place, plot in enumerate(self.plots)}}
+    def _show_nothing(self) -> dict:
+        """The updates where no run is taught."""
+        changes: dict = {self.status: gr.update(value="", visible=False), self.effect: views.effect([]),
+                         self.fixed: views.fixed([]), self.extremes: views.extremes([]),
+                         self.formulas: views.formulas({}, [])}
+        for index, plot in enumerate(self.plots):
+            changes[plot] = gr.update(value=charts.empty_figure(), visible=index < 2, height=HEIGHT)
+        return changes
+
+    def _show(self, entry: RunSummary) -> dict:
+        """The updates for the run that is shown."""
         run, config = self.workspace.run(entry.name), self.workspace.config(entry.name)
-        metrics, journal, samples = run.metrics(), run.journal(), run.samples()
-        votes = self.ballot.store.events(run=run.id) if config["labeler"] == PERSON else []
-        drawn = figures.live(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
-        return {self.status: self._status(run),
-                self.effect: vote_views.effect(journal, config["choices"], vote_views.wins(metrics, votes)),
-                self.fixed: vote_views.fixed(samples), self.extremes: vote_views.extremes(samples),
-                self.formulas: vote_views.formulas(config, metrics),
-                **{plot: gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
-                   for plot, figure in zip(self.plots, drawn)}}
-
-
-def shortened(string: str, length: int = 60) -> str:
-    return string if len(string) <= length else f"{string[:length - 1].rstrip()}…"
+        metrics, journal, samples = read_metrics(run), read_journal(run), read_samples(run)
+        votes: list[Event] = self.voting.live_votes(run) if config["labeler"] == PERSON else []
+        changes = {self.status: self._status(run),
+                   self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
+                   self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
+                   self.formulas: views.formulas(config, metrics)}
+        drawn = charts.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
+        for plot, figure in zip(self.plots, drawn):
+            changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
+        return changes

@@ -1,66 +1,110 @@
-"""Settings as what one would type elsewhere: the command (from `form`), the YAML for it, and a cell for a notebook."""
+"""Settings as what one would type elsewhere: a command, a YAML file for `--config`, and a notebook cell."""
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import gradio as gr
 
 from playground.pages.train import text
-from playground.pages.train.form import command_line, nearer
 from playground.voting import PERSON
 from rlhf_engine import config as configs
-from rlhf_engine.stages import STAGES
+from rlhf_engine.stages import find_stage
+
+ONE_LINE = 90
+"""Characters of the arguments of a config, above which each stands on a line of its own."""
 
 
 def differing(stage: str, settings: dict, here: Path | None = None) -> dict:
-    """What is not the default, in the order of the fields, paths as seen from `here`."""
-    config = STAGES[stage].config
-    found = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
-    return {name: nearer(value, here or Path.cwd()) if isinstance(value, str) else value
-            for name, value in found.items() if value != getattr(config, name)}
+    """The settings that are not at their default, in the order of the fields, with paths relative to `here` (the
+    working directory)."""
+    config = find_stage(stage).config
+    values = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
+    return {name: relative_path(value, here or Path.cwd()) if isinstance(value, str) else value
+            for name, value in values.items() if value != getattr(config, name)}
+
+
+def relative_path(value: str, here: Path) -> str:
+    """An absolute path inside `here` as a relative one; anything else as it is."""
+    path = Path(value)
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else value
+
+
+def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
+    """`python -m rlhf_engine STAGE` with a flag for each setting that is not at its default, a flag a line.
+
+    A resumed run needs only its folder. Paths are relative to `here`.
+    """
+    words = [f"python -m rlhf_engine {stage}"]
+    for name, value in differing(stage, settings, here).items():
+        if resume and name != "output":
+            continue
+        if isinstance(value, bool):
+            words.append(configs.flag(name) if value else configs.flag("no_" + name))
+        else:
+            words.append(f"{configs.flag(name)} {shlex.quote(str(value))}")
+    if resume:
+        words.append("--resume")
+    return " \\\n  ".join(words)
 
 
 def as_yaml(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
-    """A file for `--config`, with the command that takes it in its first line."""
+    """A file for `--config`; its first line is the command that takes it."""
     command = f"# python -m rlhf_engine {stage} --config FILE.yaml{' --resume' if resume else ''}\n"
-    return command + configs.yaml_text({"stage": stage} | differing(stage, settings, here))
+    return command + configs.yaml_text({"stage": stage, **differing(stage, settings, here)})
 
 
 def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
-    """Python that does the same in a notebook, its curves below the cell. It writes no run folder; a resumed run begins at its last
-    checkpoint. A `person` is whoever sits before the notebook.
+    """Python that trains in a notebook, with its curves below the cell.
+
+    It writes no run folder; a resumed run begins at its last checkpoint. If a person votes, whoever runs the cell is
+    asked.
     """
-    config, found = STAGES[stage].config, differing(stage, settings, here)
-    output, asks = found.pop("output", ""), found.get("labeler") == PERSON
+    config, values = find_stage(stage).config, differing(stage, settings, here)
+    output, asks = values.pop("output", ""), values.get("labeler") == PERSON
     if asks:
-        found.pop("labeler")
-    begin = f", checkpoint=Run({output!r}).last_checkpoint()" if resume else ""
+        values.pop("labeler")
+    checkpoint = f", checkpoint=Run({output!r}).last_checkpoint()" if resume else ""
     labeler = ", labeler=You()" if asks else ""
-    arguments = ", ".join(f"{name}={value!r}" for name, value in found.items())
-    if len(arguments) > 90:
-        arguments = "\n    " + ",\n    ".join(f"{name}={value!r}" for name, value in found.items()) + ",\n"
-    return "\n".join([
-        f"from playground.notebook import {'You, ' if asks else ''}live",
-        f"from rlhf_engine.config import {config.__name__}",
-        *(["from rlhf_engine.runs.folder import Run"] if resume else []),
-        "from rlhf_engine.build import make_trainer", "",
-        f"config = {config.__name__}({arguments})",
-        f"trainer = make_trainer(config{labeler}{begin})",
-        f"for step in live(trainer):  # {text.CELL_STEP}", "    pass", "trainer.report()", ""])
+    lines = [f"from playground.notebook import {'You, ' if asks else ''}live",
+             f"from {config.__module__} import {config.__name__}"]
+    if resume:
+        lines.append("from rlhf_engine.runs.folder import Run")
+    lines += ["from rlhf_engine.build import make_trainer", "",
+              f"config = {config.__name__}({arguments(values)})",
+              f"trainer = make_trainer(config{labeler}{checkpoint})",
+              f"for step in live(trainer):  # {text.CELL_STEP}", "    pass", "trainer.report()", ""]
+    return "\n".join(lines)
 
 
-def codes(stage: str, settings: dict, *, resume: bool = False) -> tuple[str, str, str]:
-    """Settings as command, YAML and notebook cell."""
-    return tuple(write(stage, settings, resume=resume) for write in (command_line, as_yaml, as_cell))
+def arguments(values: dict) -> str:
+    """Keyword arguments in Python: on one line if they are short, else a line for each."""
+    pairs = [f"{name}={value!r}" for name, value in values.items()]
+    line = ", ".join(pairs)
+    return line if len(line) <= ONE_LINE else "\n    " + ",\n    ".join(pairs) + ",\n"
 
 
-class Codes:
-    """The three, each on a tab with a button to copy it; `parts` are the components."""
+Language = Literal["shell", "yaml", "python"]
+WRITERS: dict[str, tuple[str, Language, Callable[..., str]]] = {
+    "command": (text.CODE_COMMAND, "shell", command_line), "yaml": (text.CODE_YAML, "yaml", as_yaml),
+    "cell": (text.CODE_CELL, "python", as_cell)}
+"""Each form of the settings: its title, its language, and the function that writes it."""
 
-    def __init__(self, prefix: str, *values: str):
+
+def snippets(stage: str, settings: dict, *, resume: bool = False) -> list[str]:
+    """The settings in each form of `WRITERS`."""
+    return [write(stage, settings, resume=resume) for _, _, write in WRITERS.values()]
+
+
+class Snippets:
+    """The forms of the settings, each on a tab with a button to copy it; `parts` are the components."""
+
+    def __init__(self, prefix: str, values: list[str] | None = None):
         self.parts = []
         with gr.Tabs():
-            for (title, name, language), value in zip(((text.CODE_COMMAND, "command", "shell"), (text.CODE_YAML, "yaml", "yaml"),
-                                                       (text.CODE_CELL, "cell", "python")), values or ("", "", "")):
+            for (name, (title, language, _)), value in zip(WRITERS.items(), values or [""] * len(WRITERS)):
                 with gr.Tab(title):
-                    self.parts.append(gr.Code(value, language=language, interactive=False, show_label=False, wrap_lines=True,
+                    self.parts.append(gr.Code(value, language=language, interactive=False, show_label=False,
+                                              wrap_lines=True,
                                               elem_id=f"{prefix}{name}"))

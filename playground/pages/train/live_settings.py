@@ -1,43 +1,57 @@
-"""Live controls: settings of a run that goes on, changed between two of its steps, and the way back to a checkpoint."""
+"""Settings of a run that may change while it trains, between two of its steps; and the way back to a checkpoint."""
+
+from typing import Any
 
 import gradio as gr
 
 from playground.components import html as views
 from playground.components.formatting import plain
-from playground.components.inputs import Choice
+from playground.components.inputs import CONTROL_EVENT, Choice, label
 from playground.components.notices import inform, mark_seen, warn
 from playground.pages.train import text
+from playground.run_files import read_journal
 from playground.workspace import Workspace
+from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
+from rlhf_engine.stages import STAGES, live_settings
 
-CONTROLS = {"sft": ("steps", "epochs", "learning_rate"), "reward": ("steps", "epochs", "learning_rate"),
-            "ppo": ("steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"),
-            "teach": ("steps", "votes", "kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism")}
-"""What each stage's trainer lets be changed (`Trainer.live`)."""
-STEPS = {"steps": 1, "epochs": 1, "votes": 1, "kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1, "pessimism": 0.1}
-"""By how much an arrow key moves a value."""
+INCREMENTS = {"steps": 1, "epochs": 1, "votes": 1, "kl_target": 1.0, "temperature": 0.1, "max_new_tokens": 1,
+              "pessimism": 0.1}
+"""By how much an arrow key changes a value."""
 
 
-def in_force(config: dict, journal: list[dict]) -> dict[str, float]:
-    """The live settings as they are now: what the run began with, and what was changed since and not undone by a rewind. Epochs say
-    nothing where there are steps."""
+def controls_of(stage: str) -> list[str]:
+    """The settings of a stage that may change while it trains, in the order in which the page shows them."""
+    return in_order(configs.live_settings(STAGES[stage].config)) if stage in STAGES else []
+
+
+def in_order(names: tuple[str, ...]) -> list[str]:
+    """Settings in the order of their labels; those without a label of their own come last."""
+    return [*(name for name in text.LIVE_LABELS if name in names),
+            *(name for name in names if name not in text.LIVE_LABELS)]
+
+
+def live_values(config: dict, journal: list[dict]) -> dict[str, float]:
+    """The live settings of a run as they are now: those it began with, and the changes that no rewind has undone.
+
+    The epochs are left out where the steps decide.
+    """
     now = effective_settings(config, without_rewound(journal))
-    return {name: now[name] for name in CONTROLS[config["stage"]] if name != "epochs" or not now["steps"]}
+    return {name: now[name] for name in controls_of(config["stage"]) if name != "epochs" or not now["steps"]}
 
 
-class LiveControls:
-    """Below the buttons of a run, in sight while it is alive."""
+class LiveSettings:
+    """The panel below the buttons of a run, in sight while the run is alive."""
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML, picker):
         self.workspace, self.worker, self.notice, self.picker = workspace, worker, notice, picker
-        with gr.Accordion(text.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls", elem_classes="owners") as self.group:
-            self.said = gr.HTML("", elem_id="live-in-force", padding=True)
+        with gr.Accordion(text.LIVE_CONTROLS, open=False, visible=False, elem_id="live-controls",
+                          elem_classes="owners") as self.group:
+            self.summary = gr.HTML("", elem_id="live-in-force", padding=True)
             with gr.Row(elem_classes="fields"):
-                self.fields = {name: gr.Number(label=text.LIVE_LABELS[name], info=text.LIVE_INFO[name].format(fitted=""), min_width=140,
-                                               step=STEPS.get(name), elem_id=f"live-{name}".replace("_", "-"))
-                               for name in dict.fromkeys(name for names in CONTROLS.values() for name in names)}
+                self.fields = {name: self._field(name) for name in in_order(live_settings())}
             self.apply = gr.Button(text.LIVE_APPLY, size="sm", elem_id="live-apply")
             with gr.Row(elem_classes="rewind"):
                 self.checkpoint = Choice([], value=None, label=text.REWIND_TO, elem_id="rewind-to", min_width=160)
@@ -47,38 +61,49 @@ class LiveControls:
                 with gr.Row(elem_classes="controls"):
                     self.yes = gr.Button(text.REWIND_YES, variant="stop", elem_id="rewind-yes")
                     self.no = gr.Button(text.REWIND_NO, elem_id="rewind-no")
-        control = {"concurrency_id": "control", "concurrency_limit": 4, "api_visibility": "private", "show_progress": "minimal"}
+        self._wire()
+
+    def _field(self, name: str) -> gr.Number:
+        """The field of a setting. `refresh` fills in what its help leaves open."""
+        step: Any = INCREMENTS.get(name)  # None: an arrow key changes it by what the browser finds right
+        return gr.Number(label=live_label(name), info=live_info(name), min_width=140, step=step,
+                         elem_id=f"live-{name}".replace("_", "-"))
+
+    def _wire(self) -> None:
         inputs = {self.picker, *self.fields.values()}
         gr.on([self.apply.click, *(field.submit for field in self.fields.values())], self._change, inputs, self.notice,
-              show_progress_on=self.apply, **control)
-        self.rewind.click(self._ask_sure, {self.picker, self.checkpoint}, [self.notice, self.sure, self.question], queue=False,
+              show_progress_on=self.apply, **CONTROL_EVENT)
+        self.rewind.click(self._ask_sure, {self.picker, self.checkpoint}, [self.notice, self.sure, self.question],
+                          queue=False,
                           api_visibility="private")
-        self.yes.click(self._rewind, {self.picker, self.checkpoint}, [self.notice, self.sure], show_progress_on=self.yes, **control)
+        self.yes.click(self._rewind, {self.picker, self.checkpoint}, [self.notice, self.sure],
+                       show_progress_on=self.yes, **CONTROL_EVENT)
         self.no.click(lambda: gr.update(visible=False), None, self.sure, queue=False, api_visibility="private")
 
-    # -- what is asked -----------------------------------------------------------------------------------------------
+    # -- what the buttons do -----------------------------------------------------------------------------------------
 
     def _run(self, values: dict) -> Run:
         return self.workspace.run(self.workspace.chosen(values[self.picker]))
 
     def _change(self, values: dict) -> str:
-        """Send what differs from what is in force. Of several, those before the first that is refused are made."""
-        asked = []
+        """Send the values that differ from those in force. If one is refused, those before it are changed all the same.
+        """
+        changes = []
         try:
             run = self._run(values)
-            now = in_force(run.config(), run.journal())
-            for name, was in now.items():
-                value = values[self.fields[name]]
-                if value != was:
-                    self.worker.control(str(run.path), name, value)
-                    asked.append(text.LIVE_VALUE.format(name=text.LIVE_LABELS[name], value=short(value), was=short(was)))
+            for name, old in live_values(run.config(), run.journal()).items():
+                new = values[self.fields[name]]
+                if new != old:
+                    self.worker.control(str(run.path), name, new)
+                    changes.append(text.LIVE_VALUE.format(name=live_label(name), value=short(new), was=short(old)))
         except UserError as error:
             return warn(error)
-        if not asked:
+        if not changes:
             return inform(text.LIVE_NOTHING)
-        return inform(text.LIVE_ASKED.format(name=run.path.name, changes=", ".join(asked)))
+        return inform(text.LIVE_ASKED.format(name=run.path.name, changes=", ".join(changes)))
 
     def _ask_sure(self, values: dict) -> dict:
+        """Show the question whether the run is to be rewound."""
         try:
             run = self._run(values)
             run.checkpoint_at(values[self.checkpoint])
@@ -91,39 +116,66 @@ class LiveControls:
         try:
             run, step = self._run(values), values[self.checkpoint]
             self.worker.control(str(run.path), "rewind", step)
-            said = inform(text.REWIND_ASKED.format(name=run.path.name, step=step))
+            message = inform(text.REWIND_ASKED.format(name=run.path.name, step=step))
         except UserError as error:
-            said = warn(error)
-        return {self.notice: said, self.sure: gr.update(visible=False)}
+            message = warn(error)
+        return {self.notice: message, self.sure: gr.update(visible=False)}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
     @property
     def outputs(self) -> list:
-        return [self.group, self.said, *self.fields.values(), self.checkpoint]
+        """The components that `refresh` may update."""
+        return [self.group, self.summary, *self.fields.values(), self.checkpoint]
 
     def refresh(self, run: Run | None, seen: dict) -> dict:
-        """Updates where another run is shown, or what is in force has changed; what somebody is typing stays otherwise. No run: none that
-        is alive is shown."""
+        """Updates if another run is shown or a value in force has changed; otherwise the fields keep what somebody is
+        typing.
+
+        run: the run that is shown, if it is alive; None otherwise.
+        """
         if run is None:
             seen.pop("live checkpoints", None)
             return {self.group: gr.update(visible=False)} if mark_seen(seen, "live settings", None) else {}
-        config, journal = run.config(), run.journal()
-        now, steps = in_force(config, journal), [step_of(folder) for folder in run.checkpoints()]
+        journal = read_journal(run)
+        now = live_values(self.workspace.config(run.path.name), journal)
         changes: dict = {}
         if mark_seen(seen, "live settings", [run.path.name, now]):
-            fitted = next((short(row["learning_rate"]) for row in journal if row.get("event") == "fitted"), "")
-            changes = {self.group: gr.update(visible=True), self.said: views.escape(text.LIVE_IN_FORCE.format(values=", ".join(
-                text.LIVE_SAME.format(name=text.LIVE_LABELS[name], value=fitted if name == "learning_rate" and not value else short(value))
-                for name, value in now.items())))}
-            for name, field in self.fields.items():
-                changes[field] = gr.update(visible=name in now, value=now.get(name), info=text.LIVE_INFO[name].format(fitted=fitted))
+            changes.update(self._show(now, fitted_rate(journal)))
+        steps = [step_of(folder) for folder in run.checkpoints()]
         if mark_seen(seen, "live checkpoints", [run.path.name, steps]):
             choices = [(text.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
             changes[self.checkpoint] = gr.update(choices=choices, value=steps[-1] if steps else None)
         return changes
 
+    def _show(self, now: dict[str, float], fitted: str) -> dict:
+        """The values in force, in words and in the fields. fitted: the learning rate that a 0 stands for."""
+        words = []
+        for name, value in now.items():
+            shown = fitted if name == "learning_rate" and not value else short(value)
+            words.append(text.LIVE_SAME.format(name=live_label(name), value=shown))
+        changes = {self.group: gr.update(visible=True),
+                   self.summary: views.escape(text.LIVE_IN_FORCE.format(values=", ".join(words)))}
+        for name, field in self.fields.items():
+            changes[field] = gr.update(visible=name in now, value=now.get(name), info=live_info(name, fitted))
+        return changes
+
+
+def fitted_rate(journal: list[dict]) -> str:
+    """The learning rate that was fitted to the model; an empty string if none was."""
+    return next((short(row["learning_rate"]) for row in journal if row.get("event") == "fitted"), "")
+
+
+def live_label(name: str) -> str:
+    """The label of a live setting."""
+    return text.LIVE_LABELS.get(name, label(name))
+
+
+def live_info(name: str, fitted: str = "") -> str:
+    """The help of a live setting."""
+    return text.LIVE_INFO.get(name, "").format(fitted=fitted)
+
 
 def short(value) -> str:
-    """A number as a person writes it."""
+    """A number as a person writes it; an empty string for an empty field."""
     return "" if value is None else plain(value)

@@ -4,6 +4,7 @@ import math
 import pytest
 
 from playground.components import charts as figures
+from playground.components.stage_views import PANELS
 from rlhf_engine.config import to_dict
 from rlhf_engine.stages import STAGES
 
@@ -15,12 +16,12 @@ def config(stage: str, **changes) -> dict:
 def test_every_stage_fills_the_panels_before_and_after_its_first_step():
     for stage in STAGES:
         for metrics in ([], [{"step": 1, "loss/train": 2.0}]):
-            assert len(figures.figures("run", config(stage), metrics)) == figures.PANELS
+            assert len(figures.run_figures("run", config(stage), metrics)) == PANELS
 
 
 def test_a_trace_holds_what_was_measured_and_nothing_else():
     metrics = [{"step": 1, "loss/train": 3.0}, {"step": 2, "loss/train": 2.0, "loss/held_out": 2.5}]
-    loss = figures.figures("run", config("sft"), metrics)[0]
+    loss = figures.run_figures("run", config("sft"), metrics)[0]
     train, held_out = loss["data"]
     assert (train["x"], train["y"]) == ([1, 2], [3.0, 2.0])
     assert (held_out["x"], held_out["y"]) == ([2], [2.5])
@@ -28,7 +29,7 @@ def test_a_trace_holds_what_was_measured_and_nothing_else():
 
 
 def test_roles_keep_their_colours():
-    score, kl, entropy, losses = figures.figures("run", config("ppo"), [{"step": 1, "objective/scores": 0.1, "objective/kl": 1.0}])
+    score, kl, entropy, losses = figures.run_figures("run", config("ppo"), [{"step": 1, "objective/scores": 0.1, "objective/kl": 1.0}])
     assert score["data"][0]["line"]["color"] == "#E69F00"
     assert kl["data"][0]["line"]["color"] == "#D55E00"
     assert [t["line"]["color"] for t in losses["data"]] == ["#0072B2", "#009E73"]
@@ -37,7 +38,7 @@ def test_roles_keep_their_colours():
 
 def test_text_that_is_mixed_in_is_drawn_on_an_axis_of_its_own_and_only_where_there_is_some():
     metrics = [{"step": 1, "loss/policy": 0.01, "loss/value": 0.1, "loss/ptx": 1.5}]
-    plain, mixed = (figures.figures("run", config("ppo", ptx_coef=coef), metrics)[3] for coef in (0.0, 1.0))
+    plain, mixed = (figures.run_figures("run", config("ppo", ptx_coef=coef), metrics)[3] for coef in (0.0, 1.0))
     assert len(plain["data"]) == 2 and "yaxis2" not in plain["layout"]
     assert mixed["data"][2]["y"] == [1.5] and mixed["data"][2]["yaxis"] == "y2"
     assert mixed["layout"]["yaxis2"]["title"]["text"] == "nats per token"
@@ -45,12 +46,12 @@ def test_text_that_is_mixed_in_is_drawn_on_an_axis_of_its_own_and_only_where_the
 
 @pytest.mark.parametrize("given, drawn", [({}, 6.0), ({"max_new_tokens": 10}, 2.0), ({"kl_target": 3.0}, 3.0)])
 def test_the_target_is_the_one_that_the_controller_aims_at(given, drawn):
-    kl = figures.figures("run", config("ppo", **given), [{"step": 1, "objective/kl": 1.0}])[1]
+    kl = figures.run_figures("run", config("ppo", **given), [{"step": 1, "objective/kl": 1.0}])[1]
     assert kl["data"][-1]["line"]["dash"] == "dash" and kl["data"][-1]["y"] == [drawn, drawn]
 
 
 def test_no_target_no_line():
-    assert len(figures.figures("run", config("ppo", kl_target=0.0), [{"step": 1, "objective/kl": 1.0}])[1]["data"]) == 1
+    assert len(figures.run_figures("run", config("ppo", kl_target=0.0), [{"step": 1, "objective/kl": 1.0}])[1]["data"]) == 1
 
 
 @pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2500, 12345])
@@ -61,11 +62,11 @@ def test_long_runs_are_thinned_and_keep_their_last_step(count):
 
 def test_figures_are_strict_json():
     metrics = [{"step": 1, "objective/kl": math.nan}, {"step": 2, "objective/kl": math.inf}, {"step": 3, "objective/kl": 1.0}]
-    kl = figures.figures("run", config("ppo"), metrics)[1]
+    kl = figures.run_figures("run", config("ppo"), metrics)[1]
     json.dumps(kl, allow_nan=False)
     assert kl["data"][0]["y"] == [None, None, 1.0]
 
 
 def test_zoom_belongs_to_a_run_and_a_panel():
-    one, other = (figures.figures(name, config("sft"), [])[0]["layout"]["uirevision"] for name in ("one", "other"))
+    one, other = (figures.run_figures(name, config("sft"), [])[0]["layout"]["uirevision"] for name in ("one", "other"))
     assert one != other

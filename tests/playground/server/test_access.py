@@ -211,10 +211,10 @@ def test_who_asks_is_known_where_streams_are_taken_in_threads(workspace, worker,
 def test_a_visitor_takes_back_only_what_is_theirs(workspace, as_visitor):
     store = Store(workspace.home / "feedback.sqlite")
     store.add_all([Event(f"e{who}", "thumb", "p", ("r",), "up", voter=who) for who in ("me", "you")])
-    ledger = FeedbackIndex(Workspace(workspace.home, Access(alone=False)))
+    index = FeedbackIndex(Workspace(workspace.home, Access(alone=False)))
     with pytest.raises(UserError, match="somebody else's"):
-        ledger.retract("eyou", "r1", "me")
-    ledger.retract("eme", "r2", "me")
+        index.retract("eyou", "r1", "me")
+    index.retract("eme", "r2", "me")
     FeedbackIndex(workspace).retract("eyou", "r3", "owner")
     assert not store.events()
 

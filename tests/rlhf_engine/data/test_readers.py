@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -449,22 +448,26 @@ REPOS = {
 
 READER = """
 import json, sys, time
-from rlhf_engine import data
-from rlhf_engine.config import UserError
+from rlhf_engine import UserError, read_preferences
+waits = []
+time.sleep = waits.append
 for source, options in json.loads(sys.argv[1]):
-    start = time.perf_counter()
+    waits.clear()
     try:
-        rows = data.read_preferences(source, **options)
-        said = [len(rows), rows.notes]
+        rows = read_preferences(source, **options)
+        answer = [len(rows), rows.notes]
     except UserError as error:
-        said = str(error)
-    print(json.dumps([said, time.perf_counter() - start]))
+        answer = str(error)
+    print(json.dumps([answer, sum(waits)]))
 """
 
 
 @pytest.fixture(scope="module")
 def ask_hub(tmp_path_factory):
-    """Read from a Hub in a process of its own (huggingface_hub takes its endpoint at import); `up=False`: nobody answers."""
+    """ask(question, ..., up=True) -> for each question the answer and the seconds that the libraries wanted to wait for it.
+
+    Each call reads in a process of its own, because huggingface_hub takes its endpoint at import. With `up=False` the Hub does not answer.
+    """
     home = tmp_path_factory.mktemp("hf")
     server = hub.serve({f"datasets/{name}": files for name, files in REPOS.items()})
 
@@ -472,7 +475,7 @@ def ask_hub(tmp_path_factory):
         if not up:
             hub.stop(server)
         settings = hub.settings(server, home) | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", READER, json.dumps(questions)], cwd=home, check=True, timeout=120,
+        done = subprocess.run([sys.executable, "-c", READER, json.dumps(questions)], cwd=home, check=True,
                               env=os.environ | settings, capture_output=True, text=True)
         assert "Repo card" not in done.stderr and "cached version" not in done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -500,20 +503,19 @@ def test_hub(ask_hub):
         (("me/login", {}), "me/login: is gated; accept its terms on its Hub page and log in with `hf auth login`"),
     ]
     answers = ask_hub(*(question for question, _ in expected))
-    for (question, answer), (said, seconds) in zip(expected, answers, strict=True):
-        assert said == answer if isinstance(answer, list) else said.startswith(answer), question
-        assert "\n" not in str(said) and seconds < 5, question
+    for (question, expected_answer), (answer, waited) in zip(expected, answers, strict=True):
+        assert answer == expected_answer if isinstance(expected_answer, list) else answer.startswith(expected_answer), question
+        assert "\n" not in str(answer) and waited < 1, question  # nothing is tried again after a pause
     # Nobody answers: one line at once, or the copy that was cached before.
-    start = time.perf_counter()
     copy, missing = ask_hub(("me/pairs", {"split": "test"}), ("me/locked", {}), up=False)
     assert copy[0] == [2, ["the Hub cannot be reached, these rows are from the copy cached last"]]
     assert missing[0] == "me/locked: the Hub cannot be reached and no copy is here; check the network, or give a file"
-    assert copy[1] < 5 and missing[1] < 5 and time.perf_counter() - start < 20
+    assert copy[1] < 1 and missing[1] < 1
 
 
 def test_the_page_starts_without_torch():
     code = "import sys, rlhf_engine.data.readers; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -8,7 +8,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rlhf_engine.data.tokenization import cut_report, encode_example, encode_examples, encode_prompt, encode_prompts, render
+from rlhf_engine.data.tokenization import (
+    cut_report,
+    encode_example,
+    encode_examples,
+    encode_prompt,
+    encode_prompts,
+    render,
+)
 from rlhf_engine.errors import UserError
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "once upon a time there was a little girl who ran quickly",

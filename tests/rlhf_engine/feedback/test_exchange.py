@@ -9,10 +9,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlhf_engine.data.readers import Demonstration, Preference, Ranking, read_demonstrations, read_preferences, read_prompts
-from rlhf_engine.feedback.datasets import agreement, demonstrations, groups, live, pairs, ratings, thumbs
-from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.exchange import Sync, export, export_rows, import_events, import_preferences, push_to_hub, read_events
+from rlhf_engine.data.readers import (
+    Demonstration,
+    Preference,
+    Ranking,
+    read_demonstrations,
+    read_preferences,
+    read_prompts,
+)
+from rlhf_engine.feedback.datasets import agreement, demonstrations, groups, pairs, ratings, thumbs
+from rlhf_engine.feedback.events import Event, without_retracted
+from rlhf_engine.feedback.exchange import (
+    Sync,
+    export,
+    export_rows,
+    import_events,
+    import_preferences,
+    push_to_hub,
+    read_events,
+)
 from rlhf_engine.feedback.store import Store
 from tests.rlhf_engine.conftest import write_rows
 from tests.rlhf_engine.helpers.feedback import CHAT, ids, refused, small_disk, vote
@@ -62,7 +77,7 @@ def test_thumbs_demonstrations_and_ratings():
 
 
 def test_what_was_taken_back_counts_nowhere():
-    assert ids(live(EVENTS)) == ids(EVENTS[:-2])
+    assert ids(without_retracted(EVENTS)) == ids(EVENTS[:-2])
     for convert in (pairs, groups, thumbs, demonstrations, ratings):
         assert convert(EVENTS) == convert(EVENTS[:-2]) and convert([*EVENTS, *(
             vote(f"u{i}", "retract", value=event.id) for i, event in enumerate(EVENTS[:-1]))]) == convert([]) == []

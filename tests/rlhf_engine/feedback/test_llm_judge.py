@@ -199,7 +199,7 @@ def test_votes_come_from_the_server_and_are_right(serve):
         event.validate()
         assert (event.prompt, event.responses, event.scores, event.step, event.run, event.checkpoint) == (
             q.prompt, q.responses, q.scores, q.step, q.run, q.checkpoint)
-        assert event.voter == "judge" and event.sampling == {"temperature": 1.0, "query": q.id}
+        assert event.voter == "judge" and event.sampling == {"temperature": 1.0} and event.query == event.answers == q.id
     assert judge.new_events() == [] and len(requests) == 12
     assert {r.path for r in requests} == {"/v1/chat/completions"}
     for body in (r.body for r in requests):

@@ -16,7 +16,8 @@ import pytest
 
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback import store as feedback
-from rlhf_engine.feedback.events import MAX_NAME, MAX_TEXT, Event
+from rlhf_engine.feedback.checks import MAX_NAME, MAX_TEXT
+from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
 from tests.rlhf_engine.helpers.feedback import CHAT, VALUES, ids, refused, small_disk, vote
 
@@ -77,7 +78,7 @@ def test_every_kind_comes_back_as_it_went_in(store, kind):
     ("comparison", {"responses": ("a", "x" * (MAX_TEXT + 1))}, "a response has 100,001 characters"),
     ("comparison", {"value": "first"}, "a comparison is one of left, right, tie, both_bad, not 'first'"),
     ("comparison", {"value": {}}, "a comparison is one of"),
-    ("comparison", {"responses": ("a", "b", "c")}, "left is said of 2 responses, not 3; send a ranking"),
+    ("comparison", {"responses": ("a", "b", "c")}, "left names one of 2 responses, but there are 3; send a ranking"),
     ("ranking", {"value": (1, 2)}, "a list of 4 ranks"),
     ("ranking", {"value": 1}, "a list of 4 ranks"),
     ("ranking", {"value": (0, 1, 2, 3)}, "ranks are whole numbers from 1 (best) to 4"),
@@ -408,11 +409,11 @@ def test_other_files_are_refused_and_kept(tmp_path):
     newer = Store(tmp_path / "newer")
     newer.add(vote())
     with contextlib.closing(sqlite3.connect(newer.path)) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 3")
     (tmp_path / "folder").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     for name, said in (("text", "is no store of feedback"), ("other", "is a database of another program"),
-                       ("newer", "was made by a newer playground (store 2, this one knows 1); update this one"),
+                       ("newer", "was made by a newer playground (store 3, this one knows 2); update this one"),
                        ("folder", "is a folder; name a file in it"), ("text/below", "cannot be made")):
         message = refused(Store, tmp_path / name)
         assert message.startswith(f"{tmp_path / name}: ") and said in message

@@ -38,7 +38,7 @@ def make_live(model, folder: Path, *, store: Store | None = None, fresh: bool = 
 def vote(run: Run, store: Store, count: int, voter: str = "ann") -> int:
     """Answer open queries by the share of vowels. Returns how many were answered, at most `count`."""
     for answered in range(count):
-        if (query := next_query(run, store, voter)) is None:
+        if (query := next_query(run, store.events(run=run.id), voter)) is None:
             return answered
         best = max(range(len(query.responses)), key=lambda i: vowels("", query.responses[i]))
         store.add(query.event(str(best + 1), f"{voter} {query.id}", voter=voter))

@@ -4,12 +4,27 @@ import random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, GPTNeoConfig, MambaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GPTNeoConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from rlhf_engine.data.readers import Ranking
 from rlhf_engine.model import prefix_packing as shared
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.prefix_packing import bundles, group_by_prefix, last_states, packed_length, packed_passes, supports_packing
+from rlhf_engine.model.prefix_packing import (
+    bundles,
+    group_by_prefix,
+    last_states,
+    packed_length,
+    packed_passes,
+    supports_packing,
+)
 from rlhf_engine.rollout.reward_functions import score_members
 from rlhf_engine.teach.word_features import WordFeatures
 from tests.conftest import make_tokenizer, save

@@ -39,7 +39,7 @@ def query(count: int) -> Query:
 def test_a_choice_is_an_event(count, choice, kind, value):
     event = query(count).event(choice, "e1", voter="ann", seconds=2.5).validate()
     assert (event.kind, event.value, event.run, event.step, event.voter, event.seconds) == (kind, value, "r-1", 3, "ann", 2.5)
-    assert event.sampling == {"temperature": 1.0, "query": "q"} and event.shown == tuple(range(count)) and event.checkpoint == "r at step 3"
+    assert event.sampling == {"temperature": 1.0} and event.query == event.answers == "q" and event.shown == tuple(range(count)) and event.checkpoint == "r at step 3"
 
 
 @pytest.mark.parametrize("choice", ["0", "5", "left", "", "10", "one", "-1"])
@@ -53,14 +53,14 @@ def test_each_voter_gets_what_they_have_not_seen_and_others_seldom_have(tiny_lla
     assert trainer.blocked_reason()
     store, ids = trainer.labeler.store, [row["id"] for row in run.queries()]
     assert len(ids) == len(set(ids)) == HumanLabeler.OPEN
-    first = next_query(run, store, "ann")
+    first = next_query(run, store.events(run=run.id), "ann")
     assert first.id == ids[-1]  # the newest, while nobody has voted
     store.add(first.event("1", "e1", voter="ann"))
-    assert next_query(run, store, "ann").id == ids[-2] and next_query(run, store, "bob").id == ids[-2]
-    assert next_query(run, store, "bob", frozenset(ids[:3])).id == ids[-1]  # all others skipped
-    assert next_query(run, store, "ann", frozenset(ids)) is None
+    assert next_query(run, store.events(run=run.id), "ann").id == ids[-2] and next_query(run, store.events(run=run.id), "bob").id == ids[-2]
+    assert next_query(run, store.events(run=run.id), "bob", frozenset(ids[:3])).id == ids[-1]  # all others skipped
+    assert next_query(run, store.events(run=run.id), "ann", frozenset(ids)) is None
     store.add(Event("undo", "retract", value="e1", run=run.id))
-    assert next_query(run, store, "ann").id == ids[-1]  # taken back, so it is open again
+    assert next_query(run, store.events(run=run.id), "ann").id == ids[-1]  # taken back, so it is open again
     assert find_query(run, first.id) == first
     with pytest.raises(UserError, match="has asked no query 'x'"):
         find_query(run, "x")
@@ -147,7 +147,7 @@ def drive_with_votes(trainer: Teach, run: Run, control: Control | None = None, u
     def blocked_reason():
         if trainer.step >= until:
             raise Dead
-        if trainer.step >= max(trainer.past, default=0):
+        if trainer.step >= trainer.replay.last_step:
             inner()
             vote(run, trainer.labeler.store, 4 if trainer.step == 0 else 2)
         return inner()
@@ -223,7 +223,7 @@ def test_live_controls_take_effect_and_stand_in_the_journal(tiny_llama, tmp_path
     assert sum(word in text for text in warnings for word in ("--temperature", "clip cannot be changed", "--max-new-tokens")) == 3
     metrics = run.metrics()
     assert metrics[1]["objective/length"] > 6 and max(row["objective/length"] for row in metrics[2:]) <= 6
-    assert trainer.ppo.controller.target == 1.0 and metrics[-1]["lr"] <= 1e-3 and run.config()["kl_target"] == 8.0
+    assert trainer.learner.controller.target == 1.0 and metrics[-1]["lr"] <= 1e-3 and run.config()["kl_target"] == 8.0
 
 
 def test_rewind_goes_back_and_forward_again(tiny_llama, tmp_path):
@@ -306,7 +306,7 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
             try:
                 own = 0
                 while own < 20 and not over.is_set():
-                    if (query := next_query(run, store, name)) is None:
+                    if (query := next_query(run, store.events(run=run.id), name)) is None:
                         threading.Event().wait(0.05)
                         continue
                     event = query.event("1" if own % 3 else "tie", f"{name} {own}", voter=name)
@@ -368,12 +368,12 @@ def test_what_people_say_in_a_chat_about_a_runs_answers_is_learned_and_answers_n
     store, sampling = trainer.labeler.store, {"model": "bundled", "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}
     talk = [{"role": "user", "content": "Tell me"}, {"role": "assistant", "content": "Once"}, {"role": "user", "content": "Go on"}]
     about = {"run": run.id, "voter": "ann", "sampling": sampling, "checkpoint": "run at step 0"}
-    before = next_query(run, store, "ann").id
+    before = next_query(run, store.events(run=run.id), "ann").id
     store.add_all([Event("c1-thumb-1", "thumb", "Tell me", ("a cat sat",), "up", **about), Event("c2-thumb-1", "thumb", talk, ("",), "down", **about),
                    Event("c3-edit-1", "edit", talk, ("one dog",), "a better dog", **about),
                    Event("c4-vote", "ranking", "Tell me", ("a", "b", "c"), (2, 1, 2), shown=(2, 0, 1), **about),
                    Event("c5-vote", "comparison", "Tell me", ("a", "b", "c"), "both_bad", **about)])
-    assert next_query(run, store, "ann").id == before and trainer.labeler.pending_votes() == 5
+    assert next_query(run, store.events(run=run.id), "ann").id == before and trainer.labeler.pending_votes() == 5
     assert not trainer.blocked_reason() and len(trainer.labeler.open) == HumanLabeler.OPEN
     metrics = next(trainer)
     assert metrics["reward/votes"] == 5 and all(map(torch.isfinite, map(torch.tensor, metrics.values())))

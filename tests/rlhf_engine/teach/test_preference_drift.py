@@ -30,7 +30,7 @@ def hear(turning: DriftDetector, choices, weights=(2.0, 0.0)) -> int | None:
 def test_the_evidence_of_a_vote_by_hand():
     """Best of four among scores (2, 0, 0, 0): likely 1 / (1 + 3 e^-2); with the sign turned, another is 1 / (3 + e^-2); of none, 1/4."""
     turning = DriftDetector()
-    assert hear(turning, [0]) is None and turning.votes == [] and turning.then is None  # nothing is earned yet, so nothing is evidence
+    assert hear(turning, [0]) is None and turning.votes == [] and turning.reward_before is None  # nothing is earned yet, so nothing is evidence
     assert turning.scale_evidence[-1].item() == pytest.approx(math.log(4 / (1 + 3 * math.exp(-2))), abs=1e-5) and turning.scale_evidence[0] == 0
     hear(turning, [1])
     assert turning.evidence == pytest.approx(math.log(4 / (3 + math.exp(-2))), abs=1e-5) and turning.votes == ["e1"]
@@ -65,7 +65,7 @@ def test_its_state_goes_through_a_checkpoint(tmp_path):
     turning = DriftDetector()
     hear(turning, [0] * 20 + [1, 2])
     save_state(tmp_path, turning.state_dict())
-    again = DriftDetector.of(load_state(tmp_path))
+    again = DriftDetector.from_state(load_state(tmp_path))
     assert hear(turning, [3, 1] * 10) == hear(again, [3, 1] * 10) is not None and again.evidence == turning.evidence
     save_state(tmp_path, DriftDetector().state_dict())
-    assert DriftDetector.of(load_state(tmp_path)).then is None
+    assert DriftDetector.from_state(load_state(tmp_path)).reward_before is None

@@ -20,8 +20,8 @@ def test_verdicts_by_hand(kind, value, count, expected):
 
 def test_a_step_learns_from_the_responses_that_were_voted_on_and_from_no_others(tiny_model):
     trainer = make(tiny_model, tamer=True, steps=5)
-    seen, inner = [], trainer.ppo.measure
-    trainer.ppo.measure = lambda rollout: seen.append(rollout) or inner(rollout)
+    seen, inner = [], trainer.learner.measure
+    trainer.learner.measure = lambda rollout: seen.append(rollout) or inner(rollout)
     counts = [metrics["reward/votes"] for metrics in trainer]
     assert counts == [2, 4, 6, 8, 10]  # spread over the steps, so that each is about the policy as it is
     events = iter(trainer.reward.events)

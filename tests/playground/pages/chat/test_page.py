@@ -1,4 +1,4 @@
-"""Chats side by side: who is asked what, what is said about the answers, and that a blind page keeps its secret."""
+"""The Chat page: which checkpoints are asked, what is stored about their answers, and that a blind page tells no names."""
 
 import json
 from pathlib import Path
@@ -8,218 +8,17 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
-from playground.pages.chat import chat_feedback as opinions
-from playground.pages.chat.checkpoints import ChatCheckpoint, first_picks, presets, speaker
-from playground.pages.chat.conversation import (
-    Chat,
-    Memory,
-    Turn,
-    alike,
-    asked_again,
-    inert,
-    plain,
-    prompt_of,
-    reworded,
-    settled,
-    shown,
-    together,
-)
+from playground.pages.chat.conversation import Chat
 from playground.pages.chat.page import ChatPage
-from playground.voting import VotingService, voter_of
+from playground.voting import voter_of
 from playground.workspace import Workspace
-from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import SFTConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.feedback.labelers import HumanLabeler
-from rlhf_engine.feedback.queries import next_query
 from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving
-from tests.playground.conftest import EVIL, FakeWorker, write_run
-from tests.playground.helpers import ask
+from tests.playground.conftest import EVIL, FakeWorker, from_chatbot, write_run
 
 BASE, SFT = "Base model, no adapter", "SFT (bundled)"
-
-
-@pytest.fixture
-def home(tmp_path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def run(home):
-    """A run that asks people, with a checkpoint, whose policy can be asked live."""
-    return write_run(home, "taste", TeachConfig(labeler="person"), state="running")
-
-
-@pytest.fixture
-def store(home) -> Store:
-    return Store(home / "feedback.sqlite")
-
-
-# -- conversations ---------------------------------------------------------------------------------------------------
-
-def turns(*texts: str) -> list[Turn]:
-    return [Turn(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
-
-
-def test_equal_conversations_are_asked_together():
-    assert alike([turns("a"), turns("a", "b", "c"), turns("a"), turns("a", "x", "c")]) == [[0, 2], [1], [3]]
-
-
-def test_where_a_conversation_goes_on_is_asked_again_or_begins_anew():
-    talk = turns("a", "b", "c", "d")
-    assert settled(talk) == talk and settled(talk[:3]) == talk[:2] and settled([]) == []
-    assert asked_again(talk) == talk[:3] and asked_again(talk[:3]) == talk[:3] and asked_again([]) == []
-    again = Turn("user", "new")
-    assert reworded(talk, talk[2], again) == [*talk[:2], again] and reworded(talk, talk[0], again) == [again]
-    assert reworded(turns("a", "b"), talk[2], again) == []
-
-
-def test_one_question_is_a_text_and_more_a_conversation():
-    assert prompt_of(turns("a")) == "a"
-    assert prompt_of(turns("a", "b", "c")) == [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-
-
-@pytest.mark.parametrize("text", ["", "Tom & Ann", "a < b > c", "&amp; &copy &#65; &x", "&&lt;", EVIL])
-def test_text_goes_to_the_chatbot_as_few_entities_and_comes_back(text):
-    talk = [{"role": "user", "content": text}]
-    assert "<" not in inert(talk)[0]["content"] and plain(inert(talk)) == talk
-    assert inert([{"role": "user", "content": "Tom & Ann"}])[0]["content"] == "Tom & Ann"
-
-
-def test_an_answer_that_has_not_begun_is_not_shown_and_an_empty_one_is_named():
-    assert len(shown([Turn("user", "a"), Turn("assistant", "", ended=False)], "(empty)")) == 1
-    assert shown([Turn("user", "a"), Turn("assistant", "")], "(empty)")[1]["content"] == "(empty)"
-
-
-def test_streams_of_several_texts_advance_as_one():
-    def says(*items):
-        yield from items
-
-    found = list(together([says(["a", "b"], ["aa", "bb"]), says(["x"])], [2, 1]))
-    assert found[-1] == ["aa", "bb", "x"] and len(found) == 3
-
-
-def test_whoever_is_late_changes_nothing():
-    chat = Chat()
-    number, late = chat.begin({0: turns("a")}), Turn("assistant", "slow", ended=False)
-    chat.answer(0, late)
-    chat.stop()
-    assert chat.asked != number and chat.sides[0][-1].ended and chat.sides[0][-1].sampling == {"stopped": True}
-    chat.clear()
-    chat.answer(0, late)
-    assert chat.sides[0] == []
-
-
-def test_browsers_are_remembered_apart_and_the_oldest_forgotten():
-    memory, chats = Memory(longest=2), [Chat(), Chat(), Chat()]
-    chats[0].begin({0: turns("mine")})
-    for browser, chat in zip(("", "b", "c"), chats):
-        memory.keep(browser, chat)
-    memory.keep("a", chats[0])
-    assert [memory.find(browser) is None for browser in ("", "b", "x", "c")] == [True, True, True, False]
-    assert memory.find("a").sides == chats[0].sides and memory.find("a") is not chats[0]
-
-
-# -- speakers and presets --------------------------------------------------------------------------------------------
-
-def test_a_speaker_is_known_by_its_run_and_step(home, run):
-    workspace = Workspace(home)
-    write_run(home, "old", SFTConfig())
-    assert speaker(workspace, "none") == ChatCheckpoint("none", "none", "none") and speaker(workspace, "cheerful").checkpoint == "cheerful"
-    run.set_status(state="running", step=7)
-    live = speaker(workspace, "taste")
-    assert (live.checkpoint, live.run, live.step, live.adapter) == ("taste at step 7", run.id, 7, str(run.path))
-    assert speaker(workspace, "taste@step-000003").checkpoint == "taste at step 3" and speaker(workspace, "old").step == 3
-    for name in ("../old", "old@step-000009", "/etc", ""):
-        with pytest.raises(UserError):
-            speaker(workspace, name)
-
-
-def test_presets_are_pairs_that_can_be_asked(home, run):
-    workspace = Workspace(home)
-    write_run(home, "sft", SFTConfig())
-    write_run(home, "ppo", PPOConfig(adapter=str(home / "runs" / "sft"), reward="x"))
-    write_run(home, "step", PPOConfig(adapter=str(home / "runs" / "sft" / "checkpoints" / "step-000003"), reward="x"))
-    write_run(home, "gallery", PPOConfig(adapter="/some/assets/adapters/cheerful", reward="x"))
-    write_run(home, "far", PPOConfig(adapter="/elsewhere/adapter", reward="x"))
-    write_run(home, "gone", PPOConfig(adapter=str(home / "runs" / "removed"), reward="x"))
-    write_run(home, "reward", RewardConfig())
-    write_run(home, "begun", SFTConfig(), checkpoint=False)
-    write_run(home, "tiny", SFTConfig(model=str(home / "models" / "tiny")))
-    pairs = {pair for _, pair in presets(workspace, workspace.entries(), "bundled")}
-    assert pairs == {"bundled|taste", "none|sft", "sft|ppo", "sft@step-000003|step", "cheerful|gallery", "none|bundled", "bundled|cheerful", "bundled|talkative"}
-    offered = {value for _, value in workspace.chat_choices("bundled")}
-    assert all(offered.issuperset(pair.split("|")) for pair in pairs)
-    assert [pair for _, pair in presets(workspace, workspace.entries(), "models/tiny")] == ["none|tiny"]
-
-
-def test_first_picks_are_as_many_as_there_are_sides():
-    assert first_picks([("Base", "none"), ("A", "a"), ("B", "b")], 4) == ("none", "a", "b", "none")
-
-
-# -- opinions --------------------------------------------------------------------------------------------------------
-
-def answer(store: Store, run=None, text: str = "Once upon a time.") -> Turn:
-    voice = ChatCheckpoint("taste", "x", "taste at step 3", run.id, 3) if run else ChatCheckpoint("none", "none", "none")
-    return Turn("assistant", text, said=text, speaker=voice, sampling={"max_new_tokens": 8}, head=store.head())
-
-
-def test_a_thumb_is_stored_once_changed_and_taken_back(store, run):
-    turn = answer(store, run)
-
-    def give(value: str) -> list[str]:
-        opinions.say(store, turn, "thumb", value, "Tell me", "me")
-        assert opinions.thumbs(store, [turn]) == [value]
-        return [event.value for event in store.events(retracted=True)]
-
-    assert give("up") == give("up") == ["up"]
-    event, = store.events()
-    assert (event.prompt, event.responses, event.checkpoint, event.run, event.step, event.voter, event.sampling) == (
-        "Tell me", ("Once upon a time.",), "taste at step 3", run.id, 3, "me", {"max_new_tokens": 8})
-    first = event.id
-    assert give("down") == ["up", first, "down"]
-    assert len(give("")) == 4 and store.count() == 0
-    assert len(give("")) == 4
-    assert give("up")[-1] == "up" and store.count() == 1
-
-
-def test_an_opinion_taken_back_elsewhere_can_be_given_again(store):
-    turn = answer(store)
-    opinions.say(store, turn, "thumb", "up", "Tell me", "me")
-    given, = store.events()
-    store.add(type(given)("from the data page", "retract", value=given.id))
-    assert opinions.thumbs(store, [turn]) == [""]
-    opinions.say(store, turn, "thumb", "up", "Tell me", "me")
-    assert opinions.thumbs(store, [turn]) == ["up"] and store.count() == 1
-
-
-def test_a_blind_vote_has_the_order_of_the_pickers(store, run):
-    said = {pick: answer(store, run if pick == "c" else None, f"said by {pick}") for pick in "abcd"}
-
-    def vote(order: tuple[int, ...], choice: str):
-        event = opinions.verdict("e", [said["abcd"[i]] for i in order], order, choice, "Tell me", "me").validate()
-        assert event.responses == tuple(f"said by {pick}" for pick in "abcd"[:len(order)]) and event.shown == order
-        return event
-
-    assert [vote(order, choice).value for order in ((0, 1), (1, 0)) for choice in ("1", "2")] == ["left", "right", "right", "left"]
-    three = vote((2, 0, 1), "1")
-    assert (three.kind, three.value, three.run) == ("ranking", (2, 2, 1), run.id) and three.sampling["checkpoints"] == ["none", "none", "taste at step 3"]
-    assert vote((3, 1, 0, 2), "2").value == (2, 1, 2, 2)
-    assert (vote((1, 0), "tie").value, vote((1, 2, 0), "both_bad").value, vote((1, 0), "1").run) == ("tie", "both_bad", "")
-
-
-def test_what_is_said_in_a_chat_answers_no_query_and_is_not_undone_by_a_voter(home, run, store):
-    for number in range(2):
-        ask(run, number)
-    ballot = VotingService(Workspace(home))
-    before = ballot.next(run, "me").id
-    opinions.say(store, answer(store, run), "thumb", "up", "Tell me", "me")
-    assert next_query(run, store, "me").id == before and HumanLabeler(run, store).pending_votes() == 1
-    with pytest.raises(UserError, match="no vote of yours"):
-        ballot.undo(run, "u", "me")
-    ballot.vote(run, before, "1", "v", "me")
-    opinions.say(store, answer(store, run), "thumb", "down", "Tell me", "me")
-    assert ballot.undo(run, "w", "me").id == "v" and ballot.votes(run) == 2
 
 
 # -- the page without a browser --------------------------------------------------------------------------------------
@@ -243,17 +42,17 @@ class Page:
     def __init__(self, home: Path, server: ChatPage | None = None):
         with gr.Blocks() as self.blocks:
             workspace = Workspace(home)
-            self.server = server or ChatPage(workspace, Writer(), VotingService(workspace), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
-        self.worker = self.server.answerer.worker
+            self.server = server or ChatPage(workspace, Writer(), gr.BrowserState(""), gr.HTML("", elem_id="notice"))
+        self.worker = self.server.runner.worker
         self.parts = {part.elem_id or type(part).__name__: part for part in self._components()}
         self.values, self.props = {part: part.value for part in self._components()}, {}
         self.set("ChatState", Chat())
         self.set("BrowserState", "somebody")
 
     def _components(self) -> set:
-        chat, sides = self.server, self.server.sides
-        return {chat.chat, chat.voter, chat.notice, chat.input, chat.temperature, chat.top_p, chat.longest, chat.again, *chat.face, *sides.buttons} - {
-            sides.votes, *sides.columns}
+        chat, panes, box = self.server, self.server.panes, self.server.input
+        return {chat.chat, chat.voter, chat.judging.notice, box.message, *box.sampling, box.again, *chat.shown, *panes.buttons} - {
+            panes.vote_row, *panes.columns}
 
     def __getitem__(self, name: str):
         return self.values[self.parts[name]]
@@ -269,7 +68,8 @@ class Page:
         """Call a handler as an event of the component `target` would; returns what it sent, item by item."""
         kinds = {"_thumb": gr.LikeData, "_edit": gr.EditData}
         event = kinds.get(handler, gr.EventData)(self.parts.get(target), data) if target else None
-        found = getattr(self.server, handler)(dict(self.values), *([event] if event else []))
+        owner = next(part for part in (self.server, self.server.asking, self.server.judging) if hasattr(part, handler))
+        found = getattr(owner, handler)(dict(self.values), *([event] if event else []))
         found = list(found) if not isinstance(found, dict) else [found]
         for update in found:
             self.take(update)
@@ -285,15 +85,15 @@ class Page:
                 self.values[part] = update
 
     def send(self, text: str) -> list[dict]:
-        self.chat.typed = (self.chat.typed[0], 0.0)  # nobody asks the same as fast as a test does
+        self.chat.last_sent = (self.chat.last_sent[0], 0.0)  # nobody asks the same as fast as a test does
         self.set("chat-input", text)
         return self.do("_send")
 
     def says(self, side: str) -> list[str]:
-        return [message["content"] for message in plain(self[f"chat-{side}"])]
+        return [message["content"] for message in from_chatbot(self[f"chat-{side}"])]
 
     def shows(self, name: str) -> bool:
-        return self.props[self.parts.get(name, self.server.sides.votes)].get("visible", False)
+        return self.props[self.parts.get(name, self.server.panes.vote_row)].get("visible", False)
 
     def thumbs(self, side: str) -> list[str]:
         return [thumb.split()[0] for thumb in self.props[self.parts[f"chat-{side}"]]["feedback_value"]]
@@ -441,7 +241,7 @@ def assert_ends_with_the_truth(page: Page, stream) -> None:
 
 def test_a_chat_that_is_cleared_in_the_middle_of_an_answer_stays_empty(page):
     page.set("chat-input", "Hello")
-    stream = page.server._send(dict(page.values))
+    stream = page.server.asking._send(dict(page.values))
     page.take(next(stream))
     late = next(stream)
     page.do("_clear")
@@ -453,7 +253,7 @@ def test_a_chat_that_is_cleared_in_the_middle_of_an_answer_stays_empty(page):
 def test_a_question_sent_twice_at_once_is_one(page):
     page.set("chat-input", "Hello")
     values = dict(page.values)
-    first, second = page.server._send(values), page.server._send(dict(values))
+    first, second = page.server.asking._send(values), page.server.asking._send(dict(values))
     page.take(next(first))
     assert list(second) == [gr.skip()]
     for item in first:
@@ -477,7 +277,7 @@ def test_what_was_cleared_or_failed_can_be_asked_again_at_once(page):
 
 def test_a_stopped_answer_stays_and_is_gone_on_from(page):
     page.set("chat-input", "Hello")
-    stream = page.server._send(dict(page.values))
+    stream = page.server.asking._send(dict(page.values))
     page.take(next(stream))
     page.take(next(stream))
     page.do("_stop")
@@ -487,7 +287,7 @@ def test_a_stopped_answer_stays_and_is_gone_on_from(page):
     page.send("More")
     assert page.says("left")[:3] == ["Hello", "none:", "More"]
     page.set("chat-input", "Nobody answers")
-    stream = page.server._send(dict(page.values))
+    stream = page.server.asking._send(dict(page.values))
     next(stream)
     stream.close()
     page.send("Somebody")
@@ -514,13 +314,13 @@ def test_a_blind_round_hides_the_names_until_the_vote_and_then_counts_it(page, s
         page.do("_vote", "chat-best-2")
         event = store.events()[-1]
         assert (event.kind, event.shown, event.value) == ("ranking", order, tuple(1 if pick == order[1] else 2 for pick in range(3)))
-        assert event.sampling["checkpoints"] == ["none", "bundled", "cheerful"] and event.prompt == "Hello"
+        assert event.checkpoints == ("none", "bundled", "cheerful") and event.prompt == "Hello"
         label = (BASE, SFT, "Cheerful (gallery)")[order[1]]
         assert f"B was {label}" in page["chat-result"] and label in page["chat-right-name"] and not page.shows("chat-votes")
         page.do("_vote", "chat-best-1")
         assert store.count() == number + 1, "a second vote on the same round counts nothing"
-    assert len(orders) > 1 and sum(wins for wins, _ in page.chat.score.values()) == 12
-    assert {rounds for _, rounds in page.chat.score.values()} == {12}
+    assert len(orders) > 1 and sum(wins for wins, _ in page.chat.wins.values()) == 12
+    assert {rounds for _, rounds in page.chat.wins.values()} == {12}
 
 
 def test_two_blind_sides_are_a_comparison_with_ties(page, store):
@@ -530,7 +330,7 @@ def test_two_blind_sides_are_a_comparison_with_ties(page, store):
         assert page["chat-best-2"] == "B is better" and page["chat-tie"] == "Equally good"
         page.do("_vote", choice)
         assert store.events()[-1].value == value
-    assert page.chat.score == {BASE: (0, 2), SFT: (0, 2)}
+    assert page.chat.wins == {BASE: (0, 2), SFT: (0, 2)}
     page.send("Hello")
     order = page.chat.order
     page.do("_vote", "chat-best-1")
@@ -544,11 +344,11 @@ def test_nothing_gets_round_the_vote(page, store):
     assert not page.shows("chat-left-adapter") and not page.shows("chat-preset") and page.props[page.parts["chat-left"]]["editable"] == "user"
     page.do("_edit", "chat-left", index=1, value="mine", previous_value=page.says("left")[1])
     assert "Vote first" in page["notice"] and store.count() == 0
-    first = page.chat.round
+    first = page.chat.round_id
     page.do("_again", "chat-left", index=0, value="Hello")
-    assert page.chat.round == first and page.chat.votable
+    assert page.chat.round_id == first and page.chat.votable
     page.do("_again", "chat-again")
-    assert page.chat.round != first and page.says("left")[0] == "Hello" and len(page.says("left")) == 2
+    assert page.chat.round_id != first and page.says("left")[0] == "Hello" and len(page.says("left")) == 2
     page.do("_edit", "chat-left", index=0, value="Other", previous_value="Hello")
     assert page.says("left")[0] == page.says("right")[0] == "Other" and page.chat.votable
     go_blind(page, False)

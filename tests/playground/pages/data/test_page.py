@@ -13,7 +13,7 @@ from playground.components import text as shared_text
 from playground.components.pager import page_of, slice_of
 from playground.pages.data import feedback_files as exchange
 from playground.pages.data import feedback_view
-from playground.pages.data.feedback_index import GONE, NO_RUN, FeedbackFilter, FeedbackIndex, summed
+from playground.pages.data.feedback_index import GONE, NO_RUN, FeedbackFilter, FeedbackIndex, summarise
 from playground.workspace import Workspace
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.formats import COLUMNS
@@ -23,6 +23,7 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.exchange import read_events
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.stages import STAGES
 from tests.playground.browser import browsing, go, needs_browser, serving
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
@@ -39,7 +40,7 @@ def store(home) -> Store:
 
 
 @pytest.fixture
-def ledger(home) -> FeedbackIndex:
+def index(home) -> FeedbackIndex:
     return FeedbackIndex(Workspace(home))
 
 
@@ -53,8 +54,8 @@ def vote(name: str, value="left", **changes) -> Event:
     return Event(name, value=value, **given | changes)
 
 
-def look(home: Path, value: str, kind: str = "") -> data_view.Look:
-    return data_view.look_at(data_view.source_of(Workspace(home), value, kind), kind)
+def look(home: Path, value: str, kind: str = "") -> data_view.Dataset:
+    return data_view.read_dataset(data_view.find_source(Workspace(home), value, kind), kind)
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def test_what_a_file_is_taken_for_is_said(home):
     for said in ("demonstrations", "rows: 2", "of 3 in the file", "column messages, its last assistant turn", "1 row skipped: the label is false",
                  "Rows whose label is false are left out.", "Columns that are not used: source.", '<th scope="row">completion</th>'):
         assert said in html
-    assert data_view.matching(look(home, "uploads/mine.jsonl"), "HELLO") == [0, 1] and data_view.matching(look(home, "uploads/mine.jsonl"), "no") == []
+    assert data_view.matching_rows(look(home, "uploads/mine.jsonl"), "HELLO") == [0, 1] and data_view.matching_rows(look(home, "uploads/mine.jsonl"), "no") == []
     assert "row 3" in data_view.rows(look(home, "uploads/mine.jsonl"), [1]), "the number of a row is that in the file"
 
 
@@ -88,7 +89,8 @@ def test_lengths_are_of_characters(home):
 def test_bundled_data_are_what_they_are_called(home):
     for value in data_view.BUNDLED:
         assert len(look(home, value).rows) > 100
-    assert {stage: look(home, "bundled", kind).rows.kind for stage, kind in data_view.KIND_OF_STAGE.items()} == data_view.KIND_OF_STAGE
+    kinds = {name: stage.reads(stage.config()) for name, stage in STAGES.items()}
+    assert {stage: look(home, "bundled", kind).rows.kind for stage, kind in kinds.items()} == kinds
 
 
 @pytest.mark.parametrize("value", ["", "../secret.jsonl", "/etc/passwd", "uploads/none.jsonl", "x" * 5000, "bundled-secret"])
@@ -120,61 +122,61 @@ def test_pages():
 
 # -- the store -------------------------------------------------------------------------------------------------------
 
-def test_the_store_is_read_once_and_then_only_what_is_new(ledger, store, monkeypatch):
+def test_the_store_is_read_once_and_then_only_what_is_new(index, store, monkeypatch):
     asked = []
     read = Store.events
     monkeypatch.setattr(Store, "events", lambda self, **options: asked.append(options["after"]) or read(self, **options))
     store.add_all([vote("1"), vote("2")])
-    first = ledger.book()
-    assert ledger.book() is first and asked == [0]
+    first = index.snapshot()
+    assert index.snapshot() is first and asked == [0]
     store.add(vote("3"))
     store.add(Event("u", "retract", value="1", run="r"))
-    second = ledger.book()
+    second = index.snapshot()
     assert [event.id for event in second.events] == ["1", "2", "3"] and second.gone == {"1"} and asked == [0, 2]
     assert [event.id for event in first.events] == ["1", "2"] and not first.gone, "who holds the older book is not disturbed"
 
 
-def test_another_store_in_the_same_place_is_read_from_its_beginning(ledger, store, home):
+def test_another_store_in_the_same_place_is_read_from_its_beginning(index, store, home):
     store.add_all([vote("1"), vote("2")])
-    assert len(ledger.book().events) == 2
+    assert len(index.snapshot().events) == 2
     for file in home.glob("feedback.sqlite*"):
         file.unlink()
-    assert ledger.book().events == () and not (home / "feedback.sqlite").exists(), "looking makes no store"
+    assert index.snapshot().events == () and not (home / "feedback.sqlite").exists(), "looking makes no store"
     other = Store(home.parent / "other.sqlite")
     other.add_all([vote(f"o{i}") for i in range(3)])
     other.path.replace(home / "feedback.sqlite")
-    assert [event.id for event in ledger.book().events] == ["o0", "o1", "o2"]
+    assert [event.id for event in index.snapshot().events] == ["o0", "o1", "o2"]
 
 
-def test_filters(ledger, store):
+def test_filters(index, store):
     store.add_all([vote("1"), vote("2", run="", voter="bob", prompt=[{"role": "user", "content": "A Dragon"}]),
                    vote("3", kind="edit", responses=("plain",), value="the DRAGON flew"), vote("4"), Event("u", "retract", value="4", run="r")])
-    book = ledger.book()
+    book = index.snapshot()
 
     def ids(**wanted) -> list[str]:
-        return [event.id for event in ledger.chosen(book, FeedbackFilter(**wanted))]
+        return [event.id for event in index.select(book, FeedbackFilter(**wanted))]
     assert ids() == ["4", "3", "2", "1"] and ids(kind="comparison") == ["2", "1"] and ids(kind=GONE) == ["4"] and ids(kind="edit") == ["3"]
     assert ids(run="r") == ["4", "3", "1"] and ids(run=NO_RUN) == ["2"] and ids(voter="bob") == ["2"] and ids(text="dragon") == ["3", "2"]
     assert ids(text="dragon", voter="bob", kind="edit") == []
-    assert [event.id for event in ledger.to_export(FeedbackFilter(run="r"))] == ["1", "3", "4", "u"]
+    assert [event.id for event in index.to_export(FeedbackFilter(run="r"))] == ["1", "3", "4", "u"]
 
 
 def test_sums_by_hand():
     events = [vote("1", scores=(1.0, 0.0)), vote("2", voter="bob", value="right", scores=(1.0, 0.0), seconds=8.0), vote("3", voter="cy", seconds=0.0),
               vote("4", kind="thumb", responses=("a",), value="up", seconds=4.0), vote("5", scores=(0.0, 1.0), prompt="gone")]
-    found = summed(events, frozenset({"5"}))
+    found = summarise(events, frozenset({"5"}))
     assert (found.all.votes, found.all.seconds, found.all.guessed, found.all.guesses, found.gone) == (4, 4.0, 1, 2, 1)
     assert [(voter.name, voter.votes, voter.seconds) for voter in found.voters] == [("ann", 2, 3.0), ("bob", 1, 8.0), ("cy", 1, None)]
     assert found.kinds == {"comparison": 3, "thumb": 1}
     # One pair, three voters: one of three pairs of them agrees; a coin would in half of the cases: (1/3 - 1/2) / (1/2).
     assert found.agreement == {"pairs": 1, "agree": pytest.approx(1 / 3), "kappa": pytest.approx(-1 / 3)}
-    html = feedback_view.sums(found)
+    html = feedback_view.summary(found)
     for said in ("votes: 4<", "voters: 3<", "comparisons: 3<", "taken back: 1<", "median time: 4.0 s", "33%", "kappa of -0.33", "guessed 1 of 2 votes (50%)"):
         assert said in html
-    assert feedback_view.sums(summed([])) == ""
+    assert feedback_view.summary(summarise([])) == ""
 
 
-def test_a_large_store_is_summed_up_again_only_when_that_is_worth_it(ledger, store, monkeypatch):
+def test_a_large_store_is_summed_up_again_only_when_that_is_worth_it(index, store, monkeypatch):
     now = [100.0]
     for clock in ("monotonic", "thread_time"):
         monkeypatch.setattr(f"playground.pages.data.feedback_index.time.{clock}", lambda: now[0])
@@ -183,27 +185,27 @@ def test_a_large_store_is_summed_up_again_only_when_that_is_worth_it(ledger, sto
     def slowly(events, gone=frozenset()):
         counted.append(len(events))
         now[0] += 2.0
-        return summed(events, gone)
-    monkeypatch.setattr("playground.pages.data.feedback_index.summed", slowly)
+        return summarise(events, gone)
+    monkeypatch.setattr("playground.pages.data.feedback_index.summarise", slowly)
     store.add(vote("1"))
-    assert ledger.sums(ledger.book(), FeedbackFilter())[1].all.votes == 1
+    assert index.summary(index.snapshot(), FeedbackFilter())[1].all.votes == 1
     store.add(vote("2"))
-    assert ledger.sums(ledger.book(), FeedbackFilter())[1].all.votes == 1, "took two seconds, so it is not made again for twenty"
+    assert index.summary(index.snapshot(), FeedbackFilter())[1].all.votes == 1, "took two seconds, so it is not made again for twenty"
     now[0] += 21
-    assert ledger.sums(ledger.book(), FeedbackFilter())[1].all.votes == 2 and counted == [1, 2]
-    ledger.sums(ledger.book(), FeedbackFilter())
+    assert index.summary(index.snapshot(), FeedbackFilter())[1].all.votes == 2 and counted == [1, 2]
+    index.summary(index.snapshot(), FeedbackFilter())
     assert counted == [1, 2]
 
 
-def test_a_retract_counts_once(ledger, store):
+def test_a_retract_counts_once(index, store):
     store.add_all([vote("1"), vote("2")])
-    assert ledger.retract("1", "fresh", "me").id == "1"
-    ledger.retract("1", "fresh", "me")
-    ledger.retract("1", "from another browser", "you")
-    taken, = ledger.book().retracts
+    assert index.retract("1", "fresh", "me").id == "1"
+    index.retract("1", "fresh", "me")
+    index.retract("1", "from another browser", "you")
+    taken, = index.snapshot().retracts
     assert (taken.id, taken.value, taken.run, taken.voter) == ("fresh", "1", "r", "me") and store.count() == 1
     with pytest.raises(UserError, match="no such vote"):
-        ledger.retract("nothing", "x", "me")
+        index.retract("nothing", "x", "me")
 
 
 @pytest.mark.parametrize(("event", "said"), [
@@ -231,9 +233,9 @@ def test_what_others_wrote_is_shown_as_text(home):
         Event(EVIL, "edit", EVIL, (EVIL,), EVIL + "2", run=EVIL, voter=EVIL), vote("2", prompt=[{"role": "user", "content": EVIL}])]
     file = look(home, write(home, [{"prompt": EVIL, "completion": EVIL, EVIL: 1, "label": True}, {"prompt": EVIL, "completion": EVIL, "label": False}]))
     for html in (feedback_view.votes(events, frozenset(), {})["html"], feedback_view.votes(events, frozenset(), {EVIL: EVIL})["html"],
-                 feedback_view.sums(summed(events)), data_view.preview(file), data_view.rows(file, [0])):
+                 feedback_view.summary(summarise(events)), data_view.preview(file), data_view.rows(file, [0])):
         assert "<img" not in html and "<script" not in html and "<b>bold" not in html and "${" not in html and "{{" not in html and "&lt;img" in html
-    assert data_view.clipped("x" * 10_000).startswith("x" * data_view.CLIP + "…") and "8,500 more characters" in data_view.clipped("x" * 10_000)
+    assert data_view.clip_text("x" * 10_000).startswith("x" * data_view.MOST_CHARACTERS + "…") and "8,500 more characters" in data_view.clip_text("x" * 10_000)
 
 
 # -- files in and out ------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ EVENTS = [vote("1"), vote("2", "tie"), vote("3", "c", kind="edit", responses=("a
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @pytest.mark.parametrize(("what", "count"), [("pairs", 4), ("groups", 3), ("thumbs", 1), ("demonstrations", 1), ("ratings", 1), ("events", 8)])
 def test_every_export_can_be_read(tmp_path, what, count, ending):
-    path, told = exchange.export(EVENTS, what, ending, tmp_path)
+    path, told = exchange.export_file(EVENTS, what, ending, tmp_path)
     assert path.name == f"{what}.{ending}" and path.parent.parent == tmp_path and len(path.parent.name) > 32 and told.startswith(f"Rows: {count}, from votes: ")
     if what == "events":
         assert read_events(path) == EVENTS and "no such row" not in told
@@ -257,10 +259,10 @@ def test_every_export_can_be_read(tmp_path, what, count, ending):
 
 
 def test_an_export_says_what_it_leaves_out_and_refuses_to_be_empty(tmp_path):
-    assert exchange.export(EVENTS, "pairs", "jsonl", tmp_path)[1] == "Rows: 4, from votes: 3. Votes that make no such row: 3."
+    assert exchange.export_file(EVENTS, "pairs", "jsonl", tmp_path)[1] == "Rows: 4, from votes: 3. Votes that make no such row: 3."
     for what, ending, events in (("demonstrations", "jsonl", EVENTS[:1]), ("pairs", "jsonl", []), ("__import__", "jsonl", EVENTS), ("pairs", "../x", EVENTS)):
         with pytest.raises(UserError):
-            exchange.export(events, what, ending, tmp_path)
+            exchange.export_file(events, what, ending, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -271,7 +273,7 @@ def test_an_import_says_what_it_took_and_what_it_left(store, home):
     assert "2 of 3 preferences are new" in told and "1 were there already" in told and "1 row skipped: chosen equals rejected" in told
     assert [(event.kind, event.value, event.voter) for event in store.events()] == [("comparison", "left", "import")] * 2
     assert "0 of 3 preferences are new" in exchange.import_file(path, store.path) and store.count() == 2
-    file, _ = exchange.export(EVENTS, "events", "parquet", home)
+    file, _ = exchange.export_file(EVENTS, "events", "parquet", home)
     assert "8 of 8 events are new" in exchange.import_file(file, store.path) and store.count() == 2 + 6
     bad = home / write(home, [pair, {"prompt": 3, "chosen": "x", "rejected": "y"}], "bad.jsonl")
     with pytest.raises(UserError, match="^bad.jsonl, row 2: 'prompt' is a number"):

@@ -7,15 +7,17 @@ import pytest
 from playwright.sync_api import expect
 
 from playground.app import build
-from playground.components.machine_memory import Machine, size
-from playground.pages.models import page as models_page
+from playground.components.formatting import byte_size
+from playground.machine import Machine
+from playground.model_files import SUGGESTED_MODELS
 from playground.pages.models import text as models_text
-from playground.pages.models.page import SMALL, Facts, card, facts, fit, listed, progress
+from playground.pages.models.model_facts import SMALL, Facts, fit, read_facts
+from playground.pages.models.views import card, model_list, progress
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES, make_config
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL
 
 GIB = 1 << 30
@@ -32,18 +34,18 @@ def models(workspace, tiny_gpt2):
 
 
 def test_what_the_files_say(models):
-    found = facts(models, "bundled")
+    found = read_facts(models, "bundled")
     assert (found.architecture, found.template, found.weights, found.shape) == ("Llama", True, True, read_shape(read_model(BUNDLED_MODEL)))
-    small = facts(models, "models/small")
+    small = read_facts(models, "models/small")
     assert small.shape.kind == "gpt2" and small.template is False and small.weights and not small.trouble
-    pickled = facts(models, "models/pickled")
+    pickled = read_facts(models, "models/pickled")
     assert pickled.shape is None and pickled.weights is False and pickled.template is None and "not known" in pickled.trouble
-    assert "config.json cannot be read" in facts(models, "models/broken").trouble
-    assert facts(models, "Qwen/Qwen3-8B").shape.layers == 36 and facts(models, "Qwen/Qwen3-8B").weights is None
-    assert "not on this machine" in facts(models, "some/thing-of-2031").trouble
+    assert "config.json cannot be read" in read_facts(models, "models/broken").trouble
+    assert read_facts(models, "Qwen/Qwen3-8B").shape.layers == 36 and read_facts(models, "Qwen/Qwen3-8B").weights is None
+    assert "not on this machine" in read_facts(models, "some/thing-of-2031").trouble
     for name in ("../..", "/etc", EVIL):
         with pytest.raises(UserError, match="neither known nor a path"):
-            facts(models, name)
+            read_facts(models, name)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -58,23 +60,23 @@ def test_what_fits_is_what_the_estimate_says(stage):
 
 
 def facts_of(name: str):
-    return read_shape(models_page.SHAPES[name])
+    return read_shape(SUGGESTED_MODELS[name])
 
 
 def test_a_card_tells_all_of_it_and_keeps_text_inert(models):
     here = Machine("cuda", "NVIDIA <X>", 9 * GIB, 12 * GIB)
-    html = card(facts(models, "Qwen/Qwen3-8B"), here)
+    html = card(read_facts(models, "Qwen/Qwen3-8B"), here)
     assert "8.2 billion" in html and "151,936" in html and models_text.ON_HUB in html and "NVIDIA &lt;X&gt;" in html and "9.0 GB free" in html
     assert 'class="no"' in html and 'class="small"' in html
-    assert models_text.NO_SAFETENSORS in card(facts(models, "models/pickled"), here)
-    for page in (card(facts(models, "models/pickled"), here), card(Facts(EVIL, EVIL, trouble=EVIL), here), listed(models, [EVIL, "models/pickled"])):
+    assert models_text.NO_SAFETENSORS in card(read_facts(models, "models/pickled"), here)
+    for page in (card(read_facts(models, "models/pickled"), here), card(Facts(EVIL, EVIL, trouble=EVIL), here), model_list(models, [EVIL, "models/pickled"])):
         assert "<img" not in page and "<script" not in page and "<b>bold" not in page
 
 
 def test_progress_in_words_and_as_a_bar():
     assert "Looking for me/x" in progress("me/x", {"state": "fetching", "done": 0, "total": 0})
     half = progress("me/x", {"state": "fetching", "done": 2 * GIB, "total": 4 * GIB})
-    assert f"{size(2 * GIB)} of {size(4 * GIB)}" in half and 'aria-valuenow="50"' in half and "width:50.0%" in half
+    assert f"{byte_size(2 * GIB)} of {byte_size(4 * GIB)}" in half and 'aria-valuenow="50"' in half and "width:50.0%" in half
     assert "into memory" in progress("me/x", {"state": "loading"})
     assert "<img" not in progress(EVIL, {"state": "loaded", "dtype": "bf16", "device": "cpu"})
 
@@ -125,5 +127,4 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
         expect(page.locator("#models-status")).to_contain_text("bundled is loaded (bf16, on cpu)")
         assert page.evaluate("window.hacked") is None
         page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        expect_no_sideways_scroll(page)

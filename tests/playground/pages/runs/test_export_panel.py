@@ -27,7 +27,7 @@ from rlhf_engine.config import SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json, write_json
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
-from tests.playground.browser import browsing, go, needs_browser, serving
+from tests.playground.browser import browsing, expect_no_sideways_scroll, go, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -43,7 +43,7 @@ def trained(workspace) -> Workspace:
 
 
 def ended(exports: Exports) -> dict:
-    for _ in range(600):
+    for _ in range(6000):  # ten minutes, which only end a test that would wait for ever
         if (told := exports.look()) and told["state"] != "running":
             return told
         time.sleep(0.1)
@@ -241,8 +241,7 @@ def test_an_owner_takes_a_checkpoint_along(trained, worker, tmp_path):
         expect(page.locator("#take-download")).to_be_hidden()
         assert read_json(trained.home / MADE)["state"] == "done"
         page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        expect_no_sideways_scroll(page)
 
 
 @needs_browser

@@ -9,17 +9,20 @@ import pytest
 from playwright.sync_api import expect
 
 from playground.app import build
+from playground.components.stage_views import stage_view
 from playground.pages.runs import comparison_charts as curves
 from playground.pages.runs import text as runs_text
 from playground.pages.runs import views as runs_views
-from playground.pages.runs.comparison_charts import Curves, Look
+from playground.pages.runs.comparison_charts import Curves, Drawing
+from playground.pages.runs.curve_marks import plotly_text
 from playground.pages.runs.diagnostics import Advice
-from playground.pages.runs.page import chosen, warnings_of
-from playground.workspace import Workspace
+from playground.pages.runs.page import shown_runs, warnings_of
+from playground.pages.runs.views import RunWarnings
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, to_dict
 from rlhf_engine.errors import UserError
 from rlhf_engine.stages import STAGES
-from tests.playground.browser import browsing, go, needs_browser, serving
+from tests.playground.browser import browsing, go, needs_browser, serving, wait_until
 from tests.playground.conftest import EVIL, FakeWorker, write_run
 
 
@@ -35,41 +38,41 @@ def named(figure: dict, uid: str) -> dict:
 
 def test_one_run_keeps_its_roles_colour_and_several_have_their_own_and_a_dash():
     one, two = curve("one", [1.0, 2.0]), curve("two", [3.0, 4.0])
-    alone = curves.figure("objective/kl", [one], Look())
+    alone = curves.figure("objective/kl", [one], Drawing())
     assert named(alone, "one")["line"]["color"] == "#D55E00" and not alone["layout"]["showlegend"]
-    both = curves.figure("objective/kl", [one, two], Look())
+    both = curves.figure("objective/kl", [one, two], Drawing())
     styles = [(named(both, name)["line"]["color"], named(both, name)["line"]["dash"]) for name in ("one", "two")]
     assert len({c for c, _ in styles}) == len({d for _, d in styles}) == 2 and both["layout"]["showlegend"]
     assert not {c for c, _ in styles} & {"#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7"}
-    loss = [curves.figure("loss/train", [curve("x", [1.0], key="loss/train", stage=stage)], Look()) for stage in ("sft", "reward")]
+    loss = [curves.figure("loss/train", [curve("x", [1.0], key="loss/train", stage=stage)], Drawing()) for stage in ("sft", "reward")]
     assert [named(figure, "x")["line"]["color"] for figure in loss] == ["#0072B2", "#E69F00"]
 
 
 def test_smoothing_keeps_what_was_measured_faintly_behind():
-    figure = curves.figure("objective/kl", [curve("a", [4.0, 0.0, 4.0, math.nan, 4.0])], Look(smoothing=0.5))
+    figure = curves.figure("objective/kl", [curve("a", [4.0, 0.0, 4.0, math.nan, 4.0])], Drawing(smoothing=0.5))
     assert named(figure, "a raw")["y"] == [4.0, 0.0, 4.0, None, 4.0] and named(figure, "a raw")["opacity"] < 0.5
     assert named(figure, "a raw")["legendgroup"] == named(figure, "a")["legendgroup"], "they are hidden together"
     smooth = named(figure, "a")["y"]
     assert smooth[0] == 4.0 and smooth[1] == pytest.approx(4 / 3) and smooth[3] is None and smooth[4] > smooth[1]
-    assert curves.averaged([2.5] * 20, 0.9) == pytest.approx([2.5] * 20), "no pull to zero"
+    assert curves.moving_average([2.5] * 20, 0.9) == pytest.approx([2.5] * 20), "no pull to zero"
     json.dumps(figure, allow_nan=False)
 
 
 def test_a_window_holds_the_last_steps_of_each_run_and_smooths_as_the_whole_does():
     long, short = curve("long", [float(i) for i in range(100)]), curve("short", [1.0, 2.0, 3.0])
-    figure = curves.figure("objective/kl", [long, short], Look(window=2))
+    figure = curves.figure("objective/kl", [long, short], Drawing(window=2))
     assert named(figure, "long")["x"] == [99, 100] and named(figure, "short")["x"] == [2, 3]
 
 
 def test_a_log_axis_shows_what_is_above_zero_and_is_linear_where_that_is_little():
-    figure = curves.figure("objective/kl", [curve("a", [0.0, 1.0, 100.0])], Look(log=True))
+    figure = curves.figure("objective/kl", [curve("a", [0.0, 1.0, 100.0])], Drawing(log=True))
     assert figure["layout"]["yaxis"]["type"] == "log" and named(figure, "a")["y"] == [None, 1.0, 100.0]
-    below = curves.figure("loss/policy", [curve("a", [-1.0, -2.0, 0.5], key="loss/policy")], Look(log=True))
+    below = curves.figure("loss/policy", [curve("a", [-1.0, -2.0, 0.5], key="loss/policy")], Drawing(log=True))
     assert below["layout"]["yaxis"]["type"] == "linear" and named(below, "a")["y"] == [-1.0, -2.0, 0.5]
     assert "linear" in below["layout"]["title"]["text"]
 
 
-@pytest.mark.parametrize("count, look", [(1, Look()), (6, Look(smoothing=0.5)), (3, Look(window=4000))])
+@pytest.mark.parametrize("count, look", [(1, Drawing()), (6, Drawing(smoothing=0.5)), (3, Drawing(window=4000))])
 def test_at_most_a_thousand_points_and_the_last_step_among_them(count, look):
     runs = [curve(f"run {i}", [float(j) for j in range(5001)]) for i in range(count)]
     figure = curves.figure("objective/kl", runs, look)
@@ -80,7 +83,7 @@ def test_at_most_a_thousand_points_and_the_last_step_among_them(count, look):
 def test_zoom_is_of_the_same_runs_in_the_same_look_and_hidden_lines_of_the_measure():
     runs = [curve("a", [1.0, 2.0]), curve("b", [1.0, 2.0])]
     before, grown, other, log = (curves.figure("objective/kl", *given)["layout"] for given in (
-        (runs, Look()), ([curve("a", [1.0, 2.0, 3.0]), runs[1]], Look(smoothing=0.5)), (runs[:1], Look()), (runs, Look(log=True))))
+        (runs, Drawing()), ([curve("a", [1.0, 2.0, 3.0]), runs[1]], Drawing(smoothing=0.5)), (runs[:1], Drawing()), (runs, Drawing(log=True))))
     for axis in ("xaxis", "yaxis"):
         assert before[axis]["uirevision"] == grown[axis]["uirevision"] != other[axis]["uirevision"]
     assert before["yaxis"]["uirevision"] != log["yaxis"]["uirevision"] and before["xaxis"]["uirevision"] == log["xaxis"]["uirevision"]
@@ -92,30 +95,30 @@ def test_marks_stand_on_the_line_at_their_step_and_are_text():
                {"event": "reward", "step": 1, "new": 2, "votes": 10, "guesses": 2, "guessed": 1.0},
                {"event": "changed", "step": 2, "name": "kl_target", "old": 6.0, "new": 3.0}, {"event": "warning", "step": 3, "text": EVIL},
                {"event": "data", "text": "no mark"}, {"event": "warning"}]
-    figure = curves.figure("objective/kl", [curve("a", [1.0, 5.0, 7.0], journal=journal)], Look())
+    figure = curves.figure("objective/kl", [curve("a", [1.0, 5.0, 7.0], journal=journal)], Drawing())
     marks = named(figure, "a marks")
     assert (marks["x"], marks["y"]) == ([1, 2, 3], [1.0, 5.0, 7.0])
     assert marks["marker"]["symbol"] == ["triangle-up", "diamond", "circle"]
     assert "10 now" in marks["text"][0].replace("<br>", " ") and "(and 1 more)" in marks["text"][0].replace("<br>", " ")
-    assert "<" not in marks["text"][2].replace("<br>", "") and "&lt;img" in marks["text"][2] and "%{" not in curves.label("%{y}")
-    assert "a marks" not in [t["uid"] for t in curves.figure("objective/kl", [curve("a", [1.0] * 9, journal=journal)], Look(window=3))["data"]]
+    assert "<" not in marks["text"][2].replace("<br>", "") and "&lt;img" in marks["text"][2] and "%{" not in plotly_text("%{y}")
+    assert "a marks" not in [t["uid"] for t in curves.figure("objective/kl", [curve("a", [1.0] * 9, journal=journal)], Drawing(window=3))["data"]]
 
 
 def test_the_target_is_drawn_where_it_is_the_same_for_all():
     def levels(*runs):
-        return [t["y"][0] for t in curves.figure("objective/kl", list(runs), Look())["data"] if t["uid"].startswith("level")]
+        return [t["y"][0] for t in curves.figure("objective/kl", list(runs), Drawing())["data"] if t["uid"].startswith("level")]
     assert levels(curve("a", [1.0]), curve("b", [1.0])) == [6.0]
     assert levels(curve("a", [1.0]), curve("b", [1.0], kl_target=3.0)) == levels(curve("a", [1.0], kl_target=0.0)) == []
 
 
 def test_every_stage_among_the_runs_has_measures_in_sight_and_all_can_be_chosen():
     ppo, sft = curve("p", [1.0]), curve("s", [1.0], key="loss/train", stage="sft")
-    ppo.metrics[0].update({key: 1.0 for key in curves.KEY_MEASURES["ppo"]} | {"text/novel": 1.0})
-    assert {"objective/scores", "loss/train"} <= set(curves.key_measures([ppo, sft], 2))
-    assert {"loss/train", "text/novel", "loss/value"} <= set(curves.measures([ppo, sft])) and "step" not in curves.measures([ppo])
-    assert curves.measures([]) == curves.key_measures([], 8) == []
-    assert "<" not in curves.figure("<b>novel", [ppo], Look())["layout"]["title"]["text"]
-    empty = curves.figure("reward/guessed", [ppo, sft], Look(log=True))
+    ppo.metrics[0].update({key: 1.0 for key in stage_view("ppo").key_measures} | {"text/novel": 1.0})
+    assert {"objective/scores", "loss/train"} <= set(curves.leading_measures([ppo, sft], 2))
+    assert {"loss/train", "text/novel", "loss/value"} <= set(curves.all_measures([ppo, sft])) and "step" not in curves.all_measures([ppo])
+    assert curves.all_measures([]) == curves.leading_measures([], 8) == []
+    assert "<" not in curves.figure("<b>novel", [ppo], Drawing())["layout"]["title"]["text"]
+    empty = curves.figure("reward/guessed", [ppo, sft], Drawing(log=True))
     assert empty["data"] == [] and runs_text.NO_MEASURE in empty["layout"]["annotations"][0]["text"]
 
 
@@ -145,31 +148,32 @@ def test_paths_show_no_folders_of_the_machine(tmp_path):
 
 def test_results_stand_side_by_side():
     html = runs_views.reports([("a", {"stage": "teach", "win_rate": 0.75, "votes": 40, "notes": ["x"], "novel_number": 2.0}, {}),
-                               ("b", None, curves.last(curve("b", [1.0, math.nan, 4.5, math.inf])) | curves.last(curve("b", [1.0, 4.25])))])
+                               ("b", None, curves.last_values(curve("b", [1.0, math.nan, 4.5, math.inf])) | curves.last_values(curve("b", [1.0, 4.25])))])
     assert "Wins against the start" in html and "0.75" in html and "Novel number" in html and "notes" not in html.lower()
     assert "KL to the reference (last step)" in html and "4.25" in html and html.count("<td>–</td>") == 4
     assert "when it is over" in runs_views.reports([("a", None, {})])
 
 
 def test_a_warning_of_the_trainer_is_no_praise():
-    html = runs_views.warnings([("sound", [], 0), ("warned", [], 3), ("bad", [Advice("kl", "high", "lower it")], 0)])
+    html = runs_views.warnings([RunWarnings("sound", [], 0), RunWarnings("warned", [], 3), RunWarnings("bad", [Advice("kl", "high", "lower it")], 0)])
     assert "of sound asks" in html and "of warned has warned 3 times" in html and "high" in html and "lower it" in html
 
 
 def test_answers_are_those_of_the_step_beside_the_start():
     rows = [{"step": step, "prompt": "p", "response": f"said at {step}", "fixed": True} for step in (0, 5, 10)]
     rows.append({"step": 7, "prompt": "p", "response": "drawn at 7", "score": 1.0})
-    assert runs_views.answered(rows) == [0, 5, 10]
+    assert runs_views.answered_steps(rows) == [0, 5, 10]
     assert [runs_views.nearest([0, 5, 10], wanted) for wanted in (-3, 2, 3, 7.5, 99)] == [0, 0, 5, 5, 10]
     html = runs_views.through_time(rows, 5)
     assert "said at 0" in html and "said at 5" in html and "said at 10" not in html and "drawn" not in html and "2 of 3" in html
     assert runs_views.through_time(rows, 0).count("<th ") == 2
     drawn = rows[-1:]
-    assert runs_views.answered(drawn) == [7] and "drawn at 7" in runs_views.through_time(drawn, 7)
+    assert runs_views.answered_steps(drawn) == [7] and "drawn at 7" in runs_views.through_time(drawn, 7)
 
 
 @pytest.mark.parametrize("html", [
-    runs_views.legend([(EVIL, "ppo", EVIL, 1, 2), ("b", "sft", "done", 1, 2)]), runs_views.warnings([(EVIL, [Advice("kl", EVIL, EVIL)], 0), (EVIL, [], 3)]),
+    runs_views.legend([RunSummary(EVIL, "ppo", EVIL, EVIL, 1, 2, 0.0, ()), RunSummary("b", "sft", "m", "done", 1, 2, 0.0, ())]),
+    runs_views.warnings([RunWarnings(EVIL, [Advice("kl", EVIL, EVIL)], 0), RunWarnings(EVIL, [], 3)]),
     runs_views.through_time([{"step": 1, "prompt": EVIL, "response": EVIL, "fixed": True}], 1),
     runs_views.through_time([{"step": 1, "prompt": EVIL, "response": EVIL}], 1), runs_views.events([(EVIL, [{"event": EVIL, "text": EVIL}])]),
     runs_views.differences([(EVIL, config("ppo", data=EVIL)), ("b", config("ppo"))], str),
@@ -290,17 +294,19 @@ def test_a_folder_with_a_name_that_the_page_cannot_use_breaks_nothing(home):
 def test_the_newest_of_one_stage_are_shown_while_none_is_picked(home):
     write_run(home, "waiting", TeachConfig(), steps=0, state="waiting", checkpoint=False)
     entries = Workspace(home).entries()
-    assert [entry.name for entry in chosen(entries, [])] == ["two", "one"] and chosen([], []) == []
-    assert [entry.name for entry in chosen(entries, ["old", "two"])] == ["old", "two"]
+    assert [entry.name for entry in shown_runs(entries, [])] == ["two", "one"] and shown_runs([], []) == []
+    assert [entry.name for entry in shown_runs(entries, ["old", "two"])] == ["old", "two"]
 
 
-def test_warnings_of_a_run_for_any_page(home):
+def test_warnings_of_a_run(home):
+    def html() -> str:
+        return runs_views.warnings([warnings_of(Workspace(home), "one")])
     run = Workspace(home).run("one")
     for step in range(13, 30):
         run.log({"step": step, "objective/kl": 10.0})
-    assert "10.0 nats" in warnings_of(Workspace(home), "one")
+    assert "10.0 nats" in html()
     run.set_status(state="failed", error="it blew up", advice="Lower it.")
-    assert warnings_of(Workspace(home), "one").index("it blew up") < warnings_of(Workspace(home), "one").index("10.0 nats")
+    assert html().index("it blew up") < html().index("10.0 nats")
     with pytest.raises(UserError):
         warnings_of(Workspace(home), "../one")
 
@@ -308,7 +314,7 @@ def test_warnings_of_a_run_for_any_page(home):
 def test_six_long_runs_are_drawn_within_a_tick():
     runs = [curve(f"run {i}", [float(j % 7) for j in range(5000)]) for i in range(6)]
     start = time.process_time()
-    sent = sum(len(json.dumps(curves.figure("objective/kl", runs, Look(smoothing=0.8)))) for _ in range(8))
+    sent = sum(len(json.dumps(curves.figure("objective/kl", runs, Drawing(smoothing=0.8)))) for _ in range(8))
     assert time.process_time() - start < 2 and sent < 500_000
 
 
@@ -370,9 +376,11 @@ def test_zoom_and_hidden_lines_survive_ticks_and_nothing_runs_that_others_wrote(
     page.locator("#runs-plot-1").hover()
     assert page.evaluate("window.hacked") is None
     asked = []
+    page.evaluate("performance.clearResourceTimings()")
     page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(2600)
-    assert 1 <= len(asked) <= 4 and all("/mark?" in url for url in asked), "it only asks for news"
+    wait_until(page, lambda: len(asked) >= 3 and all("/mark?" in url for url in asked[-3:]))  # it only asks for news
+    starts = page.evaluate("performance.getEntriesByType('resource').filter(entry => entry.name.includes('/mark?')).map(entry => entry.startTime)")
+    assert all(later - earlier > 600 for earlier, later in zip(starts, starts[1:])), "milliseconds"
     page.close()
 
 

@@ -3,7 +3,9 @@ import shlex
 import gradio as gr
 import pytest
 
-from playground.pages.train.form import BASIC, Form, command_line
+from playground.components.stage_views import stage_view
+from playground.pages.train.code_snippets import command_line
+from playground.pages.train.form import Form
 from rlhf_engine import config as configs
 from rlhf_engine.cli import make_parser
 from rlhf_engine.stages import STAGES
@@ -17,7 +19,7 @@ def form(request, workspace) -> Form:
 
 def test_every_setting_has_a_labelled_field_with_help(form):
     assert set(form.fields) == set(configs.field_types(form.config))
-    assert list(form.fields)[:len(BASIC[form.stage])] == list(BASIC[form.stage])
+    assert list(form.fields)[:len(stage_view(form.stage).basic)] == list(stage_view(form.stage).basic)
     for field in form.components:
         assert field.label and field.info and field.elem_id
 

@@ -12,15 +12,19 @@ import torch
 import yaml
 from playwright.sync_api import expect
 
+from playground import machine as machines
 from playground.components import machine_memory as budget
 from playground.components import text as shared_text
-from playground.components.machine_memory import SHAPES, Machine, machine, measured, size
-from playground.pages.train import presets
+from playground.components.formatting import byte_size
+from playground.components.machine_memory import measured
+from playground.components.stage_views import Preset, stage_view
+from playground.machine import Machine, machine
+from playground.model_files import SUGGESTED_MODELS
 from playground.pages.train import text as train_text
-from playground.pages.train.code_snippets import as_cell, as_yaml
-from playground.pages.train.form import Form, command_line
-from playground.pages.train.live_settings import CONTROLS, in_force
-from playground.pages.train.presets import PURPOSES, ROOM, SIZES, Presets
+from playground.pages.train.code_snippets import as_cell, as_yaml, command_line
+from playground.pages.train.form import Form
+from playground.pages.train.live_settings import controls_of, live_values
+from playground.pages.train.presets import FILL, SIZES, Presets
 from rlhf_engine import config as configs
 from rlhf_engine.cli import make_parser, read_config
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
@@ -32,7 +36,7 @@ from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
 from tests.conftest import sentences
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
 from tests.playground.helpers import live_of
 
@@ -47,9 +51,9 @@ def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
     html = budget.budget(workspace, stage, {"reward": "taste"} if stage == "ppo" else {})
     found = estimate(make_config(stage, {"reward": "taste"} if stage == "ppo" else {}), read_shape(read_model(BUNDLED_MODEL)),
                      tokens=budget.longest_row(STAGES[stage].config()))
-    assert size(found.total) in html and 'role="img"' in html and ' class="budget fits"' in html
+    assert byte_size(found.total) in html and 'role="img"' in html and ' class="budget fits"' in html
     for name, count in found.parts.items():
-        shown = f"{shared_text.PARTS[name]} {size(count)}" in html and budget.COLOURS[name] in html
+        shown = f"{shared_text.PARTS[name]} {byte_size(count)}" in html and budget.COLOURS[name] in html
         assert shown == bool(count), name
     assert shared_text.ROWS_KNOWN.format(tokens=min(STAGES[stage].config().max_tokens, budget.longest_row(STAGES[stage].config()))) in html
 
@@ -81,7 +85,7 @@ def test_what_is_not_known_is_said(workspace):
 
 
 def test_the_way_out_is_the_fewest_savings_that_fit():
-    config, shape = SFTConfig(model="a/b", dtype="bf16"), read_shape(SHAPES["Qwen/Qwen3-4B"])
+    config, shape = SFTConfig(model="a/b", dtype="bf16"), read_shape(SUGGESTED_MODELS["Qwen/Qwen3-4B"])
     room = Machine("cuda", "GPU", 14 * GIB, 16 * GIB)
     said = budget.way_out(config, shape, room, 0)
     assert "gradient checkpointing" in said and "4-bit" not in said
@@ -104,10 +108,10 @@ def gpu(tmp_path, monkeypatch):
     script.write_text('#!/bin/sh\ncase "$1" in *gpu=*) echo "NVIDIA X1, 5000, 8192";; *) echo "77, 1000"; echo "78, 500";; esac\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(budget, "torch_has_cuda", lambda: True)
-    budget.gpu_memory.cache_clear()
+    monkeypatch.setattr(machines, "torch_has_cuda", lambda: True)
+    machines.gpu_memory.cache_clear()
     yield script
-    budget.gpu_memory.cache_clear()
+    machines.gpu_memory.cache_clear()
 
 
 def test_what_the_worker_holds_on_a_gpu_counts_as_free(tmp_path, gpu, monkeypatch):
@@ -116,8 +120,8 @@ def test_what_the_worker_holds_on_a_gpu_counts_as_free(tmp_path, gpu, monkeypatc
     assert machine(tmp_path, "cpu").device == "cpu"
     (tmp_path / "worker.json").write_text("[")
     assert machine(tmp_path).free == 5000 << 20
-    monkeypatch.setattr(budget, "torch_has_cuda", lambda: False)
-    budget.gpu_memory.cache_clear()
+    monkeypatch.setattr(machines, "torch_has_cuda", lambda: False)
+    machines.gpu_memory.cache_clear()
     assert machine(tmp_path).device == "cpu"
 
 
@@ -127,7 +131,7 @@ def test_an_nvidia_smi_that_fails_means_no_gpu(tmp_path, gpu):
 
 
 def test_whether_torch_has_cuda_is_read_from_its_files():
-    assert budget.torch_has_cuda() == (torch.version.cuda is not None)
+    assert machines.torch_has_cuda() == (torch.version.cuda is not None)
 
 
 def test_none_of_it_imports_torch():
@@ -141,12 +145,12 @@ def test_none_of_it_imports_torch():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_presets_are_valid_few_and_do_not_step_on_each_other(stage):
-    assert len(PURPOSES[stage]) <= 4 and len({p.name for p in PURPOSES[stage]}) == len(PURPOSES[stage])
-    purposes, sizes = {n for p in PURPOSES[stage] for n in p.settings}, {n for z in SIZES for n in z.of(stage)}
+    assert len(stage_view(stage).presets) <= 4 and len({p.name for p in stage_view(stage).presets}) == len(stage_view(stage).presets)
+    purposes, sizes = {n for p in stage_view(stage).presets for n in p.settings}, {n for z in SIZES for n in z.preset(stage).settings}
     assert not purposes & sizes
-    for preset in PURPOSES[stage]:
+    for preset in stage_view(stage).presets:
         for z in SIZES:
-            make_config(stage, preset.settings | z.of(stage))
+            make_config(stage, preset.settings | z.preset(stage).settings)
         assert preset.about.endswith(".") and any(v != getattr(STAGES[stage].config, n) for n, v in preset.settings.items())
 
 
@@ -154,16 +158,16 @@ def test_presets_are_valid_few_and_do_not_step_on_each_other(stage):
 @pytest.mark.parametrize("z", SIZES, ids=lambda z: z.name)
 def test_what_is_said_to_fit_fits_by_the_estimate(stage, z):
     """From an adapter, which takes one role more, and with each purpose."""
-    for preset in (presets.Preset("", ""), *PURPOSES[stage]):
-        settings = z.of(stage) | preset.settings
+    for preset in (Preset("", ""), *stage_view(stage).presets):
+        settings = z.preset(stage).settings | preset.settings
         config = make_config(stage, settings | ({"adapter": "some-run"} if stage != "sft" else {}))
-        shape = read_shape(SHAPES[config.model] if z.memory else read_model(BUNDLED_MODEL))
+        shape = read_shape(SUGGESTED_MODELS[config.model] if z.memory else read_model(BUNDLED_MODEL))
         need = estimate(config, shape, device="cuda" if z.memory else "cpu").total
-        assert need <= (ROOM * z.memory if z.memory else 4 * GIB), (preset.name, size(need))
+        assert need <= (FILL * z.memory if z.memory else 4 * GIB), (preset.name, byte_size(need))
 
 
 def test_the_suggested_models_are_as_large_as_their_names_say():
-    for name, config in SHAPES.items():
+    for name, config in SUGGESTED_MODELS.items():
         assert read_shape(config).parameters / 1e9 == pytest.approx(float(name.split("-")[-1].removesuffix("B")), rel=0.03)
 
 
@@ -171,7 +175,7 @@ def test_a_preset_fills_the_form_and_another_one_takes_it_back(workspace):
     with gr.Blocks() as demo:
         bar, form = Presets("ppo"), Form("ppo", workspace)
         bar.fill(form)
-    event = next(f for f in demo.fns.values() if f.inputs == [bar.pickers[0]])
+    event = next(f for f in demo.fns.values() if f.inputs == [bar.menus[0].dropdown])
     names = {id(field): name for name, field in form.fields.items()}
 
     def choose(name):
@@ -241,8 +245,14 @@ def test_text_of_a_visitor_stays_a_string_in_a_cell():
 # -- live controls -----------------------------------------------------------------------------------------------------
 
 def test_the_controls_are_those_of_the_trainers():
-    assert {stage: set(names) for stage, names in CONTROLS.items()} == {trainer: set(kind.live) for trainer, kind in (
-        ("sft", SFT), ("reward", RewardTrainer), ("ppo", PPO), ("teach", Teach))}
+    assert {stage: controls_of(stage) for stage in STAGES} == {
+        "sft": ["steps", "epochs", "learning_rate"], "reward": ["steps", "epochs", "learning_rate"],
+        "ppo": ["steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"],
+        "teach": ["steps", "votes", "kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism"]}
+    for stage, trainer in (("sft", SFT), ("reward", RewardTrainer), ("ppo", PPO), ("teach", Teach)):
+        started = trainer.__new__(trainer)
+        started.config = STAGES[stage].config()
+        assert set(controls_of(stage)) == set(started.tunable)
 
 
 def test_what_is_in_force_follows_changes_and_rewinds():
@@ -252,13 +262,13 @@ def test_what_is_in_force_follows_changes_and_rewinds():
         return {"event": "changed", "step": step, "name": "kl_target", "old": 0.0, "new": new}
 
     back = {"event": "rewound", "step": 10, "was": 14}
-    assert in_force(config, [])["kl_target"] == 6.0
-    assert in_force(config, [changed(3, 4.0), changed(12, 2.0)])["kl_target"] == 2.0
-    assert in_force(config, [changed(3, 4.0), changed(12, 2.0), back])["kl_target"] == 4.0
-    assert in_force(config, [changed(10, 2.0), back])["kl_target"] == 6.0  # made after the checkpoint of step 10
-    assert in_force(config, [changed(12, 2.0), back, changed(10, 3.0)])["kl_target"] == 3.0
-    assert in_force({"stage": "sft", **configs.to_dict(SFTConfig(epochs=3))}, []) == {"learning_rate": 0.0, "epochs": 3, "steps": 0}
-    assert set(in_force({"stage": "sft", **configs.to_dict(SFTConfig(steps=3))}, [])) == {"learning_rate", "steps"}
+    assert live_values(config, [])["kl_target"] == 6.0
+    assert live_values(config, [changed(3, 4.0), changed(12, 2.0)])["kl_target"] == 2.0
+    assert live_values(config, [changed(3, 4.0), changed(12, 2.0), back])["kl_target"] == 4.0
+    assert live_values(config, [changed(10, 2.0), back])["kl_target"] == 6.0  # made after the checkpoint of step 10
+    assert live_values(config, [changed(12, 2.0), back, changed(10, 3.0)])["kl_target"] == 3.0
+    assert live_values({"stage": "sft", **configs.to_dict(SFTConfig(epochs=3))}, []) == {"learning_rate": 0.0, "epochs": 3, "steps": 0}
+    assert set(live_values({"stage": "sft", **configs.to_dict(SFTConfig(steps=3))}, [])) == {"learning_rate", "steps"}
 
 
 @pytest.fixture
@@ -298,8 +308,8 @@ def test_only_what_differs_is_sent_and_a_refusal_is_one_line(workspace, worker, 
     monkeypatch.setattr("gradio.Info", lambda message, **_: said.append(message))
     monkeypatch.setattr("gradio.Warning", lambda message, **_: said.append(message))
     change = next(f.fn for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "_change")
-    fields = {name: parts[f"live-{name.replace('_', '-')}"] for name in CONTROLS["teach"]}
-    now = {fields[n]: v for n, v in in_force(lesson.config(), lesson.journal()).items()} | {parts["run"]: ""}
+    fields = {name: parts[f"live-{name.replace('_', '-')}"] for name in controls_of("teach")}
+    now = {fields[n]: v for n, v in live_values(lesson.config(), lesson.journal()).items()} | {parts["run"]: ""}
     assert change(now) == "" and not worker.log and said[-1] == train_text.LIVE_NOTHING
     assert change(now | {fields["kl_target"]: 4, fields["temperature"]: 0.5}) == ""
     assert [entry[2:] for entry in worker.log] == [("kl_target", 4), ("temperature", 0.5)] and "4 (was 6)" in said[-1]
@@ -349,5 +359,4 @@ def test_a_visitor_uses_them(workspace, worker, lesson):
         assert worker.log[-1][2:] == ("rewind", 3)
         assert page.evaluate("window.hacked") is None
         page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        expect_no_sideways_scroll(page)

@@ -1,0 +1,255 @@
+"""The table of stage views: how the pages show each stage of `rlhf_engine.stages`.
+
+A row is optional, and so is everything in it. What a row leaves out comes from the stage's config, its help, and its
+metrics.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from playground.components import text
+from rlhf_engine import config as configs
+from rlhf_engine.measures import (
+    ACCURACY_HELD_OUT,
+    ACCURACY_TRAIN,
+    CLIP_FRACTION,
+    ENTROPY,
+    EXPLAINED_VARIANCE,
+    GRADIENT_NORM,
+    GUESSED,
+    KL,
+    LEARNING_RATE,
+    LENGTH,
+    LOSS_HELD_OUT,
+    LOSS_POLICY,
+    LOSS_PTX,
+    LOSS_TRAIN,
+    LOSS_VALUE,
+    MARGIN,
+    MEASURES,
+    NATS_PAIR,
+    NATS_TOKEN,
+    REFERENCE,
+    SCORES,
+    STEP,
+    TIME,
+    TIME_UPDATE,
+    VOTES_LEARNED,
+    measure,
+)
+from rlhf_engine.stages import PPO, REWARD, SFT, STAGES, TEACH
+
+PANELS = 4
+"""Plots of a run on the Train page."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a panel."""
+
+    key: str
+    """A key of the table of measures."""
+    name: str
+    """Its name in the legend."""
+    faint: bool = False
+    right: bool = False
+    """On an axis of its own, at the right."""
+    role: str = ""
+    """The role that gives it its colour; empty takes that of the measure."""
+    setting: str = ""
+    """It is drawn only if this setting is not 0; empty always draws it."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of a run. The unit of an axis is that of its first measure, unless the panel names one."""
+
+    title: str
+    lines: tuple[Line, ...] = ()
+    unit: str = ""
+
+    def for_config(self, config: dict) -> "Panel":
+        """The panel without the lines that the settings of a run switch off."""
+        return replace(self, lines=tuple(line for line in self.lines if not line.setting or config.get(line.setting)))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings for a purpose, under a name."""
+
+    name: str
+    about: str
+    """One line: what the settings are for, and what they cost."""
+    settings: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One row of the table. `stage_view` fills in what a row leaves empty."""
+
+    stage: str
+    title: str = ""
+    """Its name in the list of stages; empty takes the label of the stage."""
+    about: str = ""
+    """What it does, in Markdown with LaTeX formulas; empty takes the help of the stage."""
+    basic: tuple[str, ...] = ()
+    """Settings that are in sight at once; empty takes those that are not marked as advanced."""
+    presets: tuple[Preset, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    """Plots of a run; empty takes one for each measure that the run has."""
+    key_measures: tuple[str, ...] = ()
+    """Measures that tell most about a run, the most telling first; empty takes those that the run has."""
+
+
+SCORE_PANEL = Panel(measure(SCORES).title, (Line(SCORES, text.SCORE_LINE),))
+KL_PANEL = Panel(measure(KL).title, (Line(KL, text.KL_LINE),))
+TEXT_PANEL = Panel(text.ENTROPY_LENGTH, (Line(ENTROPY, text.ENTROPY), Line(LENGTH, text.LENGTH, right=True)))
+LOSSES_PANEL = Panel(text.LOSSES, (Line(LOSS_POLICY, text.POLICY), Line(LOSS_VALUE, text.VALUE),
+                                   Line(LOSS_PTX, text.PTX, right=True, role=REFERENCE, setting="ptx_coef")))
+VOTES_PANEL = Panel(measure(GUESSED).title, (Line(GUESSED, text.GUESSED_LINE),
+                                             Line(VOTES_LEARNED, text.VOTES, right=True)))
+GRADIENT_PANEL = Panel(measure(GRADIENT_NORM).title, (Line(GRADIENT_NORM, measure(GRADIENT_NORM).title),))
+RATE_PANEL = Panel(measure(LEARNING_RATE).title, (Line(LEARNING_RATE, measure(LEARNING_RATE).title),))
+MARGIN_PANEL = Panel(measure(MARGIN).title, (Line(MARGIN, measure(MARGIN).title),))
+TIME_PANEL = Panel(text.SECONDS, (Line(TIME_UPDATE, text.SECONDS),))
+ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True),
+                                       Line(ACCURACY_HELD_OUT, text.HELD_OUT)))
+
+
+def loss_panel(unit: str) -> Panel:
+    """Training and held-out loss."""
+    return Panel(text.LOSS, (Line(LOSS_TRAIN, text.TRAINING, faint=True), Line(LOSS_HELD_OUT, text.HELD_OUT)), unit)
+
+
+ROWS = (
+    StageView(
+        SFT, "1 · SFT",
+        r"Learns to answer like the demonstrations: the loss is the surprise at each token $y_t$ of the demonstrated "
+        r"answer, given the prompt $x$. $$\mathcal{L} = -\frac{1}{T}\sum_t \log \pi_\theta(y_t \mid x, y_{<t})$$",
+        basic=("data", "epochs", "learning_rate", "batch_size"),
+        presets=(
+            Preset("A quick look",
+                   "Half a pass over 200 demonstrations: enough to see that it learns, not to learn much.",
+                   {"epochs": 0.5, "limit": 200, "evaluate_every": 5}),
+            Preset("As in InstructGPT",
+                   "16 passes over the demonstrations: the held-out loss rises after the first, the answers do not "
+                   "get worse.",
+                   {"epochs": 16.0, "warmup": 0.0}),
+            Preset("One evening",
+                   "Ten passes with adapters of rank 32, for data of your own and a model that has more to learn.",
+                   {"epochs": 10.0, "lora_rank": 32, "lora_alpha": 32})),
+        panels=(loss_panel(NATS_TOKEN), GRADIENT_PANEL, RATE_PANEL, TIME_PANEL),
+        key_measures=(LOSS_TRAIN, LOSS_HELD_OUT, LEARNING_RATE, GRADIENT_NORM)),
+    StageView(
+        REWARD, "2 · Reward model",
+        r"Learns one number $r$ for an answer, so that of a pair the chosen one scores above the rejected one. "
+        r"$$\mathcal{L} = -\log \sigma\big(r(x, y_\mathrm{chosen}) - r(x, y_\mathrm{rejected})\big)$$",
+        basic=("data", "adapter", "epochs", "learning_rate", "batch_size"),
+        presets=(
+            Preset("A quick look", "One pass over 160 pairs, normalised on few samples.",
+                   {"limit": 160, "evaluate_every": 5, "reference_samples": 32}),
+            Preset("As in InstructGPT", "One pass over the pairs and no more, for reward models overfit; no warm-up.",
+                   {"epochs": 1.0, "warmup": 0.0}),
+            Preset("One that knows its doubt",
+                   "Eight heads, each with its own weighting of the pairs; where they differ, the pairs do not decide.",
+                   {"ensemble": 8, "centring": 0.01})),
+        panels=(loss_panel(NATS_PAIR), ACCURACY_PANEL, MARGIN_PANEL, GRADIENT_PANEL),
+        key_measures=(LOSS_TRAIN, LOSS_HELD_OUT, ACCURACY_TRAIN, ACCURACY_HELD_OUT, MARGIN, GRADIENT_NORM)),
+    StageView(
+        PPO, "3 · PPO",
+        r"The policy writes answers, the reward model scores them, and answers with a high score become likelier. "
+        r"A KL penalty keeps it near the reference that it started from. "
+        r"$$\max_\theta\; \mathbb{E}\big[r(x, y)\big] - \beta\,"
+        r"\mathrm{KL}\big(\pi_\theta \,\|\, \pi_\mathrm{ref}\big)$$",
+        basic=("reward", "adapter", "steps", "kl_target", "learning_rate", "max_new_tokens"),
+        presets=(
+            Preset("A quick look", "Five steps: watch the reward move, and the KL with it.",
+                   {"steps": 5, "reference_samples": 16}),
+            Preset("As in InstructGPT",
+                   "One pass over each rollout in eight minibatches, and a fixed KL coefficient of 0.02, without "
+                   "a target.",
+                   {"steps": 60, "ppo_epochs": 1, "minibatches": 8, "kl_coef": 0.02, "kl_target": 0.0}),
+            Preset("As in Ziegler et al. 2019",
+                   "Four passes over each rollout, and a controller that aims at a KL of 6 nats.",
+                   {"steps": 60, "ppo_epochs": 4, "minibatches": 1, "kl_coef": 0.15, "kl_target": 6.0}),
+            Preset("One evening", "200 steps at 8 nats, with a checkpoint every 20 to go back to.",
+                   {"steps": 200, "checkpoint_every": 20, "kl_target": 8.0})),
+        panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, LOSSES_PANEL),
+        key_measures=(SCORES, KL, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE,
+                      CLIP_FRACTION)),
+    StageView(
+        TEACH, "4 · Teach",
+        r"PPO and a reward that learns while it runs: a labeler sees answers of the policy and votes, the reward "
+        r"learns to predict the votes, and the policy follows. The labeler is you, on the Teach tab, or a simulated "
+        r"one. "
+        r"$$P(y_1 \succ y_2) = \sigma\big(r(x, y_1) - r(x, y_2)\big)$$",
+        basic=("labeler", "votes", "adapter", "steps", "kl_target", "max_new_tokens"),
+        presets=(
+            Preset("A quick look", "Twelve votes and six steps: enough to see how the loop goes.",
+                   {"votes": 12, "votes_first": 8, "steps": 6, "reference_samples": 64, "candidates": 8}),
+            Preset("One evening", "120 votes, 40 of them before the first step, and 50 steps.",
+                   {"votes": 120, "votes_first": 40, "steps": 50}),
+            Preset("Without a leash",
+                   "No KL penalty, no doubt, no guard: watch the policy find what the reward likes and nobody "
+                   "else does.",
+                   {"kl_target": 0.0, "kl_coef": 0.0, "kl_floor": 0.0, "pessimism": 0.0, "guard": False})),
+        panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, VOTES_PANEL),
+        key_measures=(SCORES, KL, GUESSED, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE)),
+)
+VIEWS = {row.stage: row for row in ROWS}
+
+
+def stage_view(name: str) -> StageView:
+    """The row of a stage, with its title, description and basic settings filled in where the row leaves them out."""
+    row = VIEWS.get(name, StageView(name))
+    stage = STAGES.get(name)
+    if stage is None:  # a run folder of a stage that this version does not know
+        return replace(row, title=row.title or name)
+    return replace(row, title=row.title or stage.label, about=row.about or f"{stage.help[:1].upper()}{stage.help[1:]}.",
+                   basic=row.basic or plain_settings(stage.config))
+
+
+def stage_label(name: str) -> str:
+    """The short name of a stage, such as "SFT"; an unknown stage has the name that stands in its run folder."""
+    return STAGES[name].label if name in STAGES else name
+
+
+def plain_settings(config: type[configs.RunConfig]) -> tuple[str, ...]:
+    """The settings of a config that are not marked as advanced."""
+    fields = config.__dataclass_fields__
+    return tuple(name for name in configs.field_types(config) if not fields[name].metadata.get("advanced"))
+
+
+def measured_keys(metrics: list[dict]) -> list[str]:
+    """The measures of a run: those of the table of measures in its order, then the others by name."""
+    keys = set().union(*metrics)
+    known = [key for key in MEASURES if key in keys]
+    return [*known, *sorted(keys.difference(MEASURES, [STEP]))]
+
+
+def key_measures(stage: str, metrics: list[dict]) -> tuple[str, ...]:
+    """The measures that tell most about a run: those of the row, or else those that it has, without durations."""
+    row = VIEWS.get(stage, StageView(stage))
+    return row.key_measures or tuple(key for key in measured_keys(metrics) if not key.startswith(TIME))
+
+
+def panels_of(config: dict, metrics: list[dict]) -> list[Panel]:
+    """The plots of a run, PANELS of them. `config` is the run's settings with its `stage`."""
+    panels = VIEWS.get(config["stage"], StageView("")).panels or measured_panels(metrics)
+    panels = [panel.for_config(config) for panel in panels[:PANELS]]
+    return [*panels, *[Panel("")] * (PANELS - len(panels))]
+
+
+def measured_panels(metrics: list[dict]) -> list[Panel]:
+    """A panel for each measure of a run; training and held-out measures of the same name share one."""
+    keys = [key for key in measured_keys(metrics) if not key.startswith(TIME)]
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(key.removesuffix("/train").removesuffix("/held_out"), []).append(key)
+    return [measured_panel(group) for group in groups.values()]
+
+
+def measured_panel(keys: Iterable[str]) -> Panel:
+    """A panel with a line for each of some measures."""
+    lines = tuple(Line(key, measure(key).title, faint=key.endswith("/train")) for key in keys)
+    return Panel(lines[0].name if len(lines) == 1 else lines[0].name.split(",")[0], lines)

@@ -1,0 +1,50 @@
+"""Where the files of a base model lie, and what its config.json says about its size."""
+
+from pathlib import Path
+
+from playground import text
+from playground.workspace import Workspace
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.memory_estimate import Shape, read_model, read_shape
+from rlhf_engine.runs.resolve import BUNDLED_MODEL
+
+_QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+          "max_position_embeddings": 40960}
+SUGGESTED_MODELS = {
+    "Qwen/Qwen3-1.7B": {**_QWEN3, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
+                        "num_attention_heads": 16,
+                        "tie_word_embeddings": True},
+    "Qwen/Qwen3-4B": {**_QWEN3, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+                      "num_attention_heads": 32,
+                      "tie_word_embeddings": True},
+    "Qwen/Qwen3-8B": {**_QWEN3, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+                      "num_attention_heads": 32,
+                      "tie_word_embeddings": False},
+}
+"""What the config.json of each suggested model says about its size, so that its memory is known before it is
+downloaded."""
+
+
+def model_folder(workspace: Workspace, model: str) -> Path | None:
+    """The folder with the files of a model; None for a Hub id that has not been downloaded.
+
+    Raises UserError for a path outside the workspace.
+    """
+    name = workspace.seen_model(model)
+    if name == "bundled":
+        return BUNDLED_MODEL
+    if Path(name).is_absolute():
+        return Path(name)
+    from huggingface_hub import try_to_load_from_cache  # slow to import, and needed for Hub ids only
+    file = try_to_load_from_cache(name, "config.json")
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def model_shape(workspace: Workspace, model: str) -> Shape:
+    """The architecture of a model. Raises UserError if its size cannot be known."""
+    folder = model_folder(workspace, model)
+    if folder is not None:
+        return read_shape(read_model(folder, model), model)
+    if model in SUGGESTED_MODELS:
+        return read_shape(SUGGESTED_MODELS[model], model)
+    raise UserError(text.NOT_DOWNLOADED.format(model=model))

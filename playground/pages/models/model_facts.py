@@ -1,0 +1,74 @@
+"""What the files of a base model say about it, and which stages fit into the memory of a machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from playground.machine import Machine
+from playground.model_files import SUGGESTED_MODELS, model_folder
+from playground.pages.models import text
+from playground.workspace import Workspace
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json_or_none
+from rlhf_engine.runs.memory_estimate import Shape, estimate, read_model, read_shape
+from rlhf_engine.stages import find_stage, make_config
+
+SMALL = {"gradient_checkpointing": True, "micro_batch": 1}
+"""The settings with which the backward pass of a run takes the least memory."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a base model. None means that it cannot be known before the model is downloaded."""
+
+    name: str
+    architecture: str = ""
+    shape: Shape | None = None
+    template: bool | None = None
+    """Whether the tokenizer has a chat template."""
+    weights: bool | None = None
+    """Whether there are safetensors weights."""
+    trouble: str = ""
+    """Why there is no shape."""
+
+
+def read_facts(workspace: Workspace, name: str) -> Facts:
+    """The facts about a model. Raises UserError for a name that is neither a Hub id nor a model of the workspace."""
+    folder = model_folder(workspace, name)
+    if folder is None:
+        if name not in SUGGESTED_MODELS:
+            return Facts(name, trouble=text.NOT_DOWNLOADED_YET.format(model=name))
+        config = SUGGESTED_MODELS[name]
+        return Facts(name, str(config["model_type"]).capitalize(), read_shape(config, name))
+    try:
+        config = read_model(folder, name)
+    except UserError as error:
+        return Facts(name, trouble=str(error))
+    architecture = str((config.get("architectures") or [config.get("model_type", "")])[0]).removesuffix("ForCausalLM")
+    weights = any(folder.glob("*.safetensors"))
+    try:
+        shape, trouble = read_shape(config, name), ""
+    except UserError as error:
+        shape, trouble = None, str(error)
+    return Facts(name, architecture, shape, has_template(folder), weights, trouble)
+
+
+def has_template(folder: Path) -> bool | None:
+    """Whether the tokenizer in a folder has a chat template; None if the tokenizer's files are not there."""
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    tokenizer = read_json_or_none(folder / "tokenizer_config.json")
+    return bool(tokenizer.get("chat_template")) if isinstance(tokenizer, dict) else None
+
+
+def fit(shape: Shape, stage: str, dtype: str, here: Machine) -> tuple[str, int]:
+    """Whether a stage with its default settings fits into the free memory of a machine: (verdict, bytes).
+
+    The verdict is "fits", "small" (it fits with the settings in SMALL) or "no".
+    """
+    adapter = "-" if find_stage(stage).starts_from_sft else "none"
+    settings = {"dtype": dtype, "model": "-", "adapter": adapter}
+    need = estimate(make_config(stage, settings), shape, device=here.device).total
+    if need <= here.free:
+        return "fits", need
+    need = estimate(make_config(stage, {**settings, **SMALL}), shape, device=here.device).total
+    return ("small" if need <= here.free else "no"), need

@@ -1,0 +1,48 @@
+"""The lists of a run folder, parsed once for each version of a file, for all pages and all browsers."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from rlhf_engine.files import read_lines
+from rlhf_engine.runs.folder import Run
+
+METRICS, JOURNAL, SAMPLES = "metrics.jsonl", "journal.jsonl", "samples.jsonl"
+QUERIES, REPORT = "queries.jsonl", "report.json"
+FILES = (METRICS, JOURNAL, SAMPLES, REPORT)
+"""The files of a run that pages show and that change while it trains."""
+Version = tuple[int, int, int]
+"""(inode, time of the last change in nanoseconds, bytes); zeros for a file that does not exist."""
+
+
+def version_of(path: Path) -> Version:
+    """A value that differs whenever the file has changed."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def read_metrics(run: Run) -> list[dict]:
+    """The rows of metrics.jsonl, oldest first. Every caller gets the same list: do not change it."""
+    return read_rows(run, METRICS)
+
+
+def read_journal(run: Run) -> list[dict]:
+    """The rows of journal.jsonl, oldest first. Every caller gets the same list: do not change it."""
+    return read_rows(run, JOURNAL)
+
+
+def read_samples(run: Run) -> list[dict]:
+    """The rows of samples.jsonl, oldest first. Every caller gets the same list: do not change it."""
+    return read_rows(run, SAMPLES)
+
+
+def read_rows(run: Run, file: str) -> list[dict]:
+    """The rows of one of a run's .jsonl files. Every caller gets the same list: do not change it."""
+    return _parse(run.path / file, version_of(run.path / file))
+
+
+@lru_cache(maxsize=48)
+def _parse(path: Path, _version: Version) -> list[dict]:
+    return read_lines(path)
