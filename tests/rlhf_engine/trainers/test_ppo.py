@@ -8,7 +8,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.losses.masked import masked_mean, masked_var
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import RewardModel
-from rlhf_engine.trainers import ppo as ppo_module
+from rlhf_engine.trainers import policy
 from rlhf_engine.trainers.base import Diverged
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
@@ -175,7 +175,7 @@ def test_above_the_hard_stop_a_step_learns_from_the_penalty_alone_and_a_run_that
 
 
 def test_the_brake_pulls_a_policy_back(tiny_llama, monkeypatch):
-    monkeypatch.setattr(ppo_module, "PATIENCE", 100)
+    monkeypatch.setattr(policy, "KL_STOP_STEPS", 100)
     trainer = make(tiny_llama, steps=16, kl_target=1.0, kl_stop=1.0, kl_coef=0.5, learning_rate=3e-3, batch_size=64, ppo_epochs=2, minibatches=2)
     with torch.no_grad():
         for name, p in trainer.backbone.named_parameters("policy").items():
