@@ -3,7 +3,7 @@ down."""
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlhf_engine import measures
 from rlhf_engine.model.text_metrics import distinct_ratio
@@ -25,6 +25,8 @@ MAX_LOG_RATIO = 20.0
 class Threshold:
     """The range that is normal for a measure, and the warning for a value outside of it."""
 
+    kind: str
+    """By this name the journal knows the warning."""
     low: float
     high: float
     text: str
@@ -32,19 +34,19 @@ class Threshold:
 
 THRESHOLDS = {
     measures.DISTINCT_RATIO: Threshold(
-        0.75, float("inf"),
+        "repetition", 0.75, float("inf"),
         "The responses repeat each other: {value:.0%} of the starting policy's variety of word pairs. Lower the KL "
         "target, raise pessimism, or vote for the response that is not like the others."),
     measures.EMPTY: Threshold(
-        0.0, 0.1,
+        "empty", 0.0, 0.1,
         "{value:.0%} of the responses are empty. Lower the KL target, or rewind to an earlier checkpoint; a reward "
         "that likes short answers invites this."),
     measures.ENTROPY_RATIO: Threshold(
-        0.5, 2.0,
+        "entropy", 0.5, 2.0,
         "The policy's choices have {value:.1f} times the entropy of the start: too sure of its words, or no longer "
         "sure of any. Lower the KL target or the learning rate."),
     measures.PERPLEXITY_RATIO: Threshold(
-        0.5, 1.6,
+        "perplexity", 0.5, 1.6,
         "To the starting policy the responses are {value:.1f} times as surprising as its own: they stop being its kind "
         "of text. Lower the KL target, or rewind to an earlier checkpoint."),
 }
@@ -53,6 +55,13 @@ STATE_KEYS = {"reference": "reference", "entropy": "entropy", "surprise": "surpr
               "temperature": "temperature", "smooth": "smoothed", "wrong": "wrong", "pace": "lr_factor",
               "since": "steps_since_cut"}
 """Key in a checkpoint on disk -> field of `Guard`. A field may get another name; a key may not."""
+
+
+class CollapseWarning(NamedTuple):
+    """Something that has gone wrong: the kind of the threshold, and a sentence for people."""
+
+    kind: str
+    text: str
 
 
 @dataclass
@@ -100,8 +109,8 @@ class Guard:
             self.smoothed[name] = value + (1 - SMOOTHING) * (before - value)
         return values
 
-    def new_warnings(self) -> list[str]:
-        """Sentences on what has gone wrong since the last call. Sets `lr_factor` for the next update."""
+    def new_warnings(self) -> list[CollapseWarning]:
+        """What has gone wrong since the last call. Sets `lr_factor` for the next update."""
         wrong = [name for name in THRESHOLDS if self._is_wrong(name)]
         news = [name for name in wrong if name not in self.wrong]
         self.wrong = wrong
@@ -111,7 +120,11 @@ class Guard:
             self.steps_since_cut = 0
         elif not wrong:
             self.lr_factor = min(1.0, self.lr_factor * RECOVERY)
-        return [THRESHOLDS[name].text.format(value=self.smoothed[name]) for name in news]
+        return [self._warning(name) for name in news]
+
+    def _warning(self, name: str) -> CollapseWarning:
+        threshold = THRESHOLDS[name]
+        return CollapseWarning(threshold.kind, threshold.text.format(value=self.smoothed[name]))
 
     def _is_wrong(self, name: str) -> bool:
         value = self.smoothed[name]

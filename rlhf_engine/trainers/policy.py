@@ -201,7 +201,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         """Measure whether the responses are still text, and warn if they are not. Returns the measures."""
         measures = self.guard.check(rollout, self.config.temperature)
         for warning in self.guard.new_warnings():
-            self.events.append({"event": "warning", "step": self.step, "text": warning})
+            self.events.append({"event": "warning", "step": self.step, "kind": warning.kind, "text": warning.text})
         return measures
 
     def above_kl_stop(self, kl: float) -> bool:
@@ -214,7 +214,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
             self.steps_above = 0
             return False
         self.steps_above += 1
-        self.events.append({"event": "warning", "step": self.step, "kl": kl,
+        self.events.append({"event": "warning", "step": self.step, "kind": "kl_stop", "kl": kl,
                             "text": f"KL is {kl:.1f} nats a sequence, above the hard stop of {stop:.1f}: "
                                     "this step learns from the KL penalty alone."})
         if self.steps_above >= KL_STOP_STEPS:

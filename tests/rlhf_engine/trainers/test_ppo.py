@@ -169,7 +169,7 @@ def test_above_the_hard_stop_a_step_learns_from_the_penalty_alone_and_a_run_that
                 p.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     for _ in range(9):
         next(trainer)
-        assert ["hard stop" in e["text"] for e in trainer.events if e["event"] == "warning"].count(True) == 1
+        assert ["hard stop" in e["text"] and e["kind"] == "kl_stop" for e in trainer.events if e["event"] == "warning"].count(True) == 1
     with pytest.raises(Diverged, match="nats a sequence"):
         next(trainer)
 
