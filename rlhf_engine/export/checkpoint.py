@@ -15,7 +15,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.export.hub import check_repo, push
 from rlhf_engine.export.merge import check_merge, write_merged
 from rlhf_engine.export.model_card import Card, card
-from rlhf_engine.export.output_folder import atomic_folder, check_output, save_tokenizer
+from rlhf_engine.export.output_folder import check_output, output_folder, save_tokenizer
 from rlhf_engine.export.source import Source, find_source
 from rlhf_engine.files import read_json_or_none, write_json
 from rlhf_engine.model.adapters import BASE_FILE, CONFIG_FILE, HEAD_FILE, WEIGHTS_FILE
@@ -49,7 +49,7 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
         check_push(source, merge, push_to, public)
     for note in notes(source, merge):
         say(note)
-    with atomic_folder(output) as folder:
+    with output_folder(output) as folder:
         if merge:
             say(f"merging into {source.model}")
             write_merged(source, folder, dtype)

@@ -11,7 +11,7 @@ import psutil
 from safetensors import SafetensorError
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import check_place, read_json_or_none, write_json
+from rlhf_engine.files import atomic_folder, check_place, read_json_or_none, write_json
 
 LOCAL_KEYS = ("auto_map", "_name_or_path", "name_or_path", "is_local", "local_files_only")
 """Keys of transformers' configurations that point to code of the base's repository, or to a folder of this machine."""
@@ -31,7 +31,7 @@ def existing_parent(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_folder(output: Path) -> Iterator[Path]:
+def output_folder(output: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `output` when all is written, and is removed if anything fails.
 
     Raises UserError if it cannot be written.
@@ -41,17 +41,12 @@ def atomic_folder(output: Path) -> Iterator[Path]:
     remove_leftovers(output.parent)
     partial = output.parent / f".export-{output.name}-{os.getpid()}"
     try:
-        partial.mkdir()
-        yield partial
-        if output.exists():  # an empty folder; not every system lets another one take its name
-            output.rmdir()
-        partial.rename(output)
+        with atomic_folder(output, partial) as folder:
+            yield folder
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{output}: cannot be written ({reason}); make room, or name another folder with "
                         "--output") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
