@@ -1,4 +1,4 @@
-"""People in the loop: queries out, votes in, at any moment, from many at once; live controls; and a run that is killed repeats itself."""
+"""People in the loop: queries, votes at any moment and from many people, live settings, and a killed run that repeats its steps."""
 
 import contextlib
 import json
@@ -292,7 +292,7 @@ def test_measures_of_the_text_by_hand():
 # -- many at once, and a worker that dies -------------------------------------------------------------------------------
 
 def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tmp_path, monkeypatch):
-    """1,000 votes: none is lost, none counts twice, and the run is the same as one that learned the same votes at the same steps."""
+    """Of 1,000 votes none is lost and none counts twice. The run equals one that learned the same votes at the same steps."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in PROMPTS))
     worker = Worker(tmp_path)
@@ -362,7 +362,7 @@ def kill(worker: Worker) -> None:
 # -- opinions that answer no query --------------------------------------------------------------------------------------
 
 def test_what_people_say_in_a_chat_about_a_runs_answers_is_learned_and_answers_no_query(tiny_llama, tmp_path):
-    """Thumbs, edits and choices beside the queries, on conversations of several turns, on nothing, and taken back."""
+    """Thumbs, edits and choices on answers of a chat: on several turns, on an empty answer, and taken back."""
     trainer, run = make(tiny_llama, tmp_path)
     assert trainer.blocked_reason()
     store, sampling = trainer.labeler.store, {"model": "bundled", "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}
