@@ -1,4 +1,7 @@
-"""Starts the playground: `python app.py`, then open http://127.0.0.1:7860. Also the entry point of a Hugging Face Space."""
+"""Starts the playground: `python app.py`, then open http://127.0.0.1:7860.
+
+It is also the entry point of a Hugging Face Space.
+"""
 
 from playground.app import launch
 

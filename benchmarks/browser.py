@@ -1,4 +1,7 @@
-"""A real browser on the real app, for whoever measures it, tests it or takes its picture. Needs Python's playwright and a Chromium."""
+"""A real browser on the real app, for programs that measure it, test it or take pictures of it.
+
+It needs Python's playwright and a Chromium.
+"""
 
 import os
 import shutil
@@ -18,7 +21,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def browser_of(playwright: Playwright):
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+    return playwright.chromium.launch(executable_path=CHROMIUM,
+                                      args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
 
 
 def free_port() -> int:
@@ -28,7 +32,7 @@ def free_port() -> int:
 
 
 def go(page: Page, tab: str) -> Page:
-    """Open a tab of the page; on a narrow screen the last ones are in a menu."""
+    """Open a tab of the page. On a narrow screen the last tabs are in a menu."""
     page.get_by_role("tab").first.wait_for()
     button = page.get_by_role("tab", name=tab, exact=True)
     if button.count():
@@ -46,7 +50,7 @@ def go(page: Page, tab: str) -> Page:
 
 @contextmanager
 def app() -> Iterator[tuple[str, Path]]:
-    """(address, workspace) of `python app.py` over a workspace of its own, which is gone afterwards, as is its worker."""
+    """(address, workspace) of `python app.py` over a workspace of its own. At the end both and the worker are gone."""
     home, port = Path(tempfile.mkdtemp()), free_port()
     root = Path(__file__).resolve().parents[1]
     process = subprocess.Popen([sys.executable, "app.py"], cwd=root, stdout=subprocess.PIPE, text=True,

@@ -2,7 +2,8 @@
 
     python benchmarks/decoding.py [--repeats 5]
 
-Prints JSON. Both draw 64 tokens from the full softmax at temperature 1, end tokens switched off; repeats alternate.
+Prints JSON. Both sample 64 tokens from the full softmax at temperature 1. End tokens are switched off. The two take
+turns.
 """
 
 import argparse
@@ -28,8 +29,8 @@ def ours(backbone: Backbone, rows: list[list[int]], tokens: int) -> int:
 
 def theirs(backbone: Backbone, rows: list[list[int]], tokens: int) -> int:
     ids, mask = pad_left(rows, backbone.pad_id, backbone.device)
-    out = backbone.base.generate(input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                                 max_new_tokens=tokens, min_new_tokens=tokens, pad_token_id=backbone.pad_id)
+    out = backbone.base.generate(input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0,
+                                 top_p=1.0, max_new_tokens=tokens, min_new_tokens=tokens, pad_token_id=backbone.pad_id)
     return (out.shape[1] - ids.shape[1]) * len(rows)
 
 

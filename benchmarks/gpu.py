@@ -1,26 +1,30 @@
-"""P4: a PPO step on one GPU at the shapes of Qwen3, ours and TRL 1.12.0; which shapes fit into how much memory.
+"""P4: a PPO step on one GPU at the shapes of Qwen3, ours and TRL 1.12.0, and which shapes fit into how much memory.
 
-    python benchmarks/gpu.py [--trl PYTHON] [--shapes 0.6B 1.7B 4B 8B] [--only nf4/adapter caps ...] [--budget 540] [--out FILE]
+    python benchmarks/gpu.py [--trl PYTHON] [--shapes 0.6B 1.7B 4B 8B] [--only nf4/adapter caps ...] [--budget 540]
     python benchmarks/gpu.py --shapes tiny                 # on a CPU, only to see that it runs
 
-Random weights, made on the device, so nothing is fetched or written. LoRA r=16 on all linear layers, 32 prompts of 128 tokens, 256 new
-tokens (no token ends a response), 2 PPO epochs, gradient checkpointing in the update. Each contestant is a process of its own, `--steps`
-steps are measured after one that warms up, and each result is printed, and appended to FILE, as a line of JSON as soon as it is there,
-the most telling first. What `--budget` seconds do not suffice for is told in a line, too: call again with `--only` for the rest.
+The weights are random and made on the device, so nothing is downloaded or written. LoRA r=16 on all linear layers, 32
+prompts of 128 tokens, 256 new tokens (no token ends a response), 2 PPO epochs, gradient checkpointing in the update.
+Each contestant is a process of its own. After one step that warms up, `--steps` steps are measured. Each result is
+printed as a line of JSON as soon as it is there, and appended to the file of `--out`. The most important contestants
+come first. If `--budget` seconds are not enough for one, a line says so: call again with `--only` for the rest.
 
-- `nf4/adapter`, `nf4/head`: ours, base in NF4, value as in PPO's setting `value` (`bf16/...` can be asked for). `gpu_ms_per_token` beside
-  `ms_per_token` is what the GPU works while one token of all rows is decoded; the rest of the time it waits for Python.
-- `caps`: ours (nf4/adapter), two whole steps (Adam has its moments from the second on) with `set_per_process_memory_fraction` at 8 GiB,
-  then 12, 16 and 24 until they fit. Of each cap `memory.RUNTIME` is left for CUDA's context, which that setting does not count. Batches
-  stay at 32; micro-batches get smaller.
-- `trl/nf4`, `trl/bf16`: TRL at the same batch, with its default of all rows in a pass; where memory runs out it gets half as many, and
-  twice the accumulation. Its value and reward models are models of the same shape. In NF4 only embeddings, norms and head of the value
-  model train, for 4-bit weights cannot, and its `bf16` is off, with which its sampling fails (norms become fp32, the output layer does
-  not); in bf16 all of the value model trains. TRL's PPO never switches `gradient_checkpointing` on; here that is done by hand for policy
-  and value, outside of sampling.
+- `nf4/adapter`, `nf4/head`: ours, with the base in NF4 and the value as in PPO's setting `value` (`bf16/...` can be
+  given, too). `gpu_ms_per_token` is how long the GPU works while one token of all rows is decoded. The rest of
+  `ms_per_token` it waits for Python.
+- `caps`: ours (nf4/adapter), two whole steps (Adam has its moments from the second on) with
+  `set_per_process_memory_fraction` at 8 GiB, then 12, 16 and 24 until they fit. That setting does not count CUDA's
+  context, so `memory_estimate.RUNTIME` is taken off each cap. Batches stay at 32; micro-batches get smaller.
+- `trl/nf4`, `trl/bf16`: TRL at the same batch. By default all its rows go through in one pass. If memory runs out, it
+  gets half as many rows and accumulates twice as often. Its value and reward models are models of the same shape. In
+  NF4 only the embeddings, norms and head of the value model train, because 4-bit weights cannot. There its `bf16` is
+  off, because its sampling fails with it (norms become fp32, the output layer does not). In bf16 all of the value model
+  trains. TRL's PPO never switches `gradient_checkpointing` on, so this is done by hand for policy and value, outside of
+  sampling.
 
-TRL needs trl==1.12.0 with datasets and peft, and bitsandbytes for NF4. On a machine that can fetch nothing, unpack their wheels into one
-folder and put it on PYTHONPATH (of bitsandbytes one library of the machine's CUDA version is enough); PYTHON may then be this one.
+TRL needs trl==1.12.0 with datasets and peft, and bitsandbytes for NF4. On a machine that cannot download anything,
+unpack their wheels into one folder and put it on PYTHONPATH (of bitsandbytes, one library of the machine's CUDA version
+is enough). Then PYTHON may be this one.
 """
 
 import argparse
@@ -68,8 +72,8 @@ def memory_used() -> dict:
 
 def summary(shape: str, contestant: str, seconds: list[float]) -> dict:
     rows, middle = WORK.get(shape, (32, 128, 256))[0], statistics.median(seconds)
-    return {"shape": shape, "contestant": contestant, "samples_per_s": round(rows / middle, 3), "seconds": round(middle, 2),
-            "slowest": round(max(seconds), 2)} | memory_used()
+    return {"shape": shape, "contestant": contestant, "samples_per_s": round(rows / middle, 3),
+            "seconds": round(middle, 2), "slowest": round(max(seconds), 2)} | memory_used()
 
 
 def run_ours(shape: str, contestant: str, steps: int, cap: int) -> dict:
@@ -82,25 +86,30 @@ def run_ours(shape: str, contestant: str, steps: int, cap: int) -> dict:
 
     device = pick_device("auto")
     if cap:
-        torch.cuda.set_per_process_memory_fraction((cap * 2 ** 30 - RUNTIME["cuda"]) / torch.cuda.get_device_properties(0).total_memory)
+        usable = cap * 2 ** 30 - RUNTIME["cuda"]
+        torch.cuda.set_per_process_memory_fraction(usable / torch.cuda.get_device_properties(0).total_memory)
     (dtype, value), (rows, asked, new) = contestant.split("/"), WORK.get(shape, (32, 128, 256))
     backbone = random_backbone(shape, dtype, device)
-    config = PPOConfig(model=shape, dtype=dtype, steps=steps, batch_size=rows, max_new_tokens=1, max_tokens=asked + new, lora_rank=RANK,
-                       ppo_epochs=EPOCHS, micro_batch=rows // 2, gradient_checkpointing=True, missing_end="none", normalise_reward=False,
-                       reference_samples=2, value=value)
+    config = PPOConfig(model=shape, dtype=dtype, steps=steps, batch_size=rows, max_new_tokens=1, max_tokens=asked + new,
+                       lora_rank=RANK, ppo_epochs=EPOCHS, micro_batch=rows // 2, gradient_checkpointing=True,
+                       missing_end="none", normalise_reward=False, reference_samples=2, value=value)
     trainer = PPO(backbone, prompts(rows, asked), lambda rollout: torch.tensor([sum(i % 2 for i in ids) / new for ids in
                                                                                rollout.response_ids]), config)
     trainer.prepare_once()  # with one token, for nothing here hangs on the reference's samples
     trainer.change("max_new_tokens", new)
     seconds, parts = time_steps(trainer)
     found = summary(shape, contestant, seconds)
-    found |= {name: round(statistics.median(part[name] for part in parts), 2) for name in parts[0]} | {"micro_batch": trainer.micro_batch}
-    told = estimate(replace(config, micro_batch=trainer.micro_batch), read_shape(backbone.base.config.to_dict()), device=device.type)
+    found |= {name: round(statistics.median(part[name] for part in parts), 2)
+              for name in parts[0]} | {"micro_batch": trainer.micro_batch}
+    told = estimate(replace(config, micro_batch=trainer.micro_batch), read_shape(backbone.base.config.to_dict()),
+                    device=device.type)
     found["estimate_gb"] = round(replace(told, reward=0).total / 2 ** 30, 2)  # the reward is a function
     if cap:  # others run beside it, so times and what is outside say nothing
-        return {name: found[name] for name in ("shape", "contestant", "allocated_gb", "reserved_gb", "estimate_gb", "micro_batch")} | {
+        return {name: found[name] for name in ("shape", "contestant", "allocated_gb", "reserved_gb", "estimate_gb",
+                                               "micro_batch")} | {
             "fits": True}
-    found |= {"tokens_per_s": round(rows * new / found["rollout"]), "ms_per_token": round(1000 * found["rollout"] / new, 1)}
+    found |= {"tokens_per_s": round(rows * new / found["rollout"]),
+              "ms_per_token": round(1000 * found["rollout"] / new, 1)}
     return found | gpu_time(backbone, [row.ids for row in trainer.encoded])
 
 
@@ -136,10 +145,10 @@ def run_trl(shape: str, contestant: str, steps: int, each: int) -> dict:
     value, reward = (random_model("SequenceClassification", shape, dtype, device) for _ in range(2))
     for model in (policy, value):
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    seconds = time_trl(policy, value, reward, make_tokenizer(SHAPES[shape]["vocab_size"]), prompts(rows, asked), steps, RANK,
-                       per_device_train_batch_size=each, gradient_accumulation_steps=rows // each, local_rollout_forward_batch_size=each,
-                       num_ppo_epochs=EPOCHS, response_length=new, temperature=1.0, bf16=dtype == "bf16", use_cpu=device.type == "cpu",
-                       gradient_checkpointing=True)
+    seconds = time_trl(policy, value, reward, make_tokenizer(SHAPES[shape]["vocab_size"]), prompts(rows, asked), steps,
+                       RANK, per_device_train_batch_size=each, gradient_accumulation_steps=rows // each,
+                       local_rollout_forward_batch_size=each, num_ppo_epochs=EPOCHS, response_length=new,
+                       temperature=1.0, bf16=dtype == "bf16", use_cpu=device.type == "cpu", gradient_checkpointing=True)
     return summary(shape, contestant, seconds)
 
 
@@ -171,7 +180,8 @@ class Report:
 
     def run(self, shape: str, contestant: str, **flags) -> dict:
         """The result of one run, which has been told; {"skipped": ...} where there is no time for it, or it fails."""
-        left, name = self.until - time.monotonic(), " ".join([shape, contestant, *(f"{k} {v}" for k, v in flags.items())])
+        left, name = self.until - time.monotonic(), " ".join([shape, contestant,
+                                                              *(f"{k} {v}" for k, v in flags.items())])
         if left < self.args.least:
             return self.tell({"skipped": name, "why": f"{max(left, 0):.0f} s are left of {self.args.budget}"})
         python = self.args.trl if contestant.startswith("trl") else sys.executable

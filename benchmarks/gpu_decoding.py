@@ -1,12 +1,12 @@
-"""Would a CUDA graph win? Decoding as it is beside the same pass recorded once and replayed, at P4's shapes.
+"""Would a CUDA graph be faster? Decoding as it is, and the same pass recorded once and replayed, at P4's shapes.
 
     python benchmarks/gpu_decoding.py [--shapes 0.6B 1.7B 4B 8B] [--dtype nf4]
-    python benchmarks/gpu_decoding.py --shapes tiny        # on a CPU, without a graph: only to see that the numbers agree
+    python benchmarks/gpu_decoding.py --shapes tiny   # on a CPU, without a graph: only to see that the numbers agree
 
-32 prompts of 128 tokens and 256 greedy tokens under a LoRA policy r=16; milliseconds a token (the prompts left out, the median of the
-repeats) and GiB at the peak. `same` is the share of tokens that both chose until their rows first differ: bf16 rounds differently in other
-kernels. `GraphDecoder` is for rows of one length of which none ends; it moves into the engine, with padding and with rows that leave, only
-if it wins.
+32 prompts of 128 tokens and 256 greedy tokens under a LoRA policy r=16. Prints milliseconds per token (without the
+prompts, the median of the repeats) and GiB at the peak. `same` is the share of tokens that both chose until their rows
+first differ, because bf16 rounds differently in other kernels. `GraphDecoder` is for rows of one length of which none
+ends. It moves into the engine, with padding and with rows that leave, only if it is faster.
 """
 
 import argparse
@@ -28,10 +28,14 @@ from rlhf_engine.model.loading import pick_device
 
 
 class GraphDecoder:
-    """`CachedDecoder` with a cache of fixed size: the first token is computed as ever, the second is recorded, all others are replayed."""
+    """`CachedDecoder` with a cache of fixed size.
+
+    The first token is computed as usual, the second is recorded, and all others are replayed.
+    """
 
     def __init__(self, base, length: int):
-        self.base, self.cache, self.length, self.tokens = base, StaticCache(config=base.config, max_cache_len=length), length, 0
+        self.base, self.cache, self.length, self.tokens = base, StaticCache(config=base.config,
+                                                                            max_cache_len=length), length, 0
         self.graph = torch.cuda.CUDAGraph() if base.device.type == "cuda" else None
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
@@ -53,8 +57,8 @@ class GraphDecoder:
         return self.logits
 
     def _pass(self, ids, positions, seen) -> torch.Tensor:
-        return self.base(input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=self.cache, use_cache=True,
-                         logits_to_keep=1).logits[:, 0]
+        return self.base(input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=self.cache,
+                         use_cache=True, logits_to_keep=1).logits[:, 0]
 
 
 def run(shape: str, dtype: str, repeats: int) -> dict:
@@ -80,7 +84,8 @@ def run(shape: str, dtype: str, repeats: int) -> dict:
             times[name].append((time.perf_counter() - clock) / (new - 1))
             peaks[name].append(torch.cuda.max_memory_reserved() / 2 ** 30 if cuda else 0.0)
             tokens[name] = [[step[row][1] for step in drawn] for row in range(rows)]
-    until = [next((i for i, (a, b) in enumerate(zip(*pair)) if a != b), new) for pair in zip(tokens["cached"], tokens["graph"])]
+    until = [next((i for i, (a, b) in enumerate(zip(*pair)) if a != b), new)
+             for pair in zip(tokens["cached"], tokens["graph"])]
     found = {f"{name}_ms": round(1000 * statistics.median(times[name]), 2) for name in kinds}
     found |= {f"{name}_gb": round(max(peaks[name]), 2) for name in kinds if cuda}
     return {"shape": shape, "dtype": dtype} | found | {"times_faster": round(found["cached_ms"] / found["graph_ms"], 2),

@@ -1,10 +1,11 @@
-"""What the padding of an update costs: rows cut into micro-batches by length, beside other ways to cut them.
+"""What the padding of an update costs: rows cut into micro-batches by length, and other ways to cut them.
 
     python benchmarks/lengths.py [--dtype bf16] [--rows 16] [--repeats 3]
 
-P1's model, LoRA r=8, minibatches of random rows whose lengths are drawn as of a chat (prompts lognormal, median 55 tokens; responses
-exponential, mean 120; each at most 256), as uniform, or as of stories that mostly run to their limit. `padding` is what is computed over
-what is there, less one; `seconds` a forward and backward pass of one minibatch, the median; the ways take turns.
+P1's model with LoRA r=8, and minibatches of random rows. Their lengths are like those of a chat (prompts lognormal,
+median 55 tokens; responses exponential, mean 120; each at most 256), uniform, or like those of stories that mostly run
+to their limit. `padding` is the tokens computed over the tokens that are there, minus one. `seconds` is the median of a
+forward and backward pass of one minibatch. The ways take turns.
 """
 
 import argparse
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import VOCABULARY, machine, make_model, say
 
-SPREADS = {"chat": lambda rng: (min(256, max(4, int(rng.lognormvariate(4, 0.8)))), min(256, max(2, int(rng.expovariate(1 / 120))))),
+SPREADS = {"chat": lambda rng: (min(256, max(4, int(rng.lognormvariate(4, 0.8)))),
+                                min(256, max(2, int(rng.expovariate(1 / 120))))),
            "uniform": lambda rng: (rng.randint(8, 128), rng.randint(16, 256)),
            "stories": lambda rng: (rng.randint(4, 18), 48 if rng.random() < 0.9 else rng.randint(10, 47))}
 
@@ -49,7 +51,8 @@ def main() -> None:
             ids = [[rng.randrange(3, VOCABULARY) for _ in range(sum(pair))] for pair in drawn]
             rows, lengths = list(range(args.rows)), list(map(sum, drawn))
             ordered = sorted(rows, key=lengths.__getitem__)
-            ways = {"one pass": [rows], "fours at random": micro_batches(rows, 4), "fours by length": micro_batches(ordered, 4),
+            ways = {"one pass": [rows], "fours at random": micro_batches(rows, 4),
+                    "fours by length": micro_batches(ordered, 4),
                     "cut by length": micro_batches(ordered, 0, lengths.__getitem__, pass_price(backbone.device))}
             for way, parts in ways.items():
                 start = time.perf_counter()
@@ -59,13 +62,15 @@ def main() -> None:
                     with backbone.use("policy"):
                         token_logprobs(backbone, batch, *where).sum().backward()
                 seconds.setdefault(way, []).append(time.perf_counter() - start)
-                padding.setdefault(way, []).append(sum(len(p) * max(lengths[i] for i in p) for p in parts) / sum(lengths) - 1)
+                padding.setdefault(way, []).append(sum(len(p) * max(lengths[i] for i in p)
+                                                       for p in parts) / sum(lengths) - 1)
                 passes.setdefault(way, []).append(len(parts))
                 for parameter in backbone.parameters("policy"):
                     parameter.grad = None
         for way in seconds:
-            say({"lengths": spread, "way": way, "padding": round(statistics.mean(padding[way]), 2), "passes": statistics.mean(passes[way]),
-                 "seconds": round(statistics.median(seconds[way]), 2), "torch_threads": torch.get_num_threads()})
+            say({"lengths": spread, "way": way, "padding": round(statistics.mean(padding[way]), 2),
+                 "passes": statistics.mean(passes[way]), "seconds": round(statistics.median(seconds[way]), 2),
+                 "torch_threads": torch.get_num_threads()})
 
 
 if __name__ == "__main__":

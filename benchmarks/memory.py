@@ -1,9 +1,10 @@
-"""The memory estimate (rlhf_engine/memory.py) beside what runs really take, from the command line to their end.
+"""The memory estimate (rlhf_engine/runs/memory_estimate.py) and what runs really take from start to end.
 
     python benchmarks/memory.py [--only bundled/fp32 ...] [--steps 4]
 
-Each stage is a process of its own on the bundled model, and on a random Llama of 36 million parameters with long rows, where the
-runtime is no longer most of it. `peak_mb` is what the run writes into its report; `off` is the estimate over it, less one.
+Each stage is a process of its own, on the bundled model and on a random Llama of 36 million parameters with long rows,
+where the libraries are no longer most of the memory. `peak_mb` is what the run writes into its report. `off` is the
+estimate over the peak, minus one.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import resolve_model
 from rlhf_engine.stages import STAGES, make_config
 
-LARGE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, vocab_size=12000)
+LARGE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+             vocab_size=12000)
 ROW, ANSWER = 224, 64
 """Tokens of the random model's rows, and of these the longest response."""
 
@@ -31,7 +33,8 @@ def write_data(folder: Path) -> dict[str, Path]:
     """Rows of one length for the random model, one file a stage. A reward is a file, too."""
     texts = prompts(64, ROW - ANSWER - 1)
     rows = {"sft": [{"prompt": t, "completion": " ".join(t.split()[:ANSWER])} for t in texts],
-            "reward": [{"prompt": t, "chosen": " ".join(t.split()[:ANSWER]), "rejected": " ".join(t.split()[-ANSWER:])} for t in texts],
+            "reward": [{"prompt": t, "chosen": " ".join(t.split()[:ANSWER]), "rejected": " ".join(t.split()[-ANSWER:])}
+                       for t in texts],
             "ppo": [{"prompt": t} for t in texts]}
     for stage, found in rows.items():
         (folder / f"{stage}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
@@ -44,10 +47,12 @@ def settings(stage: str, kind: str, dtype: str, steps: int, folder: Path) -> tup
     if stage == "teach":
         chosen |= {"labeler": "short", "votes": 30}
     if kind == "bundled":
-        tokens = STAGES[stage].memory.bundled_tokens + (STAGES[stage].config().max_new_tokens if STAGES[stage].memory.online else 0)
+        tokens = STAGES[stage].memory.bundled_tokens + (STAGES[stage].config().max_new_tokens
+                                                        if STAGES[stage].memory.online else 0)
     else:
         tokens = ROW
-        chosen |= {"model": str(folder / "model"), "data": str(folder / f"{'ppo' if stage == 'teach' else stage}.jsonl"), "batch_size": 8}
+        chosen |= {"model": str(folder / "model"),
+                   "data": str(folder / f"{'ppo' if stage == 'teach' else stage}.jsonl"), "batch_size": 8}
         chosen |= {"max_new_tokens": ANSWER, "reference_samples": 8} if stage != "sft" else {}
     return chosen, tokens
 
@@ -58,16 +63,19 @@ def measure(stage: str, kind: str, dtype: str, steps: int, folder: Path, extra: 
     output = folder / f"{stage}-{kind}-{dtype}"
     if stage == "ppo":
         chosen["reward"] = str(folder / f"reward-{kind}-{dtype}")
-    flags = [part for name, value in chosen.items() for part in (configs.flag(name), *([] if value is True else [str(value)]))]
-    done = subprocess.run([sys.executable, "-m", "rlhf_engine", stage, *flags, "--output", str(output), "--overwrite"], capture_output=True,
-                          text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, cwd=Path(__file__).resolve().parents[1])
+    flags = [part for name, value in chosen.items()
+             for part in (configs.flag(name), *([] if value is True else [str(value)]))]
+    done = subprocess.run([sys.executable, "-m", "rlhf_engine", stage, *flags, "--output", str(output), "--overwrite"],
+                          capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+                          cwd=Path(__file__).resolve().parents[1])
     if done.returncode:
         sys.exit(f"{stage} failed:\n{done.stderr[-2000:]}")
     peak = json.loads((output / "report.json").read_text())["peak_memory_mb"]
     config = make_config(stage, chosen)
     found = estimate(config, read_shape(read_model(resolve_model(config.model))), tokens=tokens)
     return {"stage": stage, "model": kind, "dtype": dtype, **extra, "peak_mb": peak, "estimate_mb": found.total >> 20,
-            "off": round(found.total / (peak << 20) - 1, 2), "parts_mb": {name: size >> 20 for name, size in found.parts.items()}}
+            "off": round(found.total / (peak << 20) - 1, 2),
+            "parts_mb": {name: size >> 20 for name, size in found.parts.items()}}
 
 
 def main() -> None:
@@ -84,7 +92,8 @@ def main() -> None:
         make_model(folder / "model", **LARGE)
         for case in args.only:
             for stage in args.stages:
-                say(measure(stage, *case.split("/"), args.steps, folder, {"gradient_checkpointing": True} if args.checkpointing else {}))
+                say(measure(stage, *case.split("/"), args.steps, folder, {"gradient_checkpointing": True}
+                            if args.checkpointing else {}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The page while it works: how soon it is there, how soon a vote and a chat are answered while PPO trains, and what visitors cost.
+"""The page while it works: how soon it appears, how soon votes and chats are answered during PPO, what visitors cost.
 
     python benchmarks/page.py [--visitors 100] [--seconds 60] [--loads 5]
 
-Needs a Chromium on the PATH and Python's playwright (tests/requirements.txt). The app runs as a user starts it, over a workspace of
-its own; PPO is that of a `teach` run on the bundled model, on all cores. One line of JSON for each finding; times in milliseconds.
+Needs a Chromium on the PATH and Python's playwright (tests/requirements.txt). The app runs as a user starts it, over a
+workspace of its own. The PPO is that of a `teach` run on the bundled model, on all cores. Prints one line of JSON for
+each result, with times in milliseconds.
 """
 
 import argparse
@@ -20,14 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.browser import app, browser_of, go
 from benchmarks.common import machine, say
 
-TEACH = {"labeler": "person", "output": "asked", "votes": 100_000, "votes_first": 8, "patience": 100_000, "steps": 100_000}
+TEACH = {"labeler": "person", "output": "asked", "votes": 100_000, "votes_first": 8, "patience": 100_000,
+         "steps": 100_000}
 
 
 def spread(seconds: list[float]) -> dict:
     """Median and 95th percentile, in milliseconds."""
     ordered = sorted(seconds)
-    return {"median": round(1000 * statistics.median(ordered)), "p95": round(1000 * ordered[int(0.95 * (len(ordered) - 1))]),
-            "count": len(ordered)}
+    return {"median": round(1000 * statistics.median(ordered)),
+            "p95": round(1000 * ordered[int(0.95 * (len(ordered) - 1))]), "count": len(ordered)}
 
 
 def first_page(url: str, playwright, loads: int) -> None:
@@ -99,7 +101,8 @@ def person(url: str, home: Path, playwright) -> dict:
     """A person who votes and chats while PPO trains; returns what their browser sends when it looks at the page."""
     browser = browser_of(playwright)
     page, looks = browser.new_page(), []
-    page.on("request", lambda request: looks.append(request.post_data_json) if request.url.endswith("run/predict") else None)
+    page.on("request", lambda request: looks.append(request.post_data_json) if request.url.endswith("run/predict")
+            else None)
     page.goto(url)
     while not (metrics := home / "runs" / "asked" / "metrics.jsonl").exists() or not metrics.read_text():
         page.keyboard.press("1")  # the first votes, before PPO starts
@@ -113,7 +116,7 @@ def person(url: str, home: Path, playwright) -> dict:
 
 
 async def visit(url: str, body: dict, visitors: int, seconds: float) -> None:
-    """So many visitors who do what a browser does: ask for news, look where there are some, and come back when they are told to."""
+    """Visitors who do what a browser does: ask for news, look if there are any, and come back when the page says so."""
     import httpx
 
     async def one(number: int, client: httpx.AsyncClient) -> None:
@@ -133,7 +136,8 @@ async def visit(url: str, body: dict, visitors: int, seconds: float) -> None:
     asked, looked, waits, until = [], [], [], time.monotonic() + seconds
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=visitors)) as client:
         await asyncio.gather(*(one(number, client) for number in range(visitors)))
-    say({"visitors ask": spread(asked), "and look": spread(looked), "every so many seconds": round(statistics.median(waits), 1),
+    say({"visitors ask": spread(asked), "and look": spread(looked),
+         "every so many seconds": round(statistics.median(waits), 1),
          "their own processor seconds": round(time.process_time(), 1), "in seconds": seconds})
 
 

@@ -3,13 +3,15 @@
     python -m venv trl && trl/bin/pip install torch==2.13.0 transformers==5.23.0 trl==1.12.0 peft pyyaml
     trl/bin/python benchmarks/parity.py
 
-TRL's side is `PPOTrainer.train()` itself, on a small random model (policy: LoRA with B not zero; reference: the bare base; value and
-reward: the base with a linear head). Its sampler is made to draw fixed responses, and its tensors are read from the frame of `train()`
-when that calls `accelerator.backward`. Between rollout and update both policies and value heads move by the same noise, so that ratios
-leave the clip range. A line of JSON per quantity: `difference`, the largest absolute one, end to end, each side with its own inputs, where
-we have a token; `size`, the largest absolute value; `function`, the difference of our function on TRL's tensors and masks, with TRL's
-definition where that is a factor (Bessel's correction, pads in a mean); and whether each is within 1e-4. What differs and why:
-benchmarks/README.md.
+TRL's side is `PPOTrainer.train()` itself, on a small random model (policy: LoRA with B not zero; reference: the bare
+base; value and reward: the base with a linear head). Its sampler is made to return fixed responses. Its tensors are
+read from the frame of `train()` when that calls `accelerator.backward`. Between rollout and update, both policies and
+value heads move by the same noise, so that ratios leave the clip range.
+
+Prints a line of JSON for each quantity. `difference` is the largest absolute difference from end to end, each side with
+its own inputs, where we have a token. `size` is the largest absolute value. `function` is the difference of our
+function on TRL's tensors and masks, with TRL's definition where that is a factor (Bessel's correction, pads in a mean).
+The line also says whether each is within 1e-4. What differs, and why, is in benchmarks/README.md.
 """
 
 import contextlib
@@ -31,9 +33,10 @@ from rlhf_engine.rollout.reward_functions import RewardModel
 from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout
 from rlhf_engine.trainers.ppo import PPO
 
-SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-             initializer_range=0.15)
-GPT2 = dict(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64, initializer_range=0.15, eos_token_id=2, bos_token_id=2)
+SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, initializer_range=0.15)
+GPT2 = dict(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64, initializer_range=0.15, eos_token_id=2,
+            bos_token_id=2)
 END, WIDTH, TEMPERATURE, CLIP, KL_COEF, PENALTY = 2, 12, 0.7, 0.2, 0.2, 1.0
 PROMPTS = (3, 9, 5, 7, 4, 11, 6, 8)
 LEVEL = tuple((WIDTH, i % 2 == 0) for i in range(len(PROMPTS)))  # (length, whether it ends with the end token)
@@ -57,9 +60,10 @@ class Case:
 
 CASES = [
     Case("level", LEVEL, 0.95), Case("level, rewards whitened", LEVEL, 0.95, whiten_rewards=True),
-    Case("level, TRL with k3", LEVEL, 0.95, estimator="k3"), Case("ragged, lambda .95", lam=0.95), Case("ragged, lambda 1"),
-    Case("ragged, GPT-2", gpt2=True), Case("ragged, pad is end", pad_is_end=True), Case("ragged, micro-batches of 4", micro_batch=4),
-    Case("ragged, first minibatch", noise=0.0), Case("ragged, untouched policy in bf16", start=0.0, noise=0.0, dtype="bf16")]
+    Case("level, TRL with k3", LEVEL, 0.95, estimator="k3"), Case("ragged, lambda .95", lam=0.95),
+    Case("ragged, lambda 1"), Case("ragged, GPT-2", gpt2=True), Case("ragged, pad is end", pad_is_end=True),
+    Case("ragged, micro-batches of 4", micro_batch=4), Case("ragged, first minibatch", noise=0.0),
+    Case("ragged, untouched policy in bf16", start=0.0, noise=0.0, dtype="bf16")]
 
 
 def token_rows(case: Case) -> tuple[list[list[int]], list[list[int]]]:
@@ -87,9 +91,10 @@ def make_ours(folder: Path, case: Case) -> tuple[PPO, Rollout, dict]:
     """Our trainer and rollout, measured, and the parameters that move: the policy's adapter and the value head."""
     backbone = Backbone.load(str(folder), dtype=case.dtype)
     backbone.pad_id = END if case.pad_is_end else backbone.pad_id
-    config = PPOConfig(batch_size=len(PROMPTS), micro_batch=case.micro_batch, max_new_tokens=WIDTH, max_tokens=64, gae_lambda=case.lam,
-                       temperature=TEMPERATURE, clip=CLIP, value_clip=CLIP, whiten_rewards=case.whiten_rewards, kl_coef=KL_COEF,
-                       kl_target=0, normalise_reward=False, missing_end="subtract", missing_end_score=PENALTY)
+    config = PPOConfig(batch_size=len(PROMPTS), micro_batch=case.micro_batch, max_new_tokens=WIDTH, max_tokens=64,
+                       gae_lambda=case.lam, temperature=TEMPERATURE, clip=CLIP, value_clip=CLIP,
+                       whiten_rewards=case.whiten_rewards, kl_coef=KL_COEF, kl_target=0, normalise_reward=False,
+                       missing_end="subtract", missing_end_score=PENALTY)
     trainer = PPO(backbone, ["t3"] * len(PROMPTS), RewardModel(backbone), config)
     backbone.new_role("reward")
     backbone.new_head("reward", seed=5)
@@ -122,14 +127,16 @@ def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict
     with torch.no_grad(), trainer.backbone.use("policy"):
         read = batch.read(config.temperature, entropy=True)
     new = batch.grid(read.logprobs)
-    return {"logprobs": rollout.logprobs, "ref_logprobs": rollout.ref_logprobs, "values": rollout.values, "scores": scores, "kl": kl,
-            "KL per sequence": kl.sum(1), "rewards": rewards, "reward per sequence": rewards.sum(1),
-            "advantages, raw": returns - rollout.values, "returns": returns, "advantages": advantages, "new_logprobs": new,
-            "ratio": (new - rollout.logprobs).exp() * mask, "pg_loss": sums["loss/policy"], "vf_loss": sums["loss/value"],
-            "approxkl": sums["policy/approxkl"], "clipfrac": sums["policy/clipfrac"], "vf_clipfrac": sums["value/clipfrac"],
-            "mean ratio": sums["val/ratio"], "entropy": read.entropy.mean(),
-            "objective/kl": metrics["objective/kl"], "objective/reward": metrics["objective/reward"],
-            "gradient, policy": flat({n: p.grad for n, p in moving.items()}), "gradient, value head": moving["score.weight"].grad[0]}
+    return {"logprobs": rollout.logprobs, "ref_logprobs": rollout.ref_logprobs, "values": rollout.values,
+            "scores": scores, "kl": kl, "KL per sequence": kl.sum(1), "rewards": rewards,
+            "reward per sequence": rewards.sum(1), "advantages, raw": returns - rollout.values, "returns": returns,
+            "advantages": advantages, "new_logprobs": new, "ratio": (new - rollout.logprobs).exp() * mask,
+            "pg_loss": sums["loss/policy"], "vf_loss": sums["loss/value"], "approxkl": sums["policy/approxkl"],
+            "clipfrac": sums["policy/clipfrac"], "vf_clipfrac": sums["value/clipfrac"], "mean ratio": sums["val/ratio"],
+            "entropy": read.entropy.mean(), "objective/kl": metrics["objective/kl"],
+            "objective/reward": metrics["objective/reward"],
+            "gradient, policy": flat({n: p.grad for n, p in moving.items()}),
+            "gradient, value head": moving["score.weight"].grad[0]}
 
 
 def run_trl(folder: Path, adapter: Path, heads: dict[str, torch.Tensor], case: Case) -> dict:
@@ -145,22 +152,27 @@ def run_trl(folder: Path, adapter: Path, heads: dict[str, torch.Tensor], case: C
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if case.pad_is_end:
         tokenizer.pad_token = tokenizer.eos_token
-    policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), str(adapter), is_trainable=True)
-    value, reward = (AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype) for _ in range(2))
+    policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), str(adapter),
+                                       is_trainable=True)
+    value, reward = (AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+                     for _ in range(2))
     value.score.weight.data.copy_(heads["value"])
     reward.score.weight.data.copy_(heads["reward"])
     prompts, responses = token_rows(case)
     data, size = Dataset.from_dict({"input_ids": prompts}), case.micro_batch or len(PROMPTS)
-    config = TheirConfig(output_dir=str(folder / "trl"), per_device_train_batch_size=size, gradient_accumulation_steps=len(PROMPTS) // size,
-                         num_mini_batches=1, num_ppo_epochs=1, total_episodes=len(PROMPTS), response_length=WIDTH, stop_token="eos",
-                         local_rollout_forward_batch_size=len(PROMPTS), num_sample_generations=0, report_to="none", save_strategy="no",
-                         bf16=False, use_cpu=True, gradient_checkpointing=False, temperature=TEMPERATURE, lam=case.lam, cliprange=CLIP,
-                         missing_eos_penalty=PENALTY, kl_coef=KL_COEF, cliprange_value=CLIP, kl_estimator=case.estimator,
+    config = TheirConfig(output_dir=str(folder / "trl"), per_device_train_batch_size=size,
+                         gradient_accumulation_steps=len(PROMPTS) // size, num_mini_batches=1, num_ppo_epochs=1,
+                         total_episodes=len(PROMPTS), response_length=WIDTH, stop_token="eos",
+                         local_rollout_forward_batch_size=len(PROMPTS), num_sample_generations=0, report_to="none",
+                         save_strategy="no", bf16=False, use_cpu=True, gradient_checkpointing=False,
+                         temperature=TEMPERATURE, lam=case.lam, cliprange=CLIP, missing_eos_penalty=PENALTY,
+                         kl_coef=KL_COEF, cliprange_value=CLIP, kl_estimator=case.estimator,
                          whiten_rewards=case.whiten_rewards, disable_tqdm=True)
-    trainer = PPOTrainer(args=config, processing_class=tokenizer, model=policy, ref_model=None, reward_model=reward, value_model=value,
-                         train_dataset=data, eval_dataset=data)
+    trainer = PPOTrainer(args=config, processing_class=tokenizer, model=policy, ref_model=None, reward_model=reward,
+                         value_model=value, train_dataset=data, eval_dataset=data)
     trainer.dataloader = [trainer.data_collator([{"input_ids": ids} for ids in prompts])]  # in our order
-    moving = {n.removeprefix("base_model.model.").replace(".default", ""): p for n, p in policy.named_parameters() if "lora_" in n}
+    moving = {n.removeprefix("base_model.model.").replace(".default", ""): p for n, p in policy.named_parameters()
+              if "lora_" in n}
     moving["score.weight"] = value.score.weight
     generate, backward, whiten = ppo_trainer.batch_generation, trainer.accelerator.backward, ppo_trainer.masked_whiten
     frames, whitened, logged = [], [], {}
@@ -175,7 +187,8 @@ def run_trl(folder: Path, adapter: Path, heads: dict[str, torch.Tensor], case: C
         return numpy.arange(count)
 
     def spy(loss, **options):
-        frames.append({n: x.detach().clone().float() for n, x in sys._getframe(1).f_locals.items() if isinstance(x, torch.Tensor)})
+        frames.append({n: x.detach().clone().float() for n, x in sys._getframe(1).f_locals.items()
+                       if isinstance(x, torch.Tensor)})
         backward(loss, **options)
         frames[-1]["gradients"] = {n: p.grad.clone() for n, p in moving.items()}
 
@@ -193,8 +206,9 @@ def run_trl(folder: Path, adapter: Path, heads: dict[str, torch.Tensor], case: C
     return found | {
         "KL per sequence": found["kl"].sum(1), "reward per sequence": found["rewards"].sum(1), "whitened": whitened,
         "advantages, raw": found["returns"] - found["values"], "approxkl": logged["policy/approxkl_avg"],
-        "clipfrac": logged["policy/clipfrac_avg"], "mean ratio": logged["val/ratio"], "entropy": logged["policy/entropy_avg"],
-        "objective/kl": logged["objective/kl"], "objective/reward": logged["objective/rlhf_reward"], "gradient, policy": flat(gradients),
+        "clipfrac": logged["policy/clipfrac_avg"], "mean ratio": logged["val/ratio"],
+        "entropy": logged["policy/entropy_avg"], "objective/kl": logged["objective/kl"],
+        "objective/reward": logged["objective/rlhf_reward"], "gradient, policy": flat(gradients),
         "gradient, value head": gradients["score.weight"][0], "tokens": found["padding_mask"] == 0,
         "tokens_p1": found["padding_mask_p1"] == 0}
 
@@ -208,12 +222,14 @@ def on_their_tensors(theirs: dict, case: Case) -> dict:
         ours = (rl_math.whiten(values, used, shift_mean=shift_mean) - centre) * (1 - 1 / used.sum()).sqrt() + centre
         found["advantages" if shift_mean else "rewards"] = (ours * used, white * used)
     advantages, returns = rl_math.gae(theirs["rewards"], theirs["values"], mask_p1, gamma=1.0, lam=case.lam)
-    policy, stats = rl_math.policy_loss(theirs["new_logprobs"], theirs["logprobs"], theirs["advantages"], mask, clip=CLIP, tokens=tokens)
+    policy, stats = rl_math.policy_loss(theirs["new_logprobs"], theirs["logprobs"], theirs["advantages"], mask,
+                                        clip=CLIP, tokens=tokens)
     value, value_stats = rl_math.value_loss(theirs["vpred"], theirs["values"], theirs["returns"], mask_p1, clip=CLIP,
                                             tokens=mask_p1.sum().item())
     kl = rl_math.kl_estimates(theirs["logprobs"], theirs["ref_logprobs"])[{"k1": 0, "k3": 2}[case.estimator]]
-    ours = {"kl": kl, "advantages, raw": advantages, "returns": returns, "pg_loss": policy, "vf_loss": value, "clipfrac": stats["clipfrac"],
-            "vf_clipfrac": value_stats["clipfrac"], "approxkl": stats["approxkl"] * tokens / cells,
+    ours = {"kl": kl, "advantages, raw": advantages, "returns": returns, "pg_loss": policy, "vf_loss": value,
+            "clipfrac": stats["clipfrac"], "vf_clipfrac": value_stats["clipfrac"],
+            "approxkl": stats["approxkl"] * tokens / cells,
             "mean ratio": (stats["ratio"] * tokens + cells - tokens) / cells}
     return found | {name: (x, torch.as_tensor(theirs[name]) * (mask_p1 if x.dim() else 1)) for name, x in ours.items()}
 

@@ -1,17 +1,20 @@
-"""Preferences of simulated people, as `--labeler benchmarks/preferences.py:NAME` takes them. The engine has never seen them.
+"""Preferences of simulated people, for `--labeler benchmarks/preferences.py:NAME`. The engine has never seen them.
 
-Eight that the bundled model meets in every other story, and two (`weather`, `numbers`) that it meets in about one of ten.
+The bundled model meets eight of them in every other story, and two (`weather`, `numbers`) in about one story of ten.
 """
 
 import re
 
-ANIMALS = frozenset("""dog dogs puppy cat cats kitten bird birds fish rabbit bunny bear bears frog duck ducks mouse horse cow pig sheep lion
-    tiger monkey elephant fox owl squirrel bee butterfly ant turtle chicken animal animals""".split())
-FAMILY = frozenset("""mom mommy mother dad daddy father mama papa brother sister grandma grandpa parents family baby aunt
-    uncle""".split())
-COLOURS = frozenset("red blue green yellow pink purple orange brown black white grey gray golden colour color colors colorful".split())
+ANIMALS = frozenset("""dog dogs puppy cat cats kitten bird birds fish rabbit bunny bear bears frog duck
+    ducks mouse horse cow pig sheep lion tiger monkey elephant fox owl squirrel bee butterfly ant turtle chicken
+    animal animals""".split())
+FAMILY = frozenset("""mom mommy mother dad daddy father mama papa brother sister grandma grandpa parents
+    family baby aunt uncle""".split())
+COLOURS = frozenset("""red blue green yellow pink purple orange brown black white grey gray golden colour
+    color colors colorful""".split())
 NEGATIONS = frozenset("no not never nothing nobody none nor cannot without".split())
-WEATHER = frozenset("rain rained raining rainy snow snowy wind windy storm cloud clouds cloudy sunny sunshine thunder weather".split())
+WEATHER = frozenset("""rain rained raining rainy snow snowy wind windy storm cloud clouds cloudy sunny
+    sunshine thunder weather""".split())
 NUMBERS = frozenset("two three four five six seven eight nine ten hundred many few both".split())
 
 

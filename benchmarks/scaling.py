@@ -1,8 +1,9 @@
-"""Cost of a PPO step against batch, response length and model size, one varied at a time around P1's shape.
+"""The cost of a PPO step against batch, response length and model size. One varies at a time, from P1's shape.
 
     python benchmarks/scaling.py [--dtype fp32] [--value head] [--steps 3]
 
-Prints JSON: seconds a step (median), its parts, and seconds per thousand response tokens. Each shape is a process of its own.
+Prints JSON: seconds per step (median), its parts, and seconds per thousand response tokens. Each shape is a process of
+its own.
 """
 
 import argparse
@@ -16,8 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps
 
 SIZES = {"1M": dict(hidden_size=128, intermediate_size=352, num_hidden_layers=4), "6M": {},
-         "25M": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=7, num_attention_heads=8, num_key_value_heads=8),
-         "100M": dict(hidden_size=1024, intermediate_size=2816, num_hidden_layers=7, num_attention_heads=16, num_key_value_heads=16)}
+         "25M": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=7, num_attention_heads=8,
+                     num_key_value_heads=8),
+         "100M": dict(hidden_size=1024, intermediate_size=2816, num_hidden_layers=7, num_attention_heads=16,
+                      num_key_value_heads=16)}
 SHAPES = [("6M", batch, 64) for batch in (4, 8, 16, 32, 64)] + [("6M", 16, tokens) for tokens in (16, 32, 128, 256)] + [
     (size, 16, 64) for size in ("1M", "25M", "100M")]
 
@@ -32,10 +35,11 @@ def run(size: str, batch: int, tokens: int, dtype: str, value: str, steps: int) 
     imports = peak_mb()
     with tempfile.TemporaryDirectory() as folder:
         backbone = Backbone.load(str(make_model(Path(folder), **SIZES[size])), dtype=dtype)
-    config = PPOConfig(steps=steps + 1, batch_size=batch, ppo_epochs=4, minibatches=1, max_new_tokens=tokens, max_tokens=512,
-                       reference_samples=2, missing_end="none", normalise_reward=False, value=value)
+    config = PPOConfig(steps=steps + 1, batch_size=batch, ppo_epochs=4, minibatches=1, max_new_tokens=tokens,
+                       max_tokens=512, reference_samples=2, missing_end="none", normalise_reward=False, value=value)
     backbone.stop_ids = [-1]  # every response has its full length
-    trainer = PPO(backbone, prompts(batch), lambda rollout: torch.tensor([float(len(set(ids))) for ids in rollout.response_ids]), config)
+    trainer = PPO(backbone, prompts(batch), lambda rollout: torch.tensor([float(len(set(ids)))
+                                                                          for ids in rollout.response_ids]), config)
     seconds, parts = time_steps(trainer)
     found = statistics.median(seconds)
     return {"size": size, "batch": batch, "tokens": tokens, "seconds": round(found, 2),
@@ -56,9 +60,10 @@ def main() -> None:
         return
     results = []
     for shape in SHAPES:
-        results.append(spawn(sys.executable, __file__, "--dtype", args.dtype, "--value", args.value, "--steps", args.steps, "--run",
-                             *shape))
-    say({"benchmark": f"cost of a PPO step, {args.dtype}, value {args.value}", "machine": machine(), "results": results})
+        results.append(spawn(sys.executable, __file__, "--dtype", args.dtype, "--value", args.value, "--steps",
+                             args.steps, "--run", *shape))
+    say({"benchmark": f"cost of a PPO step, {args.dtype}, value {args.value}", "machine": machine(),
+         "results": results})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""K answers to one prompt with the prompt read once and K times: sampling them, one K-wise reward training step, scoring them.
+"""K answers to one prompt, which is read once or K times: sampling, one step of K-wise reward training, scoring.
 
     python benchmarks/shared_prompts.py [--prompt 24-64] [--dtype fp32] [--repeats 3]
 
-Prints JSON, one line for each K: medians of seconds, [once, K times, ratio], of runs that alternate, and the largest differences of
-the numbers. The bundled model with its SFT adapter; prompts and responses (48 to 80 tokens; 64 when sampling) are text of stories.
+Prints JSON, one line for each K: medians of seconds [read once, read K times, ratio] of runs that take turns, and the
+largest differences of the numbers. The model is the bundled one with its SFT adapter. Prompts and responses (48 to 80
+tokens; 64 when sampling) are text of stories.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.rollout.reward_functions import score_all
-from rlhf_engine.runs.resolve import ASSETS, BUNDLED_ADAPTER
+from rlhf_engine.files import ASSETS
+from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
 from rlhf_engine.trainers.reward import Group, RewardTrainer
 
 supports_packing = shared.supports_packing
@@ -44,7 +46,8 @@ def make_trainer(dtype: str) -> RewardTrainer:
     """At a learning rate at which nothing moves, so that all steps have the same numbers."""
     backbone = Backbone.load("bundled", dtype=dtype)
     backbone.load_role("policy", BUNDLED_ADAPTER)
-    trainer = RewardTrainer(backbone, [Preference("a", "b", "c")] * 2, RewardConfig(learning_rate=1e-12, steps=1 << 30, held_out=0.0))
+    trainer = RewardTrainer(backbone, [Preference("a", "b", "c")] * 2,
+                            RewardConfig(learning_rate=1e-12, steps=1 << 30, held_out=0.0))
     trainer.prepare = lambda: None
     return trainer
 
@@ -65,7 +68,7 @@ def timed(repeats: int, run) -> tuple[list[float], list]:
 
 @torch.no_grad()
 def first_logits(backbone: Backbone, prompt: list[int], count: int) -> float:
-    """Largest difference of the logits after a prompt that is read once and handed to `count` rows, and read in each row."""
+    """The largest difference between logits after a prompt that `count` rows share and one that each row reads."""
     positions, found = torch.arange(len(prompt)), []
     for rows in (1, count):
         decoder = cpu_decoder(backbone.base, rows, len(prompt) + 2)
@@ -77,7 +80,8 @@ def first_logits(backbone: Backbone, prompt: list[int], count: int) -> float:
     return (found[0] - found[1]).abs().max().item()
 
 
-def measure(trainer: RewardTrainer, text: list[int], count: int, prompt: tuple[int, int], prompts: int, repeats: int) -> dict:
+def measure(trainer: RewardTrainer, text: list[int], count: int, prompt: tuple[int, int], prompts: int,
+            repeats: int) -> dict:
     backbone, rng = trainer.backbone, random.Random(count)
 
     def piece(shortest: int, longest: int) -> list[int]:
@@ -101,10 +105,12 @@ def measure(trainer: RewardTrainer, text: list[int], count: int, prompt: tuple[i
     scoring, scores = timed(repeats, lambda once: score_all(backbone, rows, batch=32))
     with backbone.use("policy"):
         logits = max(first_logits(backbone, p, count) for p in asked)
-    found = [sum(shared.packed_length(rows, places) for places in shared.group_by_prefix(rows, backbone.hidden_size)), sum(map(len, rows))]
+    found = [sum(shared.packed_length(rows, places) for places in shared.group_by_prefix(rows, backbone.hidden_size)),
+             sum(map(len, rows))]
     apart = {name: abs(steps[0][name] - steps[1][name]) for name in ("loss/train", "grad_norm")}
     return {"K": count, "sampling": sampling, "training": training, "scoring": scoring, "tokens": found, "difference": {
-        "logits": logits, "scores": (scores[0] - scores[1]).abs().max().item(), **apart, "of grad_norm": steps[1]["grad_norm"]}}
+        "logits": logits, "scores": (scores[0] - scores[1]).abs().max().item(), **apart,
+        "of grad_norm": steps[1]["grad_norm"]}}
 
 
 def main() -> None:
@@ -119,7 +125,7 @@ def main() -> None:
     trainer.backbone.stop_ids = [-1]
     text = stories(trainer.backbone.tokenizer)
     say({"benchmark": "shared prompts", "machine": machine(), "threads": torch.get_num_threads(), **vars(args)})
-    for count in args.new_events:
+    for count in args.answers:
         say(measure(trainer, text, count, tuple(map(int, args.prompt.split("-"))), args.prompts, args.repeats))
 
 

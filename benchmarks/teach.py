@@ -1,11 +1,11 @@
-"""How well, how fast and how safely `teach` follows people it has never met, from 40 votes.
+"""How well, how fast and how safely `teach` follows people whom it has never met, from 40 votes.
 
-    python benchmarks/teach.py [--labelers animals ...] [--seeds 0 1 2] [--model M --data PROMPTS] [--set noise=0.2 query=random ...]
+    python benchmarks/teach.py [--labelers animals ...] [--seeds 0 1 2] [--model M --data PROMPTS] [--set noise=0.2 ...]
 
-Each run is a process of its own, `--jobs` at a time with `--threads` threads each (seconds mean something with one job and two threads).
-One line of JSON a run: the contract's report, and how the KL went. `--at 5 10 20 40` also measures within the run, whenever so
-many votes were in. `--turn 22` turns every preference into its opposite after 22 steps: half of the votes are given before, half from
-then on (`--turn 22 --set votes=80 steps=52`).
+Each run is a process of its own, `--jobs` at a time with `--threads` threads each. (The seconds mean something only
+with one job and two threads.) Prints one line of JSON for each run: the report of the run, and how the KL went. `--at 5
+10 20 40` also measures within the run, whenever so many votes were in. `--turn 22` turns every preference into its
+opposite after 22 steps: half of the votes are given before, half after that (`--turn 22 --set votes=80 steps=52`).
 """
 
 import argparse
@@ -25,9 +25,9 @@ from benchmarks.preferences import COMMON, RARE
 def measure(given: dict, at: list[int], turn: int) -> dict:
     """One run, in this process."""
     from rlhf_engine.build import make_trainer
-    from rlhf_engine.config import from_dict
+    from rlhf_engine.stages import make_config
 
-    config = from_dict("teach", given)
+    config = make_config("teach", given)
     trainer, rows, along = make_trainer(config), [], {}
     if turn:
         hold_back(trainer.labeler, config.votes // 2, turn)
@@ -42,12 +42,14 @@ def measure(given: dict, at: list[int], turn: int) -> dict:
             found = trainer.report()
             along[votes] = {name: round(found[name], 3) for name in ("win_rate", "kl", "seconds")}
     found = trainer.report()
-    kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items() if name != "notes"}
+    kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()
+            if name != "notes"}
     guesses = [row["reward/guessed"] for row in rows if "reward/guessed" in row]
-    return kept | {"steps": len(rows), "outdated": len(trainer.reward.outdated), "kls": [round(row["objective/kl"], 1) for row in rows],
+    return kept | {"steps": len(rows), "outdated": len(trainer.reward.outdated),
+                   "kls": [round(row["objective/kl"], 1) for row in rows],
                    "scores": [round(row["objective/scores"], 1) for row in rows],
-                   "coefs": [round(row["objective/kl_coef"], 2) for row in rows], "guessed": round(sum(guesses) / max(len(guesses), 1), 3),
-                   "along": along}
+                   "coefs": [round(row["objective/kl_coef"], 2) for row in rows],
+                   "guessed": round(sum(guesses) / max(len(guesses), 1), 3), "along": along}
 
 
 def hold_back(labeler, votes: int, step: int) -> None:

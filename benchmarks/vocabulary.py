@@ -2,10 +2,11 @@
 
     python benchmarks/vocabulary.py [--dtype bf16] [--entropy] [--sizes 4 16 32 64 128 152]
 
-A random Llama (5.8 million parameters with 4k tokens; embedding and output layer are one), LoRA r=8, 8 rows of 384 tokens of which 256 are
-responses: log-probabilities under the policy, a loss of them (and of entropies), and its gradient. `ours` reads them as training does,
-`plain` from the log-softmax of the model's own logits. Each point is a process of its own; `peak_mb` is what it holds at most beyond what
-it holds before (weights and libraries; a peak can be forgotten on Linux only), `seconds` of a second pass.
+A random Llama (5.8 million parameters with 4k tokens; embedding and output layer are one), LoRA r=8, 8 rows of 384
+tokens, of which 256 are the response. Measured are the log-probabilities under the policy, a loss of them (and of
+entropies), and its gradient. `ours` reads them as training does, `plain` from the log-softmax of the model's own
+logits. Each point is a process of its own. `peak_mb` is the most memory that it holds, minus what it held before
+(weights and libraries). `seconds` is the time of a second pass. Only Linux can forget a peak.
 """
 
 import argparse
@@ -26,7 +27,7 @@ ROWS, PROMPT, RESPONSE = 8, 128, 256
 def measure(folder: str, who: str, dtype: str, entropy: bool) -> dict:
     import torch
 
-    from rlhf_engine.loop import forget_peak, peak_memory_mb
+    from rlhf_engine.loop import peak_memory_mb, reset_peak_memory
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.model.logprobs import read_tokens, response_positions
 
@@ -53,8 +54,9 @@ def measure(folder: str, who: str, dtype: str, entropy: bool) -> dict:
             loss.backward()
         return time.perf_counter() - start
 
-    sum(parameter.sum() for parameter in backbone.base.parameters())  # weights are read from the file when they are first touched
-    forget_peak()
+    # Weights are read from the file when they are first touched.
+    sum(parameter.sum() for parameter in backbone.base.parameters())
+    reset_peak_memory()
     before = peak_memory_mb()
     update()
     return {"peak_mb": peak_memory_mb() - before, "seconds": round(update(), 2)}
@@ -65,7 +67,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[4, 16, 32, 64, 128, 152], help="thousands of tokens")
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--only", nargs="*", default=["ours", "plain"])
-    parser.add_argument("--entropy", action="store_true", help="with an entropy bonus, which PPO has only where it is asked for")
+    parser.add_argument("--entropy", action="store_true",
+                        help="with an entropy bonus, which PPO has only where it is asked for")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -79,8 +82,9 @@ def main() -> None:
             for who in args.only:
                 done = subprocess.run([sys.executable, __file__, "--run", who, "--model", folder, "--dtype", args.dtype,
                                        *(["--entropy"] if args.entropy else [])], capture_output=True, text=True)
-                found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.stderr[-300:]}
-                say({"vocabulary": 1000 * thousands, "who": who} | found)
+                failed = {"failed": done.stderr[-300:]}
+                result = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else failed
+                say({"vocabulary": 1000 * thousands, "who": who} | result)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,21 @@ from rlhf_engine.feedback.queries import Query
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW = """
-from functools import partial
 import rlhf_engine.teach.trainer
 
 rlhf_engine.teach.trainer.SAMPLES = 16
-steps, reward_steps, votes = 3, 3, 10
-fewer = {"PPOConfig": {"batch_size": 16, "reference_samples": 16, "max_new_tokens": 32},
-         "TeachConfig": {"batch_size": 16, "reference_samples": 32, "max_new_tokens": 32},
-         "read_preferences": {"limit": 200}, "read_demonstrations": {"limit": 200}}
-globals().update({name: partial(globals()[name], **few) for name, few in fewer.items() if name in globals()})
+steps, reward_steps, votes = 3, 3, 6
+
+
+def with_few(function, few):
+    return lambda *arguments, **settings: function(*arguments, **settings | few)
+
+
+online = {"batch_size": 8, "reference_samples": 16, "max_new_tokens": 48}  # long enough for somebody to speak
+fewer = {"SFTConfig": {"batch_size": 8}, "RewardConfig": {"batch_size": 8, "reference_samples": 16, "max_new_tokens": 24},
+         "PPOConfig": online, "TeachConfig": online | {"candidates": 8, "votes_first": 4},
+         "read_preferences": {"limit": 64}, "read_demonstrations": {"limit": 64}}
+globals().update({name: with_few(globals()[name], few) for name, few in fewer.items() if name in globals()})
 if "read_prompts" in globals():
     read_prompts = lambda data, limit=16, read=read_prompts: read(data, limit=min(limit, 16))
 """

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from assets.recipe import training_state
 from assets.recipe.stories import NameSwap, clean_story
 from assets.recipe.storyteller import grow_depth
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
+from tests.commands import Script
 
 STORY = "Once there was a girl named {a}. {a} met a boy named {b}. {b} and {a} played in the park all day."
 
@@ -72,28 +73,25 @@ def write_stories(path: Path, count: int = 180) -> Path:
 
 
 def pretrain_command(folder: Path, data: Path, *more: str) -> list[str]:
-    return [sys.executable, str(ASSETS / "recipe" / "pretrain.py"), "--data", str(data), "--output", str(folder / "model"),
+    return [str(ASSETS / "recipe" / "pretrain.py"), "--data", str(data), "--output", str(folder / "model"),
             "--state", str(folder / "state"), "--vocabulary", "320", "--hidden", "32", "--layers", "2", "--heads", "2",
             "--intermediate", "64", "--context", "64", "--tokens", "20000", "--batch-tokens", "512", "--no-compile",
             "--nice", "0", "--log-every", "1", *more]
 
 
-def run_pretrain(folder: Path, data: Path, *more: str, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(pretrain_command(folder, data, *more), capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done
+def run_pretrain(folder: Path, data: Path, *more: str, code: int = 0) -> str:
+    """Run to the end. Returns what was printed."""
+    process = Script(*pretrain_command(folder, data, *more), log=folder / "log")
+    assert process.wait() == code, process.log.read_text()
+    return process.log.read_text()
 
 
 def interrupt_at(step: int, number: int, folder: Path, data: Path, *more: str) -> int:
-    """Start a run and send it a signal after a step; its exit status."""
-    command = pretrain_command(folder, data, *more)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        for line in process.stdout:
-            if line.startswith(f"step {step} "):
-                process.send_signal(number)
-                break
-        process.stdout.read()
-        return process.wait()
+    """Start a run and send it a signal after a step. Returns its exit code."""
+    process = Script(*pretrain_command(folder, data, *more), log=folder / "log")
+    assert process.until(lambda: process.log.exists() and f"\nstep {step} " in process.log.read_text()), process.log.read_text()
+    process.signal(number)
+    return process.wait()
 
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="the recipe needs a torch with Muon (2.9)")
@@ -106,7 +104,8 @@ def whole_run(tmp_path_factory):
     data = write_stories(folder / "stories.jsonl")
     validation = write_stories(folder / "validation.jsonl", 20)
     validation.write_text(validation.read_text().replace("miles", "yards"))
-    run_pretrain(folder, data, "--validation", str(validation), "--save-minutes", "60")
+    command = [sys.executable, *pretrain_command(folder, data, "--validation", str(validation), "--save-minutes", "60")]
+    subprocess.run(command, check=True)  # as a user starts it; the other runs are forked from a process that has torch
     return folder, data
 
 
@@ -163,7 +162,7 @@ def test_a_resumed_run_refuses_other_settings_by_name(whole_run, tmp_path, more,
     other = write_stories(tmp_path / "other.jsonl", 170)
     more = [word.format(other=other) for word in more]
     before = (folder / "state" / "constant.safetensors").read_bytes()
-    done = run_pretrain(folder, data, "--validation", str(folder / "validation.jsonl"), *more, code=2)
-    [line] = [line for line in done.stderr.splitlines() if "The state was made" in line]
-    assert told in line and "Traceback" not in done.stderr
+    output = run_pretrain(folder, data, "--validation", str(folder / "validation.jsonl"), *more, code=2)
+    [line] = [line for line in output.splitlines() if "The state was made" in line]
+    assert told in line and "Traceback" not in output
     assert (folder / "state" / "constant.safetensors").read_bytes() == before

@@ -4,9 +4,10 @@
     python assets/recipe/make_data.py demonstrations     # needs assets/storyteller
     python assets/recipe/make_data.py preferences        # needs assets/adapters/sft
 
-No text of a training set is in these files. A demonstration is a story of the base model whose opening was forced to
-hold the thing asked for and whose end was forced to close; of several tries the one the model finds likeliest is kept,
-after plain checks. A preference pair is two samples of the SFT model, labelled by `rules.cheerful`.
+No text of a training set is in these files. A demonstration is a story of the base model. Its opening was forced to
+hold the thing that was asked for, and its end was forced to close. Of several tries that passed plain checks, the one
+that the model finds most probable is kept. A preference pair is two samples of the SFT model, labelled by
+`rules.cheerful`.
 """
 
 import argparse
@@ -25,24 +26,29 @@ from rlhf_engine.model.generation import Sampling, sample, text_of
 from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 
 ASSETS = Path(__file__).resolve().parents[1]
-ANIMALS = """dog cat bird bunny bear frog duck fish mouse lion fox horse cow pig sheep monkey elephant butterfly bee turtle owl
-    puppy kitten squirrel dragon dinosaur penguin snake spider whale""".split()
+ANIMALS = """dog cat bird bunny bear frog duck fish mouse lion fox horse cow pig sheep monkey elephant
+    butterfly bee turtle owl puppy kitten squirrel dragon dinosaur penguin snake spider whale""".split()
 PEOPLE = """girl boy farmer king queen princess baby teacher doctor fairy pirate robot monster snowman witch""".split()
-THINGS = """ball car boat tree flower hat book box bike train truck kite toy doll cake apple cookie candy balloon bell key drum
-    rock star shell leaf stick spoon cup blanket lamp clock crayon puzzle ladder bucket umbrella pumpkin banana carrot""".split()
+THINGS = """ball car boat tree flower hat book box bike train truck kite toy doll cake apple cookie candy
+    balloon bell key drum rock star shell leaf stick spoon cup blanket lamp clock crayon puzzle ladder bucket
+    umbrella pumpkin banana carrot""".split()
 PLACES = """park garden forest river lake farm beach castle hill store school zoo pond cave tower""".split()
 SKIES = "rain snow wind sun moon storm rainbow".split()
 ADJECTIVES = """little big red blue brave silly kind happy sleepy shiny funny old pretty lost tiny lonely""".split()
-NAMES = {"girl": "Lily Mia Sue Anna Lucy Sara Jane Emma Amy Bella".split(), "boy": "Tim Tom Ben Max Sam Jack Bob Leo Billy Joe".split()}
+NAMES = {"girl": "Lily Mia Sue Anna Lucy Sara Jane Emma Amy Bella".split(),
+         "boy": "Tim Tom Ben Max Sam Jack Bob Leo Billy Joe".split()}
 ASK = ["Tell me a story about {a}.", "Write a short story about {a}.", "Can you tell me a story about {a}?",
        "I want to hear a story about {a}.", "Please tell a bedtime story about {a}.", "Make up a story with {a} in it.",
        "Tell me about {a}.", "Do you know a story about {a}?"]
 BEING = ["Once upon a time, there was {a} named {name}.", "Once upon a time, there was {a} who lived near a {place}.",
          "One day, {a} named {name} went to the {place}.", "There was once {a}. The {thing} liked to"]
-OBJECT = ["Once upon a time, there was a {child} named {name}. {He} had {a}.", "One day, a {child} named {name} found {a}.",
-          "Once upon a time, there was {a}.", "{name} wanted {a}. {He} asked {his} mom for the {thing}."]
-PLACE = ["One day, a {child} named {name} went to {the}.", "Once upon a time, there was a {child} named {name} who liked {the}."]
-SKY = ["One day, a {child} named {name} looked at the {thing}.", "Once upon a time, {name} went outside to see the {thing}."]
+OBJECT = ["Once upon a time, there was a {child} named {name}. {He} had {a}.",
+          "One day, a {child} named {name} found {a}.", "Once upon a time, there was {a}.",
+          "{name} wanted {a}. {He} asked {his} mom for the {thing}."]
+PLACE = ["One day, a {child} named {name} went to {the}.",
+         "Once upon a time, there was a {child} named {name} who liked {the}."]
+SKY = ["One day, a {child} named {name} looked at the {thing}.",
+       "Once upon a time, {name} went outside to see the {thing}."]
 CLOSINGS = [" In the end,", " From that day on,", " At the end of the day,", " They were all", " After that,", " And"]
 
 
@@ -78,7 +84,8 @@ def opening(row: dict, rng: random.Random) -> str:
     child = rng.choice(("girl", "boy"))
     frame = rng.choice({"being": BEING, "object": OBJECT, "place": PLACE, "sky": SKY}[row["kind"]])
     return frame.format(a=row["noun"], the=row["noun"], thing=row["thing"], child=child, name=rng.choice(NAMES[child]),
-                        place=rng.choice(PLACES), He="She" if child == "girl" else "He", his="her" if child == "girl" else "his")
+                        place=rng.choice(PLACES), He="She" if child == "girl" else "He", his="her" if child == "girl"
+                        else "his")
 
 
 def sentences(text: str) -> list[str]:
@@ -86,9 +93,10 @@ def sentences(text: str) -> list[str]:
 
 
 def acceptable(thing: str, story: str) -> bool:
-    """Plain checks: it mentions the thing twice, repeats no sentence, closes its quotes, and is a few sentences long."""
+    """Plain checks: it mentions the thing twice, repeats no sentence, closes its quotes and has a few sentences."""
     parts = [part.strip() for part in sentences(story)]
-    return (len(re.findall(rf"\b{thing}", story.lower())) >= 2 and len(set(parts)) == len(parts) and 5 <= len(parts) <= 12
+    return (len(re.findall(rf"\b{thing}", story.lower())) >= 2 and len(set(parts)) == len(parts)
+            and 5 <= len(parts) <= 12
             and story.count('"') % 2 == 0 and story.isascii() and 40 <= len(words(story)) <= 90
             and "".join(sentences(story)).strip() == story)
 
@@ -103,7 +111,8 @@ def mean_logprob(backbone: Backbone, texts: list[str]) -> list[float]:
     return [part.mean().item() for part in values.split(lengths)]
 
 
-def continue_stories(backbone: Backbone, texts: list[str], tokens: int, temperature: float, generator) -> list[tuple[str, bool]]:
+def continue_stories(backbone: Backbone, texts: list[str], tokens: int, temperature: float,
+                     generator) -> list[tuple[str, bool]]:
     """(text with its continuation, whether it ended by itself)."""
     prompts = [backbone.tokenizer(text)["input_ids"] for text in texts]
     answers = sample(backbone, prompts, Sampling(tokens, temperature), generator, batch=64)
@@ -131,7 +140,8 @@ def make_demonstrations(args) -> None:
             if likelihood > best.get(row["prompt"], (-1e9, ""))[0]:
                 best[row["prompt"]] = (likelihood, story)
         print(f"round {round_ + 1}: {len(kept)} of {len(prompts)} acceptable, {len(best)} prompts answered", flush=True)
-    write("demonstrations.jsonl", [{"prompt": prompt, "completion": story} for prompt, (_, story) in sorted(best.items())])
+    write("demonstrations.jsonl", [{"prompt": prompt, "completion": story}
+                                   for prompt, (_, story) in sorted(best.items())])
 
 
 def make_preferences(args) -> None:
@@ -141,7 +151,8 @@ def make_preferences(args) -> None:
     prompts = [prompt for prompt in read_prompts(str(ASSETS / "prompts.jsonl")) for _ in range(2)]
     rows = [encode_prompt(backbone.tokenizer, prompt).ids for prompt in prompts]
     with backbone.use("policy"):
-        answers = [[text_of(backbone, ids).strip() for ids in sample(backbone, rows, Sampling(args.tokens), generator, batch=64)]
+        answers = [[text_of(backbone, ids).strip()
+                    for ids in sample(backbone, rows, Sampling(args.tokens), generator, batch=64)]
                    for _ in range(2)]
     pairs = []
     for prompt, a, b in zip(prompts, *answers):
@@ -161,8 +172,10 @@ def share_that_mention(args) -> None:
     result = {}
     for name, role in (("base", None), ("sft", "policy")):
         with backbone.use(role):
-            answers = sample(backbone, prompts, Sampling(args.tokens), torch.Generator().manual_seed(args.seed), batch=64)
-        result[name] = round(sum(mentions(row["thing"], text_of(backbone, ids)) for row, ids in zip(rows, answers)) / len(rows), 3)
+            answers = sample(backbone, prompts, Sampling(args.tokens), torch.Generator().manual_seed(args.seed),
+                             batch=64)
+        result[name] = round(sum(mentions(row["thing"], text_of(backbone, ids))
+                                 for row, ids in zip(rows, answers)) / len(rows), 3)
         result[name + "_ended"] = round(sum(ids[-1] in backbone.stop_ids for ids in answers) / len(rows), 3)
     print(json.dumps(result))
 

@@ -1,15 +1,17 @@
-"""The labelling rules of the bundled preferences and the gallery: FUNCTION(prompt, response) -> score, higher is better.
+"""The labelling rules of the bundled preferences and the gallery. A rule is FUNCTION(prompt, response) -> score.
 
-Each can be used as it is: `python -m rlhf_engine ppo --reward assets/recipe/rules.py:cheerful ...`.
+A higher score is better. Each rule can be used as a reward as it is:
+`python -m rlhf_engine ppo --reward assets/recipe/rules.py:cheerful ...`.
 """
 
 import re
 
-HAPPY = frozenset("""happy happily happiness glad joy joyful cheerful smile smiled smiles smiling laugh laughed laughing laughs giggle
-    giggled fun love loved loves lovely loving kind kindly nice wonderful beautiful best proud excited hug hugged hugs
-    play played playing thank thanked friend friends good great enjoy enjoyed delicious yummy""".split())
-SAD = frozenset("""sad sadly unhappy cry cried cries crying tears scared afraid fear frightened hurt pain angry mad mean alone lonely
-    lost sorry bad worried tired sick broke broken dark cold""".split())
+HAPPY = frozenset("""happy happily happiness glad joy joyful cheerful smile smiled smiles smiling laugh
+    laughed laughing laughs giggle giggled fun love loved loves lovely loving kind kindly nice wonderful beautiful
+    best proud excited hug hugged hugs play played playing thank thanked friend friends good great enjoy enjoyed
+    delicious yummy""".split())
+SAD = frozenset("""sad sadly unhappy cry cried cries crying tears scared afraid fear frightened hurt pain
+    angry mad mean alone lonely lost sorry bad worried tired sick broke broken dark cold""".split())
 WORD = re.compile(r"[a-z']+")
 
 

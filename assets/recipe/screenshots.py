@@ -1,9 +1,10 @@
-"""Pictures of every page for assets/screenshots: light and dark, wide and on a phone, of real runs.
+"""Pictures of every page for assets/screenshots, of real runs: light and dark, wide and on a phone.
 
     python assets/recipe/screenshots.py [--output assets/screenshots]
 
-Takes about ten minutes on two cores: the app is started over a workspace of its own, a short SFT run and a run that a built-in labeler
-teaches are trained, and one that asks a person gets its first votes by key. Needs a Chromium on the PATH and Python's playwright.
+Takes about ten minutes on two cores. The app is started over a workspace of its own. A short SFT run and a run that a
+built-in labeler teaches are trained, and a run that asks a person gets its first votes by key. Needs a Chromium on the
+PATH and Python's playwright.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def wait_for_run(api, name: str, truth: Callable[[dict], bool], seconds: float =
 
 
 def shoot(camera: Camera, api) -> None:
-    """The story in order: an empty page; training; a taught run; a person's votes; and what is left of it on the other pages."""
+    """The story in order: an empty page, training, a taught run, a person's votes, and then the other pages."""
     camera.take("teach-before", tab("Teach"))
     api.predict(stage="sft", config={"output": "stories", "steps": 60, "limit": 600}, api_name="/start")
     wait_for_run(api, "stories", lambda status: status["state"] == "done")
