@@ -18,8 +18,8 @@ from tests import hub
 ROOT = Path(__file__).resolve().parents[3]
 RESOLVE = """
 import json, sys
-from rlhf_engine.config import UserError
-from rlhf_engine.models import resolve_model
+from rlhf_engine.errors import UserError
+from rlhf_engine.runs.resolve import resolve_model
 for model in sys.argv[1:]:
     try:
         found = resolve_model(model)
