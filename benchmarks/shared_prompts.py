@@ -28,7 +28,8 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.rollout.reward_functions import score_all
-from rlhf_engine.runs.resolve import ASSETS, BUNDLED_ADAPTER
+from rlhf_engine.files import ASSETS
+from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
 from rlhf_engine.trainers.reward import Group, RewardTrainer
 
 supports_packing = shared.supports_packing

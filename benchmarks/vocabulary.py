@@ -27,7 +27,7 @@ ROWS, PROMPT, RESPONSE = 8, 128, 256
 def measure(folder: str, who: str, dtype: str, entropy: bool) -> dict:
     import torch
 
-    from rlhf_engine.loop import forget_peak, peak_memory_mb
+    from rlhf_engine.loop import peak_memory_mb, reset_peak_memory
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.model.logprobs import read_tokens, response_positions
 
@@ -56,7 +56,7 @@ def measure(folder: str, who: str, dtype: str, entropy: bool) -> dict:
 
     # Weights are read from the file when they are first touched.
     sum(parameter.sum() for parameter in backbone.base.parameters())
-    forget_peak()
+    reset_peak_memory()
     before = peak_memory_mb()
     update()
     return {"peak_mb": peak_memory_mb() - before, "seconds": round(update(), 2)}

@@ -1,11 +1,13 @@
-"""Builds the page and serves it."""
+"""Builds the page, and serves it."""
 
 import importlib.util
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import gradio as gr
 
@@ -13,6 +15,7 @@ from playground import text
 from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.notices import mark_seen
+from playground.components.page import Page
 from playground.pages.chat.page import ChatPage
 from playground.pages.data.page import DataPage
 from playground.pages.models.page import ModelsPage
@@ -20,146 +23,251 @@ from playground.pages.runs.export_panel import ExportPage
 from playground.pages.runs.page import RunsPage
 from playground.pages.teach.page import TeachPage
 from playground.pages.train.page import TrainPage
+from playground.run_commands import WorkerHandle
 from playground.scripts import function_from, run_all
 from playground.server import text as server_text
-from playground.server import worker_guard as guarded
 from playground.server.access import Access
 from playground.server.api import Api
-from playground.server.feedback_backup import Keeper, keep
+from playground.server.feedback_backup import FeedbackBackup, back_up
 from playground.server.login import Login
-from playground.server.polling import Pace
+from playground.server.polling import Polling
 from playground.server.visitor import greeting
-from playground.theme import CSS, Playground
+from playground.server.worker_guard import GuardedWorker, watch_visitors
+from playground.theme import CSS, PlaygroundTheme
 from playground.voting import VotingService
-from playground.workspace import Workspace
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.worker.client import Worker
 
+P = TypeVar("P", bound=Page)
 
-def build(home: str | Path | None = None, *, worker=None, access: Access | None = None) -> gr.Blocks:
-    """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace). The run is the worker's; the page only looks.
+PRIVATE = {"queue": False, "api_visibility": "private"}
+"""Options of an event that the page uses for itself: answered at once, and no endpoint of the API."""
 
-    `demo.launch(**options(demo))` serves it. Without `access` whoever reaches the page is its owner: whoever serves it to others passes
-    one.
+
+class Playground:
+    """The page over a workspace: its Gradio blocks, and what its server needs besides them.
+
+    The runs are the worker's; the page only reads their folders. `launch(**options(playground))` serves it.
     """
-    workspace = Workspace(home or default_home(), access)
-    access = workspace.access
-    worker, ballot = guarded.GuardedWorker(worker or Worker(workspace.home), workspace), VotingService(workspace)
-    with gr.Blocks(title=shared_text.TITLE, analytics_enabled=False) as demo:
-        header = gr.HTML(views.header(shared_text.NO_RUN_LIVE), elem_id="header")
-        if access.space_owner and importlib.util.find_spec("authlib") and os.environ.get("OAUTH_CLIENT_ID"):
+
+    def __init__(self, home: str | Path, *, worker: WorkerHandle | None = None, access: Access | None = None):
+        self.workspace = Workspace(home, access)
+        self.access = self.workspace.access
+        self.worker = GuardedWorker(worker or Worker(self.workspace.home), self.workspace)
+        self.voting = VotingService(self.workspace)
+        self.polling = Polling(self.workspace)
+        self.first_look = threading.Event()
+        """Set when the first browser has asked what there is to see."""
+        self.pages: dict[Page, gr.Tab] = {}
+        with gr.Blocks(title=shared_text.TITLE, analytics_enabled=False) as self.blocks:
+            self._build_top()
+            self._build_tabs()
+            Api(self.workspace, self.worker, self.voting)
+            self._bind_tabs()
+            self._bind_look()
+
+    def launch(self, **settings):
+        """Serve the page; the settings are those of `gr.Blocks.launch`, and so is what it returns."""
+        return self.blocks.launch(**settings)
+
+    def close(self, **settings) -> None:
+        """End the server."""
+        self.blocks.close(**settings)
+
+    # -- building ------------------------------------------------------------------------------------------------------
+
+    def _build_top(self) -> None:
+        """The header, the line for messages, and what a browser keeps."""
+        self.header = gr.HTML(views.header(shared_text.NO_RUN_LIVE), elem_id="header")
+        if self.access.space_owner and importlib.util.find_spec("authlib") and os.environ.get("OAUTH_CLIENT_ID"):
             gr.LoginButton(size="sm", elem_id="login")
-        notice = gr.HTML("", elem_id="notice")
-        voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")  # in a tab it would be read too late
-        front = gr.Textbox("teach", elem_id="front", elem_classes="unseen")  # in the browser: a restarted server has to be told
-        with gr.Tabs() as tabs:
-            with gr.Tab(text.TEACH, id="teach") as tab_teach:
-                teach = TeachPage(workspace, worker, ballot, voter, notice)
-            with gr.Tab(text.TRAIN, id="train") as tab_train:
-                train = TrainPage(workspace, worker, notice)
-            with gr.Tab(text.CHAT, id="chat") as tab_chat:
-                chat = ChatPage(workspace, worker, voter, notice)
-            with gr.Tab(text.RUNS, id="runs") as tab_runs:
-                runs, take = RunsPage(workspace), ExportPage(workspace, notice)
-            with gr.Tab(shared_text.DATA, id="data") as tab_data:
-                data = DataPage(workspace, voter, notice)
-            with gr.Tab(shared_text.MODELS, id="models") as tab_models:
-                models = ModelsPage(workspace, worker, notice)
-        Api(workspace, worker, ballot)
-        pages = {teach: tab_teach, train: tab_train, chat: tab_chat, runs: tab_runs, take: tab_runs, data: tab_data, models: tab_models}
-        for tab in dict.fromkeys(pages.values()):
-            tab.select(None, None, front, js=function_from("select_tab", tab=tab.id), queue=False, api_visibility="private")
-        names = [tab.id for tab in pages.values()]
-        demo.load(None, None, tabs, js=function_from("reopen_tab", tabs=names), queue=False, api_visibility="private")
-        seen, again = gr.State({}), gr.Button("", elem_id="look", elem_classes="unseen")
-        demo.seen, demo.pace, demo.access = threading.Event(), Pace(workspace), access
+        self.notice = gr.HTML("", elem_id="notice")
+        # Outside of the tabs: inside one, its value would be read too late.
+        self.voter = gr.BrowserState("", storage_key="rlhf-playground-voter", secret="rlhf-playground")
+        # The name of the tab in front, kept in the browser, because a restarted server does not know it.
+        self.front = gr.Textbox("teach", elem_id="front", elem_classes="unseen")
 
-        def look(values: dict) -> dict:
-            """One look at the workspace for the header and the tab in front; what has not changed since the last is not sent again."""
-            demo.seen.set()
-            known, entries = dict(values[seen]), workspace.entries()
-            line, who = views.live_line(next((e for e in entries if e.alive), None)), greeting(access)
-            changes = {header: views.header(line, *who)} if mark_seen(known, "header", [line, who]) else {}
-            for page, name in ((page, type(page).__name__) for page, tab in pages.items() if tab.id == values[front]):
-                told = dict(known.get(name, {}))
-                try:
-                    changes |= page.refresh(values, entries, told)
-                    known[name] = told
-                except (UserError, OSError):  # a run has gone since they were listed; the next look has another list
-                    if {entry.name for entry in entries} <= {entry.name for entry in workspace.entries()}:
-                        raise
-            return changes | {seen: known} if known != values[seen] else gr.skip()
+    def _build_tabs(self) -> None:
+        """All pages, each in its tab."""
+        space, worker, notice = self.workspace, self.worker, self.notice
+        with gr.Tabs() as self.tabs:
+            with gr.Tab(text.TEACH, id="teach") as tab:
+                self.teach = self._add(TeachPage(space, worker, self.voting, self.voter, notice), tab)
+            with gr.Tab(text.TRAIN, id="train") as tab:
+                self.train = self._add(TrainPage(space, worker, notice), tab)
+            with gr.Tab(text.CHAT, id="chat") as tab:
+                self.chat = self._add(ChatPage(space, worker, self.voter, notice), tab)
+            with gr.Tab(text.RUNS, id="runs") as tab:
+                self.runs = self._add(RunsPage(space), tab)
+                self._add(ExportPage(space, notice), tab)
+            with gr.Tab(shared_text.DATA, id="data") as tab:
+                self._add(DataPage(space, self.voter, notice), tab)
+            with gr.Tab(shared_text.MODELS, id="models") as tab:
+                self._add(ModelsPage(space, worker, notice), tab)
 
-        gr.on([demo.load, again.click, front.change, train.picker.change, teach.picker.change, chat.model.change, *runs.triggers],
-              demo.pace.timed(look), {seen, front, *(part for page in pages for part in page.watched)},
-              [seen, header, *(part for page in pages for part in page.outputs)], queue=False, show_progress="hidden",
-              trigger_mode="always_last", api_visibility="private")
-        demo.load(chat.restore, {voter}, [chat.chat, *chat.shown], queue=False, show_progress="hidden", api_visibility="private")
-    return demo
+    def _add(self, page: P, tab: gr.Tab) -> P:
+        self.pages[page] = tab
+        return page
+
+    def _bind_tabs(self) -> None:
+        """The address names the tab in front, so that it can be linked to, and a reload opens it again."""
+        names = list(dict.fromkeys(tab.id for tab in self.pages.values()))
+        for tab in dict.fromkeys(self.pages.values()):
+            tab.select(None, None, self.front, js=function_from("select_tab", tab=tab.id), **PRIVATE)
+        self.blocks.load(None, None, self.tabs, js=function_from("reopen_tab", tabs=names), **PRIVATE)
+
+    def _bind_look(self) -> None:
+        """What makes the server look again, and what it needs and sends for that."""
+        self.seen = gr.State({})
+        poll = gr.Button("", elem_id="look", elem_classes="unseen")  # assets/js/poll.js presses it
+        triggers = [self.blocks.load, poll.click, self.front.change, self.train.picker.change, self.teach.picker.change,
+                    self.chat.model.change, *self.runs.triggers]
+        watched, outputs = {self.seen, self.front}, [self.seen, self.header]
+        for page in self.pages:
+            watched |= page.watched
+            outputs += page.outputs
+        gr.on(triggers, self.polling.timed(self.look), watched, outputs, show_progress="hidden",
+              trigger_mode="always_last", **PRIVATE)
+        self.blocks.load(self.chat.restore, {self.voter}, [self.chat.chat, *self.chat.shown], show_progress="hidden",
+                         **PRIVATE)
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def look(self, values: dict) -> dict:
+        """Look at the workspace for one browser: updates of the header and of the tab in front.
+
+        What it has is not sent again.
+        """
+        self.first_look.set()
+        known, entries = dict(values[self.seen]), self.workspace.entries()
+        changes = self._refresh_header(entries, known)
+        for page, tab in self.pages.items():
+            if tab.id == values[self.front]:
+                changes.update(self._refresh_page(page, values, entries, known))
+        if known == values[self.seen]:
+            return gr.skip()
+        return {**changes, self.seen: known}
+
+    def _refresh_header(self, entries: list[RunSummary], known: dict) -> dict:
+        line = views.live_line(next((entry for entry in entries if entry.alive), None))
+        words = greeting(self.access)
+        if mark_seen(known, "header", [line, words]):
+            return {self.header: views.header(line, *words)}
+        return {}
+
+    def _refresh_page(self, page: Page, values: dict, entries: list[RunSummary], known: dict) -> dict:
+        """The updates of one page.
+
+        It has none if a run was removed since the runs were listed; the next look has another list.
+        """
+        name = type(page).__name__
+        seen = dict(known.get(name, {}))
+        try:
+            changes = page.refresh(values, entries, seen)
+        except (UserError, OSError):
+            names_now = {entry.name for entry in self.workspace.entries()}
+            if {entry.name for entry in entries} <= names_now:
+                raise
+            return {}
+        known[name] = seen
+        return changes
 
 
-def options(demo: gr.Blocks) -> dict:
-    """For `demo.launch`: how the page of `build` looks, and what its server does besides."""
-    login = Login(demo.access)
-    return {"theme": Playground(), "css_paths": CSS, "js": run_all("poll", "double_click"), "run_history": False, "ssr_mode": False,
-            "footer_links": ["api", "settings", "gradio"],
-            "app_kwargs": {"routes": [*login.routes, demo.pace.route], "middleware": login.middleware}}
+def build(home: str | Path | None = None, *, worker: WorkerHandle | None = None,
+          access: Access | None = None) -> Playground:
+    """The page over the workspace `home` (PLAYGROUND_HOME, else ./workspace).
+
+    `page.launch(**options(page))` serves it. Without `access` everybody who reaches the page is its owner, so whoever
+    serves it to other computers passes one.
+    """
+    return Playground(home or default_home(), worker=worker, access=access)
+
+
+def options(page: Playground) -> dict:
+    """The settings of `page.launch`: its theme, its styles and scripts, and the routes of its server."""
+    login = Login(page.access)
+    routes = [*login.routes, page.polling.route]
+    return {"theme": PlaygroundTheme(), "css_paths": CSS, "js": run_all("poll", "double_click"), "run_history": False,
+            "ssr_mode": False, "footer_links": ["api", "settings", "gradio"],
+            "app_kwargs": {"routes": routes, "middleware": login.middleware}}
 
 
 def default_home() -> Path:
-    return Path(os.environ.get("PLAYGROUND_HOME") or "workspace")
+    """The workspace that is used unless another is named: PLAYGROUND_HOME, else ./workspace."""
+    return Path(os.environ.get("PLAYGROUND_HOME") or "workspace").expanduser()
 
 
-def launch(home: str | Path | None = None, **given) -> None:
+# -- serving -----------------------------------------------------------------------------------------------------------
+
+def launch(home: str | Path | None = None, **settings) -> None:
     """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     home = Path(home or default_home())
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
-    # Decided here, for Gradio would also share by itself in some notebooks.
-    share = given.pop("share", os.environ.get("GRADIO_SHARE", "").lower() == "true")
-    access = Access.from_environment(host, shared=bool(share))
-    demo = build(home, worker=worker, access=access)
-    signal.signal(signal.SIGTERM, stop)  # not by way of SIGINT, which a shell ignores for what it starts in the background
-    _, url, _ = demo.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(demo), **given)
+    # Decided here, because Gradio would share by itself in some notebooks.
+    share = settings.pop("share", os.environ.get("GRADIO_SHARE", "").lower() == "true")
+    page = build(home, worker=worker, access=Access.from_environment(host, shared=bool(share)))
+    # SIGTERM, because a shell lets a program that it starts in the background ignore SIGINT.
+    signal.signal(signal.SIGTERM, interrupt)
+    _, url, _ = page.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(page),
+                            **settings)
     print(text.READY.format(url=url.rstrip("/")), flush=True)
-    if not access.has_owner:
+    if not page.access.has_owner:
         print(server_text.NO_OWNER, flush=True)
-    threading.Thread(target=warm_up, args=(worker, demo.seen), daemon=True).start()
-    ended, helpers = threading.Event(), []
-    if access.open:
-        helpers.append(threading.Thread(target=guarded.watch, args=(worker, Workspace(home), ended), daemon=True))
-    if kept := os.environ.get("PLAYGROUND_SYNC"):
-        helpers.append(threading.Thread(target=keep, args=(Keeper(Workspace(home), kept), ended), daemon=True))
-    for thread in helpers:
-        thread.start()
+    threading.Thread(target=warm_up, args=(worker, page.first_look), daemon=True).start()
+    ended = threading.Event()
+    helpers = start_helpers(page, worker, ended)
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
         pass
     ended.set()
-    for thread in helpers:
-        thread.join(30)
-    leave(worker, Workspace(home))
-    demo.close(verbose=False)
+    for helper in helpers:
+        helper.join(30)
+    end_idle_worker(worker, page.workspace)
+    page.close(verbose=False)
 
 
-def stop(number, frame) -> None:
+def start_helpers(page: Playground, worker: Worker, ended: threading.Event) -> list[threading.Thread]:
+    """The threads that work beside the page until `ended` is set: the watch over visitors' runs, and the backup of
+    votes.
+
+    They see the workspace as its owner does.
+    """
+    home = page.workspace.home
+    jobs: list[tuple[Callable, tuple]] = []
+    if page.access.open:
+        jobs.append((watch_visitors, (worker, Workspace(home), ended)))
+    if repo := os.environ.get("PLAYGROUND_SYNC"):
+        jobs.append((back_up, (FeedbackBackup(Workspace(home), repo), ended)))
+    helpers = [threading.Thread(target=job, args=arguments, daemon=True) for job, arguments in jobs]
+    for helper in helpers:
+        helper.start()
+    return helpers
+
+
+def interrupt(number, frame) -> None:
+    """The handler of SIGTERM: the same as Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def warm_up(worker, seen: threading.Event) -> None:
-    """Start the worker once the first page is up (it would only slow that down), so that the first answer does not wait for it."""
-    seen.wait(timeout=10)
+def warm_up(worker: Worker, first_look: threading.Event) -> None:
+    """Start the worker, so that the first answer does not wait for it.
+
+    Not before the first page is up, which that would slow down.
+    """
+    first_look.wait(timeout=10)
     try:
         worker.ensure()
     except UserError as error:
         print(error, flush=True)
 
 
-def leave(worker, workspace: Workspace) -> None:
-    """Shut the worker down, unless it has a run to go on with."""
+def end_idle_worker(worker: Worker, workspace: Workspace) -> None:
+    """Shut the worker down, unless a run is live."""
     if live := workspace.live():
         print(text.LEFT_RUNNING.format(name=live), flush=True)
     elif worker.alive():

@@ -1,23 +1,55 @@
-"""Commands to a run, from a page or the API."""
+"""Orders to a run, from a page or the API.
 
-from rlhf_engine.runs.folder import ALIVE
+They also reach a run that has ended, which an order to resume starts again.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from rlhf_engine.runs.folder import ALIVE, Run
 
 
-def ask(worker, run, command: str, value: float | None = None) -> None:
-    """One command to a run; `resume` also goes on with one that has ended, and with a value it is to have so many steps. Raises
-    UserError."""
+class WorkerHandle(Protocol):
+    """What the page needs of a worker: `rlhf_engine.worker.client.Worker`, or in tests one that only records calls."""
+
+    def start(self, stage: str, config: dict, *, resume: bool = False) -> str:
+        """Start or resume a run; returns its folder."""
+        ...
+
+    def control(self, run: str, command: str, value: float | None = None) -> None:
+        """Give the live run an order."""
+        ...
+
+    def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
+        """Load a base model; yields how far that is."""
+        ...
+
+    def chat(self, adapters: list[str], messages: list[dict], *, model: str = "bundled", max_new_tokens: int = 128,
+             temperature: float = 1.0) -> Iterator[list[str]]:
+        """Answers to a conversation as they grow."""
+        ...
+
+
+def ask(worker: WorkerHandle, run: Run, command: str, value: float | None = None) -> None:
+    """Give a run an order. Raises UserError.
+
+    `resume` also goes on with a run that has ended; with a `value`, to that many steps in all.
+    """
     if command != "resume":
         worker.control(str(run.path), command, value)
         return
-    longer = {} if value is None else {"steps": value}
+    lengths = {} if value is None else {"steps": value}
     if run.status()["state"] not in ALIVE:
-        go_on(worker, run, longer)
+        go_on(worker, run, lengths)
         return
-    for name, steps in longer.items():
+    for name, steps in lengths.items():
         worker.control(str(run.path), name, steps)
     worker.control(str(run.path), "resume")
 
 
-def go_on(worker, run, longer: dict) -> None:
-    """From the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `longer`. Raises UserError."""
-    worker.start(run.config()["stage"], {"output": str(run.path), **longer}, resume=True)
+def go_on(worker: WorkerHandle, run: Run, lengths: dict[str, float]) -> None:
+    """Go on from the last checkpoint of a run that has ended, to the `steps`, `epochs` or `votes` in `lengths`.
+
+    Raises UserError.
+    """
+    worker.start(run.config()["stage"], {"output": str(run.path), **lengths}, resume=True)

@@ -2,7 +2,7 @@
 
 import json
 
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 
 FOLDER = ASSETS / "js"
 

@@ -1,6 +1,7 @@
-"""What the page may see and name: the runs, uploads and models inside one folder, and the adapters that ship with the project.
+"""What the page may see and name: the runs, uploads and models in one folder, and the adapters that ship with the
+project.
 
-A name from a page or an API call is looked up here and nowhere else; it can only mean something inside the workspace.
+A name from a page or an API call is looked up here and nowhere else. It can only mean something inside the workspace.
 """
 
 import os
@@ -18,20 +19,23 @@ from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.runs.folder import ALIVE, Run
+from rlhf_engine.files import ASSETS
+from rlhf_engine.runs.folder import ALIVE, Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
-from rlhf_engine.runs.resolve import ASSETS
 from rlhf_engine.stages import find_stage, make_config
 
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
+"""The name of a run."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DATA_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
 GALLERY = ASSETS / "adapters"
+SECONDS_KEPT = 3600.0
+"""Seconds after which a file that was made for a download may be removed."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line of the run list."""
+    """One line of the list of runs."""
 
     name: str
     stage: str
@@ -39,21 +43,25 @@ class RunSummary:
     state: str
     step: int
     total: int
+    """The step with which the run ends; 0 before it is known."""
     time: float
+    """When something last happened in it."""
     checkpoints: tuple[str, ...]
+    """The names of the complete checkpoints, the oldest first."""
     labeler: str = ""
-    """Who votes in it, of a `teach` run."""
+    """Who votes in a `teach` run."""
 
     @property
     def alive(self) -> bool:
+        """Whether a process is at work on it."""
         return self.state in ALIVE
 
 
 class Workspace:
-    """`access` says in whose name a name is looked up; without one everybody is the owner."""
+    """The folder of a page. `access` says for whom a name is looked up; without one, everybody is the owner."""
 
     def __init__(self, home: str | Path, access: Access | None = None):
-        self.home, self.access = Path(home).resolve(), access or Access()
+        self.home, self.access = Path(home).expanduser().resolve(), access or Access()
         self.runs = self.home / "runs"
         self.uploads = self.home / "uploads"
         self.models = self.home / "models"
@@ -74,86 +82,96 @@ class Workspace:
             self._store_file = path.stat().st_ino
         return self._store
 
-    # -- runs --------------------------------------------------------------------------------------------------------
+    # -- runs ----------------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[RunSummary]:
         """All runs whose names the page can use: live ones first, then the newest."""
-        found = []
+        summaries = []
         for folder in self.runs.glob("*/") if self.runs.is_dir() else []:
-            if not NAME.fullmatch(folder.name):
-                continue
-            try:
-                config, status = config_of(folder), Run(folder).status()
-                find_stage(config["stage"])
-                found.append(RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"],
-                                   status["total_steps"], status["time"], tuple(p.name for p in Run(folder).checkpoints()),
-                                   config.get("labeler", "")))
-            except (UserError, OSError, KeyError, ValueError):
-                continue  # no run folder, or one that is being removed
-        return sorted(found, key=lambda e: (not e.alive, -e.time))
+            if NAME.fullmatch(folder.name):
+                with suppress(UserError, OSError, KeyError, ValueError):  # no run folder, or one that is being removed
+                    summaries.append(summary_of(folder))
+        return sorted(summaries, key=lambda entry: (not entry.alive, -entry.time))
 
     def live(self) -> str:
-        """Name of the run that is going on, or nothing."""
-        return next((e.name for e in self.entries() if e.alive), "")
+        """The name of the run that is going on; empty if there is none."""
+        return next((entry.name for entry in self.entries() if entry.alive), "")
 
     def run(self, name: str) -> Run:
-        """A run by its name. Raises UserError for anything that is not a run inside the workspace."""
+        """The run of a name. Raises UserError for anything that is not a run inside the workspace."""
         name = Path(name).name if name and Path(name).parent == self.runs else name
         if not name or not NAME.fullmatch(name) or not (self.runs / name / "config.yaml").is_file():
             raise UserError(text.NO_SUCH_RUN.format(name=name))
         return Run(self.runs / name)
 
     def chosen(self, name: str) -> str:
-        """`name`, or for an empty one the live run, or the newest."""
-        return name or next((e.name for e in self.entries()), "")
+        """`name`; if it is empty, the name of the live run, or of the newest."""
+        return name or next((entry.name for entry in self.entries()), "")
 
     def config(self, name: str) -> dict:
+        """The settings with which a run began, and its stage."""
         return dict(config_of(self.run(name).path))
 
     def effective_settings(self, name: str) -> dict:
-        """The settings of a run as they are by now."""
+        """The settings of a run that are in force by now."""
         folder = self.run(name).path
         journal = (folder / "journal.jsonl").stat() if (folder / "journal.jsonl").exists() else None
-        return dict(_current(folder, (folder / "config.yaml").stat().st_mtime_ns, journal and (journal.st_mtime_ns, journal.st_size)))
+        journal_version = (journal.st_mtime_ns, journal.st_size) if journal else None
+        return dict(_effective_settings(folder, (folder / "config.yaml").stat().st_mtime_ns, journal_version))
 
     def checkpoints(self, name: str) -> list[dict]:
-        return [{"name": f"{name}@{folder.name}", "step": int(folder.name.removeprefix("step-")),
-                 "roles": sorted(p.name for p in folder.iterdir() if p.is_dir())} for folder in self.run(name).checkpoints()]
+        """The checkpoints of a run, the oldest first: `name` as a chat takes it, `step`, and the `roles` in it."""
+        return [{"name": f"{name}@{folder.name}", "step": step_of(folder),
+                 "roles": sorted(role.name for role in folder.iterdir() if role.is_dir())}
+                for folder in self.run(name).checkpoints()]
 
-    # -- what a form offers ------------------------------------------------------------------------------------------
+    # -- what a form offers --------------------------------------------------------------------------------------------
 
     def model_choices(self) -> list[str]:
-        """Base models: the bundled one, folders under models/, and those that runs stand on."""
-        local = sorted(f"models/{p.parent.name}" for p in self.models.glob("*/config.json")) if self.access.owner() else []
-        return list(dict.fromkeys(["bundled", *local, *(self.name_of(e.model) for e in self.entries())]))
+        """Base models: the bundled one, the folders under models/, and those that runs stand on."""
+        folders = [config.parent.name for config in self.models.glob("*/config.json")] if self.access.owner() else []
+        local = sorted(f"models/{name}" for name in folders)
+        used = [self.name_of(entry.model) for entry in self.entries()]
+        return list(dict.fromkeys(["bundled", *local, *used]))
 
     def data_choices(self) -> list[str]:
-        files = sorted(p for p in self.uploads.glob("*") if p.is_file()) if self.uploads.is_dir() and self.access.owner() else []
-        return ["bundled", *(f"uploads/{p.name}" for p in files)]
+        """Data: the bundled one, and an owner's uploads."""
+        files = []
+        if self.uploads.is_dir() and self.access.owner():
+            files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("*") if path.is_file())
+        return ["bundled", *files]
 
     def reward_choices(self) -> list[tuple[str, str]]:
-        return [(text.ON_MODEL.format(name=e.name, model=self.name_of(e.model)), e.name) for e in self.entries()
-                if find_stage(e.stage).makes == "reward" and e.state == "done" and e.checkpoints]
+        """(readable name, run) of the reward models that were trained here."""
+        rewards = [entry for entry in self.entries()
+                   if find_stage(entry.stage).makes == "reward" and entry.state == "done" and entry.checkpoints]
+        return [(text.ON_MODEL.format(name=entry.name, model=self.name_of(entry.model)), entry.name)
+                for entry in rewards]
 
     def adapter_choices(self) -> list[tuple[str, str]]:
-        """Where training may start from."""
-        runs = [(text.RUN_ADAPTER.format(name=e.name), e.name) for e in self.entries() if find_stage(e.stage).makes == "policy" and e.checkpoints]
+        """(readable name, adapter) of what training may start from."""
+        runs = [(text.RUN_ADAPTER.format(name=entry.name), entry.name) for entry in self.entries()
+                if find_stage(entry.stage).makes == "policy" and entry.checkpoints]
         return [(text.AUTO, "auto"), (text.NO_ADAPTER, "none"), (text.SFT_BUNDLED, "bundled"), *gallery(), *runs]
 
     def chat_choices(self, model: str) -> list[tuple[str, str]]:
-        """Who may answer in the chat, on one base model."""
-        shipped = [(text.SFT_BUNDLED, "bundled"), *gallery()] if model == "bundled" else []
-        runs = []
+        """(readable name, adapter) of what may answer in the chat on one base model."""
+        choices = [(text.NO_ADAPTER, "none")]
+        if model == "bundled":
+            choices += [(text.SFT_BUNDLED, "bundled"), *gallery()]
         for entry in self.entries():
-            if find_stage(entry.stage).makes != "policy" or self.name_of(entry.model) != model or not (entry.alive or entry.checkpoints):
+            answers = find_stage(entry.stage).makes == "policy" and (entry.alive or entry.checkpoints)
+            if not answers or self.name_of(entry.model) != model:
                 continue
-            runs.append((text.RUN_LIVE.format(name=entry.name) if entry.alive else text.RUN_NEWEST.format(name=entry.name), entry.name))
-            runs += [(text.RUN_STEP.format(name=entry.name, step=int(c.removeprefix("step-"))), f"{entry.name}@{c}")
-                     for c in reversed(entry.checkpoints)]
-        return [(text.NO_ADAPTER, "none"), *shipped, *runs]
+            newest = text.RUN_LIVE if entry.alive else text.RUN_NEWEST
+            choices.append((newest.format(name=entry.name), entry.name))
+            for checkpoint in reversed(entry.checkpoints):
+                label = text.RUN_STEP.format(name=entry.name, step=step_of(Path(checkpoint)))
+                choices.append((label, f"{entry.name}@{checkpoint}"))
+        return choices
 
     def upload(self, file: str | Path) -> str:
-        """Copy an owner's file into the workspace; returns its name there."""
+        """Copy an owner's file into the workspace; returns its name there. Raises UserError."""
         self.access.owners_only()
         name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
         if not name.endswith(DATA_ENDINGS):
@@ -162,95 +180,87 @@ class Workspace:
         shutil.copy(file, self.uploads / name)
         return f"uploads/{name}"
 
-    # -- from names to what the worker is told, and back ---------------------------------------------------------------
+    # -- names of the workspace, as the worker takes them --------------------------------------------------------------
 
     def settings(self, stage: str, values: dict) -> dict:
-        """Settings from a form or an API call, checked, with workspace names made into paths. Raises UserError."""
-        values = configs.current_names({name: value for name, value in values.items() if name != "stage"})
-        make_config(stage, values)
-        for name, find in {"model": self._model, "adapter": self._adapter, "data": self._data, "ptx_data": self._data,
-                           "reward": self._reward, "output": self._output}.items():
-            if values.get(name):
-                values[name] = find(str(values[name]))
-        if "reward" in find_stage(stage).required and not values.get("reward"):
-            raise UserError(text.NO_REWARD)
-        return values
+        """Settings from a form or an API call, checked, with the names of the workspace made into paths. Raises
+        UserError.
 
-    def model(self, name: str) -> str:
-        """A base model as the worker takes it."""
-        return self._model(name)
+        This is where what comes from the page is checked. The worker checks it once more, as the last gate.
+        """
+        given = configs.current_names({name: value for name, value in values.items() if name != "stage"})
+        config = make_config(stage, given)
+        settings = {name: getattr(config, name) for name in given}
+        resolvers = {"model": self.model, "adapter": self._adapter, "data": self.data, "ptx_data": self.data,
+                     "reward": self._reward, "output": self._output}
+        for name, resolve in resolvers.items():
+            if settings.get(name):
+                settings[name] = resolve(settings[name])
+        if "reward" in find_stage(stage).required and not settings.get("reward"):
+            raise UserError(text.NO_REWARD)
+        return settings
+
+    def model(self, value: str) -> str:
+        """A base model: `bundled`, a Hub id, or a folder in the workspace. Raises UserError."""
+        if value != "bundled" and value not in (self.name_of(entry.model) for entry in self.entries()):
+            self._owners(value)
+        if value == "bundled" or (HUB_ID.fullmatch(value) and not self._exists(value)):
+            return value
+        return self._path_inside(value, "model")
 
     def seen_model(self, name: str) -> str:
-        """The same for who only asks what it is, which of a Hub id anybody may."""
-        return name if HUB_ID.fullmatch(name) and not self._is_there(name) else self._model(name)
+        """A base model of which somebody only asks what it is. Of a Hub id, visitors may ask that too."""
+        return name if HUB_ID.fullmatch(name) and not self._exists(name) else self.model(name)
+
+    def data(self, value: str) -> str:
+        """Data: `bundled`, a Hub id, or a file in the workspace. Raises UserError."""
+        if value in ("bundled", "bundled-heldout"):
+            return value
+        self._owners(value)
+        if HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS) and not self._exists(value):
+            return value
+        return self._path_inside(value, "data")
 
     def adapter(self, name: str) -> tuple[str, str]:
         """(model, adapter) as the command line takes them, of a choice of the chat. Raises UserError."""
-        known = name in ("bundled", *(shipped for _, shipped in gallery()))
-        return "bundled" if known else self.config(name.partition("@")[0])["model"], self._adapter(name)
+        if name == "bundled" or name in gallery_names():
+            return "bundled", self._adapter(name)
+        run_name = name.partition("@")[0]
+        return self.config(run_name)["model"], self._adapter(name)
 
-    def data(self, name: str) -> str:
-        """Data as the worker takes it: a path in the workspace, or a Hub id. Raises UserError."""
-        return self._data(name)
+    def chat_adapter(self, name: str) -> str:
+        """An adapter as the worker's chat takes it: `none`, `bundled`, a name of the gallery, RUN or RUN@step-000050.
+
+        Raises UserError for all but these.
+        """
+        if name in ("none", "bundled") or name in gallery_names():
+            return name
+        run, checkpoint = self._run_and_checkpoint(str(name))
+        return f"{run.path}@{checkpoint}" if checkpoint else str(run.path)
 
     def name_of(self, value: str) -> str:
-        """The short name of a path inside the workspace; anything else stays."""
+        """The short name of a path inside the workspace; anything else stays as it is."""
         path = Path(value)
         if not path.is_absolute() or not path.is_relative_to(self.home):
             return value
         return path.name if path.parent == self.runs else str(path.relative_to(self.home))
 
-    def chat_adapter(self, name: str) -> str:
-        """An adapter as the worker takes it. Raises UserError for all but `none`, `bundled`, the gallery and runs here."""
-        if name in ("none", "bundled") or name in (shipped for _, shipped in gallery()):
-            return name
-        base, at, step = str(name).partition("@")
-        run = self.run(base)
-        if at and step not in (p.name for p in run.checkpoints()):
-            raise UserError(text.NO_SUCH_CHECKPOINT.format(name=base, step=step))
-        return f"{run.path}{at}{step}"
-
-    def _inside(self, value: str, what: str) -> str:
-        path = Path(os.path.normpath(self.home / value))
-        if not path.is_relative_to(self.home) or not os.path.exists(path) or not path.resolve().is_relative_to(self.home):
-            raise UserError(text.OUTSIDE.format(what=what, value=value, home=self.home))
-        return str(path)
-
-    def _owners(self, value: str) -> None:
-        if not self.access.owner():
-            raise UserError(text.VISITORS_FILES.format(value=value))
-
-    def _model(self, value: str) -> str:
-        if value != "bundled" and value not in (self.name_of(entry.model) for entry in self.entries()):
-            self._owners(value)
-        if value == "bundled" or (HUB_ID.fullmatch(value) and not self._is_there(value)):
-            return value
-        return self._inside(value, "model")
-
-    def _data(self, value: str) -> str:
-        hub = HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS)
-        if value not in ("bundled", "bundled-heldout"):
-            self._owners(value)
-        if value in ("bundled", "bundled-heldout") or (hub and not self._is_there(value)):
-            return value
-        return self._inside(value, "data")
-
-    def _is_there(self, value: str) -> bool:
-        """Unlike Path's, `os.path.exists` takes a text that is too long for a path."""
-        return os.path.exists(value) or os.path.exists(self.home / value)
-
     def _adapter(self, value: str) -> str:
+        """An adapter as a setting takes it: a word, or the path of a folder."""
         if value in ("auto", "none", "bundled"):
             return value
-        if value in (shipped for _, shipped in gallery()):
+        if value in gallery_names():
             return str(GALLERY / value)
-        name, _, step = value.partition("@")
+        run, checkpoint = self._run_and_checkpoint(value)
+        return str(run.path / "checkpoints" / checkpoint) if checkpoint else str(run.path)
+
+    def _run_and_checkpoint(self, value: str) -> tuple[Run, str]:
+        """The run that RUN or RUN@step-000050 names, and its checkpoint, if one is named. Raises UserError."""
+        name, at, checkpoint = value.partition("@")
         run = self.run(name)
-        if not step:
-            return str(run.path)
-        if step not in (p.name for p in run.checkpoints()):
-            raise UserError(text.NO_SUCH_CHECKPOINT.format(name=name, step=step))
-        return str(run.path / "checkpoints" / step)
+        if at and checkpoint not in [folder.name for folder in run.checkpoints()]:
+            raise UserError(text.NO_SUCH_CHECKPOINT.format(name=name, step=checkpoint))
+        return run, checkpoint
 
     def _reward(self, value: str) -> str:
         return str(self.run(value).path)
@@ -262,41 +272,72 @@ class Workspace:
             raise UserError(text.BAD_NAME.format(name=value))
         return str(self.runs / value)
 
+    def _path_inside(self, value: str, what: str) -> str:
+        """The path of something that exists inside the workspace, wherever links lead. Raises UserError."""
+        path = Path(os.path.normpath(self.home / value))
+        inside = path.is_relative_to(self.home) and os.path.exists(path) and path.resolve().is_relative_to(self.home)
+        if not inside:
+            raise UserError(text.OUTSIDE.format(what=what, value=value, home=self.home))
+        return str(path)
+
+    def _owners(self, value: str) -> None:
+        if not self.access.owner():
+            raise UserError(text.VISITORS_FILES.format(value=value))
+
+    def _exists(self, value: str) -> bool:
+        # Unlike Path's method, os.path.exists takes a text that is too long for a path.
+        return os.path.exists(value) or os.path.exists(self.home / value)
+
 
 def gallery() -> list[tuple[str, str]]:
-    """Adapters that ship beside the SFT adapter: readable name, folder name."""
-    return [(text.FROM_GALLERY.format(name=p.parent.name.replace("-", " ").replace("_", " ").capitalize()), p.parent.name)
-            for p in sorted(GALLERY.glob("*/adapter_config.json")) if p.parent.name != "sft"]
+    """(readable name, folder name) of the adapters that ship beside the SFT adapter."""
+    return [(text.FROM_GALLERY.format(name=name.replace("-", " ").replace("_", " ").capitalize()), name)
+            for name in gallery_names()]
+
+
+def gallery_names() -> list[str]:
+    """The folder names of the adapters that ship beside the SFT adapter."""
+    names = [config.parent.name for config in GALLERY.glob("*/adapter_config.json")]
+    return sorted(name for name in names if name != "sft")
+
+
+def summary_of(folder: Path) -> RunSummary:
+    """The line of a run folder in the list of runs. Raises UserError, OSError, KeyError or ValueError if it is none."""
+    run, config = Run(folder), config_of(folder)
+    find_stage(config["stage"])
+    status = run.status()
+    checkpoints = tuple(checkpoint.name for checkpoint in run.checkpoints())
+    return RunSummary(folder.name, config["stage"], config["model"], status["state"], status["step"],
+                      status["total_steps"], status["time"], checkpoints, config.get("labeler", ""))
 
 
 def config_of(folder: Path) -> dict:
     """config.yaml of a run, parsed once per version of the file."""
-    return _read(folder / "config.yaml", (folder / "config.yaml").stat().st_mtime_ns)
+    return _read_config(folder / "config.yaml", (folder / "config.yaml").stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=512)
-def _read(path: Path, _version: int) -> dict:
+def _read_config(path: Path, _version: int) -> dict:
     return configs.current_names(configs.read_yaml(path))
 
 
 @lru_cache(maxsize=512)
-def _current(folder: Path, _config: int, _journal: tuple[int, int] | None) -> dict:
+def _effective_settings(folder: Path, _config_version: int, _journal_version: tuple[int, int] | None) -> dict:
     return effective_settings(Run(folder).config(), without_rewound(Run(folder).journal()))
 
 
-KEPT = 3600.0
-"""Seconds after which a file that was made for a download is removed, when the next one is made."""
-
-
 def fresh(folder: Path, kind: str) -> Path:
-    """A new folder for a download inside `folder`, of an unguessable name; old ones of its kind are removed. Raises UserError."""
-    place = folder / f"{kind}-{secrets.token_hex(16)}"
+    """A new folder inside `folder` for a download, with a name that nobody can guess. Raises UserError.
+
+    Folders of the same kind that are older than an hour are removed.
+    """
+    new_folder = folder / f"{kind}-{secrets.token_hex(16)}"
     for old in folder.glob(f"{kind}-*"):
         with suppress(OSError):  # another request may have removed it
-            if time.time() - old.stat().st_mtime > KEPT:
+            if time.time() - old.stat().st_mtime > SECONDS_KEPT:
                 shutil.rmtree(old)
     try:
-        place.mkdir(parents=True)
+        new_folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(text.NO_EXPORT.format(error=error.strerror)) from None
-    return place
+    return new_folder

@@ -4,7 +4,6 @@ The command line and the worker both begin here. A stage is built in two steps. 
 input, so that bad input is refused before a model is loaded. It returns the second, which takes the loaded base.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
                  on_microbatch: Callable[[], None] = noop) -> AnyTrainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
-    `home` is the workspace whose store has the votes of people; without it PLAYGROUND_HOME, else ./workspace.
+    `home` is the workspace whose store has the votes of people, which a config with the labeler `person` needs.
     `labeler` votes in the place of the one that the config names.
 
     Bad input is refused here, before a run folder is touched. Raises UserError. A `backbone` that holds the config's
@@ -165,8 +164,9 @@ def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionR
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
     """The labeler of a config. A scoring function is tried on `prompt` with an empty response."""
     if config.labeler == "person":
-        folder = home or Path(os.environ.get("PLAYGROUND_HOME") or "workspace")
-        return HumanLabeler(Run(config.output), Store(folder / "feedback.sqlite"))
+        if home is None:
+            raise UserError("--labeler person needs a workspace, whose store has the votes: pass its folder as `home`")
+        return HumanLabeler(Run(config.output), Store(home / "feedback.sqlite"))
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
     function = find_function(config.labeler)

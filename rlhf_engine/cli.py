@@ -11,6 +11,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import check_place, write_json, write_text
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
 
 HELP = {"chat": "talk to a model or a checkpoint",
@@ -99,34 +100,42 @@ def train(args: argparse.Namespace) -> int:
         raise UserError("--output is missing: name the run folder to write")
     if args.resume:
         return resume(args.command, output, given)
-    config = make_config(args.command, given)
-    Run.check_new(output, overwrite=args.overwrite)
-    from rlhf_engine.build import make_trainer
-    trainer = make_trainer(config)
-    return go(trainer, Run.create(output, config, overwrite=args.overwrite))
+    start = check_new(make_config(args.command, given), overwrite=args.overwrite)
+    return begin(start)
 
 
 def resume(stage: str, output: str, given: dict) -> int:
-    run = Run(output)
-    held = run.check_resume(stage, {k: v for k, v in given.items() if k != "output"})
-    config, longer = make_config(stage, held | {"output": output}), run.length_overrides(given)
-    if run.status()["state"] == "done" and not longer:
-        print(f"{output} is done already: {run.status()['step']} steps; to go on, ask for more (--steps)")
+    """Go on with the run in `output`. One that is done says so, which is no error."""
+    try:
+        start = check_resume(Run(output), stage, given)
+    except RunIsDone as message:
+        print(message)
         return 0
+    return begin(start)
+
+
+def begin(start: RunStart) -> int:
+    """Make the trainer of a run that may begin, open its folder, and take its steps."""
     from rlhf_engine.build import make_trainer
-    trainer = make_trainer(config, checkpoint=run.last_checkpoint())
-    trainer.check(longer)
-    run.truncate_to_checkpoint()
-    return go(trainer, run, longer)
+    trainer = make_trainer(start.config, checkpoint=start.checkpoint, home=workspace_home())
+    return go(trainer, start.open_folder(trainer), start.lengths)
+
+
+def workspace_home() -> Path:
+    """The workspace whose store holds the votes of `teach --labeler person`: PLAYGROUND_HOME, else ./workspace.
+
+    The command line is the only part of the engine that reads this variable.
+    """
+    return Path(os.environ.get("PLAYGROUND_HOME") or "workspace").expanduser()
 
 
 def go(trainer, run: Run, changes: dict | None = None) -> int:
     import torch
 
-    from rlhf_engine.loop import Control, Diverged, drive, stop_on_signals
+    from rlhf_engine.loop import Diverged, RunControl, drive, stop_on_signals
     for note in trainer.data_notes:
         print(note)
-    stop_on_signals(control := Control(changes))
+    stop_on_signals(control := RunControl(changes))
     try:
         state = drive(trainer, run, control=control)
     except (Diverged, torch.OutOfMemoryError):

@@ -1,6 +1,4 @@
-"""What goes wrong with the input, in one line; and small things that every room needs."""
-
-
+"""The error that bad input raises, how errors become one line of text, and a hook that does nothing."""
 
 
 class UserError(ValueError):
@@ -8,14 +6,20 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's message that is not blank, or the name of its class."""
+    for line in str(error).splitlines():
+        if line.strip():
+            return line.strip()
+    return type(error).__name__
 
 
 def kind_of(value) -> str:
-    """A value's type in plain words, for messages."""
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
-    return kinds.get(type(value), "an object" if isinstance(value, dict) else f"a {type(value).__name__}")
+    """The type of a value in plain words, for messages."""
+    if isinstance(value, dict):
+        return "an object"
+    words = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
+    return words.get(type(value), f"a {type(value).__name__}")
 
 
 def noop() -> None:
-    """The default `on_microbatch`: nobody is waiting."""
+    """Does nothing: the default of `on_microbatch`, where no worker answers chats between micro-batches."""

@@ -1,44 +1,55 @@
-"""Files that a reader never sees half-written: atomic writes, JSON in and out."""
+"""Files: where the project's own are, JSON in and out, and writes that no reader ever sees half done."""
 
 import json
 import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rlhf_engine.errors import UserError
 
-
-def read_json_or_none(path: Path):
-    """What a file holds; None if it is none, or broken, which whoever loads the model tells better."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+PROJECT = Path(__file__).resolve().parents[1]
+"""The folder that holds the packages and the assets. A child process needs it in its PYTHONPATH."""
+ASSETS = PROJECT / "assets"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one motion: a reader sees the old text or the new, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+# -- reading -----------------------------------------------------------------------------------------------------------
 
+def read_json(path: Path, default=None) -> Any:
+    """The content of a JSON file of ours; `default` if there is no file.
 
-def write_json(path: Path, value) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path, default=None):
+    Our files are never half-written, so a broken one is news. Raises ValueError for it, and OSError for one that cannot
+    be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
 
 
+def read_json_or_none(path: Path) -> Any:
+    """The content of a JSON file of somebody else's; None if it is missing, broken or not readable.
+
+    The caller says what that means.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_lines(path: Path) -> list[dict]:
-    """The complete rows of a .jsonl file; a torn last line (a kill in mid-write) is left out."""
+    """The complete rows of a .jsonl file.
+
+    A line that is not valid JSON, such as the last one after a kill, is left out.
+    """
     if not path.exists():
         return []
     rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:  # bytes: what is torn may be a character
+    for line in path.read_bytes().split(b"\n")[:-1]:  # bytes, because a kill may have cut a character in half
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -46,8 +57,70 @@ def read_lines(path: Path) -> list[dict]:
     return rows
 
 
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it replaces `path` in one motion when the block ends.
+
+    If the block raises an exception, `path` stays as it was and the temporary file is removed. A kill leaves a file
+    `.NAME.RANDOM`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C, too
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it is renamed to `path` when the block ends, and removed if anything fails.
+
+    `path` must not exist by then, or be empty. `temporary` is the folder to fill; without it, it is `.NAME`. One that a
+    killed process left there is removed first.
+    """
+    temporary = temporary or path.with_name(f".{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():  # not every system renames over an empty folder
+            path.rmdir()
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C, too
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Replace a file in one motion: a reader sees the old text or the new one.
+
+    `mode` is the file's permissions before the umask.
+    """
+    with atomic_file(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def write_json(path: Path, value, *, mode: int = 0o666) -> None:
+    """Replace a JSON file in one motion."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", mode=mode)
+
+
+def json_lines(rows: Iterable[dict]) -> str:
+    """Rows as the text of a .jsonl file, a line each."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def check_place(path: Path) -> None:
-    """Whether a folder can be made at `path`. Raises UserError."""
-    parent = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
+    """Raises UserError unless a folder can be made at `path`."""
+    parent = path
+    while not os.path.exists(parent):
+        parent = parent.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{path} cannot be made: {parent} is no folder in which you may write; name another one with --output")
+        raise UserError(f"{path} cannot be made: {parent} is no folder in which you may write; "
+                        "name another one with --output")

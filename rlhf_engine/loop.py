@@ -1,4 +1,4 @@
-"""From a trainer to a run folder: steps, what is ordered between them, what is written, and how it ends."""
+"""From a trainer to a run folder: take the steps, follow the orders given between them, and write everything down."""
 
 import contextlib
 import os
@@ -12,137 +12,139 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from rlhf_engine.config import LENGTH_FIELDS
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.measures import MEASURES
 from rlhf_engine.model.batching import out_of_memory
+from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.ppo import Diverged
 
-
-class Control:
-    """What is asked of a running trainer between two steps: go on, pause, stop (and save), or discard; and settings to change, some
-    perhaps from the start."""
-
-    def __init__(self, changes: dict[str, float] | None = None):
-        self.wish = "run"
-        self.waiting = list((changes or {}).items())
-
-    def __call__(self) -> str:
-        return self.wish
-
-    def changes(self) -> list[tuple[str, float]]:
-        """Settings and their new values, each told once, in the order in which they were ordered; "rewind" with a step is one, too."""
-        waiting, self.waiting = self.waiting, []
-        return waiting
+FINAL_STATES = {"end": "done", "stop": "stopped", "discard": "discarded"}
+"""The action with which the loop ends -> the state in which it leaves the run."""
 
 
-ENDS = {"end": "done", "stop": "stopped", "discard": "discarded"}
-"""The state in which each wish leaves a run."""
+def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, progress: bool = True) -> str:
+    """Run a trainer to its end and write the run folder; returns the final state: done, stopped or discarded.
 
-
-def drive(trainer: AnyTrainer, run: Run, *, control: Control | None = None, progress: bool = True) -> str:
-    """Run a trainer to its end, writing the run folder; returns the final state: done, stopped, or discarded.
-
-    A resumed run repeats, step by step, what the journal says about the steps since its checkpoint: votes consumed, settings changed. One
-    that is over goes on if that, or an order, makes it longer.
-    An exception leaves the state `failed` with the reason and an advice, and goes on to the caller.
+    A resumed run repeats, step by step, what the journal says about the steps after its checkpoint: votes consumed,
+    settings changed. A run that has taken all its steps goes on if the journal, or an order, makes it longer. An
+    exception sets the state `failed`, with the reason and an advice, and is raised again.
     """
-    control = control or Control()
+    control = control or RunControl()
     begin(trainer, run)
-    past = JournalReplay(trainer, run)
-    bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress, file=sys.stderr)
-    saved = trainer.step
+    replay = JournalReplay(trainer, run)
+    bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress,
+               file=sys.stderr)
+    saved_step = trainer.step
     try:
-        while (wish := next_action(trainer, run, control, past)) == "run":
+        while (action := next_action(trainer, run, control, replay)) == "run":
             metrics = next(trainer)
-            write_step(trainer, run, metrics, noted=trainer.step <= past.until)
+            write_step(trainer, run, metrics, in_journal=trainer.step <= replay.last_step)
             bar.total = trainer.total_steps
             bar.set_postfix_str(headline(metrics), refresh=False)
             bar.update(trainer.step - bar.n)
             if trainer.step % trainer.config.checkpoint_every == 0:
-                saved = save(trainer, run)
-        state = ENDS[wish]
-        if state == "discarded":
+                saved_step = save(trainer, run)
+        if action == "discard":
             run.discard()
-            return state
-        if saved != trainer.step:
-            save(trainer, run)
-        run.write_report(trainer.report() | {"steps": trainer.step, "peak_memory_mb": peak_memory_mb()})
-        run.set_status(state=state, step=trainer.step, advice="")
-        return state
+        else:
+            if saved_step != trainer.step:
+                save(trainer, run)
+            report = {**trainer.report(), "steps": trainer.step, "peak_memory_mb": peak_memory_mb()}
+            run.write_report(report)
+            run.set_status(state=FINAL_STATES[action], step=trainer.step, advice="", advice_kind="")
+        return FINAL_STATES[action]
     except BaseException as error:
-        run.set_status(state="failed", error=f"{type(error).__name__}: {first_line(error)}", advice=failure_hint(error))
+        run.set_status(state="failed", error=f"{type(error).__name__}: {first_line(error)}",
+                       advice=failure_hint(error), advice_kind=failure_kind(error))
         raise
     finally:
         bar.close()
 
 
 def begin(trainer: AnyTrainer, run: Run) -> None:
+    """Set the state `running`. A new run also notes remarks on its data, and a learning rate that was fitted."""
     if trainer.step == 0 and not run.journal():
         for note in trainer.data_notes:
             run.note("data", text=note)
         if not trainer.config.learning_rate:
             run.note("fitted", learning_rate=trainer.peak_lr, width=trainer.backbone.hidden_size)
-    run.set_status(state="running", total_steps=trainer.total_steps, step=trainer.step, error="", advice="")
+    run.set_status(state="running", total_steps=trainer.total_steps, step=trainer.step, error="", advice="",
+                   advice_kind="")
 
 
 class JournalReplay:
-    """What the journal of a resumed run says about steps that its checkpoint does not hold yet."""
+    """What the journal of a resumed run says about the steps after its checkpoint."""
 
     def __init__(self, trainer: AnyTrainer, run: Run):
-        entries = run.unsaved(trainer.step)
-        self.changes = [row for row in entries if row["event"] == "changed"]
-        self.until = max((row["step"] for row in entries if row["event"] != "changed"), default=0)
-        """The last step whose events stand in the journal already."""
-        trainer.replay_journal(entries)
+        rows = run.unsaved(trainer.step)
+        self.changes = [row for row in rows if row["event"] == "changed"]
+        """Changes of settings that are still to be repeated, the oldest first."""
+        self.last_step = max((row["step"] for row in rows if row["event"] != "changed"), default=0)
+        """The last step whose events are in the journal already."""
+        trainer.replay_journal(rows)
 
-    def change(self, trainer: AnyTrainer) -> None:
-        """The settings that were changed at this point."""
+    def repeat_changes(self, trainer: AnyTrainer) -> None:
+        """Repeat the changes of settings that were made at the step which the trainer has reached."""
         while self.changes and self.changes[0]["step"] <= trainer.step:
             row = self.changes.pop(0)
             trainer.change(row["name"], row["new"])
 
 
-def next_action(trainer: AnyTrainer, run: Run, control: Control, past: JournalReplay) -> str:
-    """Do what was ordered, and wait while the run is paused or has to wait for people; returns the wish to act on: run, stop or discard,
-    or "end" where no step is left. New orders wait until those of the past are repeated, which they were given after."""
-    said = ("running", "")
+# -- between two steps -------------------------------------------------------------------------------------------------
+
+def next_action(trainer: AnyTrainer, run: Run, control: RunControl, replay: JournalReplay) -> str:
+    """What the loop does next: `run`, `stop`, `discard`, or `end` if no step is left.
+
+    First makes the changes that were ordered, and waits while the run is paused or has to wait for people. New changes
+    are made after those of the journal, which are older.
+    """
+    shown = ("running", "")
     while True:
-        wish = control()
-        past.change(trainer)
-        for name, value in control.changes() if not past.changes else ():
-            change(trainer, run, name, value)
-        if trainer.step >= trainer.total_steps and wish != "discard":
+        action = control.next_action()
+        replay.repeat_changes(trainer)
+        if not replay.changes:
+            for name, value in control.take_changes():
+                change(trainer, run, name, value)
+        if trainer.step >= trainer.total_steps and action != "discard":
             return "end"
-        reason = trainer.blocked_reason() if wish == "run" else ""
-        now = ("paused" if wish == "pause" else "waiting" if reason else "running", reason)
-        if now != said:
-            run.set_status(state=now[0], advice=reason, step=trainer.step)
-            said = now
-        if now[0] == "running" or wish in ("stop", "discard"):
-            return wish
+        reason = trainer.blocked_reason() if action == "run" else ""
+        state = "paused" if action == "pause" else "waiting" if reason else "running"
+        if (state, reason) != shown:
+            run.set_status(state=state, advice=reason, advice_kind="waiting" if reason else "", step=trainer.step)
+            shown = (state, reason)
+        if state == "running" or action in ("stop", "discard"):
+            return action
         trainer.on_microbatch()
         time.sleep(0.05)
 
 
 def change(trainer: AnyTrainer, run: Run, name: str, value: float) -> None:
-    """One live control, and its line in the journal. What cannot be done is a warning there, and changes nothing."""
+    """Change a setting, or rewind, and note it in the journal.
+
+    What cannot be done becomes a warning there and changes nothing.
+    """
     try:
-        if name == "rewind":
+        if name == REWIND:
             was, step = trainer.step, int(value)
             trainer.load(run.checkpoint_at(step))
             run.rewind(step, was)
         else:
-            run.note("changed", step=trainer.step, name=name, old=trainer.change(name, value), new=getattr(trainer.config, name))
+            old = trainer.change(name, value)
+            run.note("changed", step=trainer.step, name=name, old=old, new=getattr(trainer.config, name))
         run.set_status(total_steps=trainer.total_steps)
     except UserError as error:
-        run.note("warning", step=trainer.step, text=str(error))
+        kind = "length" if name in LENGTH_FIELDS else "rejected_change"
+        run.note("warning", step=trainer.step, kind=kind, text=str(error))
 
 
-def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, noted: bool = False) -> None:
-    """The lines of a step; `noted`: its events are in the journal already."""
-    if not noted:
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, in_journal: bool = False) -> None:
+    """Write the rows of a step. `in_journal`: a run that was killed has written its events already."""
+    if not in_journal:
         run.note_all(trainer.events)
     run.add_samples(trainer.samples)
     run.log(metrics)
@@ -150,57 +152,81 @@ def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, noted: bool = Fa
 
 
 def save(trainer: AnyTrainer, run: Run) -> int:
+    """Write a checkpoint; returns its step."""
     with run.checkpoint(trainer.step, keep=trainer.config.keep_checkpoints) as folder:
         trainer.save(folder)
     return trainer.step
 
 
 def headline(metrics: dict) -> str:
-    """The measures that the progress bar shows."""
+    """The measures behind the progress bar, as text."""
     shown = [row for row in MEASURES.values() if row.headline and row.key in metrics]
     return "  ".join(f"{row.headline} {metrics[row.key]:.3g}" for row in shown)
 
 
+FAILURE_HINTS = {
+    "out_of_memory": "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; "
+                     "then resume.",
+    "diverged": "Lower learning_rate or raise kl_coef and start again from the last good checkpoint.",
+    "input": "Correct the input, then resume.",
+    "interrupted": "Resume it to go on from the last checkpoint.",
+    "unknown": "Resume from the last checkpoint; if it fails again, report the error with the run's config.yaml.",
+}
+"""Why a run failed -> what the user can do about it, in one sentence."""
+
+
+def failure_kind(error: BaseException) -> str:
+    """Why a run failed, as a key of `FAILURE_HINTS`."""
+    if out_of_memory(error):
+        return "out_of_memory"
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, UserError):
+        return "input"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "unknown"
+
+
 def failure_hint(error: BaseException) -> str:
     """What a user can do about a failed run, in one sentence."""
-    if out_of_memory(error):
-        return "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; then resume."
-    if isinstance(error, Diverged):
-        return "Lower learning_rate or raise kl_coef and start again from the last good checkpoint."
-    if isinstance(error, UserError):
-        return "Mend the input, then resume."
-    if isinstance(error, KeyboardInterrupt):
-        return "Resume it to go on from the last checkpoint."
-    return "Resume from the last checkpoint; if it fails again, report the error with the run's config.yaml."
+    return FAILURE_HINTS[failure_kind(error)]
 
+
+# -- memory ------------------------------------------------------------------------------------------------------------
 
 def peak_memory_mb() -> int:
-    """Most memory this process held: of the GPU where one is used, else of the whole process."""
+    """The most memory that this process has held: on the GPU if one is in use, else in all."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() >> 20
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset >> 20
-    with contextlib.suppress(OSError, StopIteration):  # Linux; what getrusage says may be the parent's, and is never forgotten
-        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) >> 10
+    # On Linux: what getrusage says may be the parent's, and is never reset.
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
 
 
-def forget_peak() -> None:
-    """Let `peak_memory_mb` begin anew, where the system can: a worker's next run is not to report what the one before took."""
+def reset_peak_memory() -> None:
+    """Let `peak_memory_mb` begin anew, where the system can: a run must not report the memory of an earlier one."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def stop_on_signals(control: Control) -> None:
-    """First Ctrl-C or SIGTERM: finish the step, save, stop. A second one ends at once."""
-    def ask(number, frame):
-        if control.wish == "stop":
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+def stop_on_signals(control: RunControl) -> None:
+    """On the first Ctrl-C or SIGTERM, finish the step, save and stop. On the second, end at once."""
+    def handle(number, frame):
+        if control.target == "stop":
             raise KeyboardInterrupt
-        control.wish = "stop"
-        os.write(2, b"\nstopping after this step; again to end at once\n")  # print could come in the middle of another print
+        control.stop()
+        # Not print, which could come in the middle of another print.
+        os.write(2, b"\nstopping after this step; again to end at once\n")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, ask)
-        signal.signal(signal.SIGTERM, ask)
+        signal.signal(signal.SIGINT, handle)
+        signal.signal(signal.SIGTERM, handle)

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 
 from assets.recipe.rules import cheerful, mentions, talkative
 from rlhf_engine.data.readers import read_demonstrations, read_preferences, read_prompts
-from rlhf_engine.runs.resolve import ASSETS, BUNDLED_MODEL, fingerprint
+from rlhf_engine.files import ASSETS
+from rlhf_engine.runs.resolve import BUNDLED_MODEL, fingerprint
 
 ADAPTERS = sorted((ASSETS / "adapters").iterdir())
 

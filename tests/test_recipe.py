@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from assets.recipe import training_state
 from assets.recipe.stories import NameSwap, clean_story
 from assets.recipe.storyteller import grow_depth
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 from tests.commands import Script
 
 STORY = "Once there was a girl named {a}. {a} met a boy named {b}. {b} and {a} played in the park all day."

@@ -166,7 +166,7 @@ def test_its_memory_is_drawn(home):
 
 
 def test_every_page_shows_it(home):
-    demo = build(home, worker=FakeWorker())
+    demo = build(home, worker=FakeWorker()).blocks
     parts = {block.elem_id: block for block in demo.blocks.values() if getattr(block, "elem_id", None)}
     assert ("Echo", "echo") in parts["stage"].choices and "echo-volume" in parts and "echo-preset" in parts
     look = next(handler for handler in demo.fns.values() if getattr(handler.fn, "__name__", "") == "look")

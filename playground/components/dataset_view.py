@@ -15,7 +15,7 @@ from playground.workspace import Workspace
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking
 from rlhf_engine.data.readers import Rows, read_rows
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 
 BUNDLED = {"bundled-prompts": "prompts.jsonl", "bundled-heldout": "prompts-heldout.jsonl",
            "bundled-demonstrations": "demonstrations.jsonl", "bundled-preferences": "preferences.jsonl"}

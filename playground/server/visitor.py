@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from playground.server import text
 from playground.server.access import Access
-from playground.server.worker_guard import SECONDS
+from playground.server.worker_guard import MAX_SECONDS
 
 
 class Greeting(NamedTuple):
@@ -24,5 +24,5 @@ def greeting(access: Access) -> Greeting:
         return Greeting(link=text.YOU_OWN if access.password else "")
     link = text.TO_OWNER if access.password else ""
     if access.open:
-        return Greeting("visitor open", text.VISITOR_OPEN.format(minutes=SECONDS // 60), link)
+        return Greeting("visitor open", text.VISITOR_OPEN.format(minutes=MAX_SECONDS // 60), link)
     return Greeting("visitor", text.VISITOR if access.has_owner else text.NO_OWNER, link)

@@ -29,7 +29,7 @@ from rlhf_engine.data.tokenization import (
     render,
 )
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.resolve import ASSETS
+from rlhf_engine.files import ASSETS
 
 __all__ = [
     "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "encode_example", "encode_examples",

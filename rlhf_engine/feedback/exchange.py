@@ -17,6 +17,7 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.datasets import demonstrations, groups, pairs, ratings, thumbs
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
+from rlhf_engine.files import atomic_file
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
@@ -138,15 +139,12 @@ def _checked_suffix(path: Path) -> str:
 def _atomic_write(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` when all is written. Raises UserError."""
     _checked_suffix(path)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            yield temporary
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise UserError(f"{path}: cannot be written ({reason}); choose another folder, or make room") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # -- the Hub -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""What MODEL and ADAPTER mean: bundled, Hub id, local folder or run folder; and the fingerprint that ties an adapter to its base."""
+"""What MODEL and ADAPTER mean: `bundled`, a Hub id, a local folder or a run folder.
+
+Also the fingerprint of a base, by which an adapter is refused on another base than the one it was trained on.
+"""
 
 import hashlib
 import io
@@ -9,27 +12,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import read_json_or_none
+from rlhf_engine.files import ASSETS, read_json_or_none
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 BUNDLED_MODEL = ASSETS / "storyteller"
 BUNDLED_ADAPTER = ASSETS / "adapters" / "sft"
 
-
 Report = Callable[[int, int], None]
-"""Told (bytes that have come, bytes in all) while something is fetched."""
+"""Called with (bytes so far, bytes in all) while files are downloaded."""
 
 
 def resolve_model(model: str, report: Report | None = None) -> Path:
-    """The local folder of MODEL: `bundled`, a directory, or a Hub id (downloaded: safetensors and JSON only)."""
+    """The local folder of MODEL: `bundled`, a directory, or a Hub id. Of a Hub id, safetensors and JSON files are
+    downloaded.
+
+    Raises UserError for a model that is missing, has no safetensors weights, or needs code of its own.
+    """
     if model == "bundled":
-        folder = bundled(BUNDLED_MODEL)
+        folder = bundled_folder(BUNDLED_MODEL)
     elif model and Path(model).is_dir():
         folder = Path(model)
     elif Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise UserError(f"{model}: no such model; give `bundled`, a Hub id (owner/name) or a local folder")
     else:
-        folder = download(model, report)
+        folder = download_model(model, report)
     if not (folder / "config.json").exists():
         raise UserError(f"{model}: holds no config.json, so it is no transformers model")
     if not any(folder.glob("*.safetensors")):
@@ -39,33 +44,40 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
 
 
 def refuse_code(folder: Path, model: str) -> None:
-    """Raises UserError for a model that only runs with code of its own, of an architecture that transformers does not have."""
+    """Raises UserError for a model that brings code of its own, because transformers does not have its architecture."""
     config = read_json_or_none(folder / "config.json")
     if isinstance(config, dict) and "auto_map" in config:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-        if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        from transformers.models.auto import configuration_auto
+        # transformers exports this name from no public module.
+        known = configuration_auto.CONFIG_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
+        if config.get("model_type") not in known:
             raise code_needed(model)
 
 
 def code_needed(model: str) -> UserError:
-    return UserError(f"{model}: needs code of its own, which is never run; choose a model whose architecture transformers has, "
-                     "such as Llama, Qwen, Mistral or GPT-2")
+    """The error for a model that needs code of its own."""
+    return UserError(f"{model}: needs code of its own, which is never run; "
+                     "choose a model whose architecture transformers has, such as Llama, Qwen, Mistral or GPT-2")
 
 
-def bundled(folder: Path) -> Path:
+def bundled_folder(folder: Path) -> Path:
+    """A folder that ships with the project. Raises UserError if it is missing."""
     if not folder.is_dir():
-        raise UserError(f"bundled: {folder} is missing from this installation; clone the repository anew, or give --model and --adapter")
+        raise UserError(f"bundled: {folder} is missing from this installation; "
+                        "clone the repository anew, or give --model and --adapter")
     return folder
 
 
-def download(model: str, report: Report | None = None) -> Path:
-    """Fetch safetensors, JSON and tokenizer files of a Hub model. Raises UserError that says the way out."""
+def download_model(model: str, report: Report | None = None) -> Path:
+    """Download the safetensors, JSON and tokenizer files of a Hub model. Raises UserError, which says what to do."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        refuse_code(Path(snapshot_download(model, allow_patterns="config.json")), model)  # before gigabytes come for nothing
-        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
-                                      tqdm_class=reporting(report) if report else None))
+        config_only = snapshot_download(model, allow_patterns="config.json")
+        refuse_code(Path(config_only), model)  # before gigabytes are downloaded for nothing
+        progress_bar = reporting_bar(report) if report else None
+        return Path(snapshot_download(model, allow_patterns=patterns, tqdm_class=progress_bar))
     except UserError:
         raise
     except GatedRepoError:
@@ -74,74 +86,93 @@ def download(model: str, report: Report | None = None) -> Path:
         raise UserError(f"{model}: there is no such model on the Hub, or it is private; check the name "
                         "or log in with `hf auth login`") from None
     except HFValidationError as error:
-        raise UserError(f"{model}: is no name on the Hub ({first_line(error)}); give owner/name or a local folder") from None
-    except Exception as error:  # of the file system, and of an HTTP client that changes with the version of huggingface_hub
-        raise UserError(f"{model}: cannot be fetched from the Hub ({first_line(error)}); try again, or give a local folder") from None
+        raise UserError(f"{model}: is no name on the Hub ({first_line(error)}); "
+                        "give owner/name or a local folder") from None
+    except Exception as error:  # of the file system, or of an HTTP client, which is another with each huggingface_hub
+        raise UserError(f"{model}: cannot be fetched from the Hub ({first_line(error)}); "
+                        "try again, or give a local folder") from None
 
 
-def reporting(report: Report) -> type:
-    """A progress bar for huggingface_hub that shows nothing and tells `report` of the bytes."""
+def reporting_bar(report: Report) -> type:
+    """The class of a progress bar for huggingface_hub which shows nothing and calls `report` with the bytes."""
     from tqdm import tqdm
 
     class Bar(tqdm):
         def __init__(self, *args, **options):
-            super().__init__(*args, **options | {"file": io.StringIO()})
+            options["file"] = io.StringIO()
+            super().__init__(*args, **options)
 
         def update(self, n=1):
-            shown = super().update(n)
+            displayed = super().update(n)
             if self.unit == "B":
                 report(int(self.n), int(self.total or 0))
-            return shown
+            return displayed
     return Bar
 
 
 def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> Path | None:
-    """The PEFT folder of ADAPTER: None for `none`, the shipped SFT adapter for `bundled`, a run folder's newest `role`."""
+    """The PEFT folder of ADAPTER: None for `none`, the shipped SFT adapter for `bundled`, the newest `role` of a run
+    folder.
+
+    Raises UserError if there is no such adapter.
+    """
     if adapter in ("none", ""):
         return None
     if adapter == "bundled":
         if model != "bundled":
-            raise UserError(f"--adapter bundled belongs to --model bundled, not to {model}; give `none`, a run folder or a PEFT folder")
-        return bundled(BUNDLED_ADAPTER)
+            raise UserError(f"--adapter bundled belongs to --model bundled, not to {model}; "
+                            "give `none`, a run folder or a PEFT folder")
+        return bundled_folder(BUNDLED_ADAPTER)
     folder = Path(adapter)
     if (folder / "adapter_config.json").exists():
         return folder
     if (folder / "config.yaml").exists():
         if not (folder / "checkpoints" / "last").exists():
             raise UserError(f"{folder}: this run has no checkpoint yet; wait for its first, or resume it")
-        inside = folder / "checkpoints" / "last" / role
-        if not inside.exists():
+        newest = folder / "checkpoints" / "last" / role
+        if not newest.exists():
             raise UserError(f"{folder}: this run holds no {role} adapter; name a run that trained one")
-        return inside
+        return newest
     if (folder / role / "adapter_config.json").exists():
         return folder / role
     raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
 
 
 def resolve_reward(spec: str, flag: str) -> Path:
-    """The folder of a trained reward model, from a reward run or one of its checkpoints; `flag` is named in messages."""
-    if not spec or not Path(spec).is_dir():
+    """The folder of a trained reward model, from a reward run or one of its checkpoints.
+
+    Messages name `flag`. Raises UserError.
+    """
+    folder = resolve_adapter(spec, role="reward") if spec and Path(spec).is_dir() else None
+    if folder is None:
         raise UserError(f"{flag} is {spec or 'missing'}: name a reward run folder, or FILE.py:FUNCTION")
-    return resolve_adapter(spec, role="reward")
+    return folder
 
 
 def check_adapter(folder: Path, expected: str) -> None:
-    """Format and base of a PEFT folder. Raises UserError for pickled weights and for an adapter made on another base."""
+    """Check a PEFT folder: its format, and that it was trained on the base with the fingerprint `expected`.
+
+    Raises UserError for pickled weights and for an adapter of another base.
+    """
     if not (folder / "adapter_model.safetensors").exists():
         raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded")
-    if (folder / "base.json").exists():
-        try:
-            base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-            model, made_for = str(base["model"]), str(base["fingerprint"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{folder}: its base.json is broken; name another checkpoint, or take the file out") from None
-        if made_for != expected:
-            raise UserError(f"{folder}: was trained on another base ({model}, fingerprint {made_for[:12]}, "
-                            f"this one is {expected[:12]}); load it with that model")
+    if not (folder / "base.json").exists():
+        return
+    try:
+        base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+        model, made_for = str(base["model"]), str(base["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder}: its base.json is broken; name another checkpoint, or take the file out") from None
+    if made_for != expected:
+        raise UserError(f"{folder}: was trained on another base ({model}, fingerprint {made_for[:12]}, "
+                        f"this one is {expected[:12]}); load it with that model")
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of the weight files: names, sizes, headers and evenly spaced samples, the same for every dtype it is loaded in."""
+    """A hash of a model's weight files: their names, their sizes, and 256 evenly spaced samples of 4096 bytes each.
+
+    It is the same for every dtype in which the model is loaded.
+    """
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
@@ -154,32 +185,55 @@ def fingerprint(folder: Path) -> str:
 
 
 def locate(home: Path, name: str) -> str:
-    """ADAPTER or a reward as a page names it, spelled as a path: a run's name, a gallery name, a path; each may end in
-    `@step-000050`. Words such as `none`, and what names nothing, stay as they are."""
+    """The path of an adapter or a reward that is given as a run's name, a gallery name or a path in the workspace
+    `home`.
+
+    Each may end in `@step-000050`. Words such as `none`, and names of nothing, are returned as they are.
+    """
     base, at, step = name.rpartition("@step-")
     folder = Path(base if at else name)
     if len(folder.parts) == 1:
-        for parent in (home / "runs", ASSETS / "adapters"):
-            if folder.name not in ("none", "bundled", "auto") and (parent / folder).is_dir():
-                folder = parent / folder
-                break
-        else:
+        named = find_by_name(home, folder.name)
+        if named is None:
             return name
+        folder = named
     return str(folder / "checkpoints" / f"step-{step}") if at else str(folder)
 
 
-def place_run(home: Path, stage: str, output: str) -> str:
-    """The run folder that "output" means. Raises UserError for any place but directly under `home/runs`."""
+def find_by_name(home: Path, name: str) -> Path | None:
+    """The folder of a run in the workspace, or of an adapter in the gallery; None if there is neither."""
+    if name in ("none", "bundled", "auto"):
+        return None
+    for parent in (home / "runs", ASSETS / "adapters"):
+        if (parent / name).is_dir():
+            return parent / name
+    return None
+
+
+def resolve_output(home: Path, stage: str, output: str) -> str:
+    """The run folder that "output" means; an empty one gets a new name.
+
+    Raises UserError for any place but directly under `home/runs`.
+    """
     runs = (home / "runs").resolve()
     if not output:
-        name = f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
-        fresh = (runs / (name if n == 1 else f"{name}-{n}") for n in range(1, 1000))
-        return str(next(path for path in fresh if not path.exists()))
+        return str(new_run_folder(runs, stage))
     path = Path(output)
     path = runs / path if len(path.parts) == 1 else path
     if path.parent.resolve() != runs or path.resolve().parent != runs:
         raise UserError(f"--output is {output!r}, which is not in {runs}: give a name without folders; "
                         "only the command line writes elsewhere")
     if not re.fullmatch(r"\w[\w.+-]{0,99}", path.name):
-        raise UserError(f"--output is {output!r}: name a run with letters, digits and . _ + - and begin with a letter or digit")
+        raise UserError(f"--output is {output!r}: name a run with letters, digits and . "
+                        "_ + - and begin with a letter or digit")
     return str(path)
+
+
+def new_run_folder(runs: Path, stage: str) -> Path:
+    """A folder in `runs` that does not exist yet, named after the stage and the time."""
+    name = f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = runs / name, 1
+    while folder.exists():
+        number += 1
+        folder = runs / f"{name}-{number}"
+    return folder

@@ -6,17 +6,31 @@ import sys
 import time
 from pathlib import Path
 
-from rlhf_engine.worker.protocol import TAKEN
-from rlhf_engine.worker.server import Server, lock_workspace
+from filelock import FileLock, Timeout
+
+from rlhf_engine.worker.protocol import LOCK_FILE, TAKEN, WORKER_FILE
+from rlhf_engine.worker.server import Server
 
 
 def main(home: str) -> int:
-    """The worker: `python -m rlhf_engine.worker HOME`. SIGTERM saves and stops a live run, then ends."""
+    """Serve the workspace `home` until a shutdown is requested or SIGTERM arrives, which saves and stops a live run
+    first.
+
+    Returns the exit code: 0, or TAKEN if the workspace has a worker already.
+    """
     folder = Path(home).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_workspace(folder)
-    if lock is None:
+    try:
+        # The system drops the lock when this process ends, however that happens. So no lock is ever left over.
+        with FileLock(folder / LOCK_FILE, blocking=False):
+            serve(folder)
+    except Timeout:
         return TAKEN
+    return 0
+
+
+def serve(folder: Path) -> None:
+    """Listen at once, then import torch and own the model."""
     server = Server(folder)
 
     def close(number, frame):
@@ -27,14 +41,13 @@ def main(home: str) -> int:
     server.announce()
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {os.getpid()} in {folder}")
     try:
-        # The listener answers already while torch is imported, which takes seconds.
+        # The import takes seconds, in which the listener answers already.
         from rlhf_engine.worker.model_owner import ModelOwner
         server.loading = False
         ModelOwner(server).serve()
         time.sleep(0.1)  # the last replies are on their way
     finally:
-        (folder / "worker.json").unlink(missing_ok=True)
-    return 0
+        (folder / WORKER_FILE).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

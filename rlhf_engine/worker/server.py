@@ -1,6 +1,7 @@
-"""The worker's process without the model: listener, answers, and what waits for the thread that owns the model.
+"""The worker's process without the model: the listener, the answers that need no model, and the queue for those that
+do.
 
-The listener answers from its own threads, so that status and orders pass while that thread loads or trains.
+The listener answers from threads of its own, so that status and orders pass while the model is loading or training.
 """
 
 import json
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, wait
 from contextlib import closing
 from multiprocessing import AuthenticationError
@@ -18,65 +19,74 @@ from multiprocessing.connection import Connection, Listener, answer_challenge, d
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import write_json
 from rlhf_engine.runs.folder import ALIVE, process_start
 from rlhf_engine.runs.resolve import resolve_model
-from rlhf_engine.worker.protocol import LARGEST, WorkerError
+from rlhf_engine.worker.protocol import MAX_REQUEST_BYTES, WORKER_FILE, WorkerError
 from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, StartRequest
 
-CHATS = 16
-"""Chats answered or waiting at once; more are told to come back."""
-CONNECTIONS = 64
-"""Callers at once."""
+MAX_CHATS = 16
+"""Chats that are answered or wait at once. Further ones are refused."""
+MAX_CONNECTIONS = 64
+"""Connections at once. Further ones are closed."""
 
 
 class Server:
-    """Listens, answers what needs no model, and hands the rest to the thread that owns it: `job`, `loads` and `arrivals`."""
+    """Listens, answers what needs no model, and queues the rest for the thread that owns it."""
 
     def __init__(self, home: Path):
         self.home = home
         self.closing = False
-        self.lock, self.wake = threading.Lock(), threading.Event()
+        """The process is to end."""
+        self.wake = threading.Event()
+        """Set when something was queued."""
         self.job: StartRequest | None = None
-        self.arrivals: deque[ChatRequest] = deque()
+        self.chats: deque[ChatRequest] = deque()
         self.loads: deque[LoadRequest] = deque()
         self.live: LiveRun | None = None
-        self.loading = True  # torch, to begin with
+        self.loading = True
+        """torch, a base or a run is being loaded: torch to begin with."""
         self.model: str | None = None
+        """The base that is loaded."""
         self.error = ""
-        self._chats = 0
+        """Why the last run failed."""
+        self._open_chats = 0
+        self._lock = threading.Lock()
         self._fetching = threading.Lock()
-        self._places = threading.BoundedSemaphore(CONNECTIONS)
+        self._free_connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._key = secrets.token_bytes(32)
-        # No authkey here: each connection shakes hands in its own thread, where a silent caller keeps nobody waiting.
+        # No authkey here: each connection shakes hands in a thread of its own, where a silent caller keeps nobody
+        # waiting.
         self._listener = Listener(("127.0.0.1", 0), backlog=16)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def announce(self) -> None:
-        """Write worker.json, which only the owner can read: it holds the key."""
+        """Write worker.json. Only the owner can read it, because it holds the key."""
         host, port = self._listener.address
-        text = json.dumps({"host": host, "port": port, "authkey": self._key.hex(), "pid": os.getpid(), "born": process_start(os.getpid())})
-        fresh = self.home / ".worker.json"
-        fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(fresh, self.home / "worker.json")
+        pid = os.getpid()
+        address = {"host": host, "port": port, "authkey": self._key.hex(), "pid": pid, "born": process_start(pid)}
+        write_json(self.home / WORKER_FILE, address, mode=0o600)
 
     def busy(self) -> bool:
-        """Whether a run is live or about to be. A run that is over in its folder, but not yet tidied up, is not."""
+        """Whether a run is live, or about to be.
+
+        One that is over in its folder, but still has to be cleaned up here, is not.
+        """
         live = self.live
         return self.job is not None or (live is not None and live.state() in ("loading", *ALIVE))
 
-    # -- requests; each yields its answers ---------------------------------------------------------------------------
+    # -- requests: each method yields the answers to one ---------------------------------------------------------------
 
     def status(self, connection: Connection) -> Iterator[dict]:
+        """The live run, the state, the loaded model and the last error."""
         live = self.live
-        state = live.state() if live else "idle"
-        yield {"run": str(live.run.path) if live else None, "state": "loading" if self.loading else state, "model": self.model,
-               "error": self.error}
+        run, state = (str(live.run.path), live.state()) if live else (None, "idle")
+        yield {"run": run, "state": "loading" if self.loading else state, "model": self.model, "error": self.error}
 
     def start(self, connection: Connection, **details) -> Iterator[str]:
+        """Queue a run to start; answers with its folder when it has been loaded."""
         job = StartRequest(**details)
-        with self.lock:
+        with self._lock:
             self._refuse_if_closing()
             if self.busy():
                 path = f" ({self.live.run.path})" if self.live else ""
@@ -86,35 +96,40 @@ class Server:
         yield job.result.result()
 
     def control(self, connection: Connection, run: str, command: str, value: float | None = None) -> Iterator[None]:
+        """Give the live run an order."""
         live = self.live
         path = (self.home / "runs" / run if len(Path(run).parts) == 1 else Path(run)).resolve()
         if not live or live.run.path != path or live.state() not in ("loading", *ALIVE):
-            raise UserError(f"{run} is not the live run, so it cannot be told to {command}; start it with resume to go on")
-        live.orders.give(command, value, live.run)
+            raise UserError(f"{run} is not the live run, so it cannot be told to {command}; "
+                            "start it with resume to go on")
+        live.control.order(live.run, command, value)
         yield None
 
     def load(self, connection: Connection, **details) -> Iterator[dict]:
-        """Fetch a base, here, where it keeps nobody waiting, then have it loaded. Nothing is unloaded before it is all there."""
+        """Download a base in a thread of this connection, then queue it to be loaded.
+
+        The old base stays until all files are there.
+        """
         job = LoadRequest(**details)
         self._refuse_to_load(job)
         if not self._fetching.acquire(blocking=False):
             raise UserError("another model is being loaded already: wait for it")
         try:
-            far, fetched = [0, 0], Future()
-            threading.Thread(target=fetch, args=(job.model, far, fetched), daemon=True).start()
+            progress, download = [0, 0], Future()
+            threading.Thread(target=fetch, args=(job.model, progress, download), daemon=True).start()
             yield {"state": "fetching", "done": 0, "total": 0}
-            while not done_soon(fetched):
-                yield {"state": "fetching", "done": far[0], "total": far[1]}
-            fetched.result()
+            while not finished_within(download):
+                yield {"state": "fetching", "done": progress[0], "total": progress[1]}
+            download.result()
             self._refuse_to_load(job)
             self.loads.append(job)
             self.wake.set()
             yield {"state": "loading"}
-            while not done_soon(job.result):
-                if self.job and job.result.cancel():  # a run came first
+            while not finished_within(job.result):
+                if self.job and job.result.cancel():  # a run was started first
                     self._refuse_to_load(job)
                 yield {"state": "loading"}
-            yield {"state": "loaded"} | job.result.result()
+            yield {"state": "loaded", **job.result.result()}
         finally:
             self._fetching.release()
 
@@ -124,18 +139,19 @@ class Server:
             raise UserError(f"a run is live, and has the model: stop it, or wait for its end, then load {job.model}")
 
     def chat(self, connection: Connection, **details) -> Iterator[list[str]]:
+        """Queue a chat; answers with the texts so far whenever they have grown."""
         chat = ChatRequest(**details)
-        with self.lock:
+        with self._lock:
             self._refuse_if_closing()
-            if self._chats >= CHATS:
-                raise UserError(f"busy: {CHATS} chats are waiting already; try again in a moment")
-            self._chats += 1
-        self.arrivals.append(chat)
+            if self._open_chats >= MAX_CHATS:
+                raise UserError(f"busy: {MAX_CHATS} chats are waiting already; try again in a moment")
+            self._open_chats += 1
+        self.chats.append(chat)
         self.wake.set()
         try:
             while True:
                 if not chat.changed.wait(0.5):
-                    if connection.poll():  # nothing more is to be said on this line, so it has been hung up
+                    if connection.poll():  # the caller has nothing more to say, so it has hung up
                         return
                     continue
                 chat.changed.clear()
@@ -146,16 +162,17 @@ class Server:
                 if done:
                     return
         finally:
-            chat.gone = True
-            with self.lock:
-                self._chats -= 1
+            chat.abandoned = True
+            with self._lock:
+                self._open_chats -= 1
 
     def shutdown(self, connection: Connection) -> Iterator[None]:
+        """End the process; a live run is saved and stopped first."""
         self.closing = True
         self.wake.set()
         yield None
 
-    # -- connections -------------------------------------------------------------------------------------------------
+    # -- connections ---------------------------------------------------------------------------------------------------
 
     def _refuse_if_closing(self) -> None:
         if self.closing:
@@ -165,25 +182,28 @@ class Server:
         while True:
             try:
                 connection = self._listener.accept()
-            except OSError:  # one that hung up at once, or too many open files
+            except OSError:  # the caller hung up at once, or there are too many open files
                 time.sleep(0.05)
                 continue
-            if self._places.acquire(blocking=False):
+            if self._free_connections.acquire(blocking=False):
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
             else:
                 connection.close()
 
     def _serve(self, connection: Connection) -> None:
-        """One connection: handshake, one request, its answers. Nothing a caller sends ends more than this."""
+        """One connection: a handshake, one request, its answers.
+
+        Whatever a caller sends, it ends no more than this connection.
+        """
         try:
             with connection:
                 deliver_challenge(connection, self._key)
                 answer_challenge(connection, self._key)
-                self._reply(connection, connection.recv_bytes(LARGEST))
+                self._reply(connection, connection.recv_bytes(MAX_REQUEST_BYTES))
         except (OSError, EOFError, AuthenticationError):
-            pass  # a stranger, a request too long, or a caller that hung up
+            pass  # a caller without the key, a request that is too long, or a caller that hung up
         finally:
-            self._places.release()
+            self._free_connections.release()
 
     def _reply(self, connection: Connection, text: bytes) -> None:
         def send(reply: dict) -> None:
@@ -202,56 +222,37 @@ class Server:
             traceback.print_exc()
             send({"error": f"{type(error).__name__}: {first_line(error)}", "input": False})
 
-    def _answers(self, connection: Connection, text: bytes) -> Iterator:
-        requests = {"status": self.status, "start": self.start, "control": self.control, "chat": self.chat, "load": self.load,
-                    "shutdown": self.shutdown}
+    def _answers(self, connection: Connection, text: bytes) -> Generator:
+        methods = {"status": self.status, "start": self.start, "control": self.control, "chat": self.chat,
+                   "load": self.load, "shutdown": self.shutdown}
         try:
             details = json.loads(text)
-            answers = requests[details.pop("do")](connection, **details)
-            first = next(answers)  # bad arguments show here
+            answers = methods[details.pop("do")](connection, **details)
+            first = next(answers)  # wrong arguments show here
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, StopIteration) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"the worker does not understand this request ({type(error).__name__}: {first_line(error)})") from None
+            raise UserError(f"the worker does not understand this request ({type(error).__name__}: "
+                            f"{first_line(error)})") from None
         yield first
         yield from answers
 
 
-def fetch(model: str, far: list[int], fetched: Future) -> None:
-    """Bring the files of a model to this machine; `far` holds the bytes so far and in all, the future what went wrong."""
+def fetch(model: str, progress: list[int], download: Future) -> None:
+    """Download a model's files.
+
+    `progress` holds the bytes so far and in all; the future gets the folder, or what went wrong.
+    """
     def report(done: int, total: int) -> None:
-        far[:] = done, total
+        progress[:] = done, total
 
     try:
-        fetched.set_result(resolve_model(model, report))
+        download.set_result(resolve_model(model, report))
     except Exception as error:
-        fetched.set_exception(error)
+        download.set_exception(error)
 
 
-def done_soon(future: Future, seconds: float = 0.5) -> bool:
-    """Whether there is a result, or an error, by then."""
+def finished_within(future: Future, seconds: float = 0.5) -> bool:
+    """Wait until there is a result or an error, at most so long; returns whether there is."""
     wait([future], timeout=seconds)
     return future.done()
-
-
-# -- the process -------------------------------------------------------------------------------------------------------
-
-def lock_workspace(home: Path):
-    """The lock of a workspace, held as long as the returned file is open; None if another process has it.
-
-    The system drops it when its owner dies, however that happens, so there is no stale lock to judge.
-    """
-    file = open(home / "worker.lock", "a")  # noqa: SIM115
-    try:
-        if os.name == "nt":
-            import msvcrt
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return file
-    except OSError:
-        file.close()
-        return None
-
-

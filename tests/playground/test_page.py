@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 import playground
 from benchmarks.browser import free_port
-from playground.app import build
+from playground.app import Playground, build
 from playground.components import text as shared_text
 from playground.pages.chat.chatbot_messages import escaped
 from playground.pages.chat.streaming import limit_frames, merge_streams
@@ -31,9 +31,9 @@ def test_the_page_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def look_of(demo: gr.Blocks, front: str = "train"):
+def look_of(demo: Playground, front: str = "train"):
     """The page's look, its components by elem_id, and what a browser sends along that has the tab `front` in front."""
-    look = next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "look")
+    look = next(f for f in demo.blocks.fns.values() if getattr(f.fn, "__name__", "") == "look")
     parts = {c.elem_id or type(c).__name__: c for c in (*look.inputs, *look.outputs)}
     return look, parts, {component: component.value for component in look.inputs} | {parts["front"]: front}
 

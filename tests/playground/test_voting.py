@@ -8,6 +8,7 @@ from playground.voting import VotingService, choice_of, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
 from tests.playground.conftest import ask, write_run, write_teach
 
@@ -175,3 +176,39 @@ def test_a_later_run_of_the_same_name_begins_without_votes(ballot, run, home):
 def test_a_voter_is_nobody_in_particular():
     assert voter_of("abc") == voter_of("abc") != voter_of("abd") and "abc" not in voter_of("abc")
     assert voter_of(None) != voter_of(None)
+
+
+def test_a_click_reads_what_is_new_and_nothing_twice(home, run, monkeypatch):
+    """Vote, next query, own annotations, count: the store is opened once, and gives each event once."""
+    opened, read = [], []
+    init, events = Store.__init__, Store.events
+    monkeypatch.setattr(Store, "__init__", lambda self, path: opened.append(path) or init(self, path))
+
+    def counted(self, **options):
+        rows = events(self, **options)
+        read.extend(event.id for event in rows)
+        return rows
+
+    monkeypatch.setattr(Store, "events", counted)
+    ballot = VotingService(Workspace(home))
+    for number in range(3):
+        query = ballot.next(run, "me")
+        assert ballot.vote(run, query.id, "up:1", f"thumb {number}", "me") and ballot.vote(run, query.id, "1", f"vote {number}", "me")
+        assert set(ballot.annotations(run, query, "me")) == {1} and ballot.votes(run) == 2 * number + 2
+    assert ballot.undo(run, "undo", "me").id == "vote 2" and ballot.votes(run) == 5
+    assert sorted(read) == sorted({*read}) and len(read) == 7 and len(opened) == 1
+
+
+def test_a_store_that_was_replaced_is_read_anew(home, run):
+    ballot = VotingService(Workspace(home))
+    assert ballot.vote(run, "q1", "1", "e", "me") and ballot.votes(run) == 1
+    old = ballot.store
+    other = Store(home / "other.sqlite")
+    old.path.unlink()
+    for ending in ("-wal", "-shm"):
+        old.path.with_name(old.path.name + ending).unlink(missing_ok=True)
+    other.path.rename(old.path)
+    assert ballot.votes(run) == 0 and ballot.store is not old
+    assert ballot.vote(run, "q1", "1", "e", "me") and ballot.votes(run) == 1
+    old.path.unlink()
+    assert ballot.votes(run) == 0, "the file is made anew"

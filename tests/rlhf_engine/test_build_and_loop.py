@@ -14,7 +14,7 @@ from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.loop import Control, drive, failure_hint
+from rlhf_engine.loop import RunControl, drive, failure_hint, failure_kind
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import default_adapter
@@ -189,19 +189,24 @@ def test_a_peak_is_of_the_run_and_not_of_what_the_process_did_before():
     before = driving.peak_memory_mb()
     del held
     assert abs(driving.peak_memory_mb() - before) < 10  # the system counts by processor, and adds up now and then
-    driving.forget_peak()
+    driving.reset_peak_memory()
     assert driving.peak_memory_mb() < before - 250
 
 
 def test_pause_waits_and_answers_and_stop_saves(sft, tmp_path):
     sft.config.checkpoint_every = 50
     run = Run.create(tmp_path / "run", sft.config)
-    control, states = Control(), []
+    control, states = RunControl(), []
 
     def on_microbatch():
         states.append(run.status()["state"])
         paused = states.count("paused")
-        control.wish = "pause" if paused == 0 else "stop" if states[-1] == "running" else "run" if paused == 3 else "pause"
+        if paused and states[-1] == "running":
+            control.stop()
+        elif paused == 3:
+            control.resume()
+        else:
+            control.pause()
 
     sft.on_microbatch = on_microbatch
     assert drive(sft, run, control=control, progress=False) == "stopped"
@@ -211,24 +216,25 @@ def test_pause_waits_and_answers_and_stop_saves(sft, tmp_path):
 
 def test_discard_removes_the_run(sft, tmp_path):
     run = Run.create(tmp_path / "run", sft.config)
-    control = Control()
-    sft.on_microbatch = lambda: setattr(control, "wish", "discard")
+    control = RunControl()
+    sft.on_microbatch = control.discard
     assert drive(sft, run, control=control, progress=False) == "discarded"
     assert not run.path.exists()
 
 
 def test_a_stop_before_the_first_step_needs_no_checkpoint(sft, tmp_path):
     run = Run.create(tmp_path / "run", sft.config)
-    control = Control()
-    control.wish = "stop"
+    control = RunControl()
+    control.stop()
     assert drive(sft, run, control=control, progress=False) == "stopped"
     assert run.checkpoints() == [] and run.status()["step"] == 0
 
 
-@pytest.mark.parametrize(("error", "says"), [
-    (RuntimeError("first\nsecond"), "report the error"), (UserError("bad"), "Mend the input"), (KeyboardInterrupt(), "Resume it"),
-    (RuntimeError("CUDA out of memory"), "micro_batch"), (Diverged("KL"), "learning_rate")])
-def test_a_failure_is_told_with_an_advice(sft, tmp_path, error, says):
+@pytest.mark.parametrize(("error", "says", "kind"), [
+    (RuntimeError("first\nsecond"), "report the error", "unknown"), (UserError("bad"), "Correct the input", "input"),
+    (KeyboardInterrupt(), "Resume it", "interrupted"), (RuntimeError("CUDA out of memory"), "micro_batch", "out_of_memory"),
+    (Diverged("KL"), "learning_rate", "diverged")])
+def test_a_failure_is_told_with_an_advice(sft, tmp_path, error, says, kind):
     run = Run.create(tmp_path / "run", sft.config)
 
     def fail():
@@ -240,7 +246,7 @@ def test_a_failure_is_told_with_an_advice(sft, tmp_path, error, says):
         drive(sft, run, progress=False)
     status = run.status()
     assert status["state"] == "failed" and status["error"].startswith(type(error).__name__) and "\n" not in status["error"]
-    assert says in status["advice"] == failure_hint(error)
+    assert says in status["advice"] == failure_hint(error) and status["advice_kind"] == failure_kind(error) == kind
     assert run.last_step() == 2 and len(run.metrics()) == 3
 
 

@@ -10,7 +10,7 @@ from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig, live_settings
 from rlhf_engine.data.readers import read_demonstrations
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.labelers import SimulatedLabeler
-from rlhf_engine.loop import Control
+from rlhf_engine.loop import RunControl
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.ppo import PPO
@@ -58,10 +58,10 @@ def ordered(monkeypatch):
     begin = driving.begin
 
     def order(orders: dict[int, list]) -> None:
-        class Ordering(Control):
-            def changes(self):
-                return super().changes() + orders.pop(self.trainer.step, [])
-        monkeypatch.setattr(driving, "Control", Ordering)
+        class Ordering(RunControl):
+            def take_changes(self):
+                return super().take_changes() + orders.pop(self.trainer.step, [])
+        monkeypatch.setattr(driving, "RunControl", Ordering)
         monkeypatch.setattr(driving, "begin", lambda trainer, run: (setattr(Ordering, "trainer", trainer), begin(trainer, run)))
     return order
 
@@ -190,7 +190,9 @@ def test_a_live_run_is_made_longer_and_shorter_and_says_so(command, done, ordere
     run = done(*command("ppo"), "--output", tmp_path / "run")
     assert totals == [4, 9, 9, 5, 5] and run.status()["step"] == run.status()["total_steps"] == 5
     assert changes(run) == [(1, "steps", 4, 9), (3, "steps", 9, 5)]
-    said = [row["text"] for row in run.journal() if row["event"] == "warning"]
+    warnings = [row for row in run.journal() if row["event"] == "warning"]
+    said = [row["text"] for row in warnings]
+    assert {row["kind"] for row in warnings} == {"length"}
     assert any("would end with step 3, and has taken 3" in text for text in said) and any("--steps is 2.5" in text for text in said)
 
 

@@ -59,7 +59,7 @@ def event_row(event: Event, gone: bool, names: dict[str, str], retract_id: str) 
     if event.guessed is not None:
         prediction = ("done", text.GUESSED_IT) if event.guessed else ("paused", text.GUESSED_NOT)
     return {"id": event.id, "seq": event.seq, "number": text.EVENT_NUMBER.format(number=event.seq),
-            "kind": text.KIND_NAMES[event.kind],
+            "kind": text.KIND_NAMES.get(event.kind, event.kind),
             "gone": gone, "facts": " · ".join(event_facts(event, names)), "prediction": prediction,
             "retract_id": retract_id,
             "prompt": clip_text(conversation(event.prompt)), "verdict": verdict(event), "answers": answers(event)}
@@ -96,8 +96,9 @@ def answers(event: Event) -> list[dict]:
         if event.scores:
             title.append(text.REWARD_SCORE.format(score=event.scores[index]))
         views.append(answer_view(" · ".join(title), event.responses[index], best))
-    if event.kind == "edit":
-        views.append(answer_view(text.WRITTEN_INSTEAD, str(event.value), True))
+    own_text = event.rules.demonstration(event)
+    if own_text is not None:
+        views.append(answer_view(text.WRITTEN_INSTEAD, own_text, True))
     return views
 
 
@@ -110,12 +111,8 @@ def verdict(event: Event) -> str:
     """The judgement in words; responses are counted in the order in which the voter saw them."""
     value, order = event.value, display_order(event)
     many = len(order) > 2
-    if event.kind == "thumb":
-        return text.THUMBED[str(value)]
-    if event.kind == "score":
-        return text.SCORED.format(score=value)
-    if event.kind == "edit":
-        return text.EDITED
+    if not event.ranks:
+        return text.VERDICTS.get(event.kind, text.OTHER_VERDICT).format(kind=event.kind.capitalize(), value=value)
     if value in ("tie", "both_bad"):
         return (app_text.SAID_TIE if value == "tie" else app_text.SAID_BOTH_BAD)[many].capitalize()
     ranks = [event.ranks[index] for index in order]

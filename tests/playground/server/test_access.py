@@ -18,7 +18,7 @@ from playground.pages.data.feedback_index import FeedbackIndex
 from playground.server import access as access_module
 from playground.server import text as server_text
 from playground.server import worker_guard as guarded
-from playground.server.access import COOKIE, HEADER, LIMITS, Access, asking
+from playground.server.access import COOKIE, HEADER, LIMITS, Access, current_request
 from playground.server.worker_guard import GuardedWorker, enforce_visitor_limits
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig
@@ -41,7 +41,7 @@ def request(headers: dict | None = None, *, client: str = "10.0.0.9", session: d
 def as_visitor(monkeypatch):
     """Handlers run for `request()` from here on; `as_visitor(...)` makes it another one."""
     def become(*args, session_hash: str = "tab", **kwargs) -> None:
-        monkeypatch.setattr(access_module, "asking", lambda: gr.Request(request(*args, **kwargs), session_hash=session_hash))
+        monkeypatch.setattr(access_module, "current_request", lambda: gr.Request(request(*args, **kwargs), session_hash=session_hash))
     become()
     return become
 
@@ -129,7 +129,7 @@ def test_limits_are_of_a_tab_of_an_address_and_of_all(as_visitor, monkeypatch):
 
 
 def test_of_those_who_were_counted_the_oldest_are_forgotten(as_visitor, monkeypatch):
-    monkeypatch.setattr(access_module, "REMEMBERED", 10)
+    monkeypatch.setattr(access_module, "MAX_COUNTERS", 10)
     access = Access(alone=False)
     for number in range(30):
         as_visitor(session_hash=f"tab {number}", client=f"10.0.0.{number}")
@@ -177,6 +177,30 @@ def test_a_visitor_trains_and_loads_nothing(shut, worker, workspace):
             list(shut.chat(["none"] * count, [{"role": "user", "content": "hi"}], **given))
 
 
+def test_a_new_method_of_the_worker_is_out_of_reach_until_the_guard_lists_it(workspace, worker):
+    """Also for an owner: the guard denies by default."""
+    class LargerWorker(type(worker)):
+        def erase(self) -> None:
+            self.log.append(("erase",))
+
+    larger = LargerWorker()
+    guarded_worker = GuardedWorker(larger, workspace)
+    for name in ("erase", "log", "home", "shutdown", "ensure"):
+        with pytest.raises(AttributeError):
+            getattr(guarded_worker, name)
+    assert {name for name in dir(guarded_worker) if not name.startswith("_")} == {"start", "control", "load", "chat"}
+    assert larger.log == []
+
+
+def test_what_is_no_number_lowers_nothing(open_to_all, worker):
+    for value in ("2", True, float("nan"), -1, None):
+        with pytest.raises(UserError, match="visitor's run has"):
+            open_to_all.start("teach", {"labeler": "person", "batch_size": value})
+    with pytest.raises(UserError, match="no setting"):
+        open_to_all.start("teach", {"erase": 1})
+    assert worker.log == []
+
+
 def test_a_visitors_names_mean_what_is_bundled_or_in_use(workspace, as_visitor):
     write_run(workspace.home, "on-qwen", SFTConfig(model="Qwen/Qwen3-0.6B"))
     seen = Workspace(workspace.home, Access(alone=False))
@@ -204,7 +228,7 @@ def test_who_asks_is_known_where_streams_are_taken_in_threads(workspace, worker,
     shared = GuardedWorker(worker, Workspace(workspace.home, Access(alone=False, password=PASSWORD)))
     as_visitor({HEADER: PASSWORD})
     stream = shared.chat(["none"] * 8, [{"role": "user", "content": "hi"}])
-    monkeypatch.setattr(access_module, "asking", lambda: None)
+    monkeypatch.setattr(access_module, "current_request", lambda: None)
     assert list(stream)
 
 
@@ -245,14 +269,14 @@ def test_runs_of_visitors_are_held_by_visitors_and_stopped_when_their_time_is_ov
         with pytest.raises(UserError, match="Only the owner"):
             open_to_all.control(str(path), command, value)
     worker.log.clear()
-    enforce_visitor_limits(worker, workspace, time.time() + guarded.SECONDS - 60)
+    enforce_visitor_limits(worker, workspace, time.time() + guarded.MAX_SECONDS - 60)
     assert worker.log == []
-    enforce_visitor_limits(worker, workspace, time.time() + guarded.SECONDS + 60)
+    enforce_visitor_limits(worker, workspace, time.time() + guarded.MAX_SECONDS + 60)
     assert worker.log == [("control", str(run.path), "stop")]
 
 
 def test_the_oldest_runs_of_visitors_make_room(workspace, worker, monkeypatch):
-    monkeypatch.setattr(guarded, "KEPT", 2)
+    monkeypatch.setattr(guarded, "MAX_VISITOR_RUNS", 2)
     for number in range(1, 5):
         folder = write_run(workspace.home, f"visitor-sft-{number}", SFTConfig(), checkpoint=False).path
         os.utime(folder / "config.yaml", (1000 + number, 1000 + number))
@@ -279,7 +303,7 @@ def test_a_run_that_goes_while_it_is_watched_does_not_end_the_watch(workspace, w
         looks.append(1)
         raise FileNotFoundError("config.yaml")
     monkeypatch.setattr(guarded, "enforce_visitor_limits", vanishing)
-    watch = threading.Thread(target=guarded.watch, args=(worker, workspace, ended), kwargs={"every": 0.01})
+    watch = threading.Thread(target=guarded.watch_visitors, args=(worker, workspace, ended), kwargs={"every": 0.01})
     watch.start()
     while len(looks) < 3:
         time.sleep(0.01)
@@ -289,7 +313,7 @@ def test_a_run_that_goes_while_it_is_watched_does_not_end_the_watch(workspace, w
 
 def test_the_watch_ends_with_the_page(workspace, worker):
     ended = threading.Event()
-    watch = threading.Thread(target=guarded.watch, args=(worker, workspace, ended), kwargs={"every": 0.01})
+    watch = threading.Thread(target=guarded.watch_visitors, args=(worker, workspace, ended), kwargs={"every": 0.01})
     watch.start()
     ended.set()
     watch.join(10)
@@ -379,4 +403,4 @@ def test_a_visitor_is_offered_what_they_may_do_and_an_owner_everything(served):
 
 
 def test_outside_of_a_request_there_is_none():
-    assert asking() is None
+    assert current_request() is None

@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 
 from playground.pages.data import feedback_view
-from playground.server.feedback_backup import STATUS, Keeper, keep
+from playground.server.feedback_backup import STATUS, FeedbackBackup, back_up
 from playground.workspace import Workspace
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
@@ -66,26 +66,26 @@ def test_votes_come_back_after_the_disk_is_gone(hub, tmp_path):
     home = Workspace(tmp_path / "home").home
     store = Store(home / "feedback.sqlite")
     store.add_all([thumb("e1"), thumb("e2")])
-    keeper = Keeper(Workspace(home), "me/votes")
-    keeper.look()
+    backup = FeedbackBackup(Workspace(home), "me/votes")
+    backup.update()
     store.add(Event("e3", "retract", value="e1", voter="me"))
-    keeper.look()
+    backup.update()
     assert read_json(home / STATUS) == {"repo": "me/votes", "events": 3, "saved": 0.0, "trouble": ""}
     assert "with the next commit" in feedback_view.backup_status(read_json(home / STATUS))
     hub.last_future = Future()
     hub.last_future.set_result(None)  # there was nothing new in the folder
-    keeper.look()
+    backup.update()
     assert read_json(home / STATUS)["saved"] == 0
     hub.commit()
-    keeper.look()
+    backup.update()
     saved = read_json(home / STATUS)
     assert saved["saved"] > 1.7e9 and "last saved 20" in feedback_view.backup_status(saved)
     shutil.rmtree(home)
-    again = Keeper(Workspace(home), "me/votes")
-    again.look()
+    again = FeedbackBackup(Workspace(home), "me/votes")
+    again.update()
     assert ids(home) == ["e1", "e2", "e3"] and [event.id for event in Store(home / "feedback.sqlite").events()] == ["e2"]
     Store(home / "feedback.sqlite").add(thumb("e4"))
-    again.look()
+    again.update()
     hub.commit()
     sent = [line for file in hub.folder.glob("*.jsonl") for line in file.read_text().splitlines()]
     assert len(sent) == 4, "what came back was sent again"
@@ -94,42 +94,43 @@ def test_votes_come_back_after_the_disk_is_gone(hub, tmp_path):
 def test_a_hub_that_is_down_is_said_and_tried_again(hub, tmp_path):
     home = Workspace(tmp_path / "home").home
     Store(home / "feedback.sqlite").add(thumb("e1"))
-    keeper = Keeper(Workspace(home), "me/votes")
+    backup = FeedbackBackup(Workspace(home), "me/votes")
     hub.down = f"no route {EVIL}"
-    keeper.look()
+    backup.update()
     trouble = read_json(home / STATUS)["trouble"]
     assert trouble.startswith("me/votes: cannot be pushed to (no route") and "<b>" not in feedback_view.backup_status(read_json(home / STATUS))
     hub.down = ""
-    keeper.look()
+    backup.update()
     assert read_json(home / STATUS)["trouble"] == ""
     hub.down = "503"
     hub.commit()
-    keeper.look()
-    keeper.look()
+    backup.update()
+    backup.update()
     assert "the last commit failed (503)" in read_json(home / STATUS)["trouble"]
     hub.down = ""
     hub.commit()
-    keeper.look()
+    backup.update()
     assert read_json(home / STATUS)["trouble"] == "" and read_json(home / STATUS)["saved"] > 0
 
 
 def test_what_cannot_be_read_back_is_not_written_over(hub, tmp_path):
     home = Workspace(tmp_path / "home").home
     (hub.folder / "events-x.jsonl").write_text("no event\n")
-    keeper = Keeper(Workspace(home), "me/votes")
-    keeper.look()
-    assert "events-x.jsonl" in read_json(home / STATUS)["trouble"] and not keeper.restored
-    made = keeper.sync
-    keeper.look()
-    assert keeper.sync is made, "another scheduler at each look"
+    backup = FeedbackBackup(Workspace(home), "me/votes")
+    backup.update()
+    assert "events-x.jsonl" in read_json(home / STATUS)["trouble"] and not backup.restored
+    made = backup.sync
+    backup.update()
+    assert backup.sync is made, "another scheduler at each look"
 
 
 def test_the_last_votes_are_sent_as_the_page_ends(hub, tmp_path):
     home = Workspace(tmp_path / "home").home
     ended = threading.Event()
-    thread = threading.Thread(target=keep, args=(keeper := Keeper(Workspace(home), "me/votes"), ended), kwargs={"every": 36_000})
+    backup = FeedbackBackup(Workspace(home), "me/votes")
+    thread = threading.Thread(target=back_up, args=(backup, ended), kwargs={"every": 36_000})
     thread.start()
-    while not keeper.restored:
+    while not backup.restored:
         time.sleep(0.01)
     Store(home / "feedback.sqlite").add(thumb("e1"))
     ended.set()

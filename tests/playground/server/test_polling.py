@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from playground.app import build, options
-from playground.server import polling as pace_module
-from playground.server.polling import Pace
+from playground.server import polling as polling_module
+from playground.server.polling import Polling
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
@@ -16,12 +16,12 @@ from tests.playground.conftest import write_run
 
 
 @pytest.fixture
-def pace(workspace, monkeypatch) -> Pace:
-    monkeypatch.setattr(pace_module, "AGE", 0.0)
-    return Pace(workspace)
+def polling(workspace, monkeypatch) -> Polling:
+    monkeypatch.setattr(polling_module, "MARK_AGE", 0.0)
+    return Polling(workspace)
 
 
-def test_whatever_changes_changes_the_mark(pace, workspace):
+def test_whatever_changes_changes_the_mark(polling, workspace):
     live = write_run(workspace.home, "live", TeachConfig(labeler="person"), state="running", steps=1)
     store = Store(workspace.home / "feedback.sqlite")
     changes = [lambda: live.log({"step": 2}), lambda: live.note("warning", step=2, text="x"), lambda: live.add_samples([{"step": 2}]),
@@ -29,35 +29,35 @@ def test_whatever_changes_changes_the_mark(pace, workspace):
                lambda: store.add(Event("e1", "thumb", "p", ("r",), "up", voter="me")),
                lambda: (workspace.uploads / "new.jsonl").write_text("{}"), lambda: (workspace.home / "sync.json").write_text("{}"),
                lambda: write_run(workspace.home, "another", TeachConfig(labeler="person"))]
-    marks = [pace.mark()]
+    marks = [polling.mark()]
     for change in changes:
-        assert pace.mark() == marks[-1]
+        assert polling.mark() == marks[-1]
         change()
-        marks.append(pace.mark())
+        marks.append(polling.mark())
     assert len(set(marks)) == len(changes) + 1
 
 
-def test_few_browsers_ask_often_and_many_share_what_looks_may_take(pace):
-    pace.cost = 0.01
-    assert pace.after("a", 0.0) == pace.after("a", 1.0) == pace.fastest
-    waits = [pace.after(f"tab {number}", 2.0) for number in range(100)]
-    assert waits == sorted(waits) and waits[-1] == pytest.approx(101 * 0.01 * pace_module.AROUND / pace_module.SHARE)
-    assert pace.after("alone", 100.0) == pace.fastest, "those who have left still count"
+def test_few_browsers_ask_often_and_many_share_what_looks_may_take(polling):
+    polling.cost = 0.01
+    assert polling.wait_of("a", 0.0) == polling.wait_of("a", 1.0) == polling.shortest_wait
+    waits = [polling.wait_of(f"tab {number}", 2.0) for number in range(100)]
+    assert waits == sorted(waits) and waits[-1] == pytest.approx(101 * 0.01 * polling_module.OVERHEAD / polling_module.SHARE)
+    assert polling.wait_of("alone", 100.0) == polling.shortest_wait, "those who have left still count"
     for number in range(5000):
-        pace.after(f"invented {number}", 101.0)
-    assert pace.after("alone", 101.0) == pace_module.SLOWEST
+        polling.wait_of(f"invented {number}", 101.0)
+    assert polling.wait_of("alone", 101.0) == polling_module.LONGEST_WAIT
 
 
-def test_what_a_look_takes_is_learned(pace):
+def test_what_a_look_takes_is_learned(polling):
     def busy(values: dict) -> dict:
         until = time.thread_time() + 0.05
         while time.thread_time() < until:
             pass
         return values
-    look = pace.timed(busy)
+    look = polling.timed(busy)
     for _ in range(20):
         assert look({"a": 1}) == {"a": 1}
-    assert 0.03 < pace.cost < 0.2
+    assert 0.03 < polling.cost < 0.2
 
 
 def test_the_mark_over_the_wire(workspace, worker):
@@ -68,7 +68,7 @@ def test_the_mark_over_the_wire(workspace, worker):
         assert set(first) == {"mark", "after", "rest"} and first["after"] == 0.7
         workspace.run("first").set_status(step=2)
         while httpx.get(f"{url}mark", params={"tab": "a"}).json()["mark"] == first["mark"]:  # for as long as a mark may be old
-            time.sleep(pace_module.AGE)
+            time.sleep(polling_module.MARK_AGE)
     finally:
         demo.close(verbose=False)
 

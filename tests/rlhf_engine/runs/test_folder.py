@@ -15,6 +15,7 @@ from rlhf_engine.config import RewardConfig, SFTConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json, read_lines, write_json
 from rlhf_engine.runs.folder import Run, is_alive, process_start
+from rlhf_engine.runs.start import RunIsDone, check_resume, length_overrides, settings_at_start
 
 
 def make(tmp_path, **settings) -> Run:
@@ -260,16 +261,23 @@ def test_discarding_removes_the_folder(tmp_path):
 def test_a_kill_while_a_run_is_being_created_can_be_repeated(tmp_path, monkeypatch):
     """Whatever of a new run has been written, the same command works again."""
     for broken in range(3):
-        calls, replace = 0, os.replace
+        calls, replace, unlink, dead = 0, os.replace, Path.unlink, []
 
-        def killed(*args, broken=broken, replace=replace):
+        def killed(*args, broken=broken, replace=replace, dead=dead):
             nonlocal calls
             if (calls := calls + 1) > broken:
+                dead.append(True)
                 raise KeyboardInterrupt
             return replace(*args)
 
+        def unlink_until_killed(*args, unlink=unlink, dead=dead, **options):
+            if dead:  # a process that is killed removes no temporary file either
+                raise KeyboardInterrupt
+            return unlink(*args, **options)
+
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", killed)
+            patch.setattr(Path, "unlink", unlink_until_killed)
             with suppress(KeyboardInterrupt):
                 make(tmp_path)
         if not Run(tmp_path / "run").exists():
@@ -293,7 +301,7 @@ def test_a_dead_writer_shows_as_failed_with_an_advice(tmp_path, state):
     run, writer = held_by_another(tmp_path, state)
     try:
         assert run.status()["state"] == state
-        for act in (lambda: Run.check_new(run.path, overwrite=True), lambda: run.check_resume("sft", {}),
+        for act in (lambda: Run.check_new(run.path, overwrite=True), lambda: check_resume(run, "sft", {}),
                     lambda: Run.create(run.path, SFTConfig(), overwrite=True)):
             message = refused(act)
             assert f"process {writer.pid}" in message and "stop" in message
@@ -304,7 +312,7 @@ def test_a_dead_writer_shows_as_failed_with_an_advice(tmp_path, state):
     assert status["state"] == "failed" and status["step"] == 3
     assert "ended" in status["error"] and "Resume" in status["advice"]
     assert read_json(run.path / "status.json")["state"] == state  # reading writes nothing
-    run.check_resume("sft", {})
+    check_resume(run, "sft", {})
 
 
 def test_a_zombie_and_a_process_id_given_again_are_dead():
@@ -320,12 +328,25 @@ def test_a_zombie_and_a_process_id_given_again_are_dead():
 def test_only_a_run_of_this_stage_with_these_settings_is_resumed(tmp_path):
     run = make(tmp_path, learning_rate=1e-3, steps=5)
     run.set_status(state="stopped")
-    assert run.check_resume("sft", {"learning_rate": 1e-3, "steps": 5})["learning_rate"] == 1e-3
-    assert "another stage" in refused(run.check_resume, "ppo", {})
-    message = refused(run.check_resume, "sft", {"learning_rate": 2e-3, "lora_rank": 6, "seed": 0, "steps": 9})
+    assert settings_at_start(run, "sft", {"learning_rate": 1e-3, "steps": 5})["learning_rate"] == 1e-3
+    assert check_resume(run, "sft", {"learning_rate": 1e-3, "steps": 5}).config.learning_rate == 1e-3
+    assert "another stage" in refused(check_resume, run, "ppo", {})
+    message = refused(check_resume, run, "sft", {"learning_rate": 2e-3, "lora_rank": 6, "seed": 0, "steps": 9})
     assert "learning_rate is 0.001 in the run and 0.002 now" in message and "lora_rank is 8 in the run and 6 now" in message
     assert "seed" not in message and "steps" not in message
-    assert "holds no run" in refused(Run(tmp_path / "none").check_resume, "sft", {})
+    assert "holds no run" in refused(check_resume, Run(tmp_path / "none"), "sft", {})
+
+
+def test_a_run_that_is_done_is_resumed_only_to_become_longer(tmp_path):
+    run = make(tmp_path, steps=5)
+    add_checkpoint(run, 5)
+    run.set_status(state="done", step=5)
+    with pytest.raises(RunIsDone, match="done already: 5 steps"):
+        check_resume(run, "sft", {"steps": 5})
+    assert "would end with step 4" in refused(check_resume, run, "sft", {"steps": 4})
+    start = check_resume(run, "sft", {"steps": 9})
+    assert start.lengths == length_overrides(run, {"steps": 9}) == {"steps": 9}
+    assert start.config.steps == 5 and start.checkpoint == run.last_checkpoint() and run.status()["state"] == "done"
 
 
 def test_a_folder_without_a_status_is_no_run(tmp_path):

@@ -136,7 +136,7 @@ def test_code_that_comes_with_a_model_is_refused_where_it_is_needed_and_not_wher
 
 def test_what_has_come_of_a_download_is_told(tmp_path):
     told = []
-    bar = models.reporting(lambda done, total: told.append((done, total)))
+    bar = models.reporting_bar(lambda done, total: told.append((done, total)))
     with bar(total=10, unit="B") as bytes_, bar(total=3, unit="it") as files:
         bytes_.update(4)
         files.update(1)

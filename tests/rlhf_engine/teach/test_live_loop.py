@@ -16,7 +16,7 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import HumanLabeler
 from rlhf_engine.feedback.queries import Query, find_query, next_query
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.loop import Control, drive
+from rlhf_engine.loop import RunControl, drive
 from rlhf_engine.rollout.collapse_guard import PAUSE, SLOWEST, Guard
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.runs.folder import Run
@@ -106,11 +106,11 @@ def test_with_all_the_votes_nobody_is_waited_for(tiny_llama, tmp_path):
 
 def test_drive_says_that_it_waits_and_can_be_stopped_meanwhile(tiny_llama, tmp_path):
     trainer, run = make(tiny_llama, tmp_path)
-    control, said = Control(), []
+    control, said = RunControl(), []
 
     def on_microbatch():
         said.append(run.status())
-        control.wish = "stop"
+        control.stop()
 
     trainer.on_microbatch = on_microbatch
     assert drive(trainer, run, control=control, progress=False) == "stopped"
@@ -137,7 +137,7 @@ def test_queries_drawn_between_micro_batches_change_nothing(tiny_llama, tmp_path
     assert rows[0] == rows[1]
 
 
-def drive_with_votes(trainer: Teach, run: Run, control: Control | None = None, until: int = 99) -> None:
+def drive_with_votes(trainer: Teach, run: Run, control: RunControl | None = None, until: int = 99) -> None:
     """Two votes before each step, up to the step `until`, where the process "dies"."""
     class Dead(BaseException):
         pass
@@ -157,14 +157,14 @@ def drive_with_votes(trainer: Teach, run: Run, control: Control | None = None, u
         drive(trainer, run, control=control, progress=False)
 
 
-class Changing(Control):
+class Changing(RunControl):
     """Orders given at some steps."""
 
     def __init__(self, trainer: Teach, orders: dict[int, list]):
         super().__init__()
         self.trainer, self.orders = trainer, orders
 
-    def changes(self):
+    def take_changes(self):
         return self.orders.pop(self.trainer.step, [])
 
 
@@ -352,7 +352,7 @@ def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tm
 
 
 def kill(worker: Worker) -> None:
-    place = worker._whereabouts()
+    place = worker._address()
     os.kill(place["pid"], signal.SIGKILL)
     while worker.alive():
         threading.Event().wait(0.02)

@@ -19,10 +19,10 @@ import pytest
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.resolve import locate, place_run
+from rlhf_engine.runs.resolve import locate, resolve_output
 from rlhf_engine.worker.client import Worker
-from rlhf_engine.worker.protocol import LARGEST, WorkerError
-from rlhf_engine.worker.server import CHATS, Server
+from rlhf_engine.worker.protocol import MAX_REQUEST_BYTES, WorkerError
+from rlhf_engine.worker.server import MAX_CHATS, Server
 
 HELLO = [{"role": "user", "content": "once upon a time"}]
 
@@ -330,18 +330,18 @@ def test_too_many_chats_are_told_and_those_hung_up_are_dropped(tmp_path):
     server.announce()
     place = read_json(tmp_path / "worker.json")
     request = json.dumps({"do": "chat", "adapters": ["none"], "messages": HELLO}).encode()
-    connections = [Client((place["host"], place["port"]), authkey=bytes.fromhex(place["authkey"])) for _ in range(CHATS)]
+    connections = [Client((place["host"], place["port"]), authkey=bytes.fromhex(place["authkey"])) for _ in range(MAX_CHATS)]
     for connection in connections:
         connection.send_bytes(request)
-    wait_for(lambda: len(server.arrivals) == CHATS)
+    wait_for(lambda: len(server.chats) == MAX_CHATS)
     with pytest.raises(UserError, match="busy"):
         last(Worker(tmp_path).chat(["none"], HELLO))
     for connection in connections:
         connection.close()
-    wait_for(lambda: all(chat.gone for chat in server.arrivals))
+    wait_for(lambda: all(chat.abandoned for chat in server.chats))
     with Client((place["host"], place["port"]), authkey=bytes.fromhex(place["authkey"])) as connection:
         connection.send_bytes(request)
-        wait_for(lambda: len(server.arrivals) == CHATS + 1)
+        wait_for(lambda: len(server.chats) == MAX_CHATS + 1)
 
 
 def test_names_become_paths(tmp_path):
@@ -351,9 +351,9 @@ def test_names_become_paths(tmp_path):
                        ("mine@step-000050", f"{mine}/checkpoints/step-000050"), ("../mine", "../mine"),
                        (f"{mine}@step-000050", f"{mine}/checkpoints/step-000050")):
         assert locate(tmp_path, name) == path
-    names = [Path(place_run(tmp_path, "sft", "")) for _ in range(2)]
+    names = [Path(resolve_output(tmp_path, "sft", "")) for _ in range(2)]
     names[0].mkdir()
-    assert Path(place_run(tmp_path, "sft", "")) not in names[:1]
+    assert Path(resolve_output(tmp_path, "sft", "")) not in names[:1]
 
 
 # -- connection ------------------------------------------------------------------------------------------------------
@@ -385,11 +385,11 @@ def test_bad_requests_are_answered(idle, home, text):
 
 def test_request_too_long(idle, home):
     with pytest.raises(UserError, match="bytes"):
-        last(idle.chat(["none"], [{"role": "user", "content": "x" * LARGEST}]))
+        last(idle.chat(["none"], [{"role": "user", "content": "x" * MAX_REQUEST_BYTES}]))
     place = read_json(home / "worker.json")
     key = bytes.fromhex(place["authkey"])
     with contextlib.suppress(EOFError, OSError), Client((place["host"], place["port"]), authkey=key) as connection:
-        connection.send_bytes(b"x" * (LARGEST + 1))
+        connection.send_bytes(b"x" * (MAX_REQUEST_BYTES + 1))
         connection.recv_bytes()
     assert idle.status()["state"] == "idle"
 

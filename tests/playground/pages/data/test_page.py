@@ -287,7 +287,7 @@ class Page:
     """What a browser does with the page: holds the values, sends them along, takes the updates in."""
 
     def __init__(self, home: Path):
-        self.demo = build(home, worker=FakeWorker())
+        self.demo = build(home, worker=FakeWorker()).blocks
         self.parts = {c.elem_id: c for c in self.demo.blocks.values() if getattr(c, "elem_id", None)}
         self.values = {c: getattr(c, "value", None) for c in self.demo.blocks.values()} | {self.parts["front"]: "data"}
 

@@ -83,7 +83,7 @@ def test_progress_in_words_and_as_a_bar():
 
 def test_loading_ends_with_a_usable_page_whatever_happens(models, worker, monkeypatch):
     monkeypatch.setattr("gradio.Warning", lambda *_, **__: None)
-    demo = build(models.home, worker=worker)
+    demo = build(models.home, worker=worker).blocks
     parts = {c.elem_id: c for c in demo.blocks.values() if getattr(c, "elem_id", None)}
     load = next(f.fn for f in demo.fns.values() if getattr(f.fn, "__name__", "") == "_load")
 

@@ -189,7 +189,7 @@ class Page:
     """What a browser does with the page: holds the values, sends them along, takes the updates in."""
 
     def __init__(self, home):
-        self.look = next(f for f in build(home, worker=FakeWorker()).fns.values() if getattr(f.fn, "__name__", "") == "look")
+        self.look = next(f for f in build(home, worker=FakeWorker()).blocks.fns.values() if getattr(f.fn, "__name__", "") == "look")
         self.parts = {c.elem_id or type(c).__name__: c for c in (*self.look.inputs, *self.look.outputs)}
         self.values = {part: part.value for part in self.look.inputs}
         self.updates: dict = {}

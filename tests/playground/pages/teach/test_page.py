@@ -30,7 +30,7 @@ class Page:
     """What a browser does with the page: holds the values, sends them along, takes the updates in."""
 
     def __init__(self, home: Path):
-        demo = build(home, worker=FakeWorker())
+        demo = build(home, worker=FakeWorker()).blocks
         self.look, self.answer = (next(f for f in demo.fns.values() if getattr(f.fn, "__name__", "") == name) for name in ("look", "_vote"))
         self.parts = {c.elem_id or type(c).__name__: c for f in (self.look, self.answer) for c in (*f.inputs, *f.outputs)}
         self.values = {part: getattr(part, "value", None) for part in self.parts.values()}

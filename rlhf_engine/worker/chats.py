@@ -1,0 +1,265 @@
+"""Chats, answered by the thread that owns the model: one token per answer between two micro-batches of the run.
+
+Chats must not change a run by a single bit. They draw from random generators of their own, choose their roles in
+scopes, and load their adapters as roles of their own (`chat-...`) without touching the global random state.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from rlhf_engine.data.tokenization import encode_prompt
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, decode, text_of
+from rlhf_engine.runs.resolve import fingerprint, locate, resolve_adapter, resolve_model
+from rlhf_engine.trainers.interface import AnyTrainer
+from rlhf_engine.worker.protocol import as_user_error
+from rlhf_engine.worker.requests import ChatRequest
+from rlhf_engine.worker.server import Server
+
+MAX_CHAT_ROLES = 4
+"""Adapters of past chats that stay loaded."""
+
+
+class BaseOwner(Protocol):
+    """Who holds the base and the trainer: `ModelOwner`."""
+
+    server: Server
+    backbone: Backbone | None
+    trainer: AnyTrainer | None
+
+    def replace_base(self, model: str, dtype: str) -> Backbone:
+        """Unload the base that is loaded, and load another."""
+        ...
+
+    def drop_role(self, role: str) -> None:
+        """Unload a role."""
+        ...
+
+
+@dataclass
+class AnswerStream:
+    """One answer as it grows: the role that gives it, and the tokens so far."""
+
+    role: str | None
+    steps: Iterator[list[tuple[int, int]]]
+    """Yields (row, token id) for each token drawn; there is one row."""
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    ended: bool = False
+
+
+@dataclass
+class ActiveChat:
+    """A chat that is being answered, with one stream per adapter."""
+
+    request: ChatRequest
+    streams: list[AnswerStream]
+
+
+class Chats:
+    """All chats that are being answered, and the roles that were loaded for them."""
+
+    def __init__(self, owner: BaseOwner):
+        self.owner = owner
+        self.active: list[ActiveChat] = []
+        self.roles: dict[str, None] = {}
+        """Roles that were loaded for chats, in the order of their last use."""
+
+    def waiting(self) -> bool:
+        """Whether a chat is being answered or waits to be."""
+        return bool(self.active or self.owner.server.chats)
+
+    def advance_all(self) -> None:
+        """Draw one more token for every answer.
+
+        While a run is paused, go on until all are answered or the run is to go on.
+        """
+        server = self.owner.server
+        if not self.waiting() or server.loading:
+            return
+        live = server.live
+        while True:
+            with checkpointing_paused(self.owner.backbone):
+                self._admit()
+                for chat in list(self.active):
+                    self._advance(chat)
+            run_is_paused = live and live.control.paused and live.control.target == "pause"
+            if not (run_is_paused and self.active) or server.closing:
+                return
+
+    def end_all(self, error: UserError) -> None:
+        """End the chats that are being answered, with an error."""
+        for chat in self.active:
+            chat.request.end(error)
+        self.active.clear()
+
+    # -- beginning -----------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Begin with the chats that have been queued.
+
+        One that needs another model waits until the others are answered.
+        """
+        server = self.owner.server
+        while server.chats:
+            request = server.chats[0]
+            try:
+                model_is_loaded = request.abandoned or self._model_is_loaded(request)
+                if not model_is_loaded and not server.live and self.active:
+                    return
+                server.chats.popleft()
+                if not request.abandoned:
+                    if not model_is_loaded:
+                        self._load_model(request)
+                    self.active.append(self._begin(request))
+            except Exception as error:
+                if server.chats and server.chats[0] is request:
+                    server.chats.popleft()
+                request.end(as_user_error(error))
+
+    def _model_is_loaded(self, request: ChatRequest) -> bool:
+        backbone = self.owner.backbone
+        if backbone is None or request.dtype not in ("auto", backbone.dtype):
+            return False
+        if request.model == "bundled" or Path(request.model).is_dir():
+            return fingerprint(resolve_model(request.model)) == backbone.fingerprint
+        # A Hub id other than the loaded one is taken for another model: to compare the weights, they would have to be
+        # downloaded.
+        return request.model == backbone.name
+
+    def _load_model(self, request: ChatRequest) -> None:
+        if self.owner.server.live:
+            backbone = self._backbone()
+            raise UserError(f"the live run holds the model {backbone.name} in {backbone.dtype}, so {request.model} in "
+                            f"{request.dtype} cannot be asked now: stop the run first, or chat with its model")
+        self.owner.replace_base(request.model, request.dtype)
+
+    def _begin(self, request: ChatRequest) -> ActiveChat:
+        backbone = self._backbone()
+        prompt = request.messages if backbone.tokenizer.chat_template else request.messages[-1]["content"]
+        # If a conversation is too long for the model, at least as much of it is read as fills half of the positions.
+        room = backbone.longest - min(request.max_new_tokens, backbone.longest // 2)
+        ids = encode_prompt(backbone.tokenizer, prompt, room).ids
+        max_new_tokens = min(request.max_new_tokens, backbone.longest - len(ids))
+        sampling = Sampling(max_new_tokens, request.temperature, top_p=request.top_p)
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        roles: list[str | None] = []
+        for adapter in request.adapters:
+            roles.append(self._role_of(adapter, request.model, roles))
+        streams = []
+        for role in roles:
+            generator = torch.Generator().manual_seed(seed)
+            streams.append(AnswerStream(role, decode(backbone, [ids], sampling, generator)))
+        return ActiveChat(request, streams)
+
+    # -- roles ---------------------------------------------------------------------------------------------------------
+
+    def _role_of(self, adapter: str, model: str, needed: list[str | None]) -> str | None:
+        """The role that answers for an adapter, loaded if need be; None for the bare base.
+
+        The roles in `needed` stay loaded.
+        """
+        owner = self.owner
+        path, live = locate(owner.server.home, adapter), owner.server.live
+        if live and Path(path).resolve() == live.run.path and owner.trainer and "policy" in owner.trainer.roles:
+            return "policy"
+        folder = resolve_adapter(path, model)
+        if folder is None:
+            return None
+        try:
+            folder = folder.resolve(strict=True)
+            written = (folder / "adapter_model.safetensors").stat().st_mtime_ns
+        except OSError:
+            raise UserError(f"{adapter}: this adapter is gone, or holds no adapter_model.safetensors; "
+                            "choose another") from None
+        role = f"chat-{hashlib.sha256(f'{folder} {written}'.encode()).hexdigest()[:16]}"
+        if role in self.roles:
+            self.roles[role] = self.roles.pop(role)  # to the end: used last
+        else:
+            self._make_room(needed)
+            self._load_role(role, folder)
+        return role
+
+    def _make_room(self, needed: list[str | None]) -> None:
+        """Unload the roles that were used longest ago, until one more may be loaded."""
+        in_use = set(needed)
+        for chat in self.active:
+            in_use.update(stream.role for stream in chat.streams)
+        surplus = max(0, len(self.roles) - MAX_CHAT_ROLES + 1)
+        unused = [role for role in self.roles if role not in in_use]
+        for role in unused[:surplus]:
+            self.owner.drop_role(role)
+
+    def _load_role(self, role: str, folder: Path) -> None:
+        backbone = self._backbone()
+        cuda = [backbone.device] if backbone.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), backbone.use(None):
+            try:
+                backbone.load_role(role, folder, head=False)
+            except Exception as error:
+                if role in backbone.roles:
+                    backbone.drop_role(role)
+                if isinstance(error, UserError):
+                    raise
+                raise UserError(f"{folder}: this adapter cannot be read ({type(error).__name__}: "
+                                f"{first_line(error)})") from None
+        self.roles[role] = None
+
+    # -- going on ------------------------------------------------------------------------------------------------------
+
+    def _advance(self, chat: ActiveChat) -> None:
+        """Draw one token for each answer of a chat, and hand its reader the texts."""
+        request = chat.request
+        try:
+            for stream in chat.streams:
+                if not (request.abandoned or stream.ended):
+                    self._draw(stream)
+            request.show([stream.text for stream in chat.streams])
+            over = request.abandoned or all(stream.ended for stream in chat.streams)
+            if over:
+                request.end()
+        except Exception as error:
+            over = True
+            request.end(as_user_error(error))
+        if over:
+            self.active.remove(chat)
+
+    def _draw(self, stream: AnswerStream) -> None:
+        backbone = self._backbone()
+        with backbone.use(stream.role):
+            drawn = next(stream.steps, None)
+        if drawn is None:
+            stream.ended = True
+        else:
+            stream.ids.append(drawn[0][1])
+        text = text_of(backbone, stream.ids)
+        if stream.ended or not text.endswith("\ufffd"):  # half of a character waits for the other half
+            stream.text = text
+
+    def _backbone(self) -> Backbone:
+        if self.owner.backbone is None:
+            raise RuntimeError("no base is loaded")  # _admit has loaded one
+        return self.owner.backbone
+
+
+@contextmanager
+def checkpointing_paused(backbone: Backbone | None) -> Iterator[None]:
+    """Gradient checkpointing is off inside. In the middle of an update its layers would drop the KV cache of a chat."""
+    modules = backbone.base.modules() if backbone else []
+    layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer) and module.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
