@@ -18,7 +18,7 @@ FEW = """
 import rlhf_engine.teach.trainer
 
 rlhf_engine.teach.trainer.SAMPLES = 16
-steps, reward_steps, votes = 3, 3, 6
+steps, reward_steps, votes = 2, 2, 6
 
 
 def with_few(function, few):
