@@ -23,12 +23,12 @@ import torch
 from benchmarks.common import machine, say
 from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.readers import Preference
+from rlhf_engine.files import ASSETS
 from rlhf_engine.model import prefix_packing as shared
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.rollout.reward_functions import score_all
-from rlhf_engine.files import ASSETS
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
 from rlhf_engine.trainers.reward import Group, RewardTrainer
 
