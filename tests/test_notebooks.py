@@ -15,10 +15,10 @@ from rlhf_engine.feedback.queries import Query
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW = """
-import rlhf_engine.teach.trainer
+import rlhf_engine.teach.outcome
 
-rlhf_engine.teach.trainer.SAMPLES = 16
-steps, reward_steps, votes = 3, 3, 6
+rlhf_engine.teach.outcome.SAMPLES = 16
+steps, reward_steps, votes = 2, 2, 6
 
 
 def with_few(function, few):

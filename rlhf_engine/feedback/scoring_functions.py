@@ -61,8 +61,8 @@ def words(text: str) -> list[str]:
 
 def sentiment(prompt: str, response: str) -> float:
     """Happy words less sad words, per word (of ten at least)."""
-    found = words(response)
-    return sum((word in HAPPY) - (word in SAD) for word in found) / max(len(found), FEWEST_WORDS)
+    response_words = words(response)
+    return sum((word in HAPPY) - (word in SAD) for word in response_words) / max(len(response_words), FEWEST_WORDS)
 
 
 def short(prompt: str, response: str) -> float:
@@ -85,8 +85,8 @@ def dialogue(prompt: str, response: str) -> float:
 def keyword(word: str) -> ScoringFunction:
     """A scoring function: occurrences of a word, per word of the response (of ten at least)."""
     def keyword(prompt: str, response: str) -> float:
-        found = words(response)
-        return found.count(word.lower()) / max(len(found), FEWEST_WORDS)
+        response_words = words(response)
+        return response_words.count(word.lower()) / max(len(response_words), FEWEST_WORDS)
     return keyword
 
 

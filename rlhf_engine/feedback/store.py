@@ -159,11 +159,11 @@ class Store:
 
     def _check_retract(self, database: sqlite3.Connection, event: Event, target: str) -> None:
         """Raise UserError unless the retract takes back an event of the same run that is no retract."""
-        found = database.execute("SELECT kind, run FROM events WHERE id = ?", (target,)).fetchone()
+        row = database.execute("SELECT kind, run FROM events WHERE id = ?", (target,)).fetchone()
         start = f"event {event.id[:60]!r}: takes back"
-        if not found:
+        if not row:
             raise UserError(f"{start} {target[:60]!r}, which is not in the store; check the id")
-        kind, run = found
+        kind, run = row
         if kind == "retract":
             raise UserError(f"{start} {target[:60]!r}, which is a retract itself; vote again instead")
         if run != event.run:

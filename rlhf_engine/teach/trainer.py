@@ -12,23 +12,20 @@ from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import noop
-from rlhf_engine.evaluation.compare import compare, text_judge
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import Labeler
 from rlhf_engine.feedback.queries import Query, select_responses
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.teach.candidates import candidates_by_role, draw_candidates
 from rlhf_engine.teach.learner import Learner
 from rlhf_engine.teach.online_reward import OnlineReward
+from rlhf_engine.teach.outcome import measure_outcome, win_share
 from rlhf_engine.teach.replay import VoteReplay
 from rlhf_engine.teach.tamer import Tamer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
-SAMPLES = 256
-"""Fresh samples, at least, on which the outcome is measured."""
 FIXED, FIXED_EVERY = 3, 5
 """Number of prompts that are answered again with the same random numbers, to be read side by side; and every how many
 steps."""
@@ -278,27 +275,18 @@ class Teach:
                 for prompt, text in zip(prompts, answers)]
 
     def report(self) -> dict:
-        """The contract's numbers, for report.json.
-
-        They compare the policy with the one it started from on held-out prompts, by the labeler's own score if it has
-        one.
-        """
-        config, votes, score = self.config, self.reward.events, self.labeler.score
-        numbers = {"stage": config.stage, "votes": len(votes), "ties": sum(event.tie for event in votes),
+        """The contract's numbers, for report.json."""
+        votes = self.reward.events
+        numbers = {"stage": self.config.stage, "votes": len(votes), "ties": sum(event.tie for event in votes),
                    "seconds": self.seconds}
         bias = self.labeler.bias()
         if bias is not None:
             numbers["judge"] = bias
         if not self.held_out:
             return numbers
-        compared, _ = compare(self.backbone, "policy", "reference", self.held_out, text_judge(score) if score else None,
-                              per_prompt=-(-SAMPLES // len(self.held_out)), seed=config.seed,
-                              max_tokens=min(config.max_tokens, self.backbone.longest),
-                              sampling=Sampling(config.max_new_tokens, config.temperature),
-                              on_microbatch=self.on_microbatch)
-        if "ties" in compared:
-            compared["sample_ties"] = compared["ties"]  # `ties` counts votes
-        return {**compared, **numbers}
+        outcome = measure_outcome(self.backbone, self.held_out, self.labeler.score, self.config,
+                                  on_microbatch=self.on_microbatch)
+        return {**outcome, **numbers}
 
     # -- settings ------------------------------------------------------------------------------------------------------
 
@@ -356,9 +344,3 @@ def vote_sample(event: Event, step: int) -> dict:
     """A row for samples.jsonl: what a labeler was asked, and how it voted."""
     return {"step": step, "prompt": event.prompt, "response": event.responses[0], "responses": list(event.responses),
             "vote": event.value}
-
-
-def win_share(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """How often a score of `ours` [N] is above one of `theirs` [M], ties half, over all pairs."""
-    difference = ours[:, None] - theirs[None]
-    return ((difference > 0).double() + (difference == 0).double() / 2).mean().item()

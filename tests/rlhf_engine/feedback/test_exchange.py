@@ -1,4 +1,4 @@
-"""Feedback out and in: rows as worked out by hand, loss-free files, pushes that are looked at before they leave."""
+"""Feedback as files and on the Hub: rows by hand, files without loss, and what a push sends."""
 
 import dataclasses
 import json
@@ -272,7 +272,7 @@ def test_a_push_that_fails_says_why(monkeypatch):
 
 
 class Scheduler:
-    """A CommitScheduler that pushes nothing, and its own lock: nothing in the folder may change while nobody holds it."""
+    """A CommitScheduler that pushes nothing. It fails if the folder changes while nobody holds its lock."""
 
     def __init__(self, **given):
         self.given, self.sizes, self.real, self.lock = given, [0], threading.Lock(), self

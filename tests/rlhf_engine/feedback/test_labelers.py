@@ -1,4 +1,4 @@
-"""Scoring functions from files: loading, what they are shown, and every way in which they can fail."""
+"""Scoring functions from files: how they are loaded, what they get, and all the ways in which they can fail."""
 
 import json
 import sys

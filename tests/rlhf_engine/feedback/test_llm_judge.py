@@ -1,4 +1,4 @@
-"""Chat models as judges: against a real server on this machine that plays an OpenAI-compatible endpoint, and against tiny local models."""
+"""Chat models as judges: a server on this machine with an OpenAI-compatible endpoint, and tiny local models."""
 
 import json
 import random
@@ -37,7 +37,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def pauses(monkeypatch) -> list[float]:
-    """The pauses that were wanted, none of which is made."""
+    """The pauses that were asked for; none of them is made."""
     found = []
     monkeypatch.setattr(judges, "time", SimpleNamespace(sleep=found.append))
     return found
@@ -83,12 +83,12 @@ def serve():
 
 
 def parts(messages: list[dict]) -> dict[str, str]:
-    """prompt, A, B, ... as a reader finds them who trusts the tags alone."""
+    """prompt, A, B, ... as somebody reads them who trusts the tags alone."""
     return {name.removeprefix("response-"): text for name, _, text in PARTS.findall(messages[-1]["content"])}
 
 
 def happiest(messages: list[dict]) -> str:
-    """An honest judge: the response with most happy words, or a tie."""
+    """An honest judge: the response with the most happy words, or a tie."""
     counts = {name: text.count("happy") for name, text in parts(messages).items() if name != "prompt"}
     best = [name for name, count in counts.items() if count == max(counts.values())]
     return best[0] if len(best) == 1 else "TIE"
@@ -288,7 +288,7 @@ def test_an_empty_instruction_is_the_usual_one():
 
 
 def vowels(questions) -> list[str]:
-    """A judge that counts vowels; between equals it takes the last."""
+    """A judge that counts vowels. Of equal responses it takes the last."""
     def share(text):
         return sum(c in "aeiou" for c in text) / max(len(text), 1)
     return [max((share(text), name) for name, text in parts(messages).items() if name != "prompt")[1] for messages in questions]
@@ -328,7 +328,7 @@ def ask(url: str, **options) -> list[str]:
 
 
 def failing(first, then="B"):
-    """Answers `first` in turn, `then` from there on."""
+    """Gives the answers `first` one after the other, and `then` from there on."""
     left = list(first)
     return lambda messages: left.pop(0) if left else then
 
@@ -473,7 +473,7 @@ def make_model(folder, *, chat: bool, template: str = TEMPLATE):
 
 
 def make_stubborn(folder, word: str):
-    """A tiny GPT-2, without a chat template, that writes one token whatever it reads: the last norm leaves nothing but its bias."""
+    """A tiny GPT-2 without a chat template that always writes the same token: the last norm leaves only its bias."""
     tokenizer = make_tokenizer(chat=False, bos=False)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=2048))
     (token,) = tokenizer(word)["input_ids"]

@@ -1,4 +1,4 @@
-"""Which candidates are shown: hand-made scores with a known right answer, and counts over many seeds."""
+"""Which candidates a query shows: scores by hand with a known answer, and counts over many seeds."""
 
 import itertools
 import random
@@ -14,7 +14,7 @@ TEXTS = [f"text {i}" for i in range(8)]
 
 
 def rows(*values, members=1) -> torch.Tensor:
-    """[C, members] with these means, and no disagreement."""
+    """[C, members] with these means, the same for all members."""
     return torch.tensor(values)[:, None].expand(-1, members).contiguous()
 
 
@@ -42,7 +42,7 @@ def test_as_many_as_asked_for_and_none_twice(strategy, members, count):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_is_shown_at_each_place_as_often(strategy):
-    """Or the place would tell which one the reward prefers."""
+    """Otherwise the position would show which one the reward prefers."""
     counts = over_seeds(rows(0.0, 1.0, 2.0), TEXTS[:3], 3, strategy, seeds=600)
     assert set(counts) == set(itertools.permutations(range(3))) and max(counts.values()) < 2 * min(counts.values())
     assert len(over_seeds(rows(0.0, 1.0), TEXTS[:2], 2, strategy)) == 2
@@ -65,7 +65,7 @@ def test_best_are_those_with_the_highest_means():
 
 
 def test_disagreement_is_about_which_is_better():
-    """Members that differ by a constant agree about the order; those that swap two candidates do not."""
+    """Members that differ by a constant agree about the order. Members that swap two candidates do not."""
     scores = torch.tensor([[4.0, 8.0], [1.0, 5.0], [2.0, 4.0], [0.0, 6.0], [3.0, 7.0]])  # the second member adds 4, but for 2 (2) and 3 (6)
     assert sets(over_seeds(scores, TEXTS[:5], 2, "disagreement", seeds=20)) == {frozenset({2, 3})}
 
@@ -105,7 +105,7 @@ def test_random_does_not_look_at_the_scores():
 @pytest.mark.parametrize("noise", [0.0, 1e-8])
 @pytest.mark.parametrize("members", [1, 3])
 def test_while_all_score_the_same_the_choice_is_random(strategy, noise, members):
-    """As before the first vote; rounding is no opinion."""
+    """As before the first vote. Differences by rounding are not counted."""
     scores = torch.zeros(5, members) + noise * torch.arange(5.0)[:, None]
     counts = over_seeds(scores, TEXTS[:5], 2, strategy, seeds=1000)
     assert len(counts) == 20 and max(counts.values()) < 3 * min(counts.values())
@@ -137,7 +137,7 @@ def test_repeats_fill_up_where_there_are_not(strategy, flat):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("flat", [False, True])
 def test_repeats_are_shown_anywhere_too(strategy, flat):
-    """Not last, which would tell that the other one is none."""
+    """If repeats were always last, the position would show which text is no repeat."""
     texts, scores = list("aba"), rows(0.0, 0.0, 0.0) if flat else rows(0.0, 1.0, 0.0)
     places = Counter(shown.index(1) for shown, n in over_seeds(scores, texts, 3, strategy, seeds=300).items() for _ in range(n))
     assert set(places) == {0, 1, 2} and max(places.values()) < 2 * min(places.values())

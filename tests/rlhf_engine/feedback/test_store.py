@@ -1,4 +1,4 @@
-"""The store of feedback: no vote lost, none twice, whoever votes, kills or fills the disk; and every undo can be undone in time."""
+"""The store of feedback: no vote is lost or counts twice, with many voters, killed processes and full disks; any earlier state can be read."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def start(code: str, *args) -> subprocess.Popen:
-    """Another Python process with the engine's store at hand."""
+    """Another Python process that has imported the store."""
     head = "import os, sys, threading\nfrom rlhf_engine.feedback.events import Event\nfrom rlhf_engine.feedback.store import Store\n"
     return subprocess.Popen([sys.executable, "-c", head + code, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
@@ -175,7 +175,7 @@ print(len(added), sum(added))
 
 
 def test_fifty_clients_in_five_processes_with_doubles(tmp_path):
-    """All begin before there is a store; a reader that polls meanwhile sees each event once, in order, and misses none."""
+    """All begin before there is a store. A reader that polls meanwhile sees each event once and in order."""
     path = tmp_path / "new" / "feedback.sqlite"
     processes = [start(CLIENTS, path, place) for place in range(5)]
     store, seen = Store(path), []
@@ -259,7 +259,7 @@ def test_nothing_and_a_retract_cannot_be_taken_back(store):
 
 
 def test_what_was_live_at_an_earlier_moment_can_be_read_again(store):
-    """At every moment, what was seen then is what `upto` gives later."""
+    """What was read at a moment is what `upto` gives for that moment later."""
     acts = [vote("a"), vote("b"), vote("u1", "retract", value="a"), vote("c"), vote("u2", "retract", value="c"), vote("d")]
     seen = {0: []}
     for act in acts:
@@ -295,7 +295,7 @@ def test_the_file_itself_refuses_changes_and_removals(store):
 
 @contextlib.contextmanager
 def without_rights(folder_mode: int, file_mode: int):
-    """A store with one vote and the given permissions, and, for root, no more rights than others."""
+    """A store with one vote and these permissions. A root process gives up its rights for a while."""
     folder = Path(tempfile.mkdtemp())
     store = Store(folder / "feedback.sqlite")
     store.add(vote("e1"))
@@ -340,7 +340,7 @@ def test_a_disk_without_room_for_a_new_store_or_for_the_log():
 
 
 def test_a_file_that_may_not_grow(store, monkeypatch):
-    """SQLite's own limit, for machines on which no disk can be mounted."""
+    """With SQLite's own limit, for machines on which no disk can be mounted."""
     def opened(self, mode="rw", open=Store._open):
         manager = open(self, mode)
 

@@ -1,4 +1,4 @@
-"""The likelihood of every kind of feedback against hand values, plain Python over all outcomes, and latent-variable simulations."""
+"""The likelihood of each kind of feedback: values by hand, sums over all outcomes, and simulated people."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ ANSWERS = [
     *(("ranking", value, len(value)) for value in ((1, 2), (3, 1, 2), (1, 2, 2, 2), (4, 2, 1, 3), (1, 1, 3, 3), (2, 1, 1, 4), (1, 1, 1, 1))),
     ("thumb", "up", 1), ("thumb", "down", 1), *(("score", points, 1) for points in range(1, POINTS + 1)), ("edit", "a better text", 2),
 ]
-"""(kind, value, number of scores): something of everything."""
+"""(kind, value, number of scores), of all kinds."""
 
 
 def close(a, b, atol=1e-5, rtol=1e-5):
@@ -50,11 +50,11 @@ def scale(log_tie=-0.7, threshold=0.0, lowest_cut=-2.5, gaps=(1.0,) * (POINTS - 
 
 SKEWED = scale(log_tie=0.4, threshold=-0.6, lowest_cut=-1.7, gaps=(0.3, 1.5, 0.7, 0.2, 2.0))
 CUTS = [-1.7, -1.4, 0.1, 0.8, 1.0, 3.0]
-"""Those of SKEWED, by hand."""
+"""The cuts of SKEWED, by hand."""
 
 
 def logp(kind, value, scores, of=SKEWED) -> float:
-    """Of one member, as a number."""
+    """Log-probability for one member, as a number."""
     (found,) = log_likelihood(kind, value, torch.tensor(scores)[:, None], of)
     return found.item()
 
@@ -149,7 +149,7 @@ def test_a_ranking_of_two_is_bradley_and_terry_and_a_comparison_where_ties_have_
 
 @pytest.mark.parametrize("winner", range(4))
 def test_best_of_four_is_a_choice_by_softmax_and_says_nothing_about_the_rest(winner):
-    """Also the sum over the six strict rankings in which it is first."""
+    """That is also the sum over the six strict rankings in which it is first."""
     ranks = BEST_OF_FOUR[winner]
     expected = math.exp(FOUR[winner]) / sum(map(math.exp, FOUR))
     assert p("ranking", ranks, FOUR) == pytest.approx(expected, rel=1e-4)
@@ -198,7 +198,7 @@ def test_an_edit_is_a_win_of_the_persons_text_over_what_was_shown():
 
 
 def ordinal(points: int, score: float) -> float:
-    """P(points): the difference of two sigmoids, of their mirror images where both are near 1."""
+    """P(points): the difference of two sigmoids. Where both are near 1, of their mirror images."""
     def at_most(point, sign):
         return sigmoid(sign * (math.inf if point == POINTS else -math.inf if point == 0 else CUTS[point - 1] - score))
     return at_most(points, 1) - at_most(points - 1, 1) if score > 0 else at_most(points - 1, -1) - at_most(points, -1)
@@ -213,7 +213,7 @@ def test_scores_are_differences_of_sigmoids(points):
 
 @pytest.mark.parametrize("points", range(1, POINTS + 1))
 def test_the_gradient_of_a_score_by_hand(points):
-    """sigmoid(u) + sigmoid(l) - 1, for cuts u above and l below the score: never more than 1, however far out."""
+    """It is sigmoid(u) + sigmoid(l) - 1, for the cuts u above and l below the score, and never more than 1."""
     for score in (-1e4, -50.0, -1.5, 0.4, 9.0, 50.0, 1e4):
         at = torch.tensor([score], requires_grad=True)
         (gradient,) = torch.autograd.grad(scored_loglik(at, points, SKEWED), at)
@@ -246,7 +246,7 @@ def test_cuts_ascend_whatever_the_parameters():
 @pytest.mark.parametrize("score", [-1.0, -2.5, 1e9, -1e9])
 @pytest.mark.parametrize("log_gap", [0.0, -25.0])
 def test_a_score_that_is_next_to_never_given_stays_possible(log_gap, score):
-    """Cuts closer than fp32 can tell, and scores at which no cut can be told from the next: the log is finite, and so are gradients."""
+    """With cuts that are equal in fp32, and scores far from all cuts, the log and its gradients are finite."""
     of, at = ResponseModel(), torch.tensor([score], requires_grad=True)
     with torch.no_grad():
         of.log_gaps[2] = log_gap
@@ -287,7 +287,7 @@ def test_members_are_independent(kind, value, count):
 
 @pytest.mark.parametrize(("kind", "value", "count"), [a for a in ANSWERS if a[1] != "both_bad"])
 def test_only_differences_count(kind, value, count):
-    """Of scores to each other; for thumbs and scores, to the threshold and the cuts."""
+    """Differences between scores count; for thumbs and scores, those to the threshold and to the cuts."""
     scores, here = FOUR[:count], scale(0.4, -0.6, -1.7)
     moved, there = [score + 3.25 for score in scores], scale(0.4, -0.6 + 3.25, -1.7 + 3.25)
     assert logp(kind, value, moved, there) == pytest.approx(logp(kind, value, scores, here), abs=1e-4)
@@ -334,7 +334,7 @@ def logistic(rng):
 
 
 def simulated(kind: str, rng: random.Random, n: int) -> Counter:
-    """(kind, value, indices into TRUE) of n answers by a person who feels TRUE with noise: no formula of a likelihood but Davidson's odds."""
+    """(kind, value, indices into TRUE) of n answers by a person who feels TRUE with noise. The only likelihood in it is Davidson's."""
     answers = Counter()
     for turn in range(n):
         felt, (i, j) = [score + gumbel(rng) for score in TRUE], PAIRS[turn % 6]
@@ -358,7 +358,7 @@ def simulated(kind: str, rng: random.Random, n: int) -> Counter:
 
 
 def fitted(answers: Counter) -> tuple[torch.Tensor, ResponseModel]:
-    """Scores [4] and scale of maximal likelihood."""
+    """Scores [4] and response model of maximal likelihood."""
     scores, of = torch.zeros(4, 1, dtype=torch.double, requires_grad=True), ResponseModel().double()
     optimizer = torch.optim.LBFGS([scores, *of.parameters()], max_iter=100, line_search_fn="strong_wolfe")
 

@@ -1,4 +1,4 @@
-"""People in the loop: queries out, votes in, at any moment, from many at once; live controls; and a run that is killed repeats itself."""
+"""People in the loop: queries, votes at any moment and from many people, live settings, and a killed run that repeats its steps."""
 
 import contextlib
 import json
@@ -250,23 +250,24 @@ def test_rewinding_to_no_checkpoint_is_a_warning(tiny_llama, tmp_path):
 
 def rollout(ids: list[list[int]], logprob: float = -1.0, entropy: float = 1.0, texts: list[str] | None = None) -> Rollout:
     mask = torch.ones(len(ids), len(ids[0]))
-    return Rollout(["p"] * len(ids), [[1]] * len(ids), ids, texts or ["text"] * len(ids), torch.ones(len(ids), dtype=torch.bool), mask,
-                   ref_logprobs=logprob * mask, entropy=entropy)
+    found = Rollout(["p"] * len(ids), [[1]] * len(ids), ids, texts or ["text"] * len(ids), torch.ones(len(ids), dtype=torch.bool), mask)
+    found.ref_logprobs, found.entropy = logprob * mask, entropy
+    return found
 
 
 VARIED = [[i, i + 1, i + 2, i + 3] for i in range(0, 32, 4)]
 
 
-@pytest.mark.parametrize(("bad", "word"), [
-    (rollout([[1, 2, 3, 4]] * 8), "repeat each other"), (rollout(VARIED, texts=[" "] * 8), "empty"),
-    (rollout(VARIED, entropy=0.1), "entropy"), (rollout(VARIED, logprob=-3.0), "surprising")])
-def test_a_collapse_is_said_once_and_slows_the_policy_down(bad, word):
+@pytest.mark.parametrize(("bad", "word", "kind"), [
+    (rollout([[1, 2, 3, 4]] * 8), "repeat each other", "repetition"), (rollout(VARIED, texts=[" "] * 8), "empty", "empty"),
+    (rollout(VARIED, entropy=0.1), "entropy", "entropy"), (rollout(VARIED, logprob=-3.0), "surprising", "perplexity")])
+def test_a_collapse_is_said_once_and_slows_the_policy_down(bad, word, kind):
     guard, paces, said = Guard(reference=VARIED), [], []
     for step in range(40):
         guard.check(rollout(VARIED) if step < 5 else bad)
         said += guard.new_warnings()
         paces.append(guard.lr_factor)
-    assert len(said) == 1 and word in said[0] and paces[4] == 1.0
+    assert len(said) == 1 and word in said[0].text and said[0].kind == kind and paces[4] == 1.0
     assert min(paces) == SLOWEST == paces[-1] and len(set(paces)) == 4  # 1, 1/2, 1/4, 1/8
     assert paces.count(0.5) == paces.count(0.25) == PAUSE + 1
     for _ in range(30):  # all is well again
@@ -291,7 +292,7 @@ def test_measures_of_the_text_by_hand():
 # -- many at once, and a worker that dies -------------------------------------------------------------------------------
 
 def test_fifty_people_vote_while_the_worker_is_killed_and_resumed(tiny_llama, tmp_path, monkeypatch):
-    """1,000 votes: none is lost, none counts twice, and the run is the same as one that learned the same votes at the same steps."""
+    """Of 1,000 votes none is lost and none counts twice. The run equals one that learned the same votes at the same steps."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in PROMPTS))
     worker = Worker(tmp_path)
@@ -361,7 +362,7 @@ def kill(worker: Worker) -> None:
 # -- opinions that answer no query --------------------------------------------------------------------------------------
 
 def test_what_people_say_in_a_chat_about_a_runs_answers_is_learned_and_answers_no_query(tiny_llama, tmp_path):
-    """Thumbs, edits and choices beside the queries, on conversations of several turns, on nothing, and taken back."""
+    """Thumbs, edits and choices on answers of a chat: on several turns, on an empty answer, and taken back."""
     trainer, run = make(tiny_llama, tmp_path)
     assert trainer.blocked_reason()
     store, sampling = trainer.labeler.store, {"model": "bundled", "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}

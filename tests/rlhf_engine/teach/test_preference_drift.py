@@ -1,4 +1,4 @@
-"""A change of mind is noticed within a few votes; noise, surprises and a reward that is too sure of itself are none."""
+"""A change of mind is noticed within a few votes. Noise, surprises and a reward that is too sure of itself are no change."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from rlhf_engine.teach.preference_drift import ENOUGH, DriftDetector
 from rlhf_engine.trainers.state import load_state, save_state
 
 FEATURES = torch.eye(4)[:, :2] * 1.0
-"""Of four responses: the first has what the first weight likes, the second what the second likes."""
+"""[4, 2] of four responses: the first has what the first weight likes, the second what the second weight likes."""
 
 
 def best_of_four(best: int, name: str = "") -> Event:
@@ -28,7 +28,7 @@ def hear(turning: DriftDetector, choices, weights=(2.0, 0.0)) -> int | None:
 
 
 def test_the_evidence_of_a_vote_by_hand():
-    """Best of four among scores (2, 0, 0, 0): likely 1 / (1 + 3 e^-2); with the sign turned, another is 1 / (3 + e^-2); of none, 1/4."""
+    """The best of four with scores (2, 0, 0, 0) has probability 1 / (1 + 3 e^-2). With the sign turned another has 1 / (3 + e^-2); without scores 1/4."""
     turning = DriftDetector()
     assert hear(turning, [0]) is None and turning.votes == [] and turning.reward_before is None  # nothing is earned yet, so nothing is evidence
     assert turning.scale_evidence[-1].item() == pytest.approx(math.log(4 / (1 + 3 * math.exp(-2))), abs=1e-5) and turning.scale_evidence[0] == 0
@@ -48,13 +48,13 @@ def test_the_opposite_is_noticed_and_only_that():
 
 
 def test_a_reward_that_is_always_wrong_earns_nothing():
-    """Sure of itself from the first vote, and never right: that is no change of mind, for nobody ever agreed with it."""
+    """A reward that is sure of itself and never right shows no change of mind: nobody has ever agreed with it."""
     turning = DriftDetector()
     assert hear(turning, [1, 2, 3] * 40) is None and turning.evidence == 0.0
 
 
 def test_while_there_is_evidence_the_reward_stays_as_it_was():
-    """It learns from the votes that speak against it, and would soon expect them."""
+    """The reward itself learns from the votes that contradict it, and would soon expect them."""
     turning = DriftDetector()
     hear(turning, [0] * 20)
     assert hear(turning, [1]) is None

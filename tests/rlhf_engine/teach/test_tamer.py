@@ -1,4 +1,4 @@
-"""The direct mode: votes are the scores of the responses they were about, and nothing else is learned from."""
+"""The setting `tamer`: votes are the scores of the responses that they judge, and nothing else is learned from."""
 
 import pytest
 import torch

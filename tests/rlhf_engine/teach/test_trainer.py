@@ -1,4 +1,4 @@
-"""The live loop: votes go in, the reward learns them, PPO follows; and it can be stopped and resumed without a difference."""
+"""The live loop: the reward learns votes, PPO follows the reward, and resuming makes no difference."""
 
 import dataclasses
 import json
@@ -86,7 +86,7 @@ def test_a_reward_that_knows_nothing_is_not_blown_up(tiny_llama):
 
 
 def test_people_who_vote_fast_do_not_keep_ppo_from_its_work(tiny_llama, monkeypatch):
-    """Ten breaths a second, a query that takes a second, and somebody who always wants another: half of the time is PPO's."""
+    """Ten micro-batches a second, a query that takes a second, and a person who always wants another: PPO gets half of the time."""
     trainer, clock, drawn = make(tiny_llama), [0.0], []
 
     def draw() -> None:
@@ -104,7 +104,7 @@ def test_people_who_vote_fast_do_not_keep_ppo_from_its_work(tiny_llama, monkeypa
 
 
 def test_ties_are_no_reason_to_trust_the_reward(tiny_llama):
-    """Of a rare trait most votes are ties: the four that say something are not to drive the policy as forty would."""
+    """With a rare trait most votes are ties. Four votes that prefer something must not drive the policy as forty would."""
     reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     ties = [dataclasses.replace(event, id=f"{event.id} tie", value="tie") for event in events_of("comparison", 20, seed=1)]
@@ -149,14 +149,14 @@ def test_the_policy_in_use_does_not_change_the_reward(tiny_llama):
 
 
 def best_of_four(weights: torch.Tensor, count: int, seed: int) -> list[VoteGroup]:
-    """Votes on random features by somebody for whom a response is worth `features @ weights`, as `fit` takes them."""
+    """Votes on random features, as `fit` takes them, by a person for whom a response is worth `features @ weights`."""
     features = torch.randn(4, count, len(weights), generator=torch.Generator().manual_seed(seed)) / len(weights) ** 0.5
     order = (features @ weights).argsort(0, descending=True)
     return [VoteGroup("ranking", (1, 2, 2, 2), features.gather(0, order[..., None].expand_as(features)), torch.ones(count, 1))]
 
 
 def test_the_fit_is_the_most_probable_one():
-    """No other weights nearby are more probable, by a formula of its own: the choice of one of four, a Gaussian prior."""
+    """No other weights nearby are more probable. The cost is computed here anew: a choice of one of four, a Gaussian prior."""
     votes = best_of_four(torch.randn(30, generator=torch.Generator().manual_seed(1)), 20, seed=0)
     weights, _, loss = fit(votes, 1)
 
@@ -172,7 +172,7 @@ def test_the_fit_is_the_most_probable_one():
 
 
 def test_the_few_features_that_matter_are_found_among_many():
-    """Three of three hundred, from forty choices: what is left of the others is what a prior that is the same for all leaves."""
+    """Forty choices show which three of three hundred features matter. A prior that is the same for all does not find them."""
     truth = torch.zeros(300)
     truth[[5, 120, 270]] = torch.tensor([30.0, 30.0, -30.0])
     votes = best_of_four(truth, 40, seed=0)
@@ -188,7 +188,7 @@ def test_the_few_features_that_matter_are_found_among_many():
 
 @pytest.mark.parametrize("count", [3, 40])
 def test_fitting_in_the_span_of_what_was_shown_changes_nothing(count):
-    """Fewer or more responses than features: with one and the same prior for all, both are `fit`'s own weights."""
+    """With one prior for all weights, the result is that of `fit`, for fewer and for more responses than features."""
     votes = best_of_four(torch.randn(40, generator=torch.Generator().manual_seed(1)), count, seed=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlhf_engine.teach.reward_fit.REFITS", 0)
@@ -262,7 +262,7 @@ def turned_round(events: list[Event]) -> list[Event]:
 
 
 def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
-    """The opposite of what they said is learned within a few votes, and what they said before counts no more."""
+    """The opposite of earlier votes is learned within a few votes, and the earlier votes count no more."""
     reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     prompt = backbone.tokenizer(PROMPTS[0])["input_ids"]
     rows = [(prompt, backbone.tokenizer(text)["input_ids"]) for text in ("a a e e i i o o u u a a", "b b c c d d f f g g b b")]
@@ -288,7 +288,7 @@ def test_people_who_change_their_mind_are_followed(tiny_llama, tmp_path):
 
 
 def test_everybody_has_a_mind_of_their_own_and_may_take_the_change_back(tiny_llama):
-    """Nobody's votes stop counting because somebody else thinks the opposite; and a change that is taken back is none."""
+    """A person's votes go on counting when somebody else thinks the opposite. A change of mind that is taken back is no change."""
     reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
     reward.set_anchors(anchors(backbone))
     def of(voter: str, events: list[Event]) -> list[Event]:
@@ -351,7 +351,7 @@ def test_resuming_makes_no_difference(tiny_model, tmp_path):
 
 
 def test_the_policy_follows_the_votes(tmp_path):
-    """From votes alone, without the score ever reaching PPO, on the bundled model."""
+    """It learns from votes alone: PPO never gets the score. On the bundled model."""
     config = TeachConfig(steps=10, batch_size=32, max_new_tokens=24, votes=24, votes_first=16, votes_per_step=4, candidates=8, ensemble=4,
                          reference_samples=64, labeler="sentiment",
                          data=str(write_rows(tmp_path / "prompts.jsonl", [{"prompt": row} for row in read_prompts("bundled", limit=60)])))

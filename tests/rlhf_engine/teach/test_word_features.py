@@ -1,4 +1,4 @@
-"""Soft words against formulas of their own: the kernel with the landmarks, and that padding and batches do not matter."""
+"""Soft words: the kernel with the landmarks, computed here anew; padding and batches do not matter."""
 
 import itertools
 import random
@@ -30,7 +30,7 @@ def raw(words: WordFeatures, rows: list) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_tokens_that_spell_a_word_are_one_and_signs_are_their_own(tiny_model):
-    """Letters and digits go on with a word unless there is a space before them; after a sign a new one begins."""
+    """Letters and digits continue a word unless there is a space before them; after a sign a new word begins."""
     tokenizer = Backbone.load(str(tiny_model)).tokenizer
     splitter = Splitter(tokenizer)
 
@@ -61,7 +61,7 @@ def test_sentencepiece_words(shared):
 
 
 def test_a_feature_is_the_mean_over_words_of_the_kernel_with_a_landmark(tiny_model):
-    """By a formula of its own, from the model's own states: the landmark of a word is its mean state in the anchors."""
+    """Computed here from the model's states: the landmark of a word is its mean state in the anchors."""
     words = fitted(tiny_model)
 
     def states(prompt, response):
@@ -108,7 +108,7 @@ def test_what_the_positions_add_sums_up_to_the_whole(tiny_model):
 
 
 def test_what_a_position_adds_says_nothing_of_the_average(tiny_llama):
-    """Weights that are the same for all features: on the anchors, positions add up to nothing, wherever they stand."""
+    """With equal weights on all features, what the positions of the anchors add sums up to nothing."""
     words = fitted(tiny_llama)
     added = words.token_contributions(anchors(), torch.ones(1, 2 * len(words.chosen)))
     assert torch.stack([each.sum() for each in added]).mean().abs() < 1e-3
