@@ -23,6 +23,7 @@ from transformers import StaticCache
 from benchmarks.common import SHAPES, machine, prompts, random_backbone, say, spawn
 from benchmarks.gpu import RANK, WORK
 from rlhf_engine.model import generation as generate
+from rlhf_engine.model.cpu_decoder import VERDICTS
 from rlhf_engine.model.generation import CachedDecoder, Sampling, decode
 from rlhf_engine.model.loading import pick_device
 
@@ -67,7 +68,7 @@ def run(shape: str, dtype: str, repeats: int) -> dict:
     cuda = device.type == "cuda"
     backbone = random_backbone(shape, dtype, device)
     backbone.new_role("policy", rank=RANK)
-    backbone.base.lean_fits = False
+    VERDICTS[backbone.base] = False
     asks = [backbone.tokenizer(text)["input_ids"] for text in prompts(rows, asked)]
     kinds = {"cached": CachedDecoder, "graph": lambda base: GraphDecoder(base, asked + new)}
     times, peaks, tokens = ({name: [] for name in kinds} for _ in range(3))

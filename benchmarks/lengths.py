@@ -35,7 +35,7 @@ def main() -> None:
     import torch
 
     from rlhf_engine.model.backbone import Backbone
-    from rlhf_engine.model.batching import micro_batches, pass_price
+    from rlhf_engine.model.batching import micro_batches, pass_overhead
     from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def main() -> None:
             ordered = sorted(rows, key=lengths.__getitem__)
             ways = {"one pass": [rows], "fours at random": micro_batches(rows, 4),
                     "fours by length": micro_batches(ordered, 4),
-                    "cut by length": micro_batches(ordered, 0, lengths.__getitem__, pass_price(backbone.device))}
+                    "cut by length": micro_batches(ordered, 0, lengths.__getitem__, pass_overhead(backbone.device))}
             for way, parts in ways.items():
                 start = time.perf_counter()
                 for part in parts:

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, make_model, say
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.losses import ppo as rl_math
+from rlhf_engine.losses.masked import masked_mean, whiten
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import RewardModel
 from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout
@@ -115,12 +116,13 @@ def update(trainer: PPO, rollout: Rollout, advantages: torch.Tensor, returns: to
 def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict:
     """All numbers of our step; grids are [B, R], zero where there is no token."""
     mask, config = rollout.mask, trainer.config
-    scores = trainer.shape_scores(trainer.scores_of(rollout)[1], rollout)
+    scores = trainer.shape_scores(trainer.score_responses(rollout).total, rollout)
     kl = rl_math.kl_estimates(rollout.logprobs, rollout.ref_logprobs)[0] * mask
-    advantages, returns, metrics = trainer.advantages(rollout, scores, kl.sum(1).mean().item())
+    advantages, returns = trainer.advantages(rollout, scores)
+    metrics = trainer.rollout_metrics(rollout, scores, returns, kl.sum(1).mean().item())
     rewards = rl_math.shaped_rewards(scores, rollout.logprobs, rollout.ref_logprobs, mask, KL_COEF)
     if config.whiten_rewards:
-        rewards = rl_math.whiten(rewards, mask, shift_mean=False)
+        rewards = whiten(rewards, mask, shift_mean=False)
     disturb(moving, noise)
     sums = update(trainer, rollout, advantages, returns, mask.sum().item())
     batch = Batch(trainer.backbone, rollout, list(range(len(rollout))))
@@ -218,8 +220,8 @@ def on_their_tensors(theirs: dict, case: Case) -> dict:
     mask, mask_p1, found = theirs["tokens"], theirs["tokens_p1"], {}
     tokens, cells = mask.sum().item(), mask.numel()
     for values, used, shift_mean, white in theirs["whitened"]:
-        centre = 0.0 if shift_mean else rl_math.masked_mean(values, used)
-        ours = (rl_math.whiten(values, used, shift_mean=shift_mean) - centre) * (1 - 1 / used.sum()).sqrt() + centre
+        centre = 0.0 if shift_mean else masked_mean(values, used)
+        ours = (whiten(values, used, shift_mean=shift_mean) - centre) * (1 - 1 / used.sum()).sqrt() + centre
         found["advantages" if shift_mean else "rewards"] = (ours * used, white * used)
     advantages, returns = rl_math.gae(theirs["rewards"], theirs["values"], mask_p1, gamma=1.0, lam=case.lam)
     policy, stats = rl_math.policy_loss(theirs["new_logprobs"], theirs["logprobs"], theirs["advantages"], mask,

@@ -23,14 +23,14 @@ import torch
 from benchmarks.common import machine, say
 from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.readers import Preference
+from rlhf_engine.files import ASSETS
 from rlhf_engine.model import prefix_packing as shared
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.rollout.reward_functions import score_all
-from rlhf_engine.files import ASSETS
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
-from rlhf_engine.trainers.reward import Group, RewardTrainer
+from rlhf_engine.trainers.reward import Group, Pair, RewardTrainer
 
 supports_packing = shared.supports_packing
 ANSWER = 64
@@ -90,7 +90,7 @@ def measure(trainer: RewardTrainer, text: list[int], count: int, prompt: tuple[i
 
     asked = [piece(*prompt) for _ in range(prompts)]
     trainer.groups = [Group([p + piece(ANSWER - 16, ANSWER + 16) for _ in range(count)],
-                            [(i, j, False, 0.0) for i, j in combinations(range(count), 2)], [1.0]) for p in asked]
+                            [Pair(i, j, False, 0.0) for i, j in combinations(range(count), 2)], [1.0]) for p in asked]
     rows = [row for group in trainer.groups for row in group.rows]
     many = [p for p in asked for _ in range(count)]
     # As many tokens as in `many`, and nothing that begins alike.

@@ -20,10 +20,12 @@ NOT_DATA = "{name} is no data file; it ends with one of {endings}"
 SAID_BEST = "answer {place}"
 SAID_REMARK = {"thumb": "thumb {value}", "score": "a {value} of 7", "edit": "your own answer"}
 SAID_TIE, SAID_BOTH_BAD = ("equally good", "all equally good"), ("both bad", "all bad")
-HOW_TO_ASK = "Press “Teach it yourself” above, or choose your own settings on the Train tab (stage 4, with the labeler “person”)."
+HOW_TO_ASK = ("Press “Teach it yourself” above, or choose your own settings on the Train tab "
+              "(stage 4, with the labeler “person”).")
 NOBODY_ASKS = f"No run asks for votes. {HOW_TO_ASK}"
 ASKS_NOBODY = f"{{name}} asks nobody for votes. {HOW_TO_ASK}"
-ASKS_NO_MORE = f"{{name}} is {{state}} and has no more questions for you. To start another run: {HOW_TO_ASK[0].lower()}{HOW_TO_ASK[1:]}"
+ASKS_NO_MORE = ("{name} is {state} and has no more questions for you. To start another run: "
+                + HOW_TO_ASK[0].lower() + HOW_TO_ASK[1:])
 ALL_VOTES_IN = "All {wanted} votes are in. The policy goes on learning from them."
 QUESTION_COMES = "The next question is being drawn."
 NOTHING_TO_UNDO = "there is no vote of yours in run {name} to take back"
@@ -36,7 +38,8 @@ NO_EXPORT = "no file can be made for the download ({error}); make room, then try
 
 # runs
 RUNS = "Runs"
-VISITORS_FILES = "A visitor may use the bundled model and data, and what a run here uses; {value!r} is the owner's to open."
+VISITORS_FILES = ("A visitor may use the bundled model and data, and what a run here uses. "
+                  "Only the owner may open {value!r}.")
 
 # memory and models
 THIS_MACHINE = "this computer"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rlhf_engine.model.generation import Sampling, answer, sample
     from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel, score_all
     from rlhf_engine.rollout.rollout import Rollout
+    from rlhf_engine.runs.control import RunControl
     from rlhf_engine.runs.folder import Run
     from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
     from rlhf_engine.stages import Stage, make_config, register
@@ -56,6 +57,7 @@ PUBLIC = {
     "model.generation": ["Sampling", "answer", "sample"],
     "rollout.reward_functions": ["FunctionReward", "RewardModel", "score_all"],
     "rollout.rollout": ["Rollout"],
+    "runs.control": ["RunControl"],
     "runs.folder": ["Run"],
     "runs.resolve": ["BUNDLED_ADAPTER"],
     "stages": ["Stage", "make_config", "register"],

@@ -4,8 +4,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
@@ -27,27 +29,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m rlhf_engine", description="SFT, reward model and PPO as adapters on one frozen base.")
+    parser = Parser(prog="python -m rlhf_engine",
+                    description="SFT, reward model and PPO as adapters on one frozen base.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for stage in STAGES.values():
         config = stage.config
-        command = commands.add_parser(stage.name, help=stage.help, description=config.__doc__.splitlines()[0])
-        command.add_argument("--config", metavar="FILE.yaml", help="settings from a file, a run's config.yaml included; flags win")
-        command.add_argument("--resume", action="store_true", help="go on with the run in --output, perhaps to other --steps")
+        about = (config.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(stage.name, help=stage.help, description=about)
+        command.add_argument("--config", metavar="FILE.yaml",
+                             help="settings from a file, such as a run's config.yaml; flags win")
+        command.add_argument("--resume", action="store_true",
+                             help="go on with the run in --output, perhaps to other --steps")
         command.add_argument("--overwrite", action="store_true", help="replace the run in --output")
         add_fields(command, config)
     chat = commands.add_parser("chat", help=HELP["chat"])
     chat.add_argument("--prompt", help="what to say; without it, a conversation line by line")
     add_sampling(chat)
-    evaluate = commands.add_parser("evaluate", help=HELP["evaluate"])
-    evaluate.add_argument("--against", required=True, help="the adapter to compare with: none, bundled, a run or a PEFT folder")
-    evaluate.add_argument("--data", default="bundled-heldout", help="prompts")
-    evaluate.add_argument("--judge", required=True, help="FILE.py:FUNCTION or a reward run")
-    evaluate.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
-    evaluate.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
-    evaluate.add_argument("--limit", type=int, default=0, help="use at most this many prompts; 0 is all")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace what is in --output")
-    add_sampling(evaluate)
+    add_evaluate(commands.add_parser("evaluate", help=HELP["evaluate"]))
     add_export(commands.add_parser("export", help=HELP["export"]))
     return parser
 
@@ -58,7 +56,7 @@ def add_fields(parser: argparse.ArgumentParser, config) -> None:
     for name, kind in configs.field_types(config).items():
         default = getattr(config, name)
         text = f"{docs[name]} ({default if default != '' else 'empty'})".replace("%", "%%")
-        options = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
@@ -78,36 +76,55 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--against", required=True,
+                        help="the adapter to compare with: none, bundled, a run or a PEFT folder")
+    parser.add_argument("--data", default="bundled-heldout", help="prompts")
+    parser.add_argument("--judge", required=True, help="FILE.py:FUNCTION or a reward run")
+    parser.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
+    parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
+    parser.add_argument("--limit", type=int, default=0, help="use at most this many prompts; 0 is all")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
+    add_sampling(parser)
+
+
 def add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="bundled", help="the base that the adapter was trained on: bundled, a Hub id or a local folder")
+    parser.add_argument("--model", default="bundled",
+                        help="the base that the adapter was trained on: bundled, a Hub id or a local folder")
     parser.add_argument("--adapter", required=True, help="bundled, a run folder, its checkpoint or a PEFT folder")
     parser.add_argument("--output", required=True, help="new folder to write; one that holds anything is refused")
-    parser.add_argument("--merge", action="store_true", help="a whole model: the adapter merged into the base in full precision")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16"), help="of a merged model; auto is the base's own")
-    parser.add_argument("--push", default="", metavar="OWNER/NAME", help="push it to this new repository of the Hub, too; private")
+    parser.add_argument("--merge", action="store_true",
+                        help="a whole model: the adapter merged into the base in full precision")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16"),
+                        help="of a merged model; auto is the base's own")
+    parser.add_argument("--push", default="", metavar="OWNER/NAME",
+                        help="push it to this new repository of the Hub, too; private")
     parser.add_argument("--public", action="store_true", help="push to a public repository")
 
 
+# -- the stages ------------------------------------------------------------------------------------------------------
+
 def train(args: argparse.Namespace) -> int:
-    given = {name: value for name, value in vars(args).items() if name in configs.field_types(STAGES[args.command].config)}
+    """Start a run, or go on with one. Returns the exit code."""
     if args.resume and args.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
-    given = {name: configs.coerce(name, value, configs.field_types(STAGES[args.command].config)[name]) for name, value in given.items()}
-    if args.config:
-        given = read_config(args.config, args.command) | given
-    output = given.get("output")
-    if not output:
+    kinds = configs.field_types(STAGES[args.command].config)
+    settings = read_config(args.config, args.command) if args.config else {}
+    for name, value in vars(args).items():
+        if name in kinds:
+            settings[name] = configs.coerce(name, value, kinds[name])
+    if not settings.get("output"):
         raise UserError("--output is missing: name the run folder to write")
     if args.resume:
-        return resume(args.command, output, given)
-    start = check_new(make_config(args.command, given), overwrite=args.overwrite)
+        return resume(args.command, settings["output"], settings)
+    start = check_new(make_config(args.command, settings), overwrite=args.overwrite)
     return begin(start)
 
 
-def resume(stage: str, output: str, given: dict) -> int:
+def resume(stage: str, output: str, settings: dict) -> int:
     """Go on with the run in `output`. One that is done says so, which is no error."""
     try:
-        start = check_resume(Run(output), stage, given)
+        start = check_resume(Run(output), stage, settings)
     except RunIsDone as message:
         print(message)
         return 0
@@ -130,38 +147,45 @@ def workspace_home() -> Path:
 
 
 def go(trainer, run: Run, changes: dict | None = None) -> int:
+    """Take the steps of a run. Returns 0, or 1 where it has failed in a way that its advice explains."""
     import torch
 
     from rlhf_engine.loop import Diverged, RunControl, drive, stop_on_signals
     for note in trainer.data_notes:
         print(note)
-    stop_on_signals(control := RunControl(changes))
+    control = RunControl(changes)
+    stop_on_signals(control)
     try:
         state = drive(trainer, run, control=control)
     except (Diverged, torch.OutOfMemoryError):
         status = run.status()
         print(f"error: {run.path}: {status['error']}. {status['advice']}", file=sys.stderr)
         return 1
-    report = run.report()
-    print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {report['peak_memory_mb']} MB")
+    peak = (run.report() or {}).get("peak_memory_mb")
+    print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {peak} MB")
     if state == "stopped":
         print(f"go on with: python -m rlhf_engine {trainer.config.stage} --output {run.path} --resume")
     return 0
 
 
 def read_config(path: str, stage: str) -> dict:
+    """The settings in a YAML file, checked. Raises UserError that names the file."""
     values = configs.read_yaml(path)
     if values.pop("stage", stage) != stage:
         raise UserError(f"{path}: is the config of another stage; use it with that command")
     try:
         check_names(stage, values)
         values = configs.current_names(values)
-        return {name: configs.coerce(name, value, configs.field_types(STAGES[stage].config)[name]) for name, value in values.items()}
+        kinds = configs.field_types(STAGES[stage].config)
+        return {name: configs.coerce(name, value, kinds[name]) for name, value in values.items()}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
+# -- other commands --------------------------------------------------------------------------------------------------
+
 def chat(args: argparse.Namespace) -> None:
+    """Answer a prompt, or a conversation line by line."""
     import torch
 
     from rlhf_engine.data.tokenization import encode_prompt
@@ -174,11 +198,11 @@ def chat(args: argparse.Namespace) -> None:
     if adapter:
         backbone.load_role("policy", adapter, head=False)
     room, generator = prompt_room(backbone, sampling.max_new_tokens), torch.Generator().manual_seed(args.seed)
-    talks = bool(backbone.tokenizer.chat_template)
+    has_template = bool(backbone.tokenizer.chat_template)
     messages: list[dict] = []
     for line in [args.prompt] if args.prompt is not None else iter_lines():
         messages.append({"role": "user", "content": line})
-        encoded, reply = encode_prompt(backbone.tokenizer, messages if talks else line, room), ""
+        encoded, reply = encode_prompt(backbone.tokenizer, messages if has_template else line, room), ""
         if encoded.cut:
             print(f"(too long for the model: the first {encoded.cut} tokens are left out)")
         with backbone.use("policy" if adapter else None):
@@ -189,7 +213,8 @@ def chat(args: argparse.Namespace) -> None:
         messages.append({"role": "assistant", "content": reply})
 
 
-def iter_lines():
+def iter_lines() -> Iterator[str]:
+    """What somebody types, line by line, until Ctrl-D or Ctrl-C."""
     while True:
         try:
             yield input("> ")
@@ -198,12 +223,9 @@ def iter_lines():
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    check_place(output := Path(args.output))
-    held = {file.name for file in output.iterdir()} if output.exists() else set()
-    if held - {"report.json", "samples.jsonl"}:
-        raise UserError(f"{output} holds something else than an evaluation: name a new folder with --output")
-    if held and not args.overwrite:
-        raise UserError(f"{output} holds an evaluation already: add --overwrite to replace it, or name a new folder with --output")
+    """Compare two checkpoints on the same prompts, and write report.json and samples.jsonl."""
+    output = Path(args.output)
+    check_evaluation_folder(output, overwrite=args.overwrite)
     for name, low in (("per_prompt", 1), ("limit", 0)):
         if getattr(args, name) < low:
             raise UserError(f"{configs.flag(name)} is {getattr(args, name)}, but must be at least {low}")
@@ -213,21 +235,38 @@ def evaluate(args: argparse.Namespace) -> None:
     from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
     prompts = read_prompts(args.data, limit=args.limit or None)
-    folders = {"policy": resolve_adapter(args.adapter, args.model), "against": resolve_adapter(args.against, args.model)}
-    judge_spec = load_judge(args.judge)
+    folders = {"policy": resolve_adapter(args.adapter, args.model),
+               "against": resolve_adapter(args.against, args.model)}
+    make_judge = load_judge(args.judge)
     backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
     for role, folder in folders.items():
         if folder:
             backbone.load_role(role, folder, head=False)
-    report, samples = compare(backbone, *(role if folder else None for role, folder in folders.items()), prompts,
-                              judge_spec(backbone), per_prompt=args.per_prompt, sampling=sampling, seed=args.seed)
+    role, against = (name if folder else None for name, folder in folders.items())
+    report, samples = compare(backbone, role, against, prompts, make_judge(backbone),
+                              per_prompt=args.per_prompt, sampling=sampling, seed=args.seed)
     report["notes"] = prompts.notes + report["notes"]
     for note in report["notes"]:
         print(note)
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "samples.jsonl", "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))
-    settings = {k: getattr(args, k) for k in ("model", "adapter", "against", "data", "judge", "seed")}
+    write_text(output / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples))
+    settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}
     write_json(output / "report.json", settings | report)
+    print_report(report)
+
+
+def check_evaluation_folder(output: Path, *, overwrite: bool) -> None:
+    """Raises UserError for a folder that cannot be made, or holds something that would be lost."""
+    check_place(output)
+    names = {file.name for file in output.iterdir()} if output.exists() else set()
+    if names - {"report.json", "samples.jsonl"}:
+        raise UserError(f"{output} holds something else than an evaluation: name a new folder with --output")
+    if names and not overwrite:
+        raise UserError(f"{output} holds an evaluation already: add --overwrite to replace it, "
+                        "or name a new folder with --output")
+
+
+def print_report(report: dict) -> None:
     print(f"{report['win_rate']:.1%} wins ({report['win_rate_low']:.1%} to {report['win_rate_high']:.1%}) "
           f"over {report['samples']} samples; score {report['score']:.3f} against {report['score_against']:.3f}; "
           f"KL {report['kl']:.2f} nats a sequence; perplexity x{report['perplexity_ratio']:.2f}, "
@@ -235,16 +274,17 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
+    """Write an adapter or a merged model for others to load."""
     for flag, needs in (("dtype", "merge"), ("public", "push")):
         if getattr(args, flag) not in ("auto", False) and not getattr(args, needs):
             raise UserError(f"--{flag} goes with --{needs}: leave it out, or add --{needs}")
     from rlhf_engine.export.checkpoint import export
-    export(args.model, args.adapter, args.output, merge=args.merge, dtype=args.dtype, push_to=args.push, public=args.public,
-           say=partial(print, flush=True))
+    export(args.model, args.adapter, args.output, merge=args.merge, dtype=args.dtype, push_to=args.push,
+           public=args.public, say=partial(print, flush=True))
 
 
 def load_judge(spec: str):
-    """A function(backbone) -> Judge; the file or folder is checked now, before a model is loaded."""
+    """A function that makes the judge from a backbone. File or folder are checked now, before a model is loaded."""
     from rlhf_engine.evaluation.compare import text_judge
     from rlhf_engine.feedback.scoring_functions import is_function, load_function, score_text
     from rlhf_engine.runs.resolve import resolve_reward
@@ -256,11 +296,16 @@ def load_judge(spec: str):
     def with_model(backbone):
         from rlhf_engine.rollout.reward_functions import score_all
         backbone.load_role("reward", folder, head=True)
-        return lambda prompts, ids, responses, texts: score_all(backbone, [p + r for p, r in zip(ids, responses)], batch=32).tolist()
+
+        def judge(prompts, prompt_ids, response_ids, texts) -> list[float]:
+            rows = [prompt + response for prompt, response in zip(prompt_ids, response_ids)]
+            return score_all(backbone, rows, batch=32).tolist()
+        return judge
     return with_model
 
 
 def check_sampling(args: argparse.Namespace):
+    """The sampling settings of a command. Raises UserError for values out of bounds."""
     from rlhf_engine.model.generation import Sampling
     if args.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {args.max_new_tokens}, but must be at least 1")
@@ -270,10 +315,12 @@ def check_sampling(args: argparse.Namespace):
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         args = make_parser().parse_args(argv)
-        return {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)(args) or 0
+        command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
+        return command(args) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -18,8 +18,8 @@ from rlhf_engine.measures import MEASURES
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.trainers.base import Diverged
 from rlhf_engine.trainers.interface import AnyTrainer
-from rlhf_engine.trainers.ppo import Diverged
 
 FINAL_STATES = {"end": "done", "stop": "stopped", "discard": "discarded"}
 """The action with which the loop ends -> the state in which it leaves the run."""

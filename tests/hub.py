@@ -11,9 +11,12 @@ SHA = "0123456789" * 4
 
 
 def serve(repos: dict[str, dict[str, bytes] | int]) -> http.server.ThreadingHTTPServer:
-    """Serve `repos`: "models/owner/name" or "datasets/owner/name" -> its files, or the status of a gated one (401, 403) or of a
-    broken server (500). `server.private` names those that are; `server.users` has who may write: token -> name, whose repositories
-    begin with it, and `server.refuses` the status of commits, once they are to fail."""
+    """Serve `repos`: "models/owner/name" or "datasets/owner/name" -> its files, or the HTTP status with which it answers (401 and
+    403 for a gated one, 500 for a broken server).
+
+    `server.private` holds the names of private repositories. `server.users` maps the tokens of those who may write to their names,
+    with which the names of their repositories begin. `server.refuses` is the status of commits, if they must fail.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.repos, server.private, server.users, server.refuses = repos, set(), {}, 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -26,18 +29,18 @@ def stop(server: http.server.ThreadingHTTPServer) -> None:
 
 
 def settings(server: http.server.ThreadingHTTPServer, home) -> dict[str, str]:
-    """Environment of a process that is to ask this Hub; huggingface_hub reads it when it is imported."""
+    """The environment variables of a process that asks this Hub. huggingface_hub reads them when it is imported."""
     return {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(home), "no_proxy": "*"}
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Repository, tree, and files."""
+    """Answers for repositories, trees and files."""
 
     def answer(self):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urllib.parse.unquote(self.path.split("?")[0]).strip("/").removeprefix("api/").split("/")
         if parts[0] == "validate-yaml":
-            return self.tell({"errors": [], "warnings": []})
+            return self.reply_json({"errors": [], "warnings": []})
         if parts[0] in ("whoami-v2", "repos") or parts[3:4] in (["preupload"], ["commit"]):
             return self.write(parts, sent)
         if parts[0] not in ("models", "datasets"):  # the files of a model stand at the top
@@ -60,35 +63,35 @@ class Hub(http.server.BaseHTTPRequestHandler):
         return self.reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
 
     def write(self, parts: list[str], sent: bytes):
-        """Who asks, a new repository, and a commit of files that come with it."""
+        """Answer what writes: who is asking, a new repository, and a commit with its files."""
         user = self.server.users.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
         if user is None:
             return self.reply(401, {})
         if parts[0] == "whoami-v2":
-            return self.tell({"name": user, "orgs": [{"name": "club"}]})
+            return self.reply_json({"name": user, "orgs": [{"name": "club"}]})
         if parts[0] == "repos":
-            asked = json.loads(sent)
-            owner = asked.get("organization") or user
+            wanted = json.loads(sent)
+            owner = wanted.get("organization") or user
             if owner != user:
                 return self.reply(403, {})
-            name = f"models/{owner}/{asked['name']}"
-            made = {"url": f"http://{self.headers['Host']}/{owner}/{asked['name']}"}
+            name = f"models/{owner}/{wanted['name']}"
+            made = {"url": f"http://{self.headers['Host']}/{owner}/{wanted['name']}"}
             if name in self.server.repos:
-                return self.tell(made, 409)
+                return self.reply_json(made, 409)
             self.server.repos[name] = {".gitattributes": b""}
-            if asked.get("private") or asked.get("visibility") == "private":
+            if wanted.get("private") or wanted.get("visibility") == "private":
                 self.server.private.add(name)
-            return self.tell(made)
+            return self.reply_json(made)
         if parts[3] == "preupload":
-            return self.tell({"files": [file | {"uploadMode": "regular", "shouldIgnore": False} for file in json.loads(sent)["files"]]})
+            return self.reply_json({"files": [file | {"uploadMode": "regular", "shouldIgnore": False} for file in json.loads(sent)["files"]]})
         if self.server.refuses:
             return self.reply(self.server.refuses, {})
         for line in map(json.loads, sent.splitlines()):
             if line["key"] == "file":
                 self.server.repos["/".join(parts[:3])][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        return self.tell({"commitUrl": f"http://{self.headers['Host']}/{parts[1]}/{parts[2]}/commit/{SHA}", "commitOid": SHA})
+        return self.reply_json({"commitUrl": f"http://{self.headers['Host']}/{parts[1]}/{parts[2]}/commit/{SHA}", "commitOid": SHA})
 
-    def tell(self, body: dict, status: int = 200):
+    def reply_json(self, body: dict, status: int = 200):
         return self.reply(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
 
     def reply(self, status: int, headers: dict, body: bytes = b""):

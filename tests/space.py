@@ -130,7 +130,7 @@ class Space:
         self.home.mkdir()
 
     def start(self) -> None:
-        """Until the page answers. An app that ends, or never answers, fails with what it said."""
+        """Start the app and wait until the page answers. If it ends or never answers, fail with its output."""
         for self.port in ports():
             with open(self.log, "wb") as log:
                 self.process = subprocess.Popen(
@@ -167,7 +167,7 @@ class Space:
         return [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(self.folder)]
 
     def stop(self) -> list[psutil.Process]:
-        """SIGTERM, as a Space stops. Returns what did not end by itself; that is killed."""
+        """Send SIGTERM, as a Space that stops does. Returns the processes that did not end by themselves; they are killed."""
         running = self.running()
         if self.process.poll() is None:
             self.process.terminate()

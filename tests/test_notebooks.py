@@ -18,7 +18,7 @@ FEW = """
 import rlhf_engine.teach.outcome
 
 rlhf_engine.teach.outcome.SAMPLES = 16
-steps, reward_steps, votes = 3, 3, 6
+steps, reward_steps, votes = 2, 2, 6
 
 
 def with_few(function, few):

@@ -63,7 +63,7 @@ def article(text: str) -> str:
 
 
 def make_prompts(args) -> None:
-    """Every thing with several wordings; a prompt's `thing` says what its story should mention."""
+    """Requests in several wordings for every thing. `thing` says what the story should mention."""
     rng = random.Random(args.seed)
     rows = []
     for kind, things in (("being", ANIMALS + PEOPLE), ("object", THINGS), ("place", PLACES), ("sky", SKIES)):
@@ -113,7 +113,7 @@ def mean_logprob(backbone: Backbone, texts: list[str]) -> list[float]:
 
 def continue_stories(backbone: Backbone, texts: list[str], tokens: int, temperature: float,
                      generator) -> list[tuple[str, bool]]:
-    """(text with its continuation, whether it ended by itself)."""
+    """For each text: (the text with its continuation, whether the story ended by itself)."""
     prompts = [backbone.tokenizer(text)["input_ids"] for text in texts]
     answers = sample(backbone, prompts, Sampling(tokens, temperature), generator, batch=64)
     return [(text + text_of(backbone, ids), ids[-1] in backbone.stop_ids) for text, ids in zip(texts, answers)]
@@ -164,7 +164,7 @@ def make_preferences(args) -> None:
 
 
 def share_that_mention(args) -> None:
-    """Share of held-out prompts whose story mentions the thing asked for, with and without the SFT adapter."""
+    """The share of held-out prompts whose story mentions the requested thing, with and without the SFT adapter."""
     backbone = Backbone.load(str(args.model))
     backbone.load_role("policy", args.adapter)
     rows = [json.loads(line) for line in (ASSETS / "prompts-heldout.jsonl").read_text(encoding="utf-8").splitlines()]

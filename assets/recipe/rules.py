@@ -20,20 +20,20 @@ def words(text: str) -> list[str]:
 
 
 def cheerful(prompt: str, response: str) -> float:
-    """Happy words less sad words, per ten words: the rule of assets/preferences.jsonl."""
-    found = words(response)
-    if len(found) < 10:
-        return -2.0  # saying nothing is not cheerful
-    return 10 * (sum(w in HAPPY for w in found) - sum(w in SAD for w in found)) / len(found)
+    """Happy words minus sad words, per ten words: the rule of assets/preferences.jsonl."""
+    spoken = words(response)
+    if len(spoken) < 10:
+        return -2.0  # an answer that says nothing is not cheerful
+    return 10 * (sum(word in HAPPY for word in spoken) - sum(word in SAD for word in spoken)) / len(spoken)
 
 
 def talkative(prompt: str, response: str) -> float:
-    """Share of the words that are spoken, between double quotes; an open quote counts to the end of its sentence."""
-    found = words(response)
-    if len(found) < 10:
+    """The share of the words between double quotes. An open quote counts to the end of its sentence."""
+    count = len(words(response))
+    if count < 10:
         return 0.0
     spoken = sum(len(words(quote)) for quote in re.findall(r"[\"“]([^\"”.!?]*[^\"”]*)[\"”]", response))
-    return spoken / len(found)
+    return spoken / count
 
 
 def mentions(thing: str, text: str) -> bool:

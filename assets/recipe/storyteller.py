@@ -63,9 +63,9 @@ def grow_depth(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     grown = LlamaForCausalLM(config)
     copied_before = set()
     layer: Any
-    for place in range(layers):
-        origin = place * old // layers
-        layer = grown.model.layers[place]
+    for index in range(layers):
+        origin = index * old // layers
+        layer = grown.model.layers[index]
         state = model.model.layers[origin].state_dict()
         layer.load_state_dict(state)
         if origin in copied_before:

@@ -42,14 +42,14 @@ def group_rows(rows: list[list[int]], tokens: int, rng: random.Random) -> list[l
 
 
 def wrong_tokens(ids: torch.Tensor, most: float, vocabulary: int) -> torch.Tensor:
-    """Input ids with some replaced by random ones: a share of each row drawn from [0, `most`]; position 0 is kept."""
+    """Input ids of which a share of each row, drawn from [0, `most`], is replaced by random ones. Position 0 stays."""
     wrong = torch.rand(ids.shape) < most * torch.rand(len(ids), 1)
     wrong[:, 0] = False
     return torch.where(wrong, torch.randint(vocabulary, ids.shape), ids)
 
 
 def rate_at(tokens: int, warmup: int, decay: dict | None) -> float:
-    """The learning rate's factor: up from zero over `warmup` tokens, then 1, then linearly to zero over the decay."""
+    """The factor of the learning rate: it rises from zero over `warmup` tokens, is 1, and falls linearly to zero."""
     up = min(1.0, tokens / max(1, warmup))
     return up * max(0.0, 1 - (tokens - decay["from"]) / decay["tokens"]) if decay else up
 
@@ -153,7 +153,7 @@ class Run:
         self.loss_of = storyteller.nll if args.no_compile else torch.compile(storyteller.nll, dynamic=True)
 
     def save(self) -> None:
-        """Write the state, and beside the model what it was made of."""
+        """Write the state, and beside the model a record of its training."""
         facts, (wall, processor) = self.facts, self.started
         facts["sessions"][-1] |= {"seconds": round(time.time() - wall), "to_step": facts["step"],
                                   "processor_seconds": round(time.process_time() - processor),
@@ -176,7 +176,7 @@ class Run:
         return bool(decay) and facts["tokens"] >= decay["from"] + decay["tokens"]
 
     def step(self, ids: torch.Tensor, mask: torch.Tensor) -> float:
-        """One update; the loss per token, in nats."""
+        """Make one update. Returns the loss per token, in nats."""
         facts, args = self.facts, self.args
         scale = rate_at(facts["tokens"], facts["warmup"], facts["decay"])
         for optimizer, rate in zip(self.optimizers, (args.muon_lr, args.adam_lr)):
@@ -201,7 +201,7 @@ class Run:
         return loss.item()
 
     def batches(self):
-        """Batch after batch, epoch after epoch, from the place that the facts name."""
+        """Batch after batch, epoch after epoch, from the position in the facts."""
         facts = self.facts
         rng = random.Random(self.args.seed)
         while True:

@@ -1,11 +1,11 @@
-"""The state of a pre-training run, from which the run goes on exactly as if it had never stopped.
+"""The state of a pre-training run, from which the run continues exactly as if it had never stopped.
 
 One safetensors file holds everything: tensors (weights, their average, the optimisers' moments, torch's generator) and,
 in the file's header, JSON (settings, data fingerprints, tokenizer, counters, Python's generator, history). There is no
 pickle, so the file can be copied to another machine and opened without trust.
 
-A state folder holds two such files. `constant.safetensors` is the phase with a constant rate, which can always go on.
-`decay.safetensors` is a branch of it whose rate falls to zero.
+A state folder holds two such files. `constant.safetensors` is the phase with a constant rate, which can always be
+continued. `decay.safetensors` is a branch of it, in which the rate falls to zero.
 """
 
 import json
@@ -110,13 +110,13 @@ def apply_changes(facts: dict, settings: dict, data: list[dict], allowed: list[s
     """Write changed settings into the facts, with a line in their history; refuse those that are not allowed."""
     changes = find_changes(facts, settings, data)
     fixed = sorted(changes.keys() - CHANGEABLE - NEW_EPOCH)
-    told = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changes.items())
+    differences = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changes.items())
     if fixed:
-        raise Refused(f"The state was made with other settings ({told}). "
+        raise Refused(f"The state was made with other settings ({differences}). "
                       f"{', '.join(fixed)} cannot change within a run.")
     if changes.keys() - set(allowed):
         names = " ".join(sorted(changes))
-        raise Refused(f"The state was made with other settings or data ({told}). Give the old ones, "
+        raise Refused(f"The state was made with other settings or data ({differences}). Give the old ones, "
                       f"or add --allow-change {names} to change them on purpose.")
     for name, (old, new) in changes.items():
         record_change(facts, name, old, new)
@@ -131,9 +131,9 @@ def record_change(facts: dict, setting: str, old, new) -> None:
 
 
 def choose_state(folder: Path, settings: dict, finish: int | None) -> tuple[Path, dict | None]:
-    """The file to go on from and its facts (None: a new run).
+    """The file from which to continue, and its facts (None for a new run).
 
-    The decay is gone on with if it branched from the constant phase as that is now; otherwise a new branch begins.
+    A decay is continued if it branched from the constant phase as that is now. Otherwise a new branch begins.
     """
     constant, decay = read_facts(folder / CONSTANT), read_facts(folder / DECAY)
     if finish and not constant:

@@ -89,18 +89,17 @@ def bar(need: Estimate, here: Machine) -> Markup:
     more than MOST_DRAWN times the need; then the bar fades out before its end."""
     scale = max(need.total, min(here.free, MOST_DRAWN * need.total))
     parts = used_parts(need)
-    pieces = [Markup('<i style="width:{:.2f}%;background:{}"></i>').format(100 * count / scale, COLOURS[name])
-              for name, count in parts.items()]
-    if here.free < scale:
-        pieces.append(Markup('<b style="left:{:.2f}%"></b>').format(100 * here.free / scale))
+    widths = [{"width": f"{100 * count / scale:.2f}", "colour": COLOURS[name]} for name, count in parts.items()]
+    free_mark = f"{100 * here.free / scale:.2f}" if here.free < scale else ""
     sizes = ", ".join(f"{text.PARTS[name]} {byte_size(count)}" for name, count in parts.items())
     description = f"{text.MEMORY}: {byte_size(need.total)}; {text.FREE} {byte_size(here.free)}; {sizes}"
-    return render("components/memory_bar.html", beyond=here.free > scale, description=description, pieces=pieces)
+    return render("components/memory_bar.html", beyond=here.free > scale, description=description, parts=widths,
+                  free_mark=free_mark)
 
 
 def legend(need: Estimate) -> list[dict]:
     """The name, colour, explanation and size of each part."""
-    return [{"swatch": Markup('<i style="background:{}"></i>').format(COLOURS[name]), "name": text.PARTS[name],
+    return [{"colour": COLOURS[name], "name": text.PARTS[name],
              "about": text.PARTS_ABOUT[name], "size": byte_size(count)} for name, count in used_parts(need).items()]
 
 

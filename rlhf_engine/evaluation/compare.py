@@ -1,8 +1,10 @@
-"""How two policies compare: wins by a judge, diversity, perplexity under the bare base, and KL. Fresh samples, shared prompts."""
+"""How two policies compare on fresh samples of the same prompts: wins by a judge, diversity, perplexity, and KL."""
 
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,55 +17,131 @@ from rlhf_engine.model.logprobs import pad_right, response_positions, token_logp
 from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 
 ScoreFunction = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], list[float]]
-"""Scores of responses, from prompts, prompt ids, response ids and response texts; equal scores are a tie."""
+"""Scores of responses, from prompts, prompt ids, response ids and response texts. Equal scores are a tie."""
+
+
+@dataclass
+class Samples:
+    """Fresh responses of one policy, and what was measured on them."""
+
+    response_ids: list[list[int]]
+    texts: list[str]
+    scores: list[float]
+    """By the judge; 0 without one."""
+    perplexity: float
+    """Under the bare base given the prompt, weighted by tokens."""
 
 
 def text_judge(score: Callable[[Prompt, str], float]) -> ScoreFunction:
-    """A judge that reads prompt and text alone."""
-    return lambda prompts, ids, responses, texts: [score(prompt, text) for prompt, text in zip(prompts, texts)]
+    """A judge that reads the prompt and the text of a response alone."""
+    def judge(prompts: list[Prompt], prompt_ids: list[list[int]], response_ids: list[list[int]],
+              texts: list[str]) -> list[float]:
+        return [score(prompt, text) for prompt, text in zip(prompts, texts)]
+
+    return judge
 
 
-def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt], judge: ScoreFunction | None, *, per_prompt: int = 2,
-            sampling: Sampling = Sampling(), batch: int = 32, max_tokens: int = 512, seed: int = 0,
-            on_microbatch: Callable[[], None] = noop) -> tuple[dict, list[dict]]:
-    """(report, samples): `role` against `against` (role names; None is the bare base) on fresh samples.
+def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt],
+            judge: ScoreFunction | None, *, per_prompt: int = 2, sampling: Sampling = Sampling(), batch: int = 32,
+            max_tokens: int = 512, seed: int = 0,
+            on_microbatch: Callable[[], None] = noop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Compare a role with another on fresh samples.
 
-    `win_rate` counts ties as half, with a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, of `role`'s
-    own samples, both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare base given the prompt,
-    token-weighted; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share of responses without a
-    visible character; `notes` says what was cut. Without a judge there are no scores and no wins. Raises UserError if `sampling`
-    leaves no room for a prompt.
+    Args:
+        backbone: has both roles.
+        role: a role, or None for the bare base.
+        against: the role to compare with, or None for the bare base.
+        prompts: at least one.
+        judge: scores the responses. Without one there are no scores and no wins.
+        per_prompt: responses of each policy to each prompt.
+        sampling: how to sample.
+        batch: rows per forward pass.
+        max_tokens: longest prompt plus response.
+        seed: of the samples and the bootstrap.
+        on_microbatch: called between forward passes and after each sampled token.
+
+    Returns:
+        (report, samples), a dictionary and a list of rows for samples.jsonl. Of the report, `win_rate` counts ties as
+        half and has a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, on the samples of `role`,
+        with both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare base given the
+        prompt, weighted by tokens; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share
+        of responses without a visible character; `notes` says what was cut.
+
+    Raises UserError if `sampling` leaves no room for a prompt.
     """
-    encoded, notes = encode_prompts(backbone, prompts, prompt_room(backbone, sampling.max_new_tokens, max_tokens))
-    asked = [row.ids for row in encoded for _ in range(per_prompt)]
+    room = prompt_room(backbone, sampling.max_new_tokens, max_tokens)
+    encoded, notes = encode_prompts(backbone, prompts, room)
+    prompt_ids = [row.ids for row in encoded for _ in range(per_prompt)]
     owners = [prompt for prompt in prompts for _ in range(per_prompt)]
-    answers, texts, scores, perplexities = [], [], [], []
-    for place, name in enumerate((role, against)):
+
+    def draw(name: str | None, generator_seed: int) -> Samples:
+        generator = torch.Generator().manual_seed(generator_seed)
         with backbone.use(name):
-            drawn = sample(backbone, asked, sampling, torch.Generator().manual_seed(2 * seed + place), batch=batch, on_microbatch=on_microbatch)
-        answers.append(drawn)
-        texts.append([text_of(backbone, ids) for ids in drawn])
-        scores.append(judge(owners, asked, drawn, texts[-1]) if judge else [0.0] * len(asked))
-        perplexities.append(math.exp(-mean_logprob(backbone, None, asked, drawn, batch, on_microbatch)))
-    tokens = sum(map(len, answers[0]))
-    temperature = sampling.temperature or 1.0  # greedy answers have no KL; that of the model as it is stands in
-    per_token = (mean_logprob(backbone, role, asked, answers[0], batch, on_microbatch, temperature)
-                 - mean_logprob(backbone, against, asked, answers[0], batch, on_microbatch, temperature))
-    report = {
-        "prompts": len(prompts), "samples": len(asked), "notes": notes,
-        **(outcome(*scores, per_prompt, seed) if judge else {}),
-        "kl": per_token * tokens / len(asked), "kl_per_token": per_token,
-        "perplexity": perplexities[0], "perplexity_ratio": perplexities[0] / perplexities[1],
-        "distinct_2": distinct(answers[0]), "distinct_ratio": distinct_ratio(*answers),
-        "empty": sum(not text.strip() for text in texts[0]) / len(asked), "length": tokens / len(asked),
-    }
-    samples = [{"prompt": p, "response": a, "against": b, "score": x, "score_against": y}
-               for p, a, b, x, y in zip(owners, *texts, *scores)]
-    return report, samples
+            ids = sample(backbone, prompt_ids, sampling, generator, batch=batch, on_microbatch=on_microbatch)
+        texts = [text_of(backbone, response) for response in ids]
+        scores = judge(owners, prompt_ids, ids, texts) if judge else [0.0] * len(ids)
+        logprob = mean_logprob(backbone, None, prompt_ids, ids, batch, on_microbatch)
+        return Samples(ids, texts, scores, math.exp(-logprob))
+
+    ours, theirs = draw(role, 2 * seed), draw(against, 2 * seed + 1)
+    # Greedy responses have no KL; that of the models as they are stands in for it.
+    temperature = sampling.temperature or 1.0
+    kl_per_token = (
+        mean_logprob(backbone, role, prompt_ids, ours.response_ids, batch, on_microbatch, temperature)
+        - mean_logprob(backbone, against, prompt_ids, ours.response_ids, batch, on_microbatch, temperature))
+    tokens = sum(map(len, ours.response_ids))
+    report: dict[str, Any] = {"prompts": len(prompts), "samples": len(owners), "notes": notes}
+    if judge:
+        report.update(outcome(ours.scores, theirs.scores, per_prompt, seed))
+    report.update({
+        "kl": kl_per_token * tokens / len(owners),
+        "kl_per_token": kl_per_token,
+        "perplexity": ours.perplexity,
+        "perplexity_ratio": ours.perplexity / theirs.perplexity,
+        "distinct_2": distinct(ours.response_ids),
+        "distinct_ratio": distinct_ratio(ours.response_ids, theirs.response_ids),
+        "empty": sum(not text.strip() for text in ours.texts) / len(owners),
+        "length": tokens / len(owners),
+    })
+    rows = [{"prompt": prompt, "response": ours.texts[i], "against": theirs.texts[i], "score": ours.scores[i],
+             "score_against": theirs.scores[i]} for i, prompt in enumerate(owners)]
+    return report, rows
 
 
-def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) -> dict:
-    """What the scores of two policies say, as part of a report."""
+@torch.no_grad()
+def mean_logprob(backbone: Backbone, role: str | None, prompt_ids: list[list[int]], response_ids: list[list[int]],
+                 batch: int, on_microbatch: Callable[[], None] = noop, temperature: float = 1.0) -> float:
+    """Mean log-probability of the responses' tokens under a role (None: the bare base), in nats per token.
+
+    Args:
+        backbone: has the role.
+        role: whose log-probabilities.
+        prompt_ids: token ids of the prompt of each response.
+        response_ids: token ids of the responses. A long response weighs more.
+        batch: rows per forward pass.
+        on_microbatch: called after each forward pass.
+        temperature: divides the logits.
+    """
+    total = 0.0
+    order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]) + len(response_ids[i]))
+    with backbone.use(role):
+        for part in micro_batches(order, batch):
+            rows = [prompt_ids[i] + response_ids[i] for i in part]
+            ids = pad_right(rows, backbone.pad_id, backbone.device)
+            positions = response_positions([len(prompt_ids[i]) for i in part], [len(response_ids[i]) for i in part],
+                                           ids.device)
+            total += token_logprobs(backbone, ids, *positions, temperature).double().sum().item()
+            on_microbatch()
+    return total / sum(map(len, response_ids))
+
+
+# -- wins --------------------------------------------------------------------------------------------------------------
+
+def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) -> dict[str, float]:
+    """The part of a report that follows from the scores of two policies: wins, ties, mean scores.
+
+    The scores of one prompt, `per_prompt` of them, stand side by side.
+    """
     rates = win_rates(ours, theirs, per_prompt)
     low, high = bootstrap(rates, seed)
     return {"win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
@@ -71,31 +149,14 @@ def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) 
             "score_against": sum(theirs) / len(ours)}
 
 
-@torch.no_grad()
-def mean_logprob(backbone: Backbone, role: str | None, prompts: list[list[int]], responses: list[list[int]], batch: int,
-                 on_microbatch: Callable[[], None] = noop, temperature: float = 1.0) -> float:
-    """Mean log-probability of the responses' tokens under `role`, in nats per token, weighted by tokens."""
-    total = 0.0
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
-    with backbone.use(role):
-        for part in micro_batches(order, batch):
-            ids = pad_right([prompts[i] + responses[i] for i in part], backbone.pad_id, backbone.device)
-            where = response_positions([len(prompts[i]) for i in part], [len(responses[i]) for i in part], ids.device)
-            total += token_logprobs(backbone, ids, *where, temperature).double().sum().item()
-            on_microbatch()
-    return total / sum(map(len, responses))
-
-
 def win_rates(ours: list[float], theirs: list[float], per_prompt: int) -> list[float]:
-    """Share of wins per prompt, ties half; rows of one prompt stand together."""
+    """Share of wins for each prompt, ties half. The scores of one prompt stand side by side."""
     wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(ours, theirs)]
     return [sum(wins[i:i + per_prompt]) / per_prompt for i in range(0, len(wins), per_prompt)]
 
 
 def bootstrap(values: list[float], seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling `values` (one per prompt)."""
+    """95 % percentile interval of the mean of `values` (one per prompt), from `draws` resamplings."""
     rng = random.Random(f"{seed} bootstrap")
     means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(draws))
     return means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
-
-

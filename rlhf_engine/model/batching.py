@@ -1,36 +1,61 @@
-"""Micro-batches: how the rows of one optimiser step are cut into forward passes."""
+"""Micro-batches: how the rows of one optimiser step are cut into forward passes that fit into memory."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-Length = Callable[[int], int]
-"""Tokens of a row, by its number."""
+Row = TypeVar("Row")
+
+RowLength = Callable[[int], int]
+"""Number of tokens of a row, given by its index."""
+
+CPU_PASS_OVERHEAD, GPU_PASS_OVERHEAD = 64, 1024
+"""Cost of a further forward pass besides its tokens, in tokens. On a CPU it is Python's (measured); on a GPU it is the
+launching of kernels (a guess)."""
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a lack of memory, on a GPU or on the CPU (whose allocator raises a plain RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error).lower() for words in ("out of memory", "not enough memory", "allocate memory"))
+def micro_batches(rows: list[Row], size: int, row_length: Callable[[Row], int] | None = None,
+                  overhead: int = 0) -> list[list[Row]]:
+    """Cut `rows` into micro-batches of at most `size` rows; 0 sets no limit.
 
+    Without `row_length` each but the last has `size` rows. With it the cuts are those with the least total cost, where
+    a micro-batch costs its number of rows times its longest row (padding included), plus `overhead`.
 
-def micro_batches(rows: list[int], size: int, length: Length | None = None, price: int = 0) -> list[list[int]]:
-    """`rows` in pieces of `size`; 0 is one piece. With the `length` of each row in tokens, in whose order they come, pieces of at most that
-    size, cut where the least is computed: every piece costs its rows times its longest, padding included, and `price` tokens for the pass.
+    Args:
+        rows: the rows, mostly as indices. With `row_length`, in ascending order of length.
+        size: rows per micro-batch.
+        row_length: tokens of a row.
+        overhead: cost of a forward pass besides its tokens, in tokens (`pass_overhead`).
     """
     size = size or max(1, len(rows))
-    if length is None:
+    if row_length is None:
         return [rows[i:i + size] for i in range(0, len(rows), size)]
-    best = [(0, 0)]  # of the first rows: the least cost, and where the last piece then begins
+    # best[n]: of the first n rows, the least cost, and the index at which the last micro-batch then begins.
+    best = [(0, 0)]
     for end, row in enumerate(rows, 1):
-        best.append(min((best[start][0] + (end - start) * length(row) + price, start) for start in range(max(0, end - size), end)))
+        options = []
+        for start in range(max(0, end - size), end):
+            cost = (end - start) * row_length(row) + overhead  # `row` is the longest so far
+            options.append((best[start][0] + cost, start))
+        best.append(min(options))
     pieces, end = [], len(rows)
     while end:
-        pieces.append(rows[best[end][1]:end])
-        end = best[end][1]
+        start = best[end][1]
+        pieces.append(rows[start:end])
+        end = start
     return pieces[::-1]
 
 
-def pass_price(device: torch.device) -> int:
-    """What one more pass costs beside its tokens, in tokens: Python on a CPU, launches of kernels on a GPU (not measured)."""
-    return 64 if device.type == "cpu" else 1024
+def pass_overhead(device: torch.device) -> int:
+    """Cost of one more forward pass on `device`, besides that of its tokens, in tokens."""
+    return CPU_PASS_OVERHEAD if device.type == "cpu" else GPU_PASS_OVERHEAD
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a GPU or on a CPU (whose allocator raises a plain
+    RuntimeError)."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error).lower()
+    return any(words in message for words in ("out of memory", "not enough memory", "allocate memory"))

@@ -1,11 +1,13 @@
-"""Layers of stock models computed with fewer passes over memory: LoRA's sum, RMS norms, and on a CPU attention over short rows and
-4-bit layers.
+"""Layers of stock models, computed with fewer passes over memory: LoRA's sum, RMS norms, and on a CPU attention over
+short rows and 4-bit layers.
 
-They give what PEFT, PyTorch and bitsandbytes give, to rounding; tests hold them against each other. Measured in benchmarks/README.md.
+They give what PEFT, PyTorch and bitsandbytes give, to rounding; tests compare them. benchmarks/README.md has the
+measurements.
 """
 
 import functools
 import types
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,104 +19,140 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 SMALL = 100_000_000
-"""Parameters up to which a CPU trades memory for time: it keeps 4-bit weights unpacked, too, and decodes with a copy in fp32."""
+"""Parameters up to which memory is traded for time on a CPU: 4-bit weights are also kept unpacked, and a copy in fp32
+decodes."""
 ATTENTION = "short_rows"
+"""Name under which transformers finds `attend`."""
 SHORT = 256
-"""Positions up to which plain products beat PyTorch's CPU kernel in bf16, whose backward pass is four times slower there."""
+"""Positions up to which plain products are faster than PyTorch's CPU kernel in bf16, whose backward pass is four times
+slower there."""
 MASKED = 1024
-"""The same where a mask has to be added, with which that kernel skips nothing."""
+"""The same where a mask has to be added: with one, that kernel skips nothing."""
+PLAIN_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+"""Norms that `FrozenNorm` computes. Others have similar names and another formula (Gemma adds 1 to the weight)."""
 
 
-def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
-           scaling: float | None = None, **options) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: query [B, H, T, d], key and value [B, G, S, d] -> [B, T, H, d].
+def is_small(base: Any) -> bool:
+    """Whether a model is on a CPU and small enough to hold twice."""
+    return base.device.type == "cpu" and base.num_parameters() <= SMALL
 
-    Whole rows of bf16 on a CPU go through plain products, with a mask if it is one to add (`shared.pack`), all else through PyTorch's
-    fused attention. The choice hangs on shapes alone, never on gradients: scoring and training have to give the same log-probabilities.
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+def use_short_rows(base: Any) -> None:
+    """Let a model on a CPU that uses PyTorch's attention use `attend`."""
+    if base.device.type == "cpu" and base.config._attn_implementation == "sdpa":
+        base.set_attn_implementation(ATTENTION)
+
+
+def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+           attention_mask: torch.Tensor | None, scaling: float | None = None,
+           **options: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention in transformers' interface: query [B, H, T, d], key and value [B, G, S, d] -> [B, T, H, d].
+
+    Whole rows of bf16 on a CPU go through plain products, also with a mask that is added (`prefix_packing.pack`). All
+    else goes through PyTorch's fused attention. The choice depends on shapes alone, never on whether there are
+    gradients: scoring and training must give the same log-probabilities.
     """
     rows, heads, length, width = query.shape
-    longest = SHORT if attention_mask is None else MASKED if attention_mask.dtype == query.dtype else 0
-    if (query.dtype != torch.bfloat16 or query.device.type != "cpu" or not 1 < length <= longest or key.shape[2] != length
-            or options.get("dropout")):
+    whole_rows = 1 < length <= longest_plain(query, attention_mask) and key.shape[2] == length
+    on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
+    if not on_cpu or not whole_rows or options.get("dropout"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     shared = heads // key.shape[1]
-    query, key, value = (x.reshape(-1, length, width) for x in (query, repeat_kv(key, shared), repeat_kv(value, shared)))
+    query = query.reshape(-1, length, width)
+    key = repeat_kv(key, shared).reshape(-1, length, width)
+    value = repeat_kv(value, shared).reshape(-1, length, width)
     if attention_mask is None:
         hidden = torch.full((length, length), torch.finfo(query.dtype).min, dtype=query.dtype).triu(1)
     else:
         hidden = attention_mask.expand(rows, heads, length, length).reshape(-1, length, length)
     scores = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=width ** -0.5 if scaling is None else scaling)
-    seen = torch.bmm(scores.softmax(-1), value)  # softmax of bf16 is computed in fp32 inside
-    return seen.view(rows, heads, length, width).transpose(1, 2), None
+    mixed = torch.bmm(scores.softmax(-1), value)  # inside, softmax of bf16 is computed in fp32
+    return mixed.view(rows, heads, length, width).transpose(1, 2), None
+
+
+def longest_plain(query: torch.Tensor, attention_mask: torch.Tensor | None) -> int:
+    """Positions of the longest row that `attend` computes itself; 0 with a mask that is not one to add."""
+    if attention_mask is None:
+        return SHORT
+    return MASKED if attention_mask.dtype == query.dtype else 0
 
 
 AttentionInterface.register(ATTENTION, attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-class FrozenNorm(torch.autograd.Function):
-    """RMS norm [..., d] of Zhang & Sennrich 2019 with a weight that is not trained, as Llama's: the mean square in fp32, all else in the
-    dtype of `x`. Its backward pass reads two tensors where autograd reads six."""
+# -- norms -------------------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def forward(ctx, x, weight, epsilon):
-        wide = x.float()
-        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        normed = (wide * scale).to(x.dtype)
-        ctx.save_for_backward(normed, scale, weight)
-        return weight * normed
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        normed, scale, weight = ctx.saved_tensors
-        grad, wide = (grad * weight).float(), normed.float()
-        return ((grad - wide * (grad * wide).mean(-1, keepdim=True)) * scale).to(normed.dtype), None, None
-
-
-def use_frozen_norms(base: nn.Module) -> None:
-    """Let the norms of the Llama family use `FrozenNorm`. Others have the same name and another formula (Gemma adds 1 to the weight)."""
+def use_frozen_norms(base: Any) -> None:
+    """Let the norms of the Llama family use `FrozenNorm`."""
     for module in base.modules():
-        if type(module).__name__ in ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"):
+        if type(module).__name__ in PLAIN_NORMS:
             module.forward = functools.partial(normed, module.weight, module.variance_epsilon)
 
 
 def normed(weight: torch.Tensor, epsilon: float, hidden_states: torch.Tensor) -> torch.Tensor:
+    """`FrozenNorm` with the arguments in the order of a partial application."""
     return FrozenNorm.apply(hidden_states, weight, epsilon)
 
 
-def use_short_rows(base: nn.Module) -> None:
-    """Let a model on a CPU that uses PyTorch's attention use `attend`."""
-    if base.device.type == "cpu" and base.config._attn_implementation == "sdpa":
-        base.set_attn_implementation(ATTENTION)
+class FrozenNorm(torch.autograd.Function):
+    """RMS norm [..., d] (Zhang & Sennrich 2019) with a weight that is not trained, computed as in Llama.
+
+    The mean square is in fp32, all else in the dtype of `x`. The backward pass reads two tensors where autograd reads
+    six.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        wide = x.float()
+        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        scale = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        result = (wide * scale).to(x.dtype)
+        ctx.save_for_backward(result, scale, weight)
+        return weight * result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        result, scale, weight = ctx.saved_tensors
+        grad, wide = (grad * weight).float(), result.float()
+        return ((grad - wide * (grad * wide).mean(-1, keepdim=True)) * scale).to(result.dtype), None, None
 
 
-def is_small(base: nn.Module) -> bool:
-    """Whether a model on a CPU is small enough to hold twice."""
-    return base.device.type == "cpu" and base.num_parameters() <= SMALL
+# -- 4-bit layers on a CPU ---------------------------------------------------------------------------------------------
 
-
-def unpack(base: nn.Module) -> None:
-    """Let the 4-bit layers of a small model on a CPU multiply with weights that are unpacked once instead of in every pass."""
+def unpack(base: Any) -> None:
+    """Unpack the weights of a model's 4-bit layers once, instead of in every pass. For a small model on a CPU."""
     for layer in base.modules():
         if type(layer).__name__ == "Linear4bit":
-            layer.forward = functools.partial(unpacked, dequantize_module_weight(layer).to(torch.bfloat16), layer.bias)
+            weight = dequantize_module_weight(layer).to(torch.bfloat16)
+            layer.forward = functools.partial(unpacked_linear, weight, layer.bias)
 
 
-def unpacked(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    return F.linear(x.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype)).to(x.dtype)
+def unpacked_linear(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer [..., in] -> [..., out], computed in the weight's dtype."""
+    bias = None if bias is None else bias.to(weight.dtype)
+    return F.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
 
+
+# -- LoRA --------------------------------------------------------------------------------------------------------------
 
 def speed_up(layer: nn.Module) -> None:
     """Let a LoRA layer add its product in one pass over the output, in the base's dtype, instead of three."""
-    if isinstance(layer, LoraLayer) and hasattr(layer.get_base_layer(), "weight") and not isinstance(layer.get_base_layer(), nn.Embedding):
+    if not isinstance(layer, LoraLayer):
+        return
+    base_layer = layer.get_base_layer()
+    if hasattr(base_layer, "weight") and not isinstance(base_layer, nn.Embedding):
         layer.forward = types.MethodType(lora_forward, layer)
 
 
-def lora_forward(layer: LoraLayer, x: torch.Tensor, *args, **options) -> torch.Tensor:
-    """`base(x) + scaling * B(A(x))` for the one adapter in use, [..., in] -> [..., out].
+def lora_forward(layer: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    """`base(x) + scaling * B(A(x))` for the one adapter in use: [..., in] -> [..., out].
 
-    Adapters are kept in fp32 and multiplied in the base's dtype. What is not plain LoRA (DoRA, dropout) goes through PEFT.
+    Adapters are kept in fp32 and multiplied in the base's dtype. What is not plain LoRA (DoRA, dropout) goes through
+    PEFT.
     """
     if layer.disable_adapters:
         return layer.base_layer(x, *args, **options)
@@ -124,6 +162,7 @@ def lora_forward(layer: LoraLayer, x: torch.Tensor, *args, **options) -> torch.T
     if role in layer.lora_variant or layer.lora_bias[role] or not isinstance(layer.lora_dropout[role], nn.Identity):
         return type(layer).forward(layer, x, *args, **options)
     out = layer.base_layer(x, *args, **options)
-    down, up = (part[role].weight.to(out.dtype) for part in (layer.lora_A, layer.lora_B))
+    down = layer.lora_A[role].weight.to(out.dtype)
+    up = layer.lora_B[role].weight.to(out.dtype)
     low = F.linear(x.to(out.dtype), down).flatten(0, -2)
     return torch.addmm(out.flatten(0, -2), low, up.T, alpha=layer.scaling[role]).view(out.shape)

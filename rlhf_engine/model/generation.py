@@ -1,8 +1,11 @@
-"""Batched sampling with a KV cache. Rows that have ended leave the batch; nothing but temperature shapes the
-distribution unless asked, because what is sampled must be what is scored."""
+"""Batched sampling with a KV cache. Rows that have ended leave the batch.
+
+Unless asked, nothing but the temperature shapes the distribution: what is sampled must be what is scored.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from transformers import DynamicCache
@@ -13,30 +16,42 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 
 COMPACT = 0.75
-"""Share of rows still going below which the others leave the batch."""
+"""Share of unfinished rows below which the finished ones leave the batch. Until then one that has ended costs less than
+moving the cache."""
+HALF_CHARACTER = "\ufffd"
+"""What a tokenizer writes in place of a character whose tokens have not all come yet."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw. For training leave top_k at 0 and top_p at 1: the log-probabilities are those of the full softmax."""
+    """How to sample. For training leave top_k and top_p alone: log-probabilities are those of the full softmax."""
 
     max_new_tokens: int = 128
+    """Longest response in tokens."""
     temperature: float = 1.0
-    """0 takes the most likely token."""
+    """Divides the logits; 0 takes the most likely token."""
     top_k: int = 0
+    """Sample from this many of the most likely tokens; 0 from all."""
     top_p: float = 1.0
+    """Sample from the fewest tokens whose probabilities sum to this."""
 
 
 def prompt_room(backbone: Backbone, max_new_tokens: int, max_tokens: int | None = None) -> int:
-    """Tokens left for a prompt, of `max_tokens` and of what the base takes. Raises UserError if there is none."""
+    """Tokens that are left for a prompt, given the longest response and the longest row.
+
+    `max_tokens` None is what the base takes. Raises UserError if nothing is left.
+    """
     longest = min(max_tokens or backbone.longest, backbone.longest)
     if longest <= max_new_tokens:
-        raise UserError(f"--max-new-tokens is {max_new_tokens}, which leaves no room for a prompt in {longest} tokens; lower it")
+        raise UserError(f"--max-new-tokens is {max_new_tokens}, which leaves no room for a prompt in {longest} tokens; "
+                        "lower it")
     return longest - max_new_tokens
 
 
-def pad_left(rows: list[list[int]], pad: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token rows -> ids [B, T] and mask [B, T], padded on the left so that all rows end together."""
+# -- one step ----------------------------------------------------------------------------------------------------------
+
+def pad_left(rows: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token rows as ids [B, T] and mask [B, T], padded on the left so that all rows end together."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -47,7 +62,7 @@ def pad_left(rows: list[list[int]], pad: int, device) -> tuple[torch.Tensor, tor
 
 
 def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """[B, V] logits -> [B, V] fp32 probabilities after temperature, top-k and top-p."""
+    """Logits [B, V] -> probabilities [B, V] in fp32, after temperature, top-k and top-p."""
     logits = logits.float()
     if sampling.temperature != 1:
         logits = logits / max(sampling.temperature, 1e-6)
@@ -64,7 +79,8 @@ def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """One token [B] from each row of probabilities [B, V], by the inverse of the cumulative distribution.
 
-    One random number a row, drawn on the CPU: cheap, and a row's fate does not hang on the size of the vocabulary.
+    It takes one random number per row, drawn on the CPU. That is cheap, and the token does not depend on the size of
+    the vocabulary.
     """
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
@@ -74,12 +90,27 @@ def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) 
     return torch.searchsorted(cumulative, chance, right=True)[:, 0]
 
 
-class CachedDecoder:
-    """The model's own forward pass with transformers' cache, under the role in use at each call; the interface of `CpuDecoder`."""
+class Decoder(Protocol):
+    """A forward pass with a KV cache, for rows that grow token by token."""
 
-    def __init__(self, base):
-        self.base, self.cache = base, DynamicCache(config=base.config)
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits [B, V] after the next tokens `ids` [B, T] at `positions` [B, T]. `hidden` [B, T] is true at
+        padding."""
+        ...
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keep these rows (an index vector, which may repeat rows) and drop the others."""
+        ...
+
+
+class CachedDecoder:
+    """A `Decoder`: the model's own forward pass with transformers' cache, under the role in use at each call."""
+
+    def __init__(self, base: Any):
+        self.base = base
+        self.cache: Any = DynamicCache(config=base.config)
         self.hidden: torch.Tensor | None = None
+        """[B, T so far]: true at padding."""
         self.padded = False
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
@@ -88,38 +119,35 @@ class CachedDecoder:
         if hidden is not None:
             self.padded = bool(self.hidden.any())
         mask = (~self.hidden).long() if self.padded else None
-        return self.base(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
-                         logits_to_keep=1).logits[:, 0]
+        output = self.base(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache,
+                           use_cache=True, logits_to_keep=1)
+        return output.logits[:, 0]
 
     def keep(self, rows: torch.Tensor) -> None:
         self.cache.batch_select_indices(rows)
-        self.hidden = self.hidden[rows]
-        self.padded = bool(self.hidden.any())
+        if self.hidden is not None:
+            self.hidden = self.hidden[rows]
+            self.padded = bool(self.hidden.any())
 
+
+# -- whole responses ---------------------------------------------------------------------------------------------------
 
 @torch.no_grad()
-def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None
-           ) -> Iterator[list[tuple[int, int]]]:
-    """Yield after each step the (row, token) pairs drawn, stop tokens included; ends when every row has ended.
+def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
+           generator: torch.Generator | None = None) -> Iterator[list[tuple[int, int]]]:
+    """Sample a response to each prompt. Yields after each step the (row, token) pairs drawn, stop tokens included.
 
-    The role in use at each step draws (with a `CpuDecoder`, as it was at the first), so a consumer that interleaves other work must
-    choose roles in scopes that close before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
+    It ends when every row has ended. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
+    at the first step). So a caller that does other work between two steps must choose roles in scopes that close
+    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
     """
     longest = max(map(len, prompts)) + sampling.max_new_tokens
     if longest > backbone.longest:
         raise ValueError(f"prompt and response may take {longest} tokens, the model knows {backbone.longest} positions")
-    unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    decoder = cpu_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
-    logits = decoder(ids, positions, mask == 0)
-    if len(unique) < len(prompts):
-        which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
-        decoder.keep(which)
-        logits, ids, positions = logits[which], ids[which], positions[which]
+    decoder, logits, newest, positions = prefill(backbone, prompts, longest)
     stops, rows = torch.tensor(backbone.stop_ids), torch.arange(len(prompts))
-    # Which rows go on is kept on the CPU: a GPU is waited for once a token, for the token.
-    live, newest = torch.ones(len(prompts), dtype=torch.bool), ids[:, -1]
+    # Which rows go on is kept on the CPU, so that a GPU is waited for only once per token, for the token.
+    live = torch.ones(len(prompts), dtype=torch.bool)
     for step in range(sampling.max_new_tokens):
         if step:
             logits = decoder(newest[:, None], positions)
@@ -133,18 +161,42 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
         if not live.any() or step + 1 == sampling.max_new_tokens:
             return
         positions = positions[:, -1:] + 1
-        if live.sum() <= COMPACT * len(live):  # until then a row that has ended costs less than moving the cache
+        if live.sum() <= COMPACT * len(live):
             going = live.nonzero()[:, 0].to(backbone.device)
             decoder.keep(going)
             rows, newest, positions, live = rows[live], newest[going], positions[going], live[live]
+
+
+def prefill(backbone: Backbone, prompts: list[list[int]],
+            longest: int) -> tuple[Decoder, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Read B prompts into a decoder for rows of up to `longest` tokens. Equal prompts are read once.
+
+    Returns:
+        (decoder, logits [B, V] after the prompts, their last tokens [B], their positions [B, T]).
+    """
+    unique = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    decoder = cpu_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
+    logits = decoder(ids, positions, mask == 0)
+    if len(unique) < len(prompts):
+        which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
+        decoder.keep(which)
+        logits, ids, positions = logits[which], ids[which], positions[which]
+    return decoder, logits, ids[:, -1], positions
 
 
 def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,
            *, batch: int = 0, on_microbatch: Callable[[], None] = noop) -> list[list[int]]:
     """One response per prompt under the role in use: token ids with the stop token, or without one if it did not end.
 
-    `batch` bounds the rows decoded together (0: all). Prompts go by length, so that little is padded. `on_microbatch` is called
-    after every token.
+    Args:
+        backbone: the model.
+        prompts: token ids. They are read in order of length, so that little is padded.
+        sampling: how to sample.
+        generator: on the CPU; None is torch's own.
+        batch: rows that are decoded together; 0 is all.
+        on_microbatch: called after every token.
     """
     responses: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -160,20 +212,22 @@ def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
 
 def answer(backbone: Backbone, prompts: list[Prompt], role: str | None = None, sampling: Sampling | None = None, *,
            seed: int = 0) -> list[str]:
-    """The texts that `role` (None: the bare base) answers to prompts: encode, sample, decode in one call."""
+    """The texts that `role` (None: the bare base) answers to prompts: encode, sample and decode in one call."""
     rows = [encode_prompt(backbone.tokenizer, prompt).ids for prompt in prompts]
     with backbone.use(role):
         responses = sample(backbone, rows, sampling or Sampling(), torch.Generator().manual_seed(seed))
     return [text_of(backbone, ids) for ids in responses]
 
 
-def stream(backbone: Backbone, prompt: list[int], sampling: Sampling, generator: torch.Generator | None = None) -> Iterator[str]:
-    """Pieces of text of one response as they come; a piece is held back while it is half of a character."""
-    ids, shown = [], ""
+def stream(backbone: Backbone, prompt: list[int], sampling: Sampling,
+           generator: torch.Generator | None = None) -> Iterator[str]:
+    """Pieces of text of one response as they come. A piece waits while its last character is incomplete."""
+    ids: list[int] = []
+    shown = ""
     for drawn in decode(backbone, [prompt], sampling, generator):
         ids.append(drawn[0][1])
         text = text_of(backbone, ids)
-        if len(text) > len(shown) and not text.endswith("\ufffd"):
+        if len(text) > len(shown) and not text.endswith(HALF_CHARACTER):
             yield text[len(shown):]
             shown = text
     text = text_of(backbone, ids)

@@ -1,4 +1,4 @@
-"""What scores a rollout: a trained reward model, or a scoring function."""
+"""What scores a rollout: a trained reward model, or a scoring function of prompt and response."""
 
 from collections.abc import Callable
 
@@ -12,24 +12,52 @@ from rlhf_engine.model.prefix_packing import last_states, reading_order
 from rlhf_engine.rollout.rollout import Rollout
 
 RewardFunction = Callable[[Rollout], torch.Tensor]
-"""Scores [B] of the responses, or [B, R]: what each of their tokens adds to them."""
+"""Scores [B] of the responses of a rollout. Or [B, R]: what each token adds to the score of its response."""
 
 
+class RewardModel:
+    """A trained reward model as a `RewardFunction`: `reward(rollout)` returns scores [B]. It is the role `reward`."""
 
-def member_scores(backbone: Backbone, rows: list[list[int]], role: str = "reward") -> torch.Tensor:
-    """Normalised scores [B, members] of whole token rows (prompt and response), read at each row's last token.
+    def __init__(self, backbone: Backbone, *, batch: int = 32, on_microbatch: Callable[[], None] = noop):
+        self.backbone = backbone
+        self.batch = batch
+        self.on_microbatch = on_microbatch
 
-    The index comes from the row's length, never from `token != pad`: with pad equal to the end token that would read
-    one position early. Responses to one prompt share its reading, where that is faster.
-    """
-    return backbone.heads[role].members(last_states(backbone, rows))
+    def __call__(self, rollout: Rollout) -> torch.Tensor:
+        rows = [prompt + response for prompt, response in zip(rollout.prompt_ids, rollout.response_ids)]
+        return score_all(self.backbone, rows, batch=self.batch, on_microbatch=self.on_microbatch)
+
+
+class FunctionReward:
+    """A scoring function of prompt and response as a `RewardFunction`: `reward(rollout)` returns scores [B]."""
+
+    def __init__(self, function: Callable[[str, str], float]):
+        self.function = function
+
+    def __call__(self, rollout: Rollout) -> torch.Tensor:
+        return torch.tensor([score_text(self.function, prompt, response)
+                             for prompt, response in zip(rollout.prompts, rollout.responses)])
+
+
+def score_all(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
+              on_microbatch: Callable[[], None] = noop) -> torch.Tensor:
+    """Normalised scores [N] on the CPU of token rows: the mean of the members. Arguments as for `score_members`."""
+    return score_members(backbone, rows, batch=batch, role=role, on_microbatch=on_microbatch).mean(-1)
 
 
 @torch.no_grad()
 def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
                   on_microbatch: Callable[[], None] = noop) -> torch.Tensor:
-    """Scores [N, members] on the CPU of any number of rows, in length-sorted micro-batches; rows that share a prompt stand together."""
-    scores = torch.empty(len(rows), len(backbone.heads[role].bias))
+    """Normalised scores [N, members] on the CPU of any number of token rows.
+
+    Args:
+        backbone: has the adapter and the head `role`.
+        rows: token ids of prompt and response together.
+        batch: rows per forward pass. Short rows come first, and rows that share a prompt next to each other.
+        role: the reward's role.
+        on_microbatch: called after each forward pass.
+    """
+    scores = torch.empty(len(rows), backbone.heads[role].members)
     with backbone.use(role):
         for part in micro_batches(reading_order(backbone, rows), batch):
             scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
@@ -37,28 +65,11 @@ def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role
     return scores
 
 
-def score_all(backbone: Backbone, rows: list[list[int]], **options) -> torch.Tensor:
-    """Scores [N], the mean of the members; options as for `score_members`."""
-    return score_members(backbone, rows, **options).mean(-1)
+def member_scores(backbone: Backbone, rows: list[list[int]], role: str = "reward") -> torch.Tensor:
+    """Normalised scores [B, members] of a few token rows, by the head `role` on the adapter in use, with gradients.
 
-
-class RewardModel:
-    """A trained reward as PPO takes it: `reward(rollout) -> scores [B]`. The adapter and head are the role `reward`."""
-
-    def __init__(self, backbone: Backbone, *, batch: int = 32, on_microbatch: Callable[[], None] = noop):
-        self.backbone, self.batch, self.on_microbatch = backbone, batch, on_microbatch
-
-    def __call__(self, rollout: Rollout) -> torch.Tensor:
-        rows = [p + r for p, r in zip(rollout.prompt_ids, rollout.response_ids)]
-        return score_all(self.backbone, rows, batch=self.batch, on_microbatch=self.on_microbatch)
-
-
-class FunctionReward:
-    """A scoring function as PPO takes a reward: `reward(rollout) -> scores [B]`."""
-
-    def __init__(self, function: Callable[[str, str], float]):
-        self.function = function
-
-    def __call__(self, rollout: Rollout) -> torch.Tensor:
-        return torch.tensor([score_text(self.function, p, r) for p, r in zip(rollout.prompts, rollout.responses)])
-
+    A row is read at its last token. The index of that follows from the row's length, never from `token != pad`: where
+    pad equals the end token, that would read one position too early. Responses to one prompt share the reading of it,
+    where that is faster.
+    """
+    return backbone.heads[role].member_scores(last_states(backbone, rows))

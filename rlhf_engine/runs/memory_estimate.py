@@ -27,7 +27,7 @@ RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
 SLACK = {"cpu": 1.2, "cuda": 1.0}
 """What rollout and update take, over the sum of their tensors: a CPU's allocator leaves gaps (benchmarks/README.md)."""
 WORKSPACE = {"cpu": 3 << 20, "cuda": 192 << 20}
-"""Bytes of the slices in which softmaxes are computed (`logprobs.cached`, three of them in fp32)."""
+"""Bytes of the slices in which softmaxes are computed (`logprobs.slice_size`, three of them in fp32)."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Learner(Protocol):
 
     def check(self, changes: dict[str, float]) -> None: ...
 
-    def restore_settings(self, changed: dict[str, float]) -> None:
+    def restore_settings(self, overrides: dict[str, float]) -> None:
         """Give the settings the values of a checkpoint: its `overrides`, and the initial values for the rest."""
         ...
 

@@ -206,7 +206,7 @@ class WordFeatures:
         whole = [prompt + response for prompt, response in rows]
         for batch in micro_batches(reading_order(self.backbone, whole), self.batch):
             for packed in packed_passes(self.backbone, [whole[i] for i in batch]):
-                indices = [batch[i] for i in packed.places]
+                indices = [batch[i] for i in packed.indices]
                 columns = [columns[len(rows[i][0]):] for i, columns in zip(indices, packed.columns)]
                 yield self._word_states(rows, indices, columns, packed)
                 self.on_microbatch()

@@ -1,76 +1,118 @@
-"""What the three trainers share: row order, learning rate, optimiser, and saving and loading their state without pickle."""
+"""What all trainers share: the loop over steps, live settings, micro-batches, the optimiser, and checkpoints."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_name, live_settings
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.batching import Length, micro_batches, out_of_memory, pass_price
+from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
 T = TypeVar("T")
-Backward = Callable[[list[int]], dict[str, float]]
-"""Gradients on some rows, by their numbers; returns their share of the step's statistics."""
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+BackwardFunction = Callable[[list[int]], dict[str, float]]
+"""Adds the gradients of some rows, given by index. Returns what these rows add to the statistics of the step."""
 
 
-class Trainer:
-    """An iterator over optimiser (or PPO) steps: `for metrics in trainer`. Pausing is not asking for the next one.
+class Diverged(RuntimeError):
+    """The policy has moved too far from the reference to go on. The message says what to change."""
 
-    A subclass sets `step`, `total_steps`, `roles` (what its checkpoints hold) and `optimizer`, and writes `train_step()`,
-    which does one step and returns its metrics. Between micro-batches it calls `on_microbatch()`, where a worker may answer
-    a chat with random generators of its own.
+
+@dataclass(frozen=True)
+class GradientSource:
+    """Rows of one kind that an optimiser step learns from, and the function that adds their gradients."""
+
+    rows: list[int]
+    backward: BackwardFunction
+    row_length: RowLength | None = None
+    """Tokens of each row. With it the micro-batches are cut so that little is padded; `rows` must be in this order."""
+
+
+class Trainer(Generic[ConfigT]):
+    """An iterator over training steps: `for metrics in trainer`. To pause it, do not ask for the next step.
+
+    A subclass sets `total_steps`, `roles` and `optimizer`, and writes `train_step()`, which does one step and returns
+    its metrics. Between micro-batches a trainer calls `on_microbatch()`. There, a worker may answer a chat, with random
+    generators of its own.
+
+    Args:
+        backbone: the base model with its roles.
+        config: the settings. Those in `tunable` may change between two steps.
+        on_microbatch: called between micro-batches and, while sampling, after each token.
     """
 
     roles: tuple[str, ...] = ()
+    """Roles that a checkpoint holds, where they exist."""
+    optimizer: torch.optim.Optimizer
 
-    def __init__(self, backbone: Backbone, config: RunConfig, *, on_microbatch: Callable[[], None] = noop):
-        self.backbone, self.config, self.on_microbatch = backbone, config, on_microbatch
-        self.step, self.total_steps = 0, 0
+    def __init__(self, backbone: Backbone, config: ConfigT, *, on_microbatch: Callable[[], None] = noop):
+        self.backbone = backbone
+        self.config = config
+        self.on_microbatch = on_microbatch
+        self.step = 0
+        self.total_steps = 0
         self.max_tokens = min(config.max_tokens, backbone.longest)
         self.micro_batch = config.micro_batch
-        """Rows per forward pass; smaller than asked for once memory has run out."""
+        """Rows per forward pass; 0 is all. It becomes smaller than the setting once memory has run out."""
         self.prepared = False
         self.overrides: dict[str, float] = {}
-        """Live settings that are no longer what the run began with, and what that was."""
+        """The live settings that were changed, and their values now."""
         self.initial_settings: dict[str, float] = {}
+        """The values that these settings had when the run began."""
+        self.data_notes: list[str] = []
+        """Remarks on the data, for the journal: how many rows were cut, for example."""
         self.samples: list[dict] = []
         """Texts of the last step, for samples.jsonl."""
         self.events: list[dict] = []
-        """What the last step has to say in the journal, each with a key `event`."""
+        """Entries of the last step for the journal, each with a key `event`."""
 
-    def __iter__(self) -> Iterator[dict]:
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> dict:
+    def __next__(self) -> dict[str, Any]:
         if self.step >= self.total_steps:
             raise StopIteration
         if self.step:
             self.samples, self.events = [], []
         self.prepare_once()
         self.step += 1
-        return {"step": self.step} | self.train_step()
+        return {"step": self.step, **self.train_step()}
 
     def prepare_once(self) -> None:
-        """`prepare`, once; what it has to say is told with the first step."""
+        """Call `prepare` unless that is done already. Its samples and events are reported with the first step."""
         if self.step == 0 and not self.prepared:
             self.prepare()
         self.prepared = True
 
     def prepare(self) -> None:
-        """What happens once before the first step; its results are in `state_dict`, so a resumed run does not repeat it."""
+        """Do what happens once before the first step. `state_dict` holds the results: a resumed run does not repeat
+        it."""
 
-    def train_step(self) -> dict:
-        """One step, after `step` has been counted up; returns its metrics."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what a step is")
+    def train_step(self) -> dict[str, Any]:
+        """Do one step and return its metrics. `step` is its number, from 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no train_step")
 
     def blocked_reason(self) -> str:
-        """What the next step has to wait for, in words; empty if it need not. Asked again and again meanwhile."""
+        """Why the next step has to wait, in words; empty if it need not. Whoever drives the trainer asks repeatedly."""
         return ""
+
+    def replay_journal(self, journal: list[dict]) -> None:
+        """Read, in a resumed run, the journal entries of the steps that are about to be repeated, oldest first."""
+
+    def report(self) -> dict[str, Any]:
+        """The contents of report.json at the end of the run."""
+        return {}
+
+    # -- settings that change while the run goes on ------------------------------------------------------------------
 
     @property
     def tunable(self) -> tuple[str, ...]:
@@ -79,18 +121,22 @@ class Trainer:
 
     @property
     def peak_lr(self) -> float:
-        """Peak learning rate."""
-        return self.config.learning_rate or self.config.rate_scale * fitted_learning_rate(self.backbone.hidden_size)
+        """Peak learning rate: the setting, or where that is 0, a rate that fits the width of the model."""
+        if self.config.learning_rate:
+            return self.config.learning_rate
+        return self.config.rate_scale * fitted_learning_rate(self.backbone.hidden_size)
 
     def change(self, name: str, value: float) -> float:
-        """Change a live setting from the next step on; returns the old value. Raises UserError, and changes nothing, if it cannot be.
+        """Change a live setting from the next step on, and return its old value.
 
-        Of `LENGTH_FIELDS`, none that leaves no step to take: a run that is over has to be made longer before anything else.
+        Raises UserError, and changes nothing, if the setting or the value is not possible. A change of `LENGTH_FIELDS`
+        must leave a step to take: a run that is over has to be made longer before anything else changes.
         """
         if name not in self.tunable:
             raise UserError(f"{name} cannot be changed while the run goes on; what can be is {', '.join(self.tunable)}")
-        if name == "epochs" and self.config.steps:
-            raise UserError(f"epochs say nothing here: the length of this run is told in steps ({self.config.steps}); change those")
+        steps = getattr(self.config, "steps", 0)
+        if name == "epochs" and steps:
+            raise UserError(f"epochs has no effect: the length of this run is set in steps ({steps}); change steps")
         old = getattr(self.config, name)
         try:
             self._set(name, value)
@@ -105,7 +151,8 @@ class Trainer:
         return old
 
     def check(self, changes: dict[str, float]) -> None:
-        """Whether these changes can be made, one after the other; none of them is. Raises UserError."""
+        """Try whether these changes are possible, one after the other, and undo them. Raises UserError if one is
+        not."""
         before = dict(self.overrides)
         try:
             for name, value in changes.items():
@@ -113,13 +160,13 @@ class Trainer:
         finally:
             self.restore_settings(before)
 
-    def restore_settings(self, changed: dict[str, float]) -> None:
-        """The live settings of a checkpoint, which may be that of the last step."""
-        changed = {current_name(name): value for name, value in changed.items()}
-        for name, value in (self.initial_settings | changed).items():
+    def restore_settings(self, overrides: dict[str, float]) -> None:
+        """Set the live settings to those of a checkpoint: `overrides`, and for the rest the values of the start."""
+        overrides = {current_name(name): value for name, value in overrides.items()}
+        for name, value in {**self.initial_settings, **overrides}.items():
             self.initial_settings.setdefault(name, getattr(self.config, name))
             self._set(name, value)
-        self.overrides = dict(changed)
+        self.overrides = dict(overrides)
 
     def _set(self, name: str, value: float) -> None:
         setattr(self.config, name, value)
@@ -127,61 +174,76 @@ class Trainer:
         self.apply_config()
 
     def apply_config(self) -> None:
-        """Fit what is made from settings to their new values."""
+        """Recompute what follows from the settings. Called after each change of a live setting."""
 
-    def replay_journal(self, journal: list[dict]) -> None:
-        """What a resumed run is about to do once more, from the journal, in order."""
+    # -- checkpoints -------------------------------------------------------------------------------------------------
 
-    def report(self) -> dict:
-        """What to write into report.json when the run is over."""
-        return {}
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, except adapters and heads. The keys are those of trainer.json on disk."""
+        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.overrides,
+                "optimizer": self.optimizer.state_dict()}
 
-    def state_dict(self) -> dict:
-        """Everything the next step depends on, except the adapters and heads."""
-        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.overrides, "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.step, self.micro_batch = state["step"], state["micro_batch"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.step = state["step"]
+        self.micro_batch = state["micro_batch"]
         self.restore_settings(state["changed"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint: one PEFT folder per role, and the trainer's state as safetensors and JSON."""
         save_checkpoint(folder, self.backbone, self.roles, self.state_dict())
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint: weights are copied into the roles that the trainer has made."""
+        """Go on from a checkpoint. Its weights are copied into the roles that this trainer has made."""
         self.load_state_dict(load_checkpoint(folder, self.backbone, self.roles))
 
-    def accumulate(self, rows: list[int], backward: Backward, *more: tuple[list[int], Backward, Length | None],
-                   length: Length | None = None) -> dict[str, float]:
-        """Gradients of one optimiser step: `backward(part)` for each of the `micro_batches` of `rows`; returns the sums of what it returns.
+    # -- gradients and the optimiser ---------------------------------------------------------------------------------
 
-        `more` are rows of other kinds that the step learns from as well, each with a `backward` and a `length` of its own. When memory
-        runs out, the gradients are dropped and the step begins again (`retry_on_oom`): losses are divided by counts of the whole step, so its
-        gradients are the same.
+    def accumulate(self, rows: list[int], backward: BackwardFunction, *, row_length: RowLength | None = None,
+                   also: Sequence[GradientSource] = ()) -> dict[str, float]:
+        """Add up the gradients of one optimiser step: call `backward(part)` for each micro-batch `part` of `rows`.
+
+        When memory runs out, the gradients are dropped and the step begins again with smaller micro-batches
+        (`retry_on_oom`). Losses are divided by counts of the whole step, so its gradients stay the same.
+
+        Args:
+            rows: indices of the rows that the step learns from.
+            backward: adds the gradients of some of them.
+            row_length: tokens of each row, as in `GradientSource`.
+            also: rows of other kinds that the step learns from, too.
+
+        Returns:
+            The sums, over all micro-batches, of the statistics that `backward` returns.
         """
-        kinds = [(rows, backward, length), *more]
+        sources = [GradientSource(rows, backward, row_length), *also]
 
-        def step() -> dict[str, float]:
+        def add_gradients() -> dict[str, float]:
             sums: dict[str, float] = {}
-            for kind, through, lengths in kinds:
-                for part in micro_batches(kind, self.micro_batch, lengths, pass_price(self.backbone.device) if lengths else 0):
-                    for name, value in through(part).items():
-                        sums[name] = sums.get(name, 0.0) + value
+            for source in sources:
+                for part in self._micro_batches(source):
+                    add_up(sums, source.backward(part))
                     self.on_microbatch()
             return sums
 
-        return self.retry_on_oom(max(len(kind) for kind, _, _ in kinds), step)
+        return self.retry_on_oom(max(len(source.rows) for source in sources), add_gradients)
 
-    def retry_on_oom(self, most: int, work: Callable[[], T]) -> T:
-        """What `work` returns, which reads up to `most` rows in micro-batches. When memory runs out, gradients are dropped and it begins
-        again, with micro-batches of half the size. Raises what came if single rows do not fit."""
+    def _micro_batches(self, source: GradientSource) -> list[list[int]]:
+        if source.row_length is None:
+            return micro_batches(source.rows, self.micro_batch)
+        return micro_batches(source.rows, self.micro_batch, source.row_length, pass_overhead(self.backbone.device))
+
+    def retry_on_oom(self, rows: int, work: Callable[[], T]) -> T:
+        """Return `work()`, which reads at most `rows` rows at a time, in micro-batches of `micro_batch`.
+
+        When memory runs out, the gradients are dropped and `work` begins again with micro-batches of half the size. If
+        even single rows do not fit, the error goes to the caller.
+        """
         while True:
             try:
                 return work()
             except RuntimeError as error:
-                size = min(self.micro_batch or most, most)
+                size = min(self.micro_batch or rows, rows)
                 if size == 1 or not out_of_memory(error):
                     raise
             # Outside of `except`, where the error no longer holds on to the tensors of the failed pass.
@@ -191,39 +253,50 @@ class Trainer:
             self.micro_batch = -(-size // 2)
             self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
 
-    def set_learning_rates(self, *rates: float) -> float:
-        """Peak rate of each parameter group times the schedule at this step; returns the first."""
+    def set_learning_rates(self, *peak_rates: float) -> float:
+        """Set each parameter group to its peak rate times the schedule at this step. Returns the rate of the first."""
         scale = schedule(self.step, self.total_steps, self.config.warmup, self.config.schedule)
-        for group, peak_lr in zip(self.optimizer.param_groups, rates):
-            group["lr"] = peak_lr * scale
-        return rates[0] * scale
+        for group, peak_rate in zip(self.optimizer.param_groups, peak_rates):
+            group["lr"] = peak_rate * scale
+        return peak_rates[0] * scale
 
     def clip_gradients(self) -> float:
-        """Clip to `max_grad_norm`, unless that is 0; returns the global norm before."""
+        """Clip the gradients to the global norm `max_grad_norm` (0: do not). Returns the norm before that."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf).item()
 
+    def update_weights(self) -> None:
+        """Take the optimiser's step and clear the gradients."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def add_up(sums: dict[str, float], values: dict[str, float]) -> None:
+    """Add each of `values` to the entry of the same name in `sums`."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value
+
 
 def fitted_learning_rate(width: int) -> float:
-    """Adam's rate for LoRA by the model's hidden size: ten times 5e-5 at a width of 2000, less for wider models (Schulman et al. 2025).
+    """Adam's rate for LoRA on a model of hidden size `width` (Schulman et al. 2025, "LoRA Without Regret").
 
-    Measured on the bundled model (width 256): 2e-3 for SFT, which the rule meets with 2.5e-3.
+    Ten times 5e-5 at a width of 2000, less for wider models. Measured on the bundled model (width 256): 2e-3 is best
+    for SFT; the rule gives 2.5e-3.
     """
     return 5e-4 * (2000 / width) ** 0.78
 
 
 def schedule(step: int, total: int, warmup: float, kind: str) -> float:
-    """Factor on the learning rate in [0, 1] for step 1..total: linear warm-up, then constant or linear to zero after the last."""
+    """Factor on the learning rate, in [0, 1], for steps 1 to `total`.
+
+    It rises linearly over the share `warmup` of the steps. `kind` "linear" also lets it fall linearly, to zero after
+    the last step; "constant" does not.
+    """
     rise = min(1.0, step / (warmup * total)) if warmup else 1.0
     fall = 1.0 - (step - 1) / total if kind == "linear" else 1.0
     return rise * fall
 
 
 def adam(*groups: list[torch.nn.Parameter]) -> torch.optim.Adam:
-    """Adam as RLHF uses it: eps 1e-5, no weight decay (Ziegler et al. 2019). One parameter group per role."""
+    """Adam as RLHF uses it: eps 1e-5, no weight decay (Ziegler et al. 2019). Each list is a parameter group."""
     return torch.optim.Adam([{"params": group} for group in groups], lr=0.0, eps=1e-5, fused=True)
-
-
-# -- state without pickle --------------------------------------------------------------------------------------------
-
-

@@ -1,7 +1,8 @@
-"""Supervised fine-tuning: cross-entropy of the completion's tokens given the prompt (Ouyang et al. 2022, step 1)."""
+"""Supervised fine-tuning: cross-entropy of a completion's tokens given the prompt (Ouyang et al. 2022, step 1)."""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -17,11 +18,19 @@ from rlhf_engine.model.logprobs import nll
 from rlhf_engine.trainers.base import Trainer, adam
 
 
-class SFT(Trainer):
-    """Trains the role `policy`; a role of that name made beforehand is trained further, else a fresh one is added.
+class SFT(Trainer[SFTConfig]):
+    """Trains the role `policy` on demonstrations. If the backbone has that role it is trained further, else it is made.
 
-    Metrics per step: `loss/train` in nats per completion token, `loss/held_out` every `evaluate_every` steps and at
+    Metrics of a step: `loss/train` in nats per completion token, `loss/held_out` every `evaluate_every` steps and at
     the end, `lr`, `grad_norm`, `time/update` in seconds.
+
+    Args:
+        backbone: the base model.
+        demonstrations: prompts with the responses to imitate. A share of them is held out.
+        config: the settings.
+        on_microbatch: called between micro-batches.
+
+    Raises UserError if there are no demonstrations.
     """
 
     roles = ("policy",)
@@ -32,8 +41,9 @@ class SFT(Trainer):
         config = self.config
         if not demonstrations:
             raise UserError("there are no demonstrations to train on")
-        self.rows, self.data_notes = encode_examples(backbone, [(d.prompt, d.completion) for d in demonstrations], self.max_tokens)
-        self.rows, self.held_out = split_held_out(self.rows, config.held_out, config.seed)
+        examples = [(row.prompt, row.completion) for row in demonstrations]
+        rows, self.data_notes = encode_examples(backbone, examples, self.max_tokens)
+        self.rows, self.held_out = split_held_out(rows, config.held_out, config.seed)
         self.apply_config()
         if "policy" not in backbone.roles:
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
@@ -41,39 +51,46 @@ class SFT(Trainer):
         self.optimizer = adam(backbone.parameters("policy"))
 
     def apply_config(self) -> None:
-        self.total_steps = step_count(len(self.rows), self.config.batch_size, self.config.epochs, self.config.steps)
+        config = self.config
+        self.total_steps = step_count(len(self.rows), config.batch_size, config.epochs, config.steps)
 
-    def train_step(self) -> dict:
-        start, config = time.perf_counter(), self.config
-        batch = batch_of(self.step, [len(r.ids) for r in self.rows], config.batch_size, config.seed)
+    def train_step(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        config = self.config
+        batch = batch_of(self.step, [len(row.ids) for row in self.rows], config.batch_size, config.seed)
+        # The loss is divided by the tokens of the whole step, so that micro-batches add up exactly.
         tokens = sum(len(self.rows[i].completion_ids) for i in batch)
-        rate = self.set_learning_rates(self.peak_lr)
 
-        def backward(part: list[int]) -> dict:
-            loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens  # of the whole step: micro-batches add up exactly
+        def backward(part: list[int]) -> dict[str, float]:
+            loss = nll(self.backbone, [self.rows[i] for i in part]) / tokens
             loss.backward()
-            return {measures.LOSS_TRAIN: loss.item()}
+            return {"loss": loss.item()}
 
+        rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
-        metrics = {**sums, measures.LEARNING_RATE: rate, measures.GRADIENT_NORM: self.clip_gradients()}
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
+                   measures.GRADIENT_NORM: self.clip_gradients()}
+        self.update_weights()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
             metrics[measures.LOSS_HELD_OUT] = self.evaluate()
-        return metrics | {measures.TIME_UPDATE: time.perf_counter() - start}
+        metrics[measures.TIME_UPDATE] = time.perf_counter() - started
+        return metrics
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Held-out loss of the policy as it is, in nats per completion token."""
+        """Loss of the policy as it is on the held-out rows, in nats per completion token."""
+        rows = sorted(self.held_out, key=lambda row: len(row.ids))
+        total = 0.0
         with self.backbone.use("policy"):
-            total = 0.0
-            for micro in micro_batches(sorted(range(len(self.held_out)), key=lambda i: len(self.held_out[i].ids)),
-                                       self.micro_batch or self.config.batch_size):
-                total += nll(self.backbone, [self.held_out[i] for i in micro]).item()
+            for part in micro_batches(rows, self.micro_batch or self.config.batch_size):
+                total += nll(self.backbone, part).item()
                 self.on_microbatch()
-        return total / sum(len(row.completion_ids) for row in self.held_out)
+        return total / sum(len(row.completion_ids) for row in rows)
 
-    def report(self) -> dict:
-        return {"stage": self.config.stage, "rows": len(self.rows), "held_out_rows": len(self.held_out),
-                **({"held_out_loss": self.evaluate()} if self.held_out else {})}
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = {"stage": self.config.stage, "rows": len(self.rows),
+                                  "held_out_rows": len(self.held_out)}
+        if self.held_out:
+            report["held_out_loss"] = self.evaluate()
+        return report

@@ -7,13 +7,12 @@ scopes, and load their adapters as roles of their own (`chat-...`) without touch
 import hashlib
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError, first_line
@@ -88,7 +87,8 @@ class Chats:
             return
         live = server.live
         while True:
-            with checkpointing_paused(self.owner.backbone):
+            backbone = self.owner.backbone
+            with backbone.pause_checkpointing() if backbone else nullcontext():
                 self._admit()
                 for chat in list(self.active):
                     self._advance(chat)
@@ -249,17 +249,3 @@ class Chats:
         if self.owner.backbone is None:
             raise RuntimeError("no base is loaded")  # _admit has loaded one
         return self.owner.backbone
-
-
-@contextmanager
-def checkpointing_paused(backbone: Backbone | None) -> Iterator[None]:
-    """Gradient checkpointing is off inside. In the middle of an update its layers would drop the KV cache of a chat."""
-    modules = backbone.base.modules() if backbone else []
-    layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer) and module.training]
-    for layer in layers:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = True

@@ -201,12 +201,18 @@ def test_pause_step_resume_stop_and_resume_again(training, home):
     wait_until(training, lambda: state(home) == "running" and live_run(home).status()["step"] > step)
 
 
-@pytest.mark.parametrize("tab", ["Teach", "Train", "Chat", "Runs", "Data"])
-def test_a_phone_needs_no_sideways_scroll(training, open_page, tab):
+@pytest.fixture(scope="module")
+def phone(training, open_page) -> Iterator[Page]:
+    """One page for all tabs: a browser takes three processor seconds to load it."""
     page = open_page(width=390)
-    go(page, tab)
-    expect_no_sideways_scroll(page)
+    yield page
     page.close()
+
+
+@pytest.mark.parametrize("tab", ["Teach", "Train", "Chat", "Runs", "Data"])
+def test_a_phone_needs_no_sideways_scroll(phone, tab):
+    go(phone, tab)
+    expect_no_sideways_scroll(phone)
 
 
 def test_dark_theme_reaches_the_plots(training, open_page):

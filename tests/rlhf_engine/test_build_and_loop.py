@@ -18,7 +18,7 @@ from rlhf_engine.loop import RunControl, drive, failure_hint, failure_kind
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import default_adapter
-from rlhf_engine.trainers.ppo import Diverged
+from rlhf_engine.trainers.base import Diverged
 from tests.commands import Command, run_process
 
 COMMON = ["--lora-rank", 2, "--max-tokens", 64, "--checkpoint-every", 4, "--keep-checkpoints", 2, "--learning-rate", "5e-3"]

@@ -16,7 +16,7 @@ from playground.workspace import RunSummary, Workspace
 
 
 class ChatPage:
-    """Builds its components inside the current `gr.Blocks`; `refresh` says what has changed in them.
+    """The Chat tab: a `Page` (`components/page.py`).
 
     `asking` holds the handlers that make checkpoints answer, `judging` those that store feedback. The handlers here
     change who is asked.

@@ -105,5 +105,4 @@ def progress(model: str, status: dict) -> Markup:
         words = text.LOAD_LOADING
     line = words.format(model=model, done=byte_size(done), total=byte_size(total))
     share = 100 * done / total if total else 0
-    fill = Markup('<i style="width:{:.1f}%"></i>').format(share)
-    return render("models/progress.html", line=line, unknown=not total, now=f"{share:.0f}", fill=fill)
+    return render("models/progress.html", line=line, unknown=not total, now=f"{share:.0f}", share=f"{share:.1f}")

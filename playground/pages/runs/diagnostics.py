@@ -63,7 +63,7 @@ class Advice:
     """One warning."""
 
     kind: str
-    """A key of `text.ADVICE`, or "failed"."""
+    """A key of `text.ADVICE`; for a run that has failed, the kind of its failure."""
     text: str
     """What was measured."""
     todo: str
@@ -268,5 +268,5 @@ def warning_kind(row: dict) -> str:
     """The kind of a warning; by its words for a journal of the first version, "" if they tell none."""
     if "kind" in row:
         return row["kind"]
-    said = row.get("text", "")
-    return next((kind for kind, words in OLD_WARNINGS.items() if words in said), "")
+    sentence = row.get("text", "")
+    return next((kind for kind, words in OLD_WARNINGS.items() if words in sentence), "")

@@ -232,7 +232,8 @@ def warnings_of(workspace: Workspace, name: str) -> views.RunWarnings:
     """
     run = workspace.run(name)
     journal, status = read_journal(run), run.status()
-    failure = [Advice("failed", status["error"], status.get("advice", ""))] if status.get("error") else []
+    kind = status.get("advice_kind") or "failed"
+    failure = [Advice(kind, status["error"], status.get("advice", ""))] if status.get("error") else []
     advice = advise(workspace.config(name), read_metrics(run), journal, read_samples(run))
     return views.RunWarnings(name, [*failure, *advice], sum(row.get("event") == "warning" for row in journal))
 

@@ -44,10 +44,10 @@ def legend(runs: list[RunSummary]) -> Markup:
     rows = []
     for index, run in enumerate(runs):
         colour = RUN_COLOURS[index] if len(runs) > 1 else "currentcolor"
-        mark = Markup('<i style="--run:{}" class="dash-{}" aria-hidden="true"></i>').format(colour, index)
         progress = text.STEPS_TAKEN.format(state=app_text.STATES.get(run.state, run.state), step=run.step,
                                            total=run.total)
-        rows.append({"mark": mark, "name": run.name, "facts": f"{stage_label(run.stage)} · {progress}"})
+        facts = f"{stage_label(run.stage)} · {progress}"
+        rows.append({"colour": colour, "index": index, "name": run.name, "facts": facts})
     return render("runs/legend.html", rows=rows)
 
 

@@ -42,7 +42,7 @@ FILES = (METRICS, SAMPLES, QUERIES, JOURNAL)
 
 
 class TeachPage:
-    """Builds its components inside the current `gr.Blocks`; `refresh` says what has changed in them."""
+    """The Teach tab: a `Page` (`components/page.py`)."""
 
     def __init__(self, workspace: Workspace, worker, voting: VotingService, voter: gr.BrowserState, notice: gr.HTML):
         self.workspace, self.worker, self.voting, self.voter, self.notice = workspace, worker, voting, voter, notice

@@ -208,7 +208,7 @@ def test_a_visitors_names_mean_what_is_bundled_or_in_use(workspace, as_visitor):
     for forbidden in (lambda: seen.model("me/other"), lambda: seen.model("models/x"), lambda: seen.data("uploads/mine.jsonl"),
                       lambda: seen.data("trl-lib/tldr"), lambda: seen.settings("sft", {"data": "uploads/mine.jsonl"}),
                       lambda: seen.settings("ppo", {"ptx_data": "uploads/mine.jsonl"})):
-        with pytest.raises(UserError, match="owner's to open"):
+        with pytest.raises(UserError, match="Only the owner may open"):
             forbidden()
     with pytest.raises(UserError, match="Only the owner"):
         seen.upload(workspace.uploads / "mine.jsonl")
@@ -219,7 +219,7 @@ def test_what_a_model_of_the_hub_is_anybody_may_ask(workspace, as_visitor):
     seen = Workspace(workspace.home, Access(alone=False))
     (workspace.models / "x").mkdir(parents=True)
     assert seen.seen_model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
-    with pytest.raises(UserError, match="owner's to open"):
+    with pytest.raises(UserError, match="Only the owner may open"):
         seen.seen_model("models/x")
 
 
@@ -338,7 +338,7 @@ def test_the_endpoints_know_an_owner_from_a_visitor(served, worker):
                                 ("/control", {"run": "broken", "command": "resume", "value": None})]:
         with pytest.raises(Exception, match="Only the owner"):
             visitor.predict(**arguments, api_name=endpoint)
-    with pytest.raises(Exception, match="owner's to open"):
+    with pytest.raises(Exception, match="Only the owner may open"):
         visitor.predict(adapters=["none"], messages=[{"role": "user", "content": "x"}], model="me/other", api_name="/chat")
     assert worker.log == []
     owner = Client(served, verbose=False, analytics_enabled=False, headers={HEADER: PASSWORD})

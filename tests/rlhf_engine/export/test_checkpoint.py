@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from rlhf_engine.config import RewardConfig, SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.export import checkpoint as exports
+from rlhf_engine.export import merge
 from rlhf_engine.export.checkpoint import export
 from rlhf_engine.files import write_json
 from rlhf_engine.model.backbone import Backbone
@@ -272,11 +272,11 @@ def test_an_adapter_on_tied_embeddings_is_not_merged(tied_llama, tmp_path):
     assert "share their weights" in refused(str(tied_llama), str(tmp_path / "adapter"), tmp_path / "out", merge=True)
 
 
-@pytest.mark.parametrize(("what", "module", "name", "field"), [("disk", exports.shutil, "disk_usage", "free"),
-                                                             ("memory", exports.psutil, "virtual_memory", "available")])
+@pytest.mark.parametrize(("what", "module", "name", "field"), [("disk", merge.shutil, "disk_usage", "free"),
+                                                             ("memory", merge.psutil, "virtual_memory", "available")])
 def test_room_is_looked_for_before_anything_is_loaded(tiny_llama, tmp_path, monkeypatch, what, module, name, field):
     adapted(tiny_llama, tmp_path / "adapter")
-    monkeypatch.setattr(exports, "load_base", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(merge, "load_base", lambda *_: pytest.fail("loaded"))
     monkeypatch.setattr(module, name, lambda *_: namedtuple("Told", field)(1000))
     assert f"of {what}, and 0.0 GB are free" in refused(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "out", merge=True)
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
@@ -287,7 +287,7 @@ def test_what_fails_in_the_middle_leaves_nothing(tiny_llama, tmp_path, monkeypat
     adapted(tiny_llama, tmp_path / "adapter")
     def full(*_):
         raise error
-    monkeypatch.setattr(exports, "save_tokenizer", full)
+    monkeypatch.setattr(merge, "save_tokenizer", full)
     with pytest.raises((UserError, KeyboardInterrupt)) as caught:
         export(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "out", merge=True, say=silent)
     assert isinstance(error, KeyboardInterrupt) or "No space left on device" in str(caught.value)
@@ -391,7 +391,7 @@ def test_a_push_that_cannot_be_is_told_before_the_work(pushing, tmp_path):
     push, server = pushing
     for flags, token, expected in ((["me/full"], "hf_me", "holds files already, and nothing is overwritten"), (["me/open"], "hf_me", "add --public"),
                                    (["me/shut", "--public"], "hf_me", "leave out --public"), (["you/mine"], "hf_me", "you are logged in as me"),
-                                   (["me/mine"], "hf_wrong", "the Hub does not take the token"), (["me/mine"], "", "nobody is logged in"),
+                                   (["me/mine"], "hf_wrong", "the Hub does not accept the token"), (["me/mine"], "", "nobody is logged in"),
                                    (["me/-x..y"], "hf_me", "is no name on the Hub")):
         code, out, err = push("--merge", "--push", *flags, token=token)
         assert code == 2 and expected in err and err.startswith("error: ") and err.count("\n") == 1, err

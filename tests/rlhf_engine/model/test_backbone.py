@@ -13,7 +13,8 @@ from benchmarks.common import SHAPES, random_model
 from benchmarks.common import make_tokenizer as words
 from rlhf_engine.errors import UserError
 from rlhf_engine.model import fast_layers as layers
-from rlhf_engine.model.backbone import Backbone, ScalarHead
+from rlhf_engine.model.adapters import ScalarHead
+from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.model.logprobs import token_logprobs
 from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model

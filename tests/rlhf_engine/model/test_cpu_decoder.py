@@ -1,4 +1,4 @@
-"""The lean decoder computes what the model computes, or is not used."""
+"""The CPU decoder computes what the model computes, or is not used."""
 
 import pytest
 import torch
@@ -95,5 +95,5 @@ def test_other_architectures_and_larger_models_go_through_transformers(tiny_gpt2
 
 def test_a_model_whose_numbers_it_misses_goes_through_transformers(tiny_llama):
     base = Backbone.load(str(tiny_llama)).base
-    base.model.layers[1].self_attn.scaling *= 8  # what the lean decoder does not know of: it reads the first layer's
+    base.model.layers[1].self_attn.scaling *= 8  # the CPU decoder does not see this: it reads the scaling of the first layer alone
     assert cpu_decoder(base, 1, 8) is None

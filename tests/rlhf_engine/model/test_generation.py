@@ -138,7 +138,7 @@ def test_draw_at_the_ends_of_the_interval(monkeypatch, chance):
 
 def test_equal_prompts_are_read_once(backbone, monkeypatch):
     widths = []
-    monkeypatch.setattr("rlhf_engine.model.generation.lean_decoder", lambda base, rows, length: Spy(base, widths))
+    monkeypatch.setattr("rlhf_engine.model.generation.cpu_decoder", lambda base, rows, length: Spy(base, widths))
     many = sample(backbone, [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]], Sampling(6), torch.Generator().manual_seed(0))
     assert widths[0] == (2, 5) and all(width == (4, 1) for width in widths[1:4])
     assert many[0] != many[2]  # each draws its own

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rlhf_engine.errors import UserError
 from rlhf_engine.model import logprobs as module
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.logit_transform import LogitTransform, read_shaping
+from rlhf_engine.model.logit_transform import LogitTransform, read_logit_transform
 from rlhf_engine.model.logprobs import read_tokens
 from tests.conftest import make_tokenizer, save
 
@@ -90,10 +90,10 @@ def same(found: LogitTransform, expected: LogitTransform) -> bool:
 @pytest.mark.parametrize("kind", MODELS)
 def test_values_and_gradients_are_those_of_the_models_own_logits(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(module, "chunk_size", lambda device, vocabulary: 5)
-    monkeypatch.setattr(module, "CACHED", 1000)  # two rows
+    monkeypatch.setattr(module, "CPU_SLICE", 1000)  # two rows
     settings, shaping = MODELS[kind]
     backbone = make(tmp_path, kind, **settings)
-    assert same(backbone.shaping, shaping)
+    assert same(backbone.logit_transform, shaping)
     backbone.new_role("policy", rank=2)
     backbone.train("policy")
     weights = torch.arange(1.0, 13)
@@ -116,7 +116,7 @@ def test_values_and_gradients_are_those_of_the_models_own_logits(tmp_path, monke
 def test_in_bf16_chunks_and_logits_differ_by_rounding_only(tmp_path, kind):
     settings, shaping = MODELS[kind]
     backbone = make(tmp_path, kind, "bf16", **settings)
-    assert same(backbone.shaping, shaping)
+    assert same(backbone.logit_transform, shaping)
     with torch.no_grad():
         torch.testing.assert_close(ours(backbone, 1.0)[0].double(), theirs(backbone, 1.0)[0], rtol=0, atol=0.05)
 
@@ -126,7 +126,7 @@ def test_a_cap_far_above_the_logits_is_found(tmp_path):
     backbone = make(tmp_path, "gemma2", initializer_range=0.02, final_logit_softcapping=30.0)
     logits = backbone.base(input_ids=IDS).logits
     torch.testing.assert_close(backbone.base.get_output_embeddings()(backbone.hidden(IDS)), logits, rtol=1e-3, atol=1e-4)
-    assert same(backbone.shaping, LogitTransform(1, 30))
+    assert same(backbone.logit_transform, LogitTransform(1, 30))
 
 
 def test_other_logits_are_refused(tmp_path):
@@ -148,11 +148,11 @@ def test_other_logits_are_refused(tmp_path):
     for wrong in (masked, bent):
         backbone.base.forward = wrong
         with pytest.raises(UserError, match="mine: its logits are more"):
-            read_shaping(backbone.base, backbone.hidden, "mine")
+            read_logit_transform(backbone.base, backbone.hidden, "mine")
     backbone.base.forward = forward
-    assert read_shaping(backbone.base, backbone.hidden, "mine") == LogitTransform()
+    assert read_logit_transform(backbone.base, backbone.hidden, "mine") == LogitTransform()
     with pytest.raises(UserError, match="mine: its logits are more"):
-        read_shaping(backbone.base, lambda ids: backbone.hidden(ids).flip(-1), "mine")
+        read_logit_transform(backbone.base, lambda ids: backbone.hidden(ids).flip(-1), "mine")
 
 
 def adapted(backbone: Backbone, folder: Path) -> None:

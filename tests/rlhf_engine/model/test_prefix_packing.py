@@ -130,7 +130,7 @@ def test_the_whole_row_is_where_the_pass_says_it_is(tiny_llama):
     for part in packed_passes(backbone, RAGGED):
         with torch.no_grad():
             hidden = backbone.hidden(part.ids, **part.options)
-        for i, owner, columns in zip(part.places, part.owners, part.columns):
+        for i, owner, columns in zip(part.indices, part.owners, part.columns):
             assert part.ids[owner, columns].tolist() == RAGGED[i]
             torch.testing.assert_close(hidden[owner, columns], backbone.hidden(torch.tensor([RAGGED[i]]))[0], rtol=1e-5, atol=1e-5)
             seen.append(i)
@@ -161,7 +161,7 @@ def test_rows_that_are_equal_or_begin_another_keep_a_token_of_their_own(tiny_lla
 def test_no_packed_row_is_longer_than_its_mask_may_be(monkeypatch):
     prompt = tokens(30)
     rows = [prompt + tokens(10) for _ in range(8)]
-    monkeypatch.setattr(shared, "LONGEST", 60)
+    monkeypatch.setattr(shared, "MAX_PACKED_LENGTH", 60)
     assert list(map(len, group_by_prefix(rows, 1 << 20))) == [3, 3, 2]
 
 
@@ -175,7 +175,7 @@ def test_scores_are_the_same_and_prompts_are_read_once(tiny_llama, monkeypatch):
     read.clear()
     together = score_members(backbone, rows, batch=6)
     count, read = sum(read), []
-    monkeypatch.setattr(shared, "can_share", lambda *args: False)
+    monkeypatch.setattr(shared, "supports_packing", lambda *args: False)
     monkeypatch.setattr(Backbone, "hidden", hidden)
     torch.testing.assert_close(together, score_members(backbone, rows, batch=6), rtol=1e-5, atol=1e-5)
     assert count == 4 * (60 + 3 * 6)
@@ -187,7 +187,7 @@ def test_a_step_on_rankings_is_that_of_separate_rows(tiny_llama, monkeypatch):
             ("one day", "there was", "once upon", "the end")]
     found = []
     for can in (True, False):
-        monkeypatch.setattr(shared, "can_share", lambda *args, can=can: can)
+        monkeypatch.setattr(shared, "supports_packing", lambda *args, can=can: can)
         trainer = make(tiny_llama, data, held_out=0.0, warmup=0.0, batch_size=4, steps=2, max_tokens=128)
         assert (max(map(len, bundles(trainer.backbone, trainer.groups[0].rows))) == 5) is can
         found.append(list(trainer))
@@ -202,7 +202,7 @@ def test_soft_words_are_read_the_same(tiny_llama, monkeypatch):
     rows = [(row[:50], row[50:]) for row in whole]
     found = []
     for can in (True, False):
-        monkeypatch.setattr(shared, "can_share", lambda *args, can=can: can)
+        monkeypatch.setattr(shared, "supports_packing", lambda *args, can=can: can)
         assert (max(map(len, bundles(backbone, whole))) == 4) is can
         words = WordFeatures(backbone, batch=4)
         fitted = words.fit(rows * 2)

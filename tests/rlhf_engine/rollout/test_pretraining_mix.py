@@ -33,7 +33,7 @@ def make(path, reward=vowels, texts=TEXTS, **settings) -> PPO:
 
 def only_text(trainer: PPO) -> PPO:
     """Nothing to learn from the responses: what gradient there is comes from the text."""
-    trainer.advantages = lambda rollout, *rest: (torch.zeros_like(rollout.mask), rollout.values, {})
+    trainer.advantages = lambda rollout, *rest: (torch.zeros_like(rollout.mask), rollout.values)
     return trainer
 
 

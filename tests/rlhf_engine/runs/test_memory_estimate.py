@@ -28,7 +28,7 @@ from rlhf_engine.data.tokenization import encode_example, encode_prompt
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.fast_layers import SMALL
-from rlhf_engine.model.logprobs import cached, chunk_size
+from rlhf_engine.model.logprobs import chunk_size, slice_size
 from rlhf_engine.runs import memory_estimate as memory
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape, saved_activations
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
@@ -80,7 +80,7 @@ def test_what_it_takes_from_modules_that_import_torch_is_still_so():
     from rlhf_engine.model import fast_layers as layers
     from rlhf_engine.teach import word_features as soft_words
     assert (memory.SHORT, memory.SMALL, memory.LANDMARKS) == (layers.SHORT, SMALL, soft_words.LANDMARKS)
-    assert all(3 * 4 * cached(torch.device(kind)) == size for kind, size in memory.WORKSPACE.items())
+    assert all(3 * 4 * slice_size(torch.device(kind)) == size for kind, size in memory.WORKSPACE.items())
     assert chunk_size(torch.device("cpu"), 4000) == max(64, (1 << 22) // 4000)
 
 

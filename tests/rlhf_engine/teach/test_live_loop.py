@@ -250,23 +250,24 @@ def test_rewinding_to_no_checkpoint_is_a_warning(tiny_llama, tmp_path):
 
 def rollout(ids: list[list[int]], logprob: float = -1.0, entropy: float = 1.0, texts: list[str] | None = None) -> Rollout:
     mask = torch.ones(len(ids), len(ids[0]))
-    return Rollout(["p"] * len(ids), [[1]] * len(ids), ids, texts or ["text"] * len(ids), torch.ones(len(ids), dtype=torch.bool), mask,
-                   ref_logprobs=logprob * mask, entropy=entropy)
+    found = Rollout(["p"] * len(ids), [[1]] * len(ids), ids, texts or ["text"] * len(ids), torch.ones(len(ids), dtype=torch.bool), mask)
+    found.ref_logprobs, found.entropy = logprob * mask, entropy
+    return found
 
 
 VARIED = [[i, i + 1, i + 2, i + 3] for i in range(0, 32, 4)]
 
 
-@pytest.mark.parametrize(("bad", "word"), [
-    (rollout([[1, 2, 3, 4]] * 8), "repeat each other"), (rollout(VARIED, texts=[" "] * 8), "empty"),
-    (rollout(VARIED, entropy=0.1), "entropy"), (rollout(VARIED, logprob=-3.0), "surprising")])
-def test_a_collapse_is_said_once_and_slows_the_policy_down(bad, word):
+@pytest.mark.parametrize(("bad", "word", "kind"), [
+    (rollout([[1, 2, 3, 4]] * 8), "repeat each other", "repetition"), (rollout(VARIED, texts=[" "] * 8), "empty", "empty"),
+    (rollout(VARIED, entropy=0.1), "entropy", "entropy"), (rollout(VARIED, logprob=-3.0), "surprising", "perplexity")])
+def test_a_collapse_is_said_once_and_slows_the_policy_down(bad, word, kind):
     guard, paces, said = Guard(reference=VARIED), [], []
     for step in range(40):
         guard.check(rollout(VARIED) if step < 5 else bad)
         said += guard.new_warnings()
         paces.append(guard.lr_factor)
-    assert len(said) == 1 and word in said[0] and paces[4] == 1.0
+    assert len(said) == 1 and word in said[0].text and said[0].kind == kind and paces[4] == 1.0
     assert min(paces) == SLOWEST == paces[-1] and len(set(paces)) == 4  # 1, 1/2, 1/4, 1/8
     assert paces.count(0.5) == paces.count(0.25) == PAUSE + 1
     for _ in range(30):  # all is well again

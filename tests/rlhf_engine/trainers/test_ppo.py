@@ -5,11 +5,12 @@ import torch
 
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.losses import ppo as rl_math
+from rlhf_engine.losses.masked import masked_mean, masked_var
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import RewardModel
-from rlhf_engine.trainers import ppo as ppo_module
-from rlhf_engine.trainers.ppo import PPO, Diverged
+from rlhf_engine.trainers import policy
+from rlhf_engine.trainers.base import Diverged
+from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from tests.rlhf_engine.helpers.trainers import LEARN, PROMPTS, make_reward, without_time
 from tests.rlhf_engine.helpers.trainers import low_ids as vowels
@@ -82,7 +83,7 @@ def test_the_score_lands_on_the_end_token(tiny_llama):
     trainer.measure(rollout)
     rollout.values.zero_()
     scores = torch.arange(1.0, 9.0)
-    _, returns, _ = trainer.advantages(rollout, scores, kl=0.0)
+    _, returns = trainer.advantages(rollout, scores)
     assert rollout.ended.any()
     for i, ids in enumerate(rollout.response_ids):
         assert rollout.ended[i].item() == (ids[-1] in trainer.backbone.stop_ids)
@@ -168,13 +169,13 @@ def test_above_the_hard_stop_a_step_learns_from_the_penalty_alone_and_a_run_that
                 p.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     for _ in range(9):
         next(trainer)
-        assert ["hard stop" in e["text"] for e in trainer.events if e["event"] == "warning"].count(True) == 1
+        assert ["hard stop" in e["text"] and e["kind"] == "kl_stop" for e in trainer.events if e["event"] == "warning"].count(True) == 1
     with pytest.raises(Diverged, match="nats a sequence"):
         next(trainer)
 
 
 def test_the_brake_pulls_a_policy_back(tiny_llama, monkeypatch):
-    monkeypatch.setattr(ppo_module, "PATIENCE", 100)
+    monkeypatch.setattr(policy, "KL_STOP_STEPS", 100)
     trainer = make(tiny_llama, steps=16, kl_target=1.0, kl_stop=1.0, kl_coef=0.5, learning_rate=3e-3, batch_size=64, ppo_epochs=2, minibatches=2)
     with torch.no_grad():
         for name, p in trainer.backbone.named_parameters("policy").items():
@@ -227,7 +228,7 @@ def test_returns_are_taken_before_advantages_are_whitened(tiny_llama):
     trainer.measure(rollout)
     rollout.values = rollout.mask * torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(1))
     scores = vowels(rollout)
-    advantages, returns, _ = trainer.advantages(rollout, scores, kl=0.0)
+    advantages, returns = trainer.advantages(rollout, scores)
     raw = torch.zeros_like(returns)
     for i, ids in enumerate(rollout.response_ids):
         after = 0.0
@@ -245,9 +246,9 @@ def test_advantages_are_white(tiny_llama):
     trainer.prepare()
     rollout = trainer.rollout(list(range(8)), torch.Generator().manual_seed(0))
     trainer.measure(rollout)
-    advantages, _, _ = trainer.advantages(rollout, vowels(rollout), kl=0.0)
-    assert rl_math.masked_mean(advantages, rollout.mask).item() == pytest.approx(0, abs=1e-5)
-    assert rl_math.masked_var(advantages, rollout.mask).item() == pytest.approx(1, abs=1e-3)
+    advantages, _ = trainer.advantages(rollout, vowels(rollout))
+    assert masked_mean(advantages, rollout.mask).item() == pytest.approx(0, abs=1e-5)
+    assert masked_var(advantages, rollout.mask).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_few_prompts_are_asked_several_times(tiny_llama):

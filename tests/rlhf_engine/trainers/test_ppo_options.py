@@ -112,7 +112,7 @@ def test_passes_end_when_the_policy_has_moved_too_far(tiny_llama):
 def test_scores_are_clipped_then_scaled_then_charged_for_length(tiny_llama):
     trainer = make(tiny_llama, reward_clip=2.0, reward_scale=3.0, length_penalty=0.5, missing_end="none")
     rollout = measured(trainer, 4)
-    trainer.reward_scale, trainer.reward_offset, trainer.reference_length = 2.0, 1.0, 4.0
+    trainer.reward_gain, trainer.reward_bias, trainer.reference_length = 2.0, 1.0, 4.0
     rollout.mask = (torch.arange(10)[None] < torch.tensor([[2], [4], [6], [10]])).float()
     scores = trainer.shape_scores(torch.tensor([0.25, 5.0, -5.0, 0.0]), rollout)
     assert scores.tolist() == pytest.approx([3 * 1.5, 3 * 2.0, 3 * -2.0 - 0.5 * 2, 3 * 1.0 - 0.5 * 6])
@@ -133,7 +133,8 @@ def test_the_three_estimates_of_the_kl_stand_side_by_side(tiny_llama):
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     rollout = measured(trainer)
     kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
-    _, _, metrics = trainer.advantages(rollout, vowels(rollout), kl)
+    _, returns = trainer.advantages(rollout, vowels(rollout))
+    metrics = trainer.rollout_metrics(rollout, vowels(rollout), returns, kl)
     sums = [0.0, 0.0, 0.0]
     for i, ids in enumerate(rollout.response_ids):
         for t in range(len(ids)):
@@ -142,6 +143,16 @@ def test_the_three_estimates_of_the_kl_stand_side_by_side(tiny_llama):
                 sums[k] += term / len(rollout)
     assert [metrics[f"objective/{name}"] for name in ("kl", "kl_k2", "kl_k3")] == pytest.approx(sums, rel=1e-3)
     assert metrics["objective/kl_k3"] > 0
+
+
+def test_prompts_are_encoded_anew_only_when_the_room_for_them_changed(tiny_llama):
+    trainer = make(tiny_llama)
+    before = trainer.encoded
+    trainer.change("kl_target", 3.0)
+    trainer.change("steps", 9)
+    assert trainer.encoded is before
+    trainer.change("max_new_tokens", 20)
+    assert trainer.encoded is not before and trainer.encoded == before
 
 
 # -- less memory ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from playground.server import export_jobs as exporting
 from playground.server import text as server_text
 from playground.server.access import Access
 from playground.server.export_jobs import LOG, MADE, Exports, how_to_load
-from playground.server.polling import Pace
+from playground.server.polling import Polling
 from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
@@ -134,12 +134,12 @@ def test_an_export_that_ended_while_the_page_was_away_is_told_by_its_folder(trai
 
 
 def test_the_page_hears_of_an_export_at_once(trained, commands):
-    pace, exports = Pace(trained), Exports(trained)
-    before = pace._state()
+    polling, exports = Polling(trained), Exports(trained)
+    before = polling._state()
     exports.start("bundled", merge=False)
-    begun = pace._state()
+    begun = polling._state()
     ended(exports)
-    assert before != begun != pace._state()
+    assert before != begun != polling._state()
 
 
 # -- who may -------------------------------------------------------------------------------------------------------------

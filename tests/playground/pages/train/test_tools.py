@@ -252,6 +252,9 @@ def test_the_controls_are_those_of_the_trainers():
     for stage, trainer in (("sft", SFT), ("reward", RewardTrainer), ("ppo", PPO), ("teach", Teach)):
         started = trainer.__new__(trainer)
         started.config = STAGES[stage].config()
+        if stage == "teach":
+            started.learner = PPO.__new__(PPO)
+            started.learner.config = started.config
         assert set(controls_of(stage)) == set(started.tunable)
 
 
