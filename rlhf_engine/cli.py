@@ -63,7 +63,8 @@ def add_fields(parser: argparse.ArgumentParser, config) -> None:
             options["metavar"] = name.split("_")[-1].upper()
         parser.add_argument(configs.flag(name), **options)
         for old in configs.old_names(name):
-            parser.add_argument(configs.flag(old), **options | {"help": argparse.SUPPRESS})
+            options["help"] = argparse.SUPPRESS
+            parser.add_argument(configs.flag(old), **options)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

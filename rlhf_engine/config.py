@@ -122,8 +122,9 @@ class RunConfig:
                 raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
             if high is not None and value > high:
                 raise UserError(f"{flag(name)} is {value}, but must be at most {high}")
-        if "max_new_tokens" in field_types(type(self)) and self.max_new_tokens >= self.max_tokens:
-            raise UserError(f"--max-new-tokens ({self.max_new_tokens}) leaves no room for a prompt in --max-tokens "
+        max_new_tokens = getattr(self, "max_new_tokens", 0)
+        if max_new_tokens >= self.max_tokens:
+            raise UserError(f"--max-new-tokens ({max_new_tokens}) leaves no room for a prompt in --max-tokens "
                             f"({self.max_tokens})")
         return self
 
@@ -146,8 +147,7 @@ class SFTConfig(RunConfig):
 
 @dataclass
 class RewardConfig(RunConfig):
-    """A reward model from preferences: Bradley-Terry on all pairs of a prompt's responses (Ouyang et al. 2022, eq. 1).
-    A reward model from preferences: Bradley-Terry on all pairs of a prompt's responses (Ouyang et al. 2022, eq. 1)."""
+    """A reward model: Bradley-Terry on all pairs of a prompt's responses (Ouyang et al. 2022, eq. 1)."""
 
     epochs: float = bounded(1.0, 0.0, live=True)
     """Passes over the pairs; reward models overfit after one (Ouyang et al. 2022)."""
@@ -400,15 +400,27 @@ def field_types(cls) -> dict[str, type]:
 
 @cache
 def docs(cls) -> dict[str, str]:
-    """Field name to the string that stands below it in the source, the nearest class of the inheritance first."""
-    found: dict[str, str] = {}
-    for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
-        body = ast.parse(inspect.getsource(base)).body[0].body
-        for statement, after in zip(body, body[1:]):
-            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if isinstance(statement, ast.AnnAssign) and is_text:
-                found[statement.target.id] = " ".join(after.value.value.split())
-    return {name: found[name] for name in field_types(cls) if name in found}
+    """The documentation of each field: the string that stands below it in the source, on one line.
+
+    Where a field is declared again in a subclass, the string of the subclass counts.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed([each for each in cls.__mro__ if dataclasses.is_dataclass(each)]):
+        texts.update(_field_docs(inspect.getsource(typing.cast(type, base))))
+    return {name: texts[name] for name in field_types(cls) if name in texts}
+
+
+def _field_docs(source: str) -> dict[str, str]:
+    """The documented fields of one dataclass, from its source."""
+    body = ast.parse(source).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for statement, after in zip(body.body, body.body[1:]):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            texts[statement.target.id] = " ".join(after.value.value.split())
+    return texts
 
 
 def live_settings(cls) -> tuple[str, ...]:

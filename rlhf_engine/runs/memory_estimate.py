@@ -196,7 +196,7 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     frozen, trained = 4 * adapter, 16 * adapter + copy
     profile = find_stage(config.stage).memory
     started = default_adapter(config) not in ("none", "")
-    sizes = dict.fromkeys(("policy", "reference", "reward", "value"), 0)
+    sizes: dict[str, int] = dict.fromkeys(("policy", "reference", "reward", "value"), 0)
     sizes[profile.trained] = trained
     if profile.trained == "reward":
         sizes["reward"] += 16 * getattr(config, "ensemble", 1) * head

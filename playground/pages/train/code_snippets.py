@@ -7,6 +7,7 @@ from typing import Literal
 
 import gradio as gr
 
+import rlhf_engine
 from playground.pages.train import text
 from playground.voting import PERSON
 from rlhf_engine import config as configs
@@ -67,11 +68,11 @@ def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | No
         values.pop("labeler")
     checkpoint = f", checkpoint=Run({output!r}).last_checkpoint()" if resume else ""
     labeler = ", labeler=You()" if asks else ""
-    lines = [f"from playground.notebook import {'You, ' if asks else ''}live",
-             f"from {config.__module__} import {config.__name__}"]
-    if resume:
-        lines.append("from rlhf_engine.runs.folder import Run")
-    lines += ["from rlhf_engine.build import make_trainer", "",
+    names = [config.__name__, "make_trainer", *(["Run"] if resume else [])]
+    lines = [f"from playground.notebook import {'You, ' if asks else ''}live"]
+    if config.__name__ not in rlhf_engine.__all__:  # a stage that was registered from outside
+        lines.append(f"from {config.__module__} import {names.pop(0)}")
+    lines += [f"from rlhf_engine import {', '.join(sorted(names))}", "",
               f"config = {config.__name__}({arguments(values)})",
               f"trainer = make_trainer(config{labeler}{checkpoint})",
               f"for step in live(trainer):  # {text.CELL_STEP}", "    pass", "trainer.report()", ""]
