@@ -1,4 +1,4 @@
-"""The table of measures: everything that a run's metrics.jsonl can hold, with the words and the colour for it.
+"""The table of measures: everything that a run's metrics.jsonl can hold, with its words and its role.
 
 Trainers write a measure under its key. Pages, notebooks and reports read its title, unit, role and range here.
 A key that has no row still works: its title is the key itself.
