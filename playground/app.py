@@ -216,15 +216,17 @@ def launch(home: str | Path | None = None, **settings) -> None:
     print(text.READY.format(url=url.rstrip("/")), flush=True)
     if not page.access.has_owner:
         print(server_text.NO_OWNER, flush=True)
-    threading.Thread(target=warm_up, args=(worker, page.first_look), daemon=True).start()
     ended = threading.Event()
-    helpers = start_helpers(page, worker, ended)
+    starter = threading.Thread(target=warm_up, args=(worker, page.first_look, ended), daemon=True)
+    starter.start()
+    helpers = [starter, *start_helpers(page, worker, ended)]
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
         pass
     ended.set()
+    page.first_look.set()  # a starter that still waits for it ends; one that is starting a worker is waited for
     for helper in helpers:
         helper.join(30)
     end_idle_worker(worker, page.workspace)
@@ -254,12 +256,15 @@ def interrupt(number, frame) -> None:
     raise KeyboardInterrupt
 
 
-def warm_up(worker: Worker, first_look: threading.Event) -> None:
+def warm_up(worker: Worker, first_look: threading.Event, ended: threading.Event) -> None:
     """Start the worker, so that the first answer does not wait for it.
 
-    Not before the first page is up, which that would slow down.
+    Not before the first page is up, which that would slow down; and not once the page has `ended`, because nobody would
+    end that worker.
     """
     first_look.wait(timeout=10)
+    if ended.is_set():
+        return
     try:
         worker.ensure()
     except UserError as error:

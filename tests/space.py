@@ -166,14 +166,16 @@ class Space:
         """The app and its worker: what works in the folder, even if its parent is gone."""
         return [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(self.folder)]
 
-    def stop(self) -> list[psutil.Process]:
+    def stop(self) -> list[str]:
         """Send SIGTERM, as a Space that stops does. Returns the processes that did not end by themselves; they are killed."""
         running = self.running()
         if self.process.poll() is None:
             self.process.terminate()
-        _, left = psutil.wait_procs(running, timeout=PATIENCE / 10)
-        left = [p for p in {*left, *self.running()} if p.status() != psutil.STATUS_ZOMBIE]
-        for process in left:
-            process.kill()
+        _, left = psutil.wait_procs(running, timeout=PATIENCE / 5)
+        names = []
+        for process in {*left, *self.running()}:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                names.append(f"{process.pid} {process.status()}: {' '.join(process.cmdline())}")
+                process.kill()
         self.process.wait()
-        return left
+        return names

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from gradio_client import Client
 
 from rlhf_engine.__main__ import main
 from rlhf_engine.feedback import datasets, exchange
 from rlhf_engine.feedback.store import Store
+from tests.playground.client import PatientClient
 
 PROJECT = Path(__file__).resolve().parents[1]
 FIXTURES = Path(__file__).parent / "fixtures" / "first_version"
@@ -279,7 +279,7 @@ def page(tmp_path_factory) -> Iterator[tuple[Path, str]]:
 @pytest.fixture
 def ask(page) -> Callable[..., dict]:
     """ask(endpoint, **given) -> what the page's API answers."""
-    client = Client(page[1], verbose=False, analytics_enabled=False)
+    client = PatientClient(page[1])
     return lambda endpoint, **given: client.predict(**given, api_name=f"/{endpoint}")
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from gradio_client import Client
 from packaging.specifiers import SpecifierSet
 
 from tests import space as spaces
+from tests.playground.client import PatientClient
 
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 QUESTION = [{"role": "user", "content": "Tell me a story about a dog."}]
@@ -52,9 +52,9 @@ def space(files, python):
 
 
 @pytest.fixture
-def visitor(space) -> Client:
+def visitor(space) -> PatientClient:
     """Somebody whom the Space's proxy lets through, and who is not logged in."""
-    return Client(space.url, verbose=False, analytics_enabled=False, headers={"x-forwarded-for": "203.0.113.7"})
+    return PatientClient(space.url, headers={"x-forwarded-for": "203.0.113.7"})
 
 
 # -- what it is made of ----------------------------------------------------------------------------------------------

@@ -5,24 +5,26 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from gradio_client import Client
 from playwright.sync_api import expect
 
 import playground
 from benchmarks.browser import free_port
-from playground.app import Playground, build
+from playground.app import Playground, build, warm_up
 from playground.components import text as shared_text
 from playground.pages.chat.chatbot_messages import escaped
 from playground.pages.chat.streaming import limit_frames, merge_streams
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from tests.playground.browser import browsing, go, needs_browser, serving
+from tests.playground.client import PatientClient
 from tests.playground.conftest import EVIL, from_chatbot
 
 
@@ -102,7 +104,7 @@ def test_the_target_in_a_plot_is_the_one_in_force(workspace, worker):
 def client(workspace, worker):
     demo = build(workspace.home, worker=worker)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1")
-    yield Client(url, verbose=False, analytics_enabled=False)
+    yield PatientClient(url)
     demo.close(verbose=False)
 
 
@@ -191,3 +193,15 @@ def test_the_address_names_the_tab_which_a_reload_and_a_restarted_server_leave_o
         with serving(workspace.home, worker, port):
             expect(page.locator("#runs-legend")).to_contain_text("7 of 10")
             page.close()
+
+
+def test_a_page_that_was_stopped_starts_no_worker():
+    """A worker that starts while the page ends would be left behind."""
+    started, first_look, ended = [], threading.Event(), threading.Event()
+    worker = SimpleNamespace(ensure=lambda: started.append(1))
+    first_look.set()
+    warm_up(worker, first_look, ended)
+    assert started == [1]
+    ended.set()
+    warm_up(worker, first_look, ended)
+    assert started == [1]

@@ -9,7 +9,6 @@ from contextlib import suppress
 import gradio as gr
 import httpx
 import pytest
-from gradio_client import Client
 from playwright.sync_api import expect
 from starlette.requests import Request
 
@@ -26,6 +25,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, go, needs_browser
+from tests.playground.client import PatientClient
 from tests.playground.conftest import write_run
 
 PASSWORD = "correct horse"
@@ -332,7 +332,7 @@ def served(workspace, worker):
 
 
 def test_the_endpoints_know_an_owner_from_a_visitor(served, worker):
-    visitor = Client(served, verbose=False, analytics_enabled=False)
+    visitor = PatientClient(served)
     assert visitor.predict(run="", api_name="/status")["run"] == "broken"
     for endpoint, arguments in [("/start", {"stage": "sft", "config": {}}), ("/control", {"run": "first", "command": "stop", "value": None}),
                                 ("/control", {"run": "broken", "command": "resume", "value": None})]:
@@ -341,7 +341,7 @@ def test_the_endpoints_know_an_owner_from_a_visitor(served, worker):
     with pytest.raises(Exception, match="Only the owner may open"):
         visitor.predict(adapters=["none"], messages=[{"role": "user", "content": "x"}], model="me/other", api_name="/chat")
     assert worker.log == []
-    owner = Client(served, verbose=False, analytics_enabled=False, headers={HEADER: PASSWORD})
+    owner = PatientClient(served, headers={HEADER: PASSWORD})
     assert owner.predict(stage="sft", config={"output": "new"}, api_name="/start") == {"run": "new"}
 
 

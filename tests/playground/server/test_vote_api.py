@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from gradio_client import Client
 
 from playground.app import build
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
+from tests.playground.client import PatientClient
 from tests.playground.conftest import FakeWorker, write_teach
 
 
@@ -26,8 +26,8 @@ def address(home, run) -> str:
     demo.close(verbose=False)
 
 
-def connect(address: str) -> Client:
-    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 60})  # other tests take the processors, too
+def connect(address: str) -> PatientClient:
+    return PatientClient(address)  # other tests take the processors, too
 
 
 def test_the_endpoints_of_a_voter(address, run, home):

@@ -234,7 +234,7 @@ def test_a_run_is_made_longer_live_and_when_it_is_done(idle, tiny):
     wait_for(lambda: run.status()["total_steps"] == at + 2)
     idle.control(path, "resume")
     assert finish(idle, path).status()["step"] == at + 2
-    for more, words in (({"steps": at + 2}, "done already"), ({"steps": at}, "would end with step"), ({"epochs": 50}, "told in steps")):
+    for more, words in (({"steps": at + 2}, "done already"), ({"steps": at}, "would end with step"), ({"epochs": 50}, "set in steps")):
         with pytest.raises(UserError, match=words):
             idle.start("sft", {"output": "longer", **more}, resume=True)
         assert run.status()["state"] == "done" and idle.status()["run"] is None
@@ -427,8 +427,7 @@ def test_kill_is_told_and_the_run_goes_on(idle, home, tiny):
     for thread in threads: thread.start()
     for thread in threads: thread.join()
     assert all(handle.alive() for handle in handles)
-    time.sleep(0.5)
-    assert len(workers(home)) == 1
+    wait_for(lambda: len(workers(home)) == 1)
 
     assert handles[0].start("sft", {"output": "killed"}, resume=True) == path
     finish(handles[1], path)
