@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.common import machine, make_model, prompts, say
+from benchmarks.helpers.common import machine, make_model, prompts, say
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, pad_left, sample
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import StaticCache
 
-from benchmarks.common import SHAPES, machine, prompts, random_backbone, say, spawn
 from benchmarks.gpu import RANK, WORK
+from benchmarks.helpers.common import SHAPES, machine, prompts, random_backbone, say, spawn
 from rlhf_engine.model import generation as generate
 from rlhf_engine.model.cpu_decoder import VERDICTS
 from rlhf_engine.model.generation import CachedDecoder, Sampling, decode

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import VOCABULARY, machine, make_model, say
+from benchmarks.helpers.common import VOCABULARY, machine, make_model, say
 
 SPREADS = {"chat": lambda rng: (min(256, max(4, int(rng.lognormvariate(4, 0.8)))),
                                 min(256, max(2, int(rng.expovariate(1 / 120))))),

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.browser import app, browser_of, go
-from benchmarks.common import machine, say
+from benchmarks.helpers.browser import app, browser_of, go
+from benchmarks.helpers.common import machine, say
 
 TEACH = {"labeler": "person", "output": "asked", "votes": 100_000, "votes_first": 8, "patience": 100_000,
          "steps": 100_000}

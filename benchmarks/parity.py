@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, say
+from benchmarks.helpers.common import machine, make_model, say
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.losses import ppo as rl_math
 from rlhf_engine.losses.masked import masked_mean, whiten

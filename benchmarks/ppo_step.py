@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps, time_trl
+from benchmarks.helpers.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps, time_trl
 
 ROWS, TOKENS, EPOCHS = 16, 64, 4
 CONTESTANTS = ("trl", "fp32/adapter", "bf16/adapter", "nf4/adapter", "fp32/head", "bf16/head", "nf4/head")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, say
+from benchmarks.helpers.common import machine, say
 
 SETTINGS = {"steps": 16, "batch_size": 32, "ppo_epochs": 1, "minibatches": 4, "ptx_rows": 8, "max_new_tokens": 48,
             "learning_rate": 1.5e-3, "value": "head", "dtype": "bf16", "kl_coef": 0.02, "kl_target": 0.0,

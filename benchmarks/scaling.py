@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps
+from benchmarks.helpers.common import machine, make_model, peak_mb, prompts, say, spawn, time_steps
 
 SIZES = {"1M": dict(hidden_size=128, intermediate_size=352, num_hidden_layers=4), "6M": {},
          "25M": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=7, num_attention_heads=8,

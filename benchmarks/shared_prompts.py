@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.common import machine, say
+from benchmarks.helpers.common import machine, say
 from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.readers import Preference
 from rlhf_engine.files import ASSETS

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, say
+from benchmarks.helpers.common import machine, say
 from benchmarks.preferences import COMMON, RARE
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, make_model, say
+from benchmarks.helpers.common import machine, make_model, say
 
 ROWS, PROMPT, RESPONSE = 8, 128, 256
 

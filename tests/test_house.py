@@ -138,8 +138,6 @@ def test_the_rooms_below_the_model_import_no_torch():
 def test_no_folder_has_more_files_than_a_stranger_can_scan(package):
     folders = {file.parent for file in (ROOT / package).rglob("*.py")}
     crowded = {str(folder.relative_to(ROOT)): count for folder in folders if (count := len(list(folder.glob("*.py")))) > MOST_FILES}
-    if package == "benchmarks":  # one program a file, not a package to read
-        crowded.pop("benchmarks", None)
     assert crowded == {}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.browser import app, browser_of, go
+from benchmarks.helpers.browser import app, browser_of, go
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PROMPTS = ("Once upon a time, a girl named Mia went to the park.", "Tom had a little red boat.")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from benchmarks.browser import CHROMIUM, browser_of, go
+from benchmarks.helpers.browser import CHROMIUM, browser_of, go
 from playground.app import build, options
 
 __all__ = ["PATIENCE", "browsing", "expect_no_sideways_scroll", "go", "needs_browser", "serving", "wait_until"]

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import expect
 
 import playground
-from benchmarks.browser import free_port
+from benchmarks.helpers.browser import free_port
 from playground.app import Playground, build, warm_up
 from playground.components import text as shared_text
 from playground.pages.chat.chatbot_messages import escaped

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from benchmarks.browser import free_port
+from benchmarks.helpers.browser import free_port
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run

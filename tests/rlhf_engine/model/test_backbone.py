@@ -9,8 +9,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Mamba2Config
 
-from benchmarks.common import SHAPES, random_model
-from benchmarks.common import make_tokenizer as words
+from benchmarks.helpers.common import SHAPES, random_model
+from benchmarks.helpers.common import make_tokenizer as words
 from rlhf_engine.errors import UserError
 from rlhf_engine.model import fast_layers as layers
 from rlhf_engine.model.adapters import ScalarHead

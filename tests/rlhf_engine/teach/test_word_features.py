@@ -49,7 +49,7 @@ def test_scripts_without_spaces_and_unknown_ids_are_words_token_by_token(tiny_ll
 
 
 def test_a_vocabulary_that_does_not_mark_beginnings_has_words_of_one_token(tmp_path):
-    from benchmarks.common import make_model
+    from benchmarks.helpers.common import make_model
     tokenizer = Backbone.load(str(make_model(tmp_path, hidden_size=32, num_hidden_layers=1, intermediate_size=32))).tokenizer
     assert Splitter(tokenizer).words(tokenizer.encode("t5 t6 t7")) == [(5,), (6,), (7,)]
 

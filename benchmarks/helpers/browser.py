@@ -52,7 +52,7 @@ def go(page: Page, tab: str) -> Page:
 def app() -> Iterator[tuple[str, Path]]:
     """(address, workspace) of `python app.py` over a workspace of its own. At the end both and the worker are gone."""
     home, port = Path(tempfile.mkdtemp()), free_port()
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen([sys.executable, "app.py"], cwd=root, stdout=subprocess.PIPE, text=True,
                                env=os.environ | {"PLAYGROUND_HOME": str(home), "GRADIO_SERVER_PORT": str(port)})
     try:
