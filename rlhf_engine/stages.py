@@ -29,7 +29,9 @@ class MemoryProfile:
     rows_per_example: int = 1
     """Token rows that one row of the data becomes: 2 for a pair."""
     online: bool = False
-    """The update learns from sampled responses, in minibatches, beside a reference and a value."""
+    """The update learns from sampled responses, in minibatches."""
+    reference: bool = False
+    """A frozen reference stands beside the policy."""
     reward_adapter: bool = False
     """A reward adapter stands beside the policy."""
     reads_base_states: bool = False
@@ -93,12 +95,12 @@ register(Stage(
 register(Stage(
     PPO, PPOConfig, "align with PPO against a reward", "rlhf_engine.build.build_ppo", lambda config: PROMPTS,
     title="PPO", method="PPO", required=("reward",),
-    memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reward_adapter=True,
+    memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reward_adapter=True,
                          bundled_tokens=BUNDLED_PROMPT_TOKENS)))
 register(Stage(
     TEACH, TeachConfig, "align with PPO while somebody votes", "rlhf_engine.build.build_teach", lambda config: PROMPTS,
     title="Teach", method="PPO, with votes that came while it ran", asks_voters=True,
-    memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reads_base_states=True,
+    memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reads_base_states=True,
                          bundled_tokens=BUNDLED_PROMPT_TOKENS)))
 
 

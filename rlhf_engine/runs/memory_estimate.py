@@ -201,7 +201,7 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     if profile.trained == "reward":
         sizes["reward"] += 16 * getattr(config, "ensemble", 1) * head
         sizes["policy"] = frozen if started else 0
-    if profile.online:
+    if profile.reference:
         sizes["reference"] = frozen if started else 0
     if hasattr(config, "value"):
         sizes["value"] = 16 * head + (trained if getattr(config, "value", "") == "adapter" else 0)
