@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rlhf_engine.model.batching import limit_kernel_caches
 from rlhf_engine.model.fast_layers import is_small, unpack, use_frozen_norms, use_short_rows
 from rlhf_engine.model.loading import stop_ids
 from rlhf_engine.model.logit_transform import read_logit_transform
@@ -31,6 +32,7 @@ class FrozenBase:
     """
 
     def __init__(self, base: Any, tokenizer: Any, *, name: str, path: Path, dtype: str):
+        limit_kernel_caches()
         self.base = base
         self.tokenizer = tokenizer
         self.name = name
