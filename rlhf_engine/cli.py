@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, one_line
 from rlhf_engine.files import check_place, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
@@ -323,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
         command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
         return command(args) or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rlhf_engine import config as configs
 from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, short_repr
 
 SFT, REWARD, PPO, TEACH = "sft", "reward", "ppo", "teach"
 DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
@@ -106,8 +106,8 @@ register(Stage(
 
 def find_stage(name: str) -> Stage:
     """The row of a stage. Raises UserError for a name that is not in the table."""
-    if name not in STAGES:
-        raise UserError(f"there is no stage {name!r}; it is one of {', '.join(STAGES)}")
+    if not isinstance(name, str) or name not in STAGES:
+        raise UserError(f"there is no stage {short_repr(name)}; it is one of {', '.join(STAGES)}")
     return STAGES[name]
 
 
@@ -125,7 +125,7 @@ def check_names(stage: str, values: Iterable[str]) -> None:
     unknown = [name for name in values if configs.current_name(name) not in fields]
     if unknown:
         first = min(unknown, key=str)
-        raise UserError(f"{stage} has no setting {first!r}; its settings are {', '.join(fields)}")
+        raise UserError(f"{stage} has no setting {short_repr(first)}; its settings are {', '.join(fields)}")
 
 
 def make_config(stage: str, values: dict) -> RunConfig:
