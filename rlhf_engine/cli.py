@@ -1,7 +1,6 @@
 """The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input, one line on stderr."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
-from rlhf_engine.errors import UserError
-from rlhf_engine.files import check_place, write_json, write_text
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import check_place, disk_is_full, json_lines, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
@@ -19,6 +18,10 @@ from rlhf_engine.stages import STAGES, check_names, make_config
 HELP = {"chat": "talk to a model or a checkpoint",
         "evaluate": "compare two checkpoints on the same prompts",
         "export": "write an adapter, or the model merged with it, for others to load"}
+
+
+EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full")
+"""Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains; what else goes wrong is a bug."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -149,18 +152,19 @@ def workspace_home() -> Path:
 
 def go(trainer, run: Run, changes: dict | None = None) -> int:
     """Take the steps of a run. Returns 0, or 1 where it has failed in a way that its advice explains."""
-    import torch
-
-    from rlhf_engine.loop import Diverged, RunControl, drive, stop_on_signals
+    from rlhf_engine.failures import failure_hint, failure_kind
+    from rlhf_engine.loop import RunControl, drive, stop_on_signals
     for note in trainer.data_notes:
         print(note)
     control = RunControl(changes)
     stop_on_signals(control)
     try:
         state = drive(trainer, run, control=control)
-    except (Diverged, torch.OutOfMemoryError):
-        status = run.status()
-        print(f"error: {run.path}: {status['error']}. {status['advice']}", file=sys.stderr)
+    except Exception as error:
+        if failure_kind(error) not in EXPLAINED:
+            raise
+        print(f"error: {run.path}: {type(error).__name__}: {first_line(error)}. "
+              f"{failure_hint(error, run, trainer.config)}", file=sys.stderr)
         return 1
     peak = (run.report() or {}).get("peak_memory_mb")
     print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {peak} MB")
@@ -249,11 +253,25 @@ def evaluate(args: argparse.Namespace) -> None:
     report["notes"] = prompts.notes + report["notes"]
     for note in report["notes"]:
         print(note)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples))
     settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}
-    write_json(output / "report.json", settings | report)
+    write_evaluation(output, settings | report, samples)
     print_report(report)
+
+
+def write_evaluation(output: Path, report: dict, samples: list[dict]) -> None:
+    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written."""
+    new = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / "samples.jsonl", json_lines(samples))
+        write_json(output / "report.json", report)
+    except OSError as error:
+        for name in ("samples.jsonl", "report.json"):
+            (output / name).unlink(missing_ok=True)
+        if new and output.is_dir():
+            output.rmdir()
+        raise UserError(f"{output} cannot be written ({error.strerror or error}): make room or get the right to write "
+                        "there, or name another folder with --output") from None
 
 
 def check_evaluation_folder(output: Path, *, overwrite: bool) -> None:
@@ -324,6 +342,12 @@ def main(argv: list[str] | None = None) -> int:
         return command(args) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; make room on the disk, then try again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

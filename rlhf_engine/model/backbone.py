@@ -36,6 +36,7 @@ from rlhf_engine.model.adapters import (
     save_beside,
 )
 from rlhf_engine.model.fast_layers import speed_up
+from rlhf_engine.model.finite import check_file
 from rlhf_engine.model.frozen_base import FrozenBase
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.runs.resolve import check_adapter
@@ -108,9 +109,10 @@ class Backbone(FrozenBase):
     def load_role(self, role: str, folder: str | Path, *, head: bool | None = None) -> None:
         """An adapter from a PEFT folder, and its head if there is one.
 
-        `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base.
+        `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base,
+        or holds a number that is not finite.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
         config.base_model_name_or_path, config.inference_mode = self.name, False
@@ -121,14 +123,21 @@ class Backbone(FrozenBase):
             if has_head(folder) and head is not False:
                 self.new_head(role, members=len(read_head(folder)["bias"]))
             self.fill_role(role, folder)
+        except UserError:
+            self.drop_role(role)
+            raise
         except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             self.drop_role(role)
             raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)})") from None
 
     @torch.no_grad()
     def fill_role(self, role: str, folder: Path) -> None:
-        """Copy the weights of a PEFT folder into a role that exists. Raises ValueError where names or shapes differ."""
+        """Copy the weights of a PEFT folder into a role that exists.
+
+        Raises ValueError where names or shapes differ, and UserError for numbers that are not finite.
+        """
         weights = read_weights(folder)
+        check_file(folder, weights)
         parameters = self._adapter_parameters(role)
         if set(weights) != set(parameters):
             raise ValueError(f"its weights and its layers differ, first at {min(set(weights) ^ set(parameters))}")
@@ -138,7 +147,9 @@ class Backbone(FrozenBase):
                 raise ValueError(f"{name} has shape {tuple(weight.shape)}, the base needs {tuple(parameter.shape)}")
             parameter.copy_(weight)
         if role in self.heads:
-            self.heads[role].load_state_dict(read_head(folder))
+            head = read_head(folder)
+            check_file(folder, head)
+            self.heads[role].load_state_dict(head)
 
     def new_head(self, role: str, *, members: int = 1, zero: bool = False, seed: int = 0) -> ScalarHead:
         """Give a role a new scalar head (`ScalarHead`), and return it."""

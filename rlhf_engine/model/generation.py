@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
-from rlhf_engine.errors import UserError, noop
+from rlhf_engine.errors import NotFinite, UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 
@@ -90,6 +90,20 @@ def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) 
     return torch.searchsorted(cumulative, chance, right=True)[:, 0]
 
 
+def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One token [B] from each row of logits [B, V]; V, which is no token, from a row that holds NaN or an infinity.
+
+    Whoever reads the tokens on the CPU looks for V there. So a GPU need not be waited for once more.
+    """
+    vocabulary = logits.shape[-1]
+    if sampling.temperature:
+        # The sums of such a row are NaN, and no sum is greater than NaN: the search goes beyond the last token.
+        return draw(probabilities(logits, sampling), generator).clamp(max=vocabulary)
+    tokens = logits.argmax(-1)  # NaN counts as the largest
+    highest = logits.gather(-1, tokens[:, None])[:, 0]
+    return torch.where(highest.isfinite(), tokens, vocabulary)
+
+
 class Decoder(Protocol):
     """A forward pass with a KV cache, for rows that grow token by token."""
 
@@ -137,7 +151,7 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
            generator: torch.Generator | None = None) -> Iterator[list[tuple[int, int]]]:
     """Sample a response to each prompt. Yields after each step the (row, token) pairs drawn, stop tokens included.
 
-    It ends when every row has ended. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
+    It ends when every row has ended. Raises NotFinite where a model gives logits that are no numbers. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
     at the first step). So a caller that does other work between two steps must choose roles in scopes that close
     before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
     """
@@ -153,8 +167,11 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
             logits = decoder(newest[:, None], positions)
         going = None if live.all() else live.nonzero()[:, 0].to(backbone.device)
         logits = logits if going is None else logits[going]
-        tokens = logits.argmax(-1) if sampling.temperature == 0 else draw(probabilities(logits, sampling), generator)
+        tokens = choose(logits, sampling, generator)
         drawn = tokens.cpu()
+        if (drawn >= logits.shape[-1]).any():
+            raise NotFinite("the model's logits are NaN or infinite, so no token can be chosen; take an earlier "
+                            "checkpoint or another adapter, or load the base with --dtype fp32")
         yield list(zip(rows[live].tolist(), drawn.tolist()))
         newest = tokens if going is None else newest.index_copy(0, going, tokens)
         live[live.clone()] = ~torch.isin(drawn, stops)

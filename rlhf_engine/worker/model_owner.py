@@ -11,7 +11,8 @@ from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
-from rlhf_engine.loop import drive, failure_hint, reset_peak_memory
+from rlhf_engine.failures import failure_hint
+from rlhf_engine.loop import drive, reset_peak_memory
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
