@@ -138,6 +138,8 @@ def resume(stage: str, output: str, settings: dict) -> int:
 def begin(start: RunStart) -> int:
     """Make the trainer of a run that may begin, open its folder, and take its steps."""
     from rlhf_engine.build import make_trainer
+    for note in start.inputs.notes if start.inputs else []:
+        print(note)
     trainer = make_trainer(start.config, checkpoint=start.checkpoint, home=workspace_home())
     return go(trainer, start.open_folder(trainer), start.lengths)
 

@@ -1,6 +1,6 @@
 """The run folder: a trainer writes it, and everybody else only reads it.
 
-    config.yaml status.json metrics.jsonl samples.jsonl queries.jsonl journal.jsonl report.json
+    config.yaml inputs.json status.json metrics.jsonl samples.jsonl queries.jsonl journal.jsonl report.json
     checkpoints/step-000100/ checkpoints/last
 
 Whole files are replaced in one motion. Lists grow by whole lines, and a reader skips a line that is still being
@@ -41,7 +41,10 @@ ALIVE = ("waiting", "running", "paused")
 """The states of a run whose process is still at work."""
 STEP_LISTS = ("metrics.jsonl", "samples.jsonl")
 """Lists whose rows belong to a step each. A run that goes back to a checkpoint loses the rows of later steps."""
-OWN_FILES = ("checkpoints", *STEP_LISTS, "queries.jsonl", "journal.jsonl", "report.json", "config.yaml", "status.json")
+INPUTS_FILE = "inputs.json"
+"""Fingerprints of what the run was made from (`inputs`)."""
+OWN_FILES = ("checkpoints", *STEP_LISTS, "queries.jsonl", "journal.jsonl", "report.json", INPUTS_FILE, "config.yaml",
+             "status.json")
 """What a run folder consists of, in the order in which it is removed. A new run writes the last one first, then the
 last but one."""
 FIRST_FILES = (".status.json", "status.json", ".config.yaml")
