@@ -193,18 +193,16 @@ def read_config(path: str, stage: str) -> dict:
 
 def chat(args: argparse.Namespace) -> None:
     """Answer a prompt, or a conversation line by line."""
-    import torch
-
     from rlhf_engine.data.tokenization import encode_prompt
     from rlhf_engine.model.backbone import Backbone
-    from rlhf_engine.model.generation import prompt_room, stream
+    from rlhf_engine.model.generation import prompt_room, seeded_generator, stream
     from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
     adapter = resolve_adapter(args.adapter, args.model)
     backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
     if adapter:
         backbone.load_role("policy", adapter, head=False)
-    room, generator = prompt_room(backbone, sampling.max_new_tokens), torch.Generator().manual_seed(args.seed)
+    room, generator = prompt_room(backbone, sampling.max_new_tokens), seeded_generator(args.seed)
     has_template = bool(backbone.tokenizer.chat_template)
     messages: list[dict] = []
     for line in [args.prompt] if args.prompt is not None else iter_lines():
@@ -332,6 +330,8 @@ def check_sampling(args: argparse.Namespace):
         raise UserError(f"--max-new-tokens is {args.max_new_tokens}, but must be at least 1")
     if not 0 <= args.temperature <= 10:
         raise UserError(f"--temperature is {args.temperature}, but must be between 0 and 10")
+    if not 0 <= args.seed <= configs.LARGEST_SEED:
+        raise UserError(f"--seed is {args.seed}, but must be between 0 and {configs.LARGEST_SEED}")
     return Sampling(args.max_new_tokens, args.temperature)
 
 

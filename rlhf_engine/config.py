@@ -20,6 +20,8 @@ from rlhf_engine.errors import UserError
 KL_PER_TOKEN = 0.2
 """Largest KL target in nats per token of the longest response. Above it, text falls apart."""
 
+LARGEST_SEED = 2**64 - 1
+"""Seeds have 64 bits, as torch's random generators do."""
 LENGTH_FIELDS = ("steps", "epochs", "votes")
 """The settings that say how long a run is. A resumed run may get other values for these; all others stay."""
 OLD_NAMES = {"lam": "gae_lambda", "enough": "score_cap_quantile", "direct": "tamer"}
@@ -74,7 +76,7 @@ class RunConfig:
     """Read at most this many rows; 0 reads all."""
     output: str = ""
     """Run folder to write."""
-    seed: int = bounded(0, 0)
+    seed: int = bounded(0, 0, LARGEST_SEED)
     """Seed of data order, initial weights and sampling."""
     dtype: Literal["auto", "fp32", "bf16", "nf4"] = "auto"
     """Number format of the frozen base. `auto` is fp32 on a CPU and bf16 on a GPU; `nf4` is 4-bit. Adapters are
@@ -453,7 +455,8 @@ def coerce(name: str, value, kind):
         raise wrong
     try:
         number = kind(value)
-        whole = kind is float or number == float(value)
+        # A large int is no float: the comparison with the text's float would round it.
+        whole = kind is float or isinstance(value, int | str) or number == value
     except (TypeError, ValueError, OverflowError):
         raise wrong from None
     if not math.isfinite(number) or not whole:

@@ -52,7 +52,8 @@ def failure_hint(error: BaseException, run: Run | None = None, config: RunConfig
 def not_finite_hint(run: Run, config: RunConfig) -> str:
     """What to do after a number that was not finite. To resume repeats it, so a new run has to differ."""
     rate = f" than {config.learning_rate:g}" if config.learning_rate else ""
-    hint = f"To resume would only repeat it: start a new run with a lower --learning-rate{rate}."
+    hint = (f"To resume would only repeat it: start a new run with a lower --learning-rate{rate}, or with settings "
+            "nearer to their defaults.")
     checkpoint = run.last_checkpoint()
     if checkpoint and find_stage(config.stage).makes == "policy":
         hint += f" --adapter {checkpoint} begins at its last good checkpoint."

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import json_text
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 """PEFT's names."""
@@ -106,9 +107,9 @@ def save_beside(folder: Path, head: ScalarHead | None, base: str, fingerprint: s
     configuration."""
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])  # a set, whose order differs between processes
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json_text(config, indent=2, sort_keys=True), encoding="utf-8")
     if head is not None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
         save_file(state, str(folder / HEAD_FILE))
-    text = json.dumps({"model": base, "fingerprint": fingerprint}, indent=1)
+    text = json_text({"model": base, "fingerprint": fingerprint}, indent=1)
     (folder / BASE_FILE).write_text(text + "\n", encoding="utf-8")

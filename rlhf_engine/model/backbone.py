@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.finite import check_file
 from rlhf_engine.model.adapters import (
     ScalarHead,
     copy_lora,
@@ -36,7 +37,6 @@ from rlhf_engine.model.adapters import (
     save_beside,
 )
 from rlhf_engine.model.fast_layers import speed_up
-from rlhf_engine.model.finite import check_file
 from rlhf_engine.model.frozen_base import FrozenBase
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.runs.resolve import check_adapter

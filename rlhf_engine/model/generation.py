@@ -48,6 +48,11 @@ def prompt_room(backbone: Backbone, max_new_tokens: int, max_tokens: int | None 
     return longest - max_new_tokens
 
 
+def seeded_generator(seed: int) -> torch.Generator:
+    """A random generator on the CPU. What goes beyond 64 bits, such as twice a large seed, is cut off."""
+    return torch.Generator().manual_seed(seed % 2**64)
+
+
 # -- one step ----------------------------------------------------------------------------------------------------------
 
 def pad_left(rows: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,9 +156,10 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
            generator: torch.Generator | None = None) -> Iterator[list[tuple[int, int]]]:
     """Sample a response to each prompt. Yields after each step the (row, token) pairs drawn, stop tokens included.
 
-    It ends when every row has ended. Raises NotFinite where a model gives logits that are no numbers. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
+    It ends when every row has ended. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
     at the first step). So a caller that does other work between two steps must choose roles in scopes that close
-    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
+    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU. Raises NotFinite where
+    the model gives logits that are no numbers.
     """
     longest = max(map(len, prompts)) + sampling.max_new_tokens
     if longest > backbone.longest:
@@ -232,7 +238,7 @@ def answer(backbone: Backbone, prompts: list[Prompt], role: str | None = None, s
     """The texts that `role` (None: the bare base) answers to prompts: encode, sample and decode in one call."""
     rows = [encode_prompt(backbone.tokenizer, prompt).ids for prompt in prompts]
     with backbone.use(role):
-        responses = sample(backbone, rows, sampling or Sampling(), torch.Generator().manual_seed(seed))
+        responses = sample(backbone, rows, sampling or Sampling(), seeded_generator(seed))
     return [text_of(backbone, ids) for ids in responses]
 
 

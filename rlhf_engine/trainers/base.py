@@ -10,10 +10,10 @@ import torch
 
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_name, live_settings
 from rlhf_engine.errors import NotFinite, UserError, noop
+from rlhf_engine.finite import is_finite
 from rlhf_engine.measures import EXPLAINED_VARIANCE
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
-from rlhf_engine.model.finite import is_finite
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
 UNDEFINED_AT_TIMES = (EXPLAINED_VARIANCE,)
@@ -91,7 +91,10 @@ class Trainer(Generic[ConfigT]):
             self.samples, self.events = [], []
         self.prepare_once()
         self.step += 1
-        return check_numbers({"step": self.step, **self.train_step()})
+        try:
+            return check_numbers({"step": self.step, **self.train_step()})
+        except NotFinite as error:
+            raise NotFinite(f"step {self.step}: {error}") from None
 
     def prepare_once(self) -> None:
         """Call `prepare` unless that is done already. Its samples and events are reported with the first step."""

@@ -15,7 +15,7 @@ from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
 from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.losses.ppo import gain_and_bias, missing_end_scores
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
@@ -75,7 +75,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         self.apply_config()
         if self.mix:
             self.data_notes = self.data_notes + self.mix.notes
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = seeded_generator(config.seed)
         self.reward_gain, self.reward_bias = 1.0, 0.0
         """A normalised score is gain * score + bias."""
         self.missing_end: str = config.missing_end
@@ -120,7 +120,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         config = self.config
         rng = random.Random(f"{config.seed} reference")
         chosen = rng.choices(range(len(self.encoded)), k=config.reference_samples)
-        generator = torch.Generator().manual_seed(config.seed + 1)
+        generator = seeded_generator(config.seed + 1)
         return self.rollout(chosen, generator, role="reference", batch=config.batch_size)
 
     def fit_reward_normalisation(self, rollout: Rollout) -> None:

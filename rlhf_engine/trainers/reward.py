@@ -19,7 +19,7 @@ from rlhf_engine.losses.ppo import AllAlike, gain_and_bias
 from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
-from rlhf_engine.model.generation import Sampling, prompt_room, sample
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
 from rlhf_engine.trainers.base import Trainer, adam
 
@@ -123,7 +123,7 @@ class RewardTrainer(Trainer[RewardConfig]):
         """Sample the anchors and normalise the untrained scores on them."""
         config = self.config
         prompts = [self.prompts[i % len(self.prompts)].ids for i in range(config.reference_samples)]
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = seeded_generator(config.seed)
         with self.backbone.use("policy" if "policy" in self.backbone.roles else None):
             responses = sample(self.backbone, prompts, Sampling(config.max_new_tokens), generator, batch=ANCHOR_BATCH,
                                on_microbatch=self.on_microbatch)

@@ -17,7 +17,7 @@ import torch
 from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling, decode, text_of
+from rlhf_engine.model.generation import Sampling, decode, seeded_generator, text_of
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_adapter, resolve_model
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import as_user_error
@@ -157,7 +157,7 @@ class Chats:
             roles.append(self._role_of(adapter, request.model, roles))
         streams = []
         for role in roles:
-            generator = torch.Generator().manual_seed(seed)
+            generator = seeded_generator(seed)
             streams.append(AnswerStream(role, decode(backbone, [ids], sampling, generator)))
         return ActiveChat(request, streams)
 

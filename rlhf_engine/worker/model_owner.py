@@ -9,9 +9,9 @@ from rlhf_engine import config as configs
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.failures import failure_hint
 from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
-from rlhf_engine.failures import failure_hint
 from rlhf_engine.loop import drive, reset_peak_memory
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.control import RunControl

@@ -5,6 +5,7 @@ loaded, and a run stops before it writes one.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,35 @@ from safetensors import safe_open
 
 from rlhf_engine.errors import NotFinite, UserError
 
+PROBED_TOKENS = 8
+"""Tokens of the row that a role reads before it is written."""
+
 
 class HasRoles(Protocol):
     """The part of a backbone that is needed here."""
 
+    heads: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
     def named_parameters(self, role: str) -> Mapping[str, torch.Tensor]:
         """The parameters of a role, adapter and head."""
+        ...
+
+    def use(self, role: str | None) -> AbstractContextManager:
+        """Run everything inside under a role."""
+        ...
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Last hidden states of token rows."""
+        ...
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of last hidden states."""
         ...
 
 
@@ -53,11 +77,23 @@ def check_file(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
                         "spoiled while it was trained or copied; name an earlier checkpoint or another adapter")
 
 
+@torch.no_grad()
 def check_role(backbone: HasRoles, role: str) -> None:
-    """Raises NotFinite if a weight of a role, adapter or head, is not finite."""
+    """Raises NotFinite if a weight of a role is not finite, adapter or head, or what it says of a short row.
+
+    Weights that are finite, but huge, say NaN.
+    """
     parameters = backbone.named_parameters(role)
     if name := first_bad(parameters):
         raise NotFinite(f"the weight {name} of the {role} has become {kind_of_bad(parameters[name])}")
+    ids = torch.arange(PROBED_TOKENS, device=backbone.device)[None] % backbone.vocabulary
+    with backbone.use(role):
+        hidden = backbone.hidden(ids)
+        said = {"logits": backbone.head(hidden[:, -1:])}
+        if role in backbone.heads:
+            said["scores"] = backbone.heads[role](hidden)
+    if name := first_bad(said):
+        raise NotFinite(f"the weights of the {role} have become so large that its {name} are no numbers")
 
 
 def check_base(base: Any, folder: Path, model: str, *, quantised: bool) -> None:
@@ -71,8 +107,8 @@ def check_base(base: Any, folder: Path, model: str, *, quantised: bool) -> None:
     """
     bad = first_bad_of_files(folder) if quantised else first_bad(dict(base.named_parameters()))
     if bad:
-        raise UserError(f"{model}: its weight {bad} is not finite (it holds NaN or an infinity); download or convert the model anew, or "
-                        "choose another one")
+        raise UserError(f"{model}: its weight {bad} is not finite (it holds NaN or an infinity); download or convert "
+                        "the model anew, or choose another one")
 
 
 def first_bad_of_files(folder: Path) -> str | None:
