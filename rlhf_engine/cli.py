@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
+from rlhf_engine.console import accept_any_text, typed_text
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import check_place, disk_is_full, json_lines, write_json, write_text
+from rlhf_engine.files import check_place, disk_is_full, expand_user, json_lines, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
+from rlhf_engine.spelling import closest
 from rlhf_engine.stages import STAGES, check_names, make_config
 
 HELP = {"chat": "talk to a model or a checkpoint",
@@ -20,6 +23,8 @@ HELP = {"chat": "talk to a model or a checkpoint",
         "export": "write an adapter, or the model merged with it, for others to load"}
 
 
+PATHS = (*configs.PATHS, "against", "judge", "config")
+"""Arguments that may name a file or a folder."""
 EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full")
 """Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains; what else goes wrong is a bug."""
 
@@ -28,7 +33,47 @@ class Parser(argparse.ArgumentParser):
     """argparse with the contract's manners: one line on stderr, exit 2."""
 
     def error(self, message: str):
+        switch = re.fullmatch(r"argument (\S+): ignored explicit argument .*", message)
+        if switch:
+            message = f"{switch[1].replace('/', ' or ')} is a switch, which takes no value"
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse does it, but an unknown flag comes first, with the one that was probably meant."""
+        args = sys.argv[1:] if args is None else list(args)
+        command = self.command(args)
+        if command:
+            check_flags(args, command)
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UserError(f"{unknown[0]!r} belongs to no flag; a switch takes no value (such as --guard or "
+                            "--no-guard), and a value with spaces stands in quotes; see "
+                            f"{command.prog if command else self.prog} --help")
+        return known
+
+    def command(self, args: list[str]) -> argparse.ArgumentParser | None:
+        """The parser of the command in `args`, if there is one."""
+        [commands] = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return next((commands.choices[arg] for arg in args if arg in commands.choices), None)
+
+
+def check_flags(args: list[str], command: argparse.ArgumentParser) -> None:
+    """Raises UserError for the first flag that a command does not know, with the one that was probably meant.
+
+    argparse takes the beginning of a flag for the whole, so that is known, too.
+    """
+    flags = [flag for flag in command._option_string_actions if flag.startswith("--")]
+    given_args = args[:args.index("--")] if "--" in args else args
+    for before, arg in zip(["", *given_args], given_args):
+        given = arg.partition("=")[0]
+        if not re.fullmatch(r"(--|-(?=[a-z]{2})|[\u2010-\u2015\u2212])[A-Za-z][\w-]*", given):
+            continue
+        is_value = not arg.startswith("-") and before in flags  # a text that begins with a long dash
+        if is_value or any(flag.startswith(given) for flag in flags):
+            continue
+        meant = closest(given, flags)
+        mend = f"did you mean {meant}? See" if meant else "see"
+        raise UserError(f"{command.prog.split()[-1]} has no flag {given}; {mend} {command.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -84,6 +129,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", required=True,
                         help="the adapter to compare with: none, bundled, a run or a PEFT folder")
     parser.add_argument("--data", default="bundled-heldout", help="prompts")
+    parser.add_argument("--subset", default="", help="configuration name of a Hub data set that has several")
+    parser.add_argument("--split", default="", help="split of a Hub data set; empty means train")
     parser.add_argument("--judge", required=True, help="FILE.py:FUNCTION or a reward run")
     parser.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
     parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
@@ -222,7 +269,7 @@ def iter_lines() -> Iterator[str]:
     """What somebody types, line by line, until Ctrl-D or Ctrl-C."""
     while True:
         try:
-            yield input("> ")
+            yield typed_text(input("> "))
         except (EOFError, KeyboardInterrupt):
             return
 
@@ -239,7 +286,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
-    prompts = read_prompts(args.data, limit=args.limit or None)
+    prompts = read_prompts(args.data, subset=args.subset or None, split=args.split or None, limit=args.limit or None)
     folders = {"policy": resolve_adapter(args.adapter, args.model),
                "against": resolve_adapter(args.against, args.model)}
     make_judge = load_judge(args.judge)
@@ -335,11 +382,22 @@ def check_sampling(args: argparse.Namespace):
     return Sampling(args.max_new_tokens, args.temperature)
 
 
+def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with a `~` of each path spelled out. Raises UserError for a path that is no UTF-8 text."""
+    for name, value in vars(args).items():
+        if isinstance(value, str) and name == "prompt":
+            args.prompt = typed_text(value)
+        elif isinstance(value, str):
+            setattr(args, name, configs.check_text(name, expand_user(value) if name in PATHS else value))
+    return args
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    accept_any_text()
     try:
-        args = make_parser().parse_args(argv)
+        args = clean_arguments(make_parser().parse_args(argv))
         command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
         return command(args) or 0
     except UserError as error:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import expand_user
 from rlhf_engine.finite import check_file
 from rlhf_engine.model.adapters import (
     ScalarHead,
@@ -112,7 +113,7 @@ class Backbone(FrozenBase):
         `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base,
         or holds a number that is not finite.
         """
-        folder = Path(folder).expanduser()
+        folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
         config.base_model_name_or_path, config.inference_mode = self.name, False

@@ -5,6 +5,7 @@ scopes, and load their adapters as roles of their own (`chat-...`) without touch
 """
 
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -170,7 +171,7 @@ class Chats:
         """
         owner = self.owner
         path, live = locate(owner.server.home, adapter), owner.server.live
-        if live and Path(path).resolve() == live.run.path and owner.trainer and "policy" in owner.trainer.roles:
+        if live and os.path.realpath(path) == str(live.run.path) and owner.trainer and "policy" in owner.trainer.roles:
             return "policy"
         folder = resolve_adapter(path, model)
         if folder is None:

@@ -98,7 +98,7 @@ class Server:
     def control(self, connection: Connection, run: str, command: str, value: float | None = None) -> Iterator[None]:
         """Give the live run an order."""
         live = self.live
-        path = (self.home / "runs" / run if len(Path(run).parts) == 1 else Path(run)).resolve()
+        path = Path(os.path.realpath(self.home / "runs" / run if len(Path(run).parts) == 1 else run))
         if not live or live.run.path != path or live.state() not in ("loading", *ALIVE):
             raise UserError(f"{run} is not the live run, so it cannot be told to {command}; "
                             "start it with resume to go on")
