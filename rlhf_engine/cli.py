@@ -201,8 +201,8 @@ def workspace_home() -> Path:
 
 def go(trainer, run: Run, changes: dict | None = None) -> int:
     """Take the steps of a run. Returns 0, or 1 where it has failed in a way that its advice explains."""
-    from rlhf_engine.failures import failure_hint, failure_kind
     from rlhf_engine.loop import RunControl, drive, stop_on_signals
+    from rlhf_engine.trainers.failures import failure_hint, failure_kind
     for note in trainer.data_notes:
         print(note)
     control = RunControl(changes)

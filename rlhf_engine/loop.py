@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from rlhf_engine.config import LENGTH_FIELDS
 from rlhf_engine.errors import UserError
-from rlhf_engine.failures import record_failure
 from rlhf_engine.measures import MEASURES
 from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.trainers.failures import record_failure
 from rlhf_engine.trainers.interface import AnyTrainer
 
 FINAL_STATES = {"end": "done", "stop": "stopped", "discard": "discarded"}

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.finite import check_file
 from rlhf_engine.model.adapters import has_head, read_head, read_lora, read_weights
+from rlhf_engine.model.checks.finite import check_file
 from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 

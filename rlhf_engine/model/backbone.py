@@ -26,7 +26,6 @@ from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import expand_user
-from rlhf_engine.finite import check_file
 from rlhf_engine.model.adapters import (
     ScalarHead,
     copy_lora,
@@ -37,6 +36,7 @@ from rlhf_engine.model.adapters import (
     read_weights,
     save_beside,
 )
+from rlhf_engine.model.checks.finite import check_file
 from rlhf_engine.model.fast_layers import speed_up
 from rlhf_engine.model.frozen_base import FrozenBase
 from rlhf_engine.model.loading import load_base

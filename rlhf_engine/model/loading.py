@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.finite import check_base
+from rlhf_engine.model.checks.finite import check_base
 from rlhf_engine.runs.resolve import code_needed, resolve_model
 
 

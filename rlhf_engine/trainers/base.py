@@ -10,10 +10,10 @@ import torch
 
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_name, live_settings
 from rlhf_engine.errors import NotFinite, UserError, noop
-from rlhf_engine.finite import is_finite
 from rlhf_engine.measures import EXPLAINED_VARIANCE
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
+from rlhf_engine.model.checks.finite import is_finite
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
 UNDEFINED_AT_TIMES = (EXPLAINED_VARIANCE,)

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_engine.files import json_text
-from rlhf_engine.finite import check_role
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.checks.finite import check_role
 
 JSON_FILE, TENSOR_FILE = "trainer.json", "trainer.safetensors"
 

@@ -16,7 +16,7 @@ from rlhf_engine.errors import NotFinite, UserError
 from rlhf_engine.feedback.scoring_functions import score_text
 from rlhf_engine.loop import drive
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.finite import is_finite
+from rlhf_engine.model.checks.finite import is_finite
 from rlhf_engine.model.generation import Sampling, choose, sample
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.sft import SFT

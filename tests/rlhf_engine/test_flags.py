@@ -21,7 +21,7 @@ COMMANDS = {
 TRAIN = tuple(STAGES)
 ABOUT = {
     "rlhf_engine/data": (*TRAIN, "evaluate"), "rlhf_engine/runs/folder.py": TRAIN, "rlhf_engine/runs/start.py": ("sft", "ppo", "teach", "reward"),
-    "rlhf_engine/failures.py": TRAIN, "rlhf_engine/trainers/policy.py": ("ppo", "teach"), "rlhf_engine/trainers/ppo.py": ("ppo", "teach"),
+    "rlhf_engine/trainers/failures.py": TRAIN, "rlhf_engine/trainers/policy.py": ("ppo", "teach"), "rlhf_engine/trainers/ppo.py": ("ppo", "teach"),
     "rlhf_engine/rollout": ("ppo", "teach"), "rlhf_engine/trainers/sft.py": ("sft",), "rlhf_engine/trainers/reward.py": ("reward",),
     "rlhf_engine/teach": ("teach",), "rlhf_engine/feedback/llm_judge.py": ("teach",), "rlhf_engine/feedback/scoring_functions.py": ("teach",),
     "rlhf_engine/export": ("export",), "rlhf_engine/model": (*TRAIN, "chat", "evaluate"), "rlhf_engine/files.py": (*TRAIN, "evaluate", "export"),

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from rlhf_engine import files
 from rlhf_engine.config import SFTConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.failures import failure_kind
 from rlhf_engine.files import append_text, check_place, disk_is_full
 from rlhf_engine.loop import drive
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_output
+from rlhf_engine.trainers.failures import failure_kind
 from tests.rlhf_engine.helpers.feedback import small_disk
 from tests.rlhf_engine.test_finite import make_sft
 from tests.test_house import ROOT
