@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.model.adapters import has_head, read_head, read_lora, read_weights
+from rlhf_engine.model.adapters import has_head, read_head
 from rlhf_engine.model.checks.finite import check_file
+from rlhf_engine.model.lora.options import read_lora
+from rlhf_engine.model.lora.weights import read_weights
 from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 

@@ -16,6 +16,7 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
 from rlhf_engine.model.fast_layers import is_small
+from rlhf_engine.model.lora.layers import roles_are_plain
 
 BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """Classes of transformers' blocks that this decoder computes."""
@@ -30,8 +31,11 @@ VERDICTS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def cpu_decoder(base: Any, rows: int, length: int) -> "CpuDecoder | None":
     """A decoder under the role in use, for `rows` rows of up to `length` tokens. None if transformers must decode.
 
-    The first call on a base measures which it is.
+    The first call on a base measures which it is. A role that does more than add products to linear layers is decoded
+    by transformers.
     """
+    if not roles_are_plain(base):
+        return None
     if base not in VERDICTS:
         VERDICTS[base] = supports(base) and matches_model(base)
     return CpuDecoder(base, rows, length) if VERDICTS[base] else None
@@ -250,5 +254,6 @@ def merged_weight(module: Any) -> torch.Tensor:
     layer: Any = module  # PEFT declares `get_delta_weight` on each subclass, not on LoraLayer
     weight = dequantize_module_weight(layer.get_base_layer()).float()
     for adapter in [] if layer.disable_adapters else layer.active_adapters:
-        weight = weight + layer.get_delta_weight(adapter)
+        if adapter in layer.lora_A:  # a role may adapt only some layers
+            weight = weight + layer.get_delta_weight(adapter)
     return weight.T
