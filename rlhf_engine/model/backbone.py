@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
@@ -30,6 +31,7 @@ from rlhf_engine.model.frozen_base import FrozenBase
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.model.lora.layers import (
     forget_role,
+    layers_without_tensor,
     lora_layers,
     make_room,
     remove_layers,
@@ -236,7 +238,7 @@ class Backbone(FrozenBase):
             try:
                 self._inject(role, config, empty=seed is None)
             except BaseException:
-                if self.peft is None:
+                if set(self.roles) <= {role}:
                     self._unwrap()
                 else:
                     self._forget(role)
@@ -263,10 +265,16 @@ class Backbone(FrozenBase):
 
     def _inject(self, role: str, config: LoraConfig, *, empty: bool) -> None:
         """Let PEFT put a role's layers around those of the base, `empty` or with weights in fp32."""
+        unfit = layers_without_tensor(self.base)
+        if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
+            config.exclude_modules = {*(config.exclude_modules or []), *unfit}
         if self.peft is None:
             self.peft = get_peft_model(self.base, config, adapter_name=role, low_cpu_mem_usage=empty)
         else:
             self.peft.add_adapter(role, config, low_cpu_mem_usage=empty)
+        wrong = [name for name in unfit if isinstance(self.base.get_submodule(name), LoraLayer)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} gives more than one tensor, so it cannot be adapted")
         if not empty:
             for parameter in role_parameters(self.base, role).values():
                 parameter.data = parameter.data.float()
