@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.model.adapters import has_head, read_lora
+from rlhf_engine.model.adapters import has_head
+from rlhf_engine.model.lora.options import read_lora
 from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.model.fast_layers import is_small
+from rlhf_engine.model.lora.layers import roles_are_plain
 
 BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """Classes of transformers' blocks that this decoder computes."""
@@ -33,9 +34,10 @@ def cpu_decoder(base: Any, rows: int, length: int) -> "CpuDecoder | None":
     """A decoder under the role in use, for `rows` rows of up to `length` tokens. None if transformers must decode.
 
     The first call on a base measures which it is. `CpuDecoder` lets every token see all tokens before it, so rows that
-    are longer than an attention window of the model are decoded by transformers.
+    are longer than an attention window of the model are decoded by transformers. So is a role that does more than add
+    products to linear layers.
     """
-    if length > smallest_window(base):
+    if length > smallest_window(base) or not roles_are_plain(base):
         return None
     if base not in VERDICTS:
         VERDICTS[base] = supports(base) and matches_model(base)
@@ -275,5 +277,6 @@ def merged_weight(module: Any) -> torch.Tensor:
     layer: Any = module  # PEFT declares `get_delta_weight` on each subclass, not on LoraLayer
     weight = dequantize_module_weight(layer.get_base_layer()).float()
     for adapter in [] if layer.disable_adapters else layer.active_adapters:
-        weight = weight + layer.get_delta_weight(adapter)
+        if adapter in layer.lora_A:  # a role may adapt only some layers
+            weight = weight + layer.get_delta_weight(adapter)
     return weight.T

@@ -1,17 +1,15 @@
-"""Layers of stock models, computed with fewer passes over memory: LoRA's sum, RMS norms, and on a CPU attention over
-short rows and 4-bit layers.
+"""Layers of stock models, computed with fewer passes over memory: RMS norms, and on a CPU attention over short rows and
+4-bit layers.
 
-They give what PEFT, PyTorch and bitsandbytes give, to rounding; tests compare them. benchmarks/README.md has the
-measurements.
+They give what transformers, PyTorch and bitsandbytes give, to rounding; tests compare them. benchmarks/README.md has
+the measurements.
 """
 
 import functools
-import types
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -144,34 +142,3 @@ def unpacked_linear(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Te
     """A linear layer [..., in] -> [..., out], computed in the weight's dtype."""
     bias = None if bias is None else bias.to(weight.dtype)
     return F.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
-
-
-# -- LoRA --------------------------------------------------------------------------------------------------------------
-
-def speed_up(layer: nn.Module) -> None:
-    """Let a LoRA layer add its product in one pass over the output, in the base's dtype, instead of three."""
-    if not isinstance(layer, LoraLayer):
-        return
-    base_layer = layer.get_base_layer()
-    if hasattr(base_layer, "weight") and not isinstance(base_layer, nn.Embedding):
-        layer.forward = types.MethodType(lora_forward, layer)
-
-
-def lora_forward(layer: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-    """`base(x) + scaling * B(A(x))` for the one adapter in use: [..., in] -> [..., out].
-
-    Adapters are kept in fp32 and multiplied in the base's dtype. What is not plain LoRA (DoRA, dropout) goes through
-    PEFT.
-    """
-    if layer.disable_adapters:
-        return layer.base_layer(x, *args, **options)
-    role, = layer.active_adapters
-    if role not in layer.lora_A:
-        return layer.base_layer(x, *args, **options)
-    if role in layer.lora_variant or layer.lora_bias[role] or not isinstance(layer.lora_dropout[role], nn.Identity):
-        return type(layer).forward(layer, x, *args, **options)
-    out = layer.base_layer(x, *args, **options)
-    down = layer.lora_A[role].weight.to(out.dtype)
-    up = layer.lora_B[role].weight.to(out.dtype)
-    low = F.linear(x.to(out.dtype), down).flatten(0, -2)
-    return torch.addmm(out.flatten(0, -2), low, up.T, alpha=layer.scaling[role]).view(out.shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -183,6 +184,32 @@ def check_causal(frozen: FrozenBase) -> None:
     if not agree(frozen.hidden(ids)[:, :half], alone.expand(3, -1, -1), frozen.dtype):
         raise UserError(f"{frozen.name}: what it computes for a token depends on the tokens behind it, so it does not "
                         "write from left to right; choose a causal language model, such as Llama, Qwen or GPT-2")
+
+
+@torch.no_grad()
+def layers_read_directly(frozen: FrozenBase) -> list[str]:
+    """Ends of the names of linear layers that have to go without an adapter, because the model reads their weights
+    itself, past whatever is on them.
+
+    Such a layer is never called while the module that holds it is; Mamba's mixers are built like that. Their kernels
+    for a GPU read the last projection in the same way, and PEFT refuses it.
+    """
+    called: set[nn.Module] = set()
+    handles = [module.register_forward_pre_hook(lambda module, arguments: called.add(module))
+               for module in frozen.base.modules()]
+    try:
+        frozen.hidden(probed_rows(frozen))
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = set()
+    for path, module in frozen.base.named_modules():
+        is_mixer = hasattr(module, "A_log") and hasattr(module, "D")
+        for name, child in module.named_children() if module in called else ():
+            passed = isinstance(child, nn.Linear) and child not in called
+            if passed or (is_mixer and name in ("out_proj", "conv1d")):
+                names.add(f"{path.rpartition('.')[2]}.{name}")
+    return sorted(names)
 
 
 def run_checkpointed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -18,8 +18,8 @@ from pathlib import Path
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as ARCHITECTURES
 from transformers.utils import logging
 
-from benchmarks.helpers.survey import CHECKS, Refused, Wrong, facts, write_inputs
-from benchmarks.helpers.tiny_models import NotSmall, tiny_model
+from benchmarks.surveys.architecture_checks import CHECKS, Refused, Wrong, facts, write_inputs
+from benchmarks.surveys.tiny_models import NotSmall, tiny_model
 from rlhf_engine.errors import UserError
 
 SECONDS, GIGABYTES = 120, 8

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.helpers.tiny_models import POSITIONS, VOCABULARY, WINDOW
+from benchmarks.surveys.tiny_models import POSITIONS, VOCABULARY, WINDOW
 from rlhf_engine.cli import main
 from rlhf_engine.config import PolicyConfig
 from rlhf_engine.data.readers import Demonstration
