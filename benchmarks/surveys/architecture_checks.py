@@ -122,7 +122,7 @@ def facts(folder: Path) -> dict[str, Any]:
     decoder, *_ = prefill(backbone, [[5, 6, 7]], WINDOW - 1)
     kind = type(decoder).__name__
     if isinstance(decoder, CachedDecoder) and not decoder.pass_positions:
-        kind += " without positions"
+        kind += " without positions" + ("" if decoder.pass_mask else " and masks")
     return {"decoder": kind, "attention": backbone.base.config._attn_implementation, "longest": backbone.longest,
             "packing": supports_packing(backbone, 64)}
 
@@ -140,9 +140,13 @@ def generate(base: Any, row: list[int]) -> list[int]:
     """What transformers answers to one prompt."""
     ids = torch.tensor([row])
     base.generation_config.forced_eos_token_id = base.generation_config.forced_bos_token_id = None
+    options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": ANSWER, "eos_token_id": 2,
+                               "pad_token_id": 1, "repetition_penalty": 1.0, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
-        out = base.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1,
-                            max_new_tokens=ANSWER, eos_token_id=2, pad_token_id=1, repetition_penalty=1.0)
+        try:
+            out = base.generate(input_ids=ids, **options)
+        except Exception:  # its cache is broken in transformers itself (xLSTM)
+            out = base.generate(input_ids=ids, use_cache=False, **options)
     return out[0, len(row):].tolist()
 
 

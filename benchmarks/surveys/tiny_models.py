@@ -178,7 +178,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "xlnet": {"d_head": 8},
     "zamba": {"num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
               "layers_block_type": ["linear_attention", "hybrid", "hybrid"]},
-    "zamba2": {"num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
+    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "mamba_headdim": 16,
+               "num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
                "layers_block_type": ["linear_attention", "hybrid", "hybrid"]},
 }
 """What the rules do not know, by architecture: values of fields. A dot stands before a field of a sub-configuration."""

@@ -46,11 +46,14 @@ class CachedDecoder:
         base: the model.
         pass_positions: whether the model is told the positions of its tokens. Some models take none and count them
             from the mask.
+        pass_mask: whether it is told of padding after the prompt, too. A recurrent state has no padding in it, and some
+            models take the mask for one of the new token alone.
     """
 
-    def __init__(self, base: Any, *, pass_positions: bool = True):
+    def __init__(self, base: Any, *, pass_positions: bool = True, pass_mask: bool = True):
         self.base = base
         self.pass_positions = pass_positions
+        self.pass_mask = pass_mask
         self.cache: Any = DynamicCache(config=base.config)
         self.cache_name = cache_argument(base)
         self.hidden: torch.Tensor | None = None
@@ -62,7 +65,7 @@ class CachedDecoder:
         self.hidden = new if self.hidden is None else torch.cat([self.hidden, new], dim=1)
         if hidden is not None:
             self.padded = bool(self.hidden.any())
-        mask = (~self.hidden).long() if self.padded else None
+        mask = (~self.hidden).long() if self.padded and (self.pass_mask or hidden is not None) else None
         options = {self.cache_name: self.cache, "attention_mask": mask}
         if self.pass_positions:
             options["position_ids"] = positions
@@ -115,6 +118,7 @@ MakeDecoder = Callable[["FrozenBase"], Decoder]
 CANDIDATES: tuple[MakeDecoder, ...] = (
     lambda frozen: CachedDecoder(frozen.base),
     lambda frozen: CachedDecoder(frozen.base, pass_positions=False),
+    lambda frozen: CachedDecoder(frozen.base, pass_positions=False, pass_mask=False),
 )
 CHOICES: WeakKeyDictionary[nn.Module, MakeDecoder] = WeakKeyDictionary()
 """What makes the decoder of a base, once its decoders were tried."""
