@@ -27,7 +27,7 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import expand_user, json_text
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
 from rlhf_engine.model.checks.finite import check_file
-from rlhf_engine.model.frozen_base import FrozenBase
+from rlhf_engine.model.frozen_base import FrozenBase, layers_read_directly
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.model.lora.layers import (
     forget_role,
@@ -88,10 +88,13 @@ class Backbone(FrozenBase):
     def new_role(self, role: str, *, rank: int = 8, alpha: int = 16, seed: int = 0) -> None:
         """A fresh adapter on every linear layer but the output layer: random A, zero B, so it changes nothing yet.
 
-        Raises UserError for an architecture whose layers are not all multiplied by LoRA's (Mamba reads some directly).
+        Layers that the model reads past an adapter have none (`layers_read_directly`). Raises UserError for an
+        architecture that PEFT cannot adapt.
         """
+        config = fresh_lora(rank, alpha, self.name)
+        config.exclude_modules = layers_read_directly(self) or None
         try:
-            self._add(role, fresh_lora(rank, alpha, self.name), seed=seed)
+            self._add(role, config, seed=seed)
         except ValueError as error:
             raise UserError(f"{self.name}: LoRA does not fit this architecture ({first_line(error)}); choose a "
                             "transformer, such as Llama, Qwen, Mistral or GPT-2") from None
