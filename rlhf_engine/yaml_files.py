@@ -1,5 +1,6 @@
 """YAML in and out: plain values only, and each key once."""
 
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file. Raises UserError with file and line for anything else."""
     try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
+        values = parse_yaml(Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -144,7 +144,7 @@ class Pages:
                 answer = self.endpoints[name](*arguments)
                 answers.extend(answer if name == "chat" else [answer])
             except gr.Error as error:
-                if not str(error.message).strip() or "\n" in str(error.message) or len(str(error.message)) > 1500:
+                if not str(error.message).strip() or "\n" in str(error.message) or len(str(error.message)) > 2100:
                     raise Broken(f"a message of several lines, or a long one: {error.message!r}"[:2000]) from error
                 return 2
             return 0

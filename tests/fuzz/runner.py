@@ -196,7 +196,7 @@ def wrong_words(outcome: Outcome) -> Iterator[str]:
     elif outcome.code in (1, 2):
         if len(lines) != 1 or not lines[0].startswith("error: "):
             yield f"exit {outcome.code} with {len(lines)} lines: " + " | ".join(lines)[-1500:]
-        elif len(lines[0]) > 1500:
+        elif len(lines[0]) > 2100:
             yield f"a message of {len(lines[0])} characters: {lines[0][:200]}"
         elif any(ord(c) < 32 or ord(c) == 127 for c in lines[0]):
             yield f"control characters in the message: {lines[0]!r}"[:400]
