@@ -13,6 +13,13 @@ def first_line(error: BaseException) -> str:
     return type(error).__name__
 
 
+def in_one_line(value: object, most: int = 100) -> str:
+    """A value out of somebody else's file for a message: its first characters, without line breaks or control
+    characters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value)[:most + 1])
+    return text if len(text) <= most else text[:most] + "..."
+
+
 def kind_of(value) -> str:
     """The type of a value in plain words, for messages."""
     if isinstance(value, dict):

@@ -23,7 +23,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError, first_line, in_one_line
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
 from rlhf_engine.model.frozen_base import FrozenBase
 from rlhf_engine.model.loading import load_base
@@ -112,7 +112,7 @@ class Backbone(FrozenBase):
         folder = Path(folder)
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
-        trained_on = config.base_model_name_or_path or "the one that it was trained on"
+        trained_on = in_one_line(config.base_model_name_or_path or "that it was trained on")
         if head and not has_head(folder):
             raise UserError(f"{folder}: holds an adapter but no scalar head; name a reward run")
         if role in self.roles:
