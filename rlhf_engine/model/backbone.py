@@ -12,7 +12,6 @@ trainable, and a policy would lose its gradient when a value pass comes between 
 flags belong to the role and never change with the choice.
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +23,10 @@ from peft import LoraConfig, PeftModel
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line, in_one_line
+from rlhf_engine.files import expand_user, json_text
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
-from rlhf_engine.model.frozen_base import FrozenBase
+from rlhf_engine.model.checks.finite import check_file
+from rlhf_engine.model.frozen_base import FrozenBase, layers_read_directly
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.model.lora.layers import (
     add_layers,
@@ -86,10 +87,13 @@ class Backbone(FrozenBase):
     def new_role(self, role: str, *, rank: int = 8, alpha: int = 16, seed: int = 0) -> None:
         """A fresh adapter on every linear layer but the output layer: random A, zero B, so it changes nothing yet.
 
-        Raises UserError for an architecture whose layers are not all multiplied by LoRA's (Mamba reads some directly).
+        Layers that the model reads past an adapter have none (`layers_read_directly`). Raises UserError for an
+        architecture that PEFT cannot adapt.
         """
+        config = fresh_lora(rank, alpha, self.name)
+        config.exclude_modules = layers_read_directly(self) or None
         try:
-            self._add(role, fresh_lora(rank, alpha, self.name), seed=seed)
+            self._add(role, config, seed=seed)
         except ValueError as error:
             raise UserError(f"{self.name}: LoRA does not fit this architecture ({first_line(error)}); choose a "
                             "transformer, such as Llama, Qwen, Mistral or GPT-2") from None
@@ -107,9 +111,9 @@ class Backbone(FrozenBase):
         """An adapter from a PEFT folder, and its head if there is one.
 
         `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base,
-        or has an option that no role can hold; then nothing has changed.
+        has an option that no role can hold, or a number that is not finite; then nothing has changed.
         """
-        folder = Path(folder)
+        folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
         trained_on = in_one_line(config.base_model_name_or_path or "that it was trained on")
@@ -122,6 +126,9 @@ class Backbone(FrozenBase):
             if has_head(folder) and head is not False:
                 self.new_head(role, members=len(read_head(folder)["bias"]))
             self.fill_role(role, folder)
+        except UserError:
+            self.drop_role(role)
+            raise
         except Exception as error:  # PEFT's own, for a file that is somebody else's
             self.drop_role(role)
             if isinstance(error, torch.OutOfMemoryError):  # of a GPU
@@ -130,11 +137,18 @@ class Backbone(FrozenBase):
                             f"base {trained_on}, or name another adapter") from None
 
     def fill_role(self, role: str, folder: Path) -> None:
-        """Copy the weights of a PEFT folder into a role that exists. Raises ValueError where names or shapes differ."""
-        weights = convert_names(self._peft, self._peft.peft_config[role], read_weights(folder))
+        """Copy the weights of a PEFT folder into a role that exists.
+
+        Raises ValueError where names or shapes differ, and UserError for numbers that are not finite.
+        """
+        stored = read_weights(folder)
+        check_file(folder, stored)
+        weights = convert_names(self._peft, self._peft.peft_config[role], stored)
         self._set_adapter(role, fitting_weights(weights, role_parameters(self.base, role), self.base))
         if role in self.heads:
-            self.heads[role].load_state_dict(read_head(folder))
+            head = read_head(folder)
+            check_file(folder, head)
+            self.heads[role].load_state_dict(head)
 
     def new_head(self, role: str, *, members: int = 1, zero: bool = False, seed: int = 0) -> ScalarHead:
         """Give a role a new scalar head (`ScalarHead`), and return it."""
@@ -163,7 +177,7 @@ class Backbone(FrozenBase):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         values = lora_values(self._peft.peft_config[role])
-        (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json_text(values, indent=2, sort_keys=True), encoding="utf-8")
         write_weights(folder, role_parameters(self.base, role))
         save_beside(folder, self.heads.get(role), self.name, self.fingerprint)
 

@@ -43,6 +43,15 @@ def use_short_rows(base: Any) -> None:
         base.set_attn_implementation(ATTENTION)
 
 
+def use_stock_layers(base: Any) -> None:
+    """Take back what `use_short_rows` and `use_frozen_norms` did."""
+    if base.config._attn_implementation == ATTENTION:
+        base.set_attn_implementation("sdpa")
+    for module in base.modules():
+        if type(module).__name__ in PLAIN_NORMS:
+            module.__dict__.pop("forward", None)
+
+
 def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
            attention_mask: torch.Tensor | None, scaling: float | None = None,
            **options: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

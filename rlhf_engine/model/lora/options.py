@@ -112,15 +112,16 @@ def refuse_options(folder: Path, values: dict[str, Any]) -> None:
     """Raises UserError for the first option that no role can hold, that PEFT does not know, or that has no sense."""
     task = values.get("task_type")
     if task not in (None, "CAUSAL_LM"):
-        raise UserError(f"{folder}: is made for the task {in_one_line(task)}, not for a causal language model; name a policy's "
-                        "adapter, or train a reward model here on its preference data")
+        raise UserError(f"{folder}: is made for the task {in_one_line(task)}, not for a causal language model; name a "
+                        "policy's adapter, or train a reward model here on its preference data")
     for name, reason in REFUSED.items():
         if values.get(name):
             raise UserError(f"{folder}: sets {name}: it {reason}, which no role on a shared base can hold; {PLAIN}")
     refuse_start(folder, values.get("init_lora_weights"))
     unknown = sorted(name for name, value in values.items() if name not in KNOWN and value)
     if unknown:
-        raise UserError(f"{folder}: sets {in_one_line(unknown[0])}, which PEFT {peft.__version__} does not know; {PLAIN}")
+        raise UserError(f"{folder}: sets {in_one_line(unknown[0])}, which PEFT {peft.__version__} does not know; "
+                        f"{PLAIN}")
     refuse_numbers(folder, values)
 
 
@@ -129,11 +130,12 @@ def refuse_start(folder: Path, start: Any) -> None:
     name = start.lower() if isinstance(start, str) else start
     if any(name is allowed or (isinstance(name, str) and name == allowed) for allowed in STARTS):
         return
+    shown = in_one_line(repr(start))
     if isinstance(name, str) and name.startswith(REWRITING):
-        raise UserError(f"{folder}: sets init_lora_weights {in_one_line(repr(start))}: it rewrites the base's own weights, which all "
+        raise UserError(f"{folder}: sets init_lora_weights {shown}: it rewrites the base's own weights, which all "
                         "roles share; convert it to plain LoRA with PEFT's save_pretrained(..., "
                         f"path_initial_model_for_weight_conversion=...), or {MERGE}")
-    raise UserError(f"{folder}: sets init_lora_weights {in_one_line(repr(start))}, which no role on a shared base can hold; {PLAIN}")
+    raise UserError(f"{folder}: sets init_lora_weights {shown}, which no role on a shared base can hold; {PLAIN}")
 
 
 def refuse_numbers(folder: Path, values: dict[str, Any]) -> None:
