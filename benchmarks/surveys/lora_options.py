@@ -214,13 +214,15 @@ def role_logits(backbone: Backbone, role: str | None) -> torch.Tensor:
 
 
 def survey(chosen: Option, base: Path, folder: Path) -> str:
-    """What becomes of an option: `held`, with the largest difference of the logits from plain PEFT's, or the line."""
+    """What becomes of an option: `held`, with the largest difference of the logits from plain PEFT's, or the line with
+    which it is refused, without the advice at its end."""
     make_adapter(chosen, base, folder)
     backbone = Backbone.load(str(base))
     try:
         backbone.load_role("policy", folder)
     except UserError as refusal:
-        return f"refused: {str(refusal).replace(str(folder), 'ADAPTER').replace(str(base), 'MODEL')}"
+        line = str(refusal).replace(f"{folder}: ", "").replace(str(base), "MODEL")
+        return f"refused: {line.partition('; ')[0]}"
     backbone.copy_role("reference", "policy")
     backbone.save_role("reference", folder / "saved")
     expected = peft_logits(base, folder)
