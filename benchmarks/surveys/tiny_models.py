@@ -36,7 +36,7 @@ for names, size in [
      "d_kv dim_head index_head_dim linear_key_head_dim linear_value_head_dim", 8),
     ("qk_nope_head_dim qk_rope_head_dim", 8),
     ("q_lora_rank kv_lora_rank o_lora_rank index_q_lora_rank", 16),
-    ("index_n_heads linear_num_key_heads", 2), ("linear_num_value_heads", 4), ("index_topk", 16),
+    ("index_n_heads linear_num_key_heads", 2), ("linear_num_value_heads", 4), ("index_topk", 64),
     ("vocab_size text_vocab_size vocab_size_per_layer_input", VOCABULARY),
     ("num_experts num_local_experts n_routed_experts moe_num_experts num_routed_experts ffn_num_experts", 4),
     ("num_experts_per_tok num_experts_per_token moe_topk moe_top_k top_k_experts num_selected_experts moe_k", 2),
@@ -127,8 +127,9 @@ WINDOWED = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_la
 GEMMA_3N = {"intermediate_size": 64, "activation_sparsity_pattern": [0.5, 0.0], "num_kv_shared_layers": 0, "laurel_rank": 8,
             "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA_4 = {"layer_types": ["sliding_attention", "full_attention"]}
-DOTS_3 = {"num_hidden_layers": 2, "layer_types": ["indexed_attention", "sliding_attention"]}
-QWEN_4 = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 16,
+DOTS_3 = {"num_hidden_layers": 2, "mlp_layer_types": ["dense", "sparse"],
+          "layer_types": ["indexed_attention", "sliding_attention"]}
+QWEN_4 = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64,
           "indexer_compress_ratio": 4, "hc_lowrank": 8, "ngram_vocab_size_base": 50, "heads_per_ngram": 2,
           "split_ngram_parts": 1, "ple_embed_dim": 32, "output_gate_type": "sigmoid"}
 SPECIAL: dict[str, dict[str, Any]] = {
