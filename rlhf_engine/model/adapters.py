@@ -1,12 +1,13 @@
 """What stands beside a role's LoRA adapter (`model.lora`): a scalar head, and the name and fingerprint of the base."""
 
-import json
 import math
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from rlhf_engine.files import json_text
 
 HEAD_FILE, BASE_FILE = "head.safetensors", "base.json"
 """The scalar head, and the name and fingerprint of the base, beside PEFT's files."""
@@ -68,5 +69,5 @@ def save_beside(folder: Path, head: ScalarHead | None, base: str, fingerprint: s
     if head is not None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
         save_file(state, str(folder / HEAD_FILE))
-    text = json.dumps({"model": base, "fingerprint": fingerprint}, indent=1)
+    text = json_text({"model": base, "fingerprint": fingerprint}, indent=1)
     (folder / BASE_FILE).write_text(text + "\n", encoding="utf-8")

@@ -12,7 +12,6 @@ trainable, and a policy would lose its gradient when a value pass comes between 
 flags belong to the role and never change with the choice.
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,14 +20,18 @@ from typing import Any, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import expand_user, json_text
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
+from rlhf_engine.model.checks.finite import check_file
 from rlhf_engine.model.frozen_base import FrozenBase, layers_read_directly
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.model.lora.layers import (
     forget_role,
+    layers_without_tensor,
     lora_layers,
     make_room,
     remove_layers,
@@ -109,9 +112,9 @@ class Backbone(FrozenBase):
         """An adapter from a PEFT folder, and its head if there is one.
 
         `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base,
-        or has an option that no role can hold; then nothing has changed.
+        has an option that no role can hold, or a number that is not finite; then nothing has changed.
         """
-        folder = Path(folder)
+        folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
         trained_on = config.base_model_name_or_path or "the one that it was trained on"
@@ -124,17 +127,27 @@ class Backbone(FrozenBase):
             if has_head(folder) and head is not False:
                 self.new_head(role, members=len(read_head(folder)["bias"]))
             self.fill_role(role, folder)
+        except UserError:
+            self.drop_role(role)
+            raise
         except Exception as error:  # PEFT's own, for a file that is somebody else's
             self.drop_role(role)
             raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)}); use it with the "
                             f"base {trained_on}, or name another adapter") from None
 
     def fill_role(self, role: str, folder: Path) -> None:
-        """Copy the weights of a PEFT folder into a role that exists. Raises ValueError where names or shapes differ."""
-        weights = convert_names(self._peft, self._peft.peft_config[role], read_weights(folder))
+        """Copy the weights of a PEFT folder into a role that exists.
+
+        Raises ValueError where names or shapes differ, and UserError for numbers that are not finite.
+        """
+        stored = read_weights(folder)
+        check_file(folder, stored)
+        weights = convert_names(self._peft, self._peft.peft_config[role], stored)
         self._set_adapter(role, fitting_weights(weights, role_parameters(self.base, role), self.base))
         if role in self.heads:
-            self.heads[role].load_state_dict(read_head(folder))
+            head = read_head(folder)
+            check_file(folder, head)
+            self.heads[role].load_state_dict(head)
 
     def new_head(self, role: str, *, members: int = 1, zero: bool = False, seed: int = 0) -> ScalarHead:
         """Give a role a new scalar head (`ScalarHead`), and return it."""
@@ -163,7 +176,7 @@ class Backbone(FrozenBase):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         values = lora_values(self._peft.peft_config[role])
-        (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json_text(values, indent=2, sort_keys=True), encoding="utf-8")
         write_weights(folder, role_parameters(self.base, role))
         save_beside(folder, self.heads.get(role), self.name, self.fingerprint)
 
@@ -228,7 +241,7 @@ class Backbone(FrozenBase):
             try:
                 self._inject(role, config, empty=seed is None)
             except BaseException:
-                if self.peft is None:
+                if set(self.roles) <= {role}:
                     self._unwrap()
                 else:
                     self._forget(role)
@@ -255,10 +268,16 @@ class Backbone(FrozenBase):
 
     def _inject(self, role: str, config: LoraConfig, *, empty: bool) -> None:
         """Let PEFT put a role's layers around those of the base, `empty` or with weights in fp32."""
+        unfit = layers_without_tensor(self.base)
+        if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
+            config.exclude_modules = {*(config.exclude_modules or []), *unfit}
         if self.peft is None:
             self.peft = get_peft_model(self.base, config, adapter_name=role, low_cpu_mem_usage=empty)
         else:
             self.peft.add_adapter(role, config, low_cpu_mem_usage=empty)
+        wrong = [name for name in unfit if isinstance(self.base.get_submodule(name), LoraLayer)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} gives more than one tensor, so it cannot be adapted")
         if not empty:
             for parameter in role_parameters(self.base, role).values():
                 parameter.data = parameter.data.float()

@@ -69,7 +69,7 @@ def use_stock_layers(base: Any) -> None:
 def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
            attention_mask: torch.Tensor | None, scaling: float | None = None,
            **options: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention in transformers' interface: query [B, H, T, d], key and value [B, G, S, d] -> [B, T, H, d].
+    """Attention in transformers' interface: query [B, H, T, d], key [B, G, S, d], value [B, G, S, v] -> [B, T, H, v].
 
     Whole rows of bf16 on a CPU go through plain products, also with a mask that is added (`prefix_packing.pack`). All
     else goes through PyTorch's fused attention. The choice depends on shapes alone, never on whether there are
@@ -83,14 +83,14 @@ def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: tor
     shared = heads // key.shape[1]
     query = query.reshape(-1, length, width)
     key = repeat_kv(key, shared).reshape(-1, length, width)
-    value = repeat_kv(value, shared).reshape(-1, length, width)
+    value = repeat_kv(value, shared).reshape(-1, length, value.shape[-1])  # DeepSeek's are narrower than its keys
     if attention_mask is None:
         hidden = torch.full((length, length), torch.finfo(query.dtype).min, dtype=query.dtype).triu(1)
     else:
         hidden = attention_mask.expand(rows, heads, length, length).reshape(-1, length, length)
     scores = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=width ** -0.5 if scaling is None else scaling)
     mixed = torch.bmm(scores.softmax(-1), value)  # inside, softmax of bf16 is computed in fp32
-    return mixed.view(rows, heads, length, width).transpose(1, 2), None
+    return mixed.view(rows, heads, length, -1).transpose(1, 2), None
 
 
 def longest_plain(query: torch.Tensor, attention_mask: torch.Tensor | None) -> int:

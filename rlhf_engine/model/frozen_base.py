@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.model.batching import out_of_memory
+from rlhf_engine.model.batching import limit_kernel_caches, out_of_memory
 from rlhf_engine.model.decoders import agree
 from rlhf_engine.model.fast_layers import is_small, unpack, use_frozen_norms, use_short_rows, use_stock_layers
 from rlhf_engine.model.loading import stop_ids
@@ -39,6 +39,7 @@ class FrozenBase:
     """
 
     def __init__(self, base: Any, tokenizer: Any, *, name: str, path: Path, dtype: str):
+        limit_kernel_caches()
         self.base = base
         self.tokenizer = tokenizer
         self.name = name

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+QUANTISED = ("Linear4bit", "Linear8bitLt")
+"""bitsandbytes' classes of linear layers."""
 PLAIN = ("Linear", "Linear4bit")
 """PEFT's classes whose forward pass is `base(x) + scaling * B(A(x))`. Its others adapt embeddings, or single parameters
 of a module that is no linear layer (the router and the experts of a mixture of experts)."""
@@ -74,6 +76,20 @@ def remove_layers(base: nn.Module, *, only_empty: bool = False) -> None:
         if not (only_empty and layer.r):
             parent, _, last = name.rpartition(".")
             setattr(base.get_submodule(parent), last, layer.base_layer)
+
+
+@torch.no_grad()
+def layers_without_tensor(base: nn.Module) -> list[str]:
+    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does. PEFT cannot adapt
+    them."""
+    names = []
+    for name, module in base.named_modules():
+        has_own_forward = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
+        if has_own_forward and type(module).__name__ not in QUANTISED:
+            x = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+            if not isinstance(module(x), torch.Tensor):
+                names.append(name.removesuffix(".base_layer"))
+    return names
 
 
 # -- the forward pass --------------------------------------------------------------------------------------------------
