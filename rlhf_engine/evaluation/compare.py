@@ -139,8 +139,8 @@ def mean_logprob(backbone: Backbone, role: str | None, prompt_ids: list[list[int
             total += token_logprobs(backbone, ids, *positions, temperature).double().sum().item()
             on_microbatch()
     if not math.isfinite(total):
-        raise NotFinite(f"the log-probabilities under {role or 'the bare base'} are {total}; take an earlier checkpoint "
-                        "or another adapter, or load the base with --dtype fp32")
+        raise NotFinite(f"the log-probabilities under {role or 'the bare base'} are {total}; take an earlier "
+                        "checkpoint or another adapter, or load the base with --dtype fp32")
     return total / sum(map(len, response_ids))
 
 

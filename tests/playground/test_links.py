@@ -1,5 +1,6 @@
 """A workspace with links in it: the workspace itself, its runs, a run folder, and links that lead nowhere."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -55,3 +56,17 @@ def test_data_behind_a_link_that_leads_outside_is_refused_in_one_line(linked, tm
         with pytest.raises(UserError) as caught:
             linked.data(f"uploads/{name}")
         assert "\n" not in str(caught.value)
+
+
+def test_an_upload_on_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "data.csv").write_text("prompt\na\n")
+    workspace = Workspace(tmp_path / "home")
+    with monkeypatch.context() as patch:
+        def full(source, target):
+            target.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr("playground.workspace.shutil.copy", full)
+        with pytest.raises(UserError, match="make room"):
+            workspace.upload(tmp_path / "data.csv")
+    assert list(workspace.uploads.iterdir()) == []
+    assert workspace.upload(tmp_path / "data.csv") == "uploads/data.csv"
