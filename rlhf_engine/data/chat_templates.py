@@ -41,9 +41,11 @@ def fill_prompt(tokenizer, messages: list[dict]) -> str:
     text, why = _try(tokenizer, _fold(messages, ways), ways.parts, add_generation_prompt=True)
     if not why:
         return text
-    roles = ", ".join(message["role"] for message in messages)
-    raise UserError(f"{tokenizer.name_or_path}: its chat template cannot write a conversation of the turns {roles}: it "
-                    f"{ways.no_system or why}; take the rows with such turns out, or choose another model")
+    roles = [message["role"] for message in messages]
+    if ways.no_system and roles[0] == "system":
+        why = ways.no_system
+    raise UserError(f"{tokenizer.name_or_path}: its chat template cannot write a conversation of the turns "
+                    f"{', '.join(roles)}: it {why}; take the rows with such turns out, or choose another model")
 
 
 def fill_answer(tokenizer, messages: list[dict], text: str, answer: str) -> str:
@@ -110,14 +112,14 @@ def _fold(messages: list[dict], ways: TemplateWays) -> list[dict]:
 
 
 def _try(tokenizer, messages: list[dict], parts: bool, **options) -> tuple[str, str]:
-    """(the text of messages, what the template does wrong: "refuses it (...)" or "leaves out ..."; "" if nothing)."""
+    """(the text of messages, what the template does wrong: "refuses it ..." or "leaves out ..."; "" if nothing)."""
     filled = messages
     if parts:
         filled = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in messages]
     try:
         text = tokenizer.apply_chat_template(filled, tokenize=False, **options)
     except Exception as error:  # a template is a program, and raises what it likes
-        return "", f"refuses it ({first_line(error)})"
+        return "", f'refuses it with "{first_line(error)}"'
     squeezed = _squeeze(text)
     for turn in messages:
         content = turn["content"]

@@ -91,7 +91,7 @@ def _python_literal(text: str):
         if not re.search(r"['\"]\s+['\"]", text):  # else Python may take two texts for one
             try:
                 return ast.literal_eval(text)
-            except SyntaxError:
+            except (SyntaxError, ValueError):
                 pass
         return ast.literal_eval(_with_commas(text))
 
@@ -101,14 +101,16 @@ VALUE_TOKENS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 
 def _with_commas(text: str) -> str:
     """A printed numpy array as a Python list: a comma between any two values that have none."""
-    pieces, after_value = [], False
+    pieces: list[str] = []
+    after_value, end = False, (1, 0)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         is_value = token.type in VALUE_TOKENS
-        if after_value and (is_value or token.string in ("[", "{", "-")):
+        begins = is_value or token.string in ("[", "{") or (token.string == "-" and token.start != end)
+        if after_value and begins:
             pieces.append(",")
         pieces.append(token.string)
         if token.string.strip():  # line ends inside of brackets are no values
-            after_value = is_value or token.string in ("]", "}")
+            after_value, end = is_value or token.string in ("]", "}"), token.end
     return " ".join(pieces).strip()
 
 

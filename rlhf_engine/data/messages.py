@@ -76,10 +76,11 @@ def _read_turn(row: Row, column: str, turn: dict) -> list[dict]:
     more = sorted(name for name, each in turn.items() if name not in TURN_FIELDS and not is_missing(each))
     if more:
         row.remarks.append(f"the turns in '{column}' have {', '.join(more)}, not used here")
-    content = _joined_parts(content, f"a {role} turn in '{column}'")
+    where = f"{'an' if role == 'assistant' else 'a'} {role} turn in '{column}'"
+    content = _joined_parts(content, where)
     if role == "system" and is_missing(content):
         return []
-    return [{"role": role, "content": check_text(content, f"a {role} turn in '{column}'")}]
+    return [{"role": role, "content": check_text(content, where)}]
 
 
 def _joined_parts(content, name: str):

@@ -71,12 +71,15 @@ def test_what_a_file_is_taken_for_is_said(home):
 
 
 def test_every_set_of_columns_that_the_readers_know_is_described():
+    """A part of an example comes from a column of its own name, or its format says where it comes from."""
     for kind, forms in COLUMNS.items():
-        named = shared_text.COLUMN_OF[kind]
-        assert set(named) <= {"all", *forms}
-        for form in forms:
-            by_name = set(form.split(" + ")) & set(named["all"])
-            assert by_name | set(named.get(form, {})) >= ({"prompt", "response"} if "responses" in form else set(named["all"]) - {"response"})
+        parts = set(shared_text.PARTS_OF_DATA[kind])
+        for form, each in forms.items():
+            columns = set(form.split(" + "))
+            assert set(each.parts) <= parts and set(each.optional) & set(shared_text.ALSO_USED) or not each.optional or "rank" in each.optional, form
+            if not each.refusal:
+                described = columns & parts | set(each.parts)
+                assert described >= parts - {"response"} or described >= {"prompt", "response"}, form
 
 
 def test_lengths_are_of_characters(home):
