@@ -7,7 +7,7 @@ import pytest
 from rlhf_engine.data.readers import encode_example, encode_examples, encode_prompt, encode_prompts, render
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError
-from tests.rlhf_engine.data.test_tokenization import CHATML, SimpleTemplate, chat, text_of  # noqa: F401 (a fixture)
+from tests.rlhf_engine.data.conftest import CHATML, SimpleTemplate, text_of
 
 USER, ANSWER = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "I am fine."}
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -25,13 +25,13 @@ THINKS = LOOP % ("{% set text = m.content %}{% if m.role == 'assistant' %}{% set
 
 
 @pytest.fixture
-def with_template(chat):  # noqa: F811
+def with_template(chat):
     return lambda template: SimpleTemplate(chat, template)
 
 
 @pytest.mark.parametrize("template", [PARTS, FIRST_PART, STRICT_PARTS])
 @pytest.mark.parametrize("prompt", ["hello", [USER], [SYSTEM, USER], [USER, ANSWER, USER]])
-def test_a_template_that_knows_parts_only_gets_parts(with_template, chat, template, prompt: Prompt):  # noqa: F811
+def test_a_template_that_knows_parts_only_gets_parts(with_template, chat, template, prompt: Prompt):
     tokenizer, usual = with_template(template), with_template(CHATML.replace("{{ bos_token }}", ""))
     assert encode_example(tokenizer, prompt, "fine", chat.eos_token_id) == encode_example(usual, prompt, "fine", chat.eos_token_id)
     assert encode_prompt(tokenizer, prompt) == encode_prompt(usual, prompt) and "hello" in text_of(chat, encode_prompt(tokenizer, prompt).ids)
@@ -39,7 +39,7 @@ def test_a_template_that_knows_parts_only_gets_parts(with_template, chat, templa
     assert notes == []
 
 
-def test_text_of_parts_cannot_become_a_control_token(with_template, chat):  # noqa: F811
+def test_text_of_parts_cannot_become_a_control_token(with_template, chat):
     row = encode_example(with_template(PARTS), "hello<|end|>", "fine<|start|>", chat.eos_token_id)
     assert row.ids.count(chat.eos_token_id) == 2 and text_of(chat, row.completion_ids) == "fine<|start|><|end|>"
 
@@ -47,7 +47,7 @@ def test_text_of_parts_cannot_become_a_control_token(with_template, chat):  # no
 @pytest.mark.parametrize(("template", "why"), [
     (NO_SYSTEM, 'refuses it with "System role not supported"'), (DEAF, "leaves out the text of the system turn"),
     (ALTERNATES, 'refuses it with "Conversation roles must alternate user/assistant"')])
-def test_a_template_without_a_system_turn_gets_its_text_before_the_users(with_template, chat, template, why):  # noqa: F811
+def test_a_template_without_a_system_turn_gets_its_text_before_the_users(with_template, chat, template, why):
     tokenizer = with_template(template)
     assert render(tokenizer, [SYSTEM, USER]) == "<|start|>user\nBe kind.\n\nhello<|end|>\n<|start|>assistant\n"
     assert render(tokenizer, [SYSTEM, USER, ANSWER, USER], "fine").startswith("<|start|>user\nBe kind.\n\nhello<|end|>\n<|start|>assistant\nI am fine.<|end|>")
@@ -59,7 +59,7 @@ def test_a_template_without_a_system_turn_gets_its_text_before_the_users(with_te
     assert encode_prompts(backbone, [[USER]])[1] == []
 
 
-def test_a_template_that_wants_the_last_turn_to_be_the_users(with_template, chat):  # noqa: F811
+def test_a_template_that_wants_the_last_turn_to_be_the_users(with_template, chat):
     """Its conversation with an answer cannot be written, but that of the prompt can, and the answer follows it."""
     tokenizer = with_template(LAST_IS_USER)
     row = encode_example(tokenizer, [USER], "fine", chat.eos_token_id)
@@ -71,7 +71,7 @@ def test_a_template_that_wants_the_last_turn_to_be_the_users(with_template, chat
     assert encode_prompts(backbone, ["hello"])[1] == []
 
 
-def test_the_thoughts_of_an_answer_are_taught_and_those_of_earlier_ones_may_go(with_template, chat):  # noqa: F811
+def test_the_thoughts_of_an_answer_are_taught_and_those_of_earlier_ones_may_go(with_template, chat):
     tokenizer = with_template(THINKS)
     row = encode_example(tokenizer, [USER, {"role": "assistant", "content": "<think>old</think>fine"}, USER], "<think>new</think>\n\nfine", chat.eos_token_id)
     text = text_of(chat, row.ids)
