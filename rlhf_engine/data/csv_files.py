@@ -20,7 +20,7 @@ def csv_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[st
     row that does not fit the header. `wanted` are the names that tell a header's delimiter.
     """
     csv.field_size_limit(1 << 30)
-    text, delimiter = _delimiter(text, wanted)
+    text, delimiter = _delimiter(text.lstrip("\r\n"), wanted)
     header = _header(text, delimiter)
     # A program that writes ", " between two names writes it between two cells as well.
     blanks = len(header) > 1 and all(name[:1] == " " for name in header[1:])

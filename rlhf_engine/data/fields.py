@@ -205,7 +205,8 @@ def check_thumb(row: Row, column: str) -> None:
     if is_missing(value) or says_nothing(value):
         raise RowError(f"the {column} is missing", tolerated=ALWAYS)
     word = str(value).strip().lower()
-    plain = re.sub("[\U0001f3fb-\U0001f3ff\ufe0f]", "", word).replace("_", " ")  # a thumb of any skin colour
+    plain = re.sub("[\U0001f3fb-\U0001f3ff\ufe0f]", "", word)  # a thumb of any skin colour
+    plain = re.sub("(?<=[a-z])[_-](?=[a-z])", " ", plain)
     if plain not in UP | DOWN:
         mend = "a thumb is true or false; rename the column if it means something else"
         raise RowError(f"'{column}' is {word[:40]!r}", mend)

@@ -33,6 +33,7 @@ from rlhf_engine.data.messages import (
     read_prompt,
     read_response,
     turns_up_to,
+    unfold,
 )
 from rlhf_engine.data.tokenization import Prompt
 
@@ -64,9 +65,10 @@ class Format:
             if column in self.optional:
                 check_thumb(row, column)
         example = self.read(row)
-        if isinstance(example, Demonstration | Preference | Ranking):
-            return dataclasses.replace(example, prompt=frame_prompt(row, example.prompt, self.optional))
-        return frame_prompt(row, example, self.optional)
+        if not isinstance(example, Demonstration | Preference | Ranking):
+            return frame_prompt(row, example, self.optional)
+        prompt = frame_prompt(row, example.prompt, self.optional)
+        return example if prompt is example.prompt else dataclasses.replace(example, prompt=prompt)
 
     def source_of(self, part: str) -> str:
         """Where a part of an example comes from, in words."""
@@ -96,8 +98,11 @@ def answer_to(prompt: Callable[[Row], Prompt], column: str) -> Callable[[Row], D
         before, text = read_response(row, column)
         if before:
             return Demonstration(before, text)
-        # After a prompt that ends with "Assistant:" the answer begins with a blank.
-        return Demonstration(prompt(row), text.strip() if is_dialogue(row.get("prompt")) else text)
+        if not is_dialogue(row.get("prompt")):
+            return Demonstration(prompt(row), text)
+        if is_dialogue(text):  # the prompt once more, and its answer
+            return last_answer_of(column)(row)
+        return Demonstration(prompt(row), text.strip())  # it begins with the blank after "Assistant:"
     return convert
 
 
@@ -112,7 +117,10 @@ def last_answer_of(column: str) -> Callable[[Row], Demonstration]:
 def plain_text(row: Row) -> Demonstration:
     if is_missing(row.get("text")):  # wikitext has an empty row between any two paragraphs
         raise RowError("'text' is empty", tolerated=ALWAYS)
-    return Demonstration("", required_text(row, "text"))
+    text = required_text(row, "text")
+    if unfold(text, "text") != text:
+        raise RowError("'text' is a list of messages", "name the column messages")
+    return Demonstration("", text)
 
 
 # -- the table of formats --------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ def json_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[s
             rows = _unpack(path, rows[0], set(wanted))
     for row, value in enumerate(rows, 1):
         if not isinstance(value, dict):
-            raise UserError(f"{path}, row {row}: is {kind_of(value)}, not an object with columns; {MEND}")
+            kind = "null" if value is None else kind_of(value)
+            raise UserError(f"{path}, row {row}: is {kind}, not an object with columns; {MEND}")
     columns: dict[str, None] = {}
     for row in rows:
         columns.update(dict.fromkeys(row))

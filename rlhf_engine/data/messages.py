@@ -121,18 +121,21 @@ def messages_ending_with(row: Row, value, role: str, column: str) -> list[dict]:
     return turns
 
 
+LIST_START = re.compile(r"\s*(array\()?[\s\[]*\{\s*['\"]")
+"""How a text begins that spells out a message, or a list of them."""
+
+
 def unfold(value, column: str):
     """The messages that a text spells out, as in a CSV file; any other value unchanged. Raises RowError for half of
     them."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not LIST_START.match(value):
         return value
     parsed = parse_cell(value)
     turns = [parsed] if isinstance(parsed, dict) else parsed
     if isinstance(turns, list) and turns and all(isinstance(turn, dict) and spells_turn(turn) for turn in turns):
         return turns
     keys = set(re.findall(r"""['"](role|content|from|value)['"]\s*:""", value))
-    if isinstance(parsed, str) and re.match(r"\s*(\[|array\()?[\s\[]*\{\s*['\"](role|content|from|value)['\"]", value) \
-            and spells_turn(keys):
+    if isinstance(parsed, str) and spells_turn(keys):
         raise RowError(f"'{column}' begins like a list of messages, but cannot be read as one", "write it as JSON")
     return value
 
@@ -150,7 +153,7 @@ def read_prompt(row: Row, column: str = "prompt") -> Prompt:
     if isinstance(value, list | dict):
         return turns_up_to(messages_ending_with(row, value, "user", column), "user", column)
     text = check_text(value, f"'{column}'")
-    if is_dialogue(text) and (re.search(r"Assistant:\s*\Z", text) or text.startswith(("\n", "\r"))):
+    if re.match(r"\s*Human:.*\n[ \t]*Assistant:\s*\Z|(\r?\n){2}Human:", text, re.DOTALL):
         turns = read_dialogue(re.sub(r"\s*Assistant:\s*\Z", "", text), column)
         row.remarks.append(f"'{column}' is a dialogue, whose Human and Assistant became turns")
         return turns_up_to(turns, "user", column)
@@ -237,5 +240,5 @@ def read_history(row: Row) -> list[dict]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise RowError("'history' holds something other than pairs", mend)
         for role, text in zip(("user", "assistant"), pair):
-            turns.append({"role": role, "content": check_text(text, f"a {role} turn in 'history'")})
+            turns.append({"role": role, "content": check_text(text, f"a turn of the {role} in 'history'")})
     return turns

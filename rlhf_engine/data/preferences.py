@@ -62,7 +62,11 @@ def dialogue_pair(row: Row) -> Preference:
 
 def pair_after(row: Row, prompt: Prompt) -> Preference:
     """The pair of the columns `chosen` and `rejected`: answers to the prompt, or conversations that begin with it."""
-    if all(is_dialogue(row.get(column)) for column in ("chosen", "rejected")):
+    whole = [column for column in ("chosen", "rejected") if is_dialogue(row.get(column))]
+    if len(whole) == 1:
+        raise RowError(f"of chosen and rejected, only '{whole[0]}' is a dialogue of Human and Assistant",
+                       "write both in the same way, or take the row out", RARE)
+    if whole:
         row.remarks.append("'chosen' and 'rejected' are dialogues, whose Human and Assistant became turns")
         result = dialogue_pair(row)
     else:

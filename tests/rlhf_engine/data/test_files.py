@@ -80,7 +80,8 @@ def test_names_in_upper_case(name):
 @pytest.mark.parametrize("text", [
     "prompt , completion\nq,a\n", " prompt,completion \nq,a\n", "prompt, completion\nq, a\n", 'prompt, completion\n"q", "a"\n', '"prompt" ,completion\nq,a\n'.replace('" ,', '",'),
     "prompt,completion,\nq,a,\n", "prompt,completion,,\nq,a,,\n", "prompt,completion\nq,a,\n", "prompt,completion\nq,a\n,\n,\n", "prompt,completion\n\nq,a\n\n",
-    '\ufeffprompt,completion\nq,a\n', '\ufeff"prompt","completion"\nq,a\n', "completion,prompt\na,q", "prompt,completion\rq,a\r"])
+    '\ufeffprompt,completion\nq,a\n', '\ufeff"prompt","completion"\nq,a\n', "completion,prompt\na,q", "prompt,completion\rq,a\r",
+    "\n\r\nprompt,completion\nq,a\n"])
 def test_blanks_and_empty_cells(text):
     assert read_demonstrations(save(text)) == [Demonstration("q", "a")]
 

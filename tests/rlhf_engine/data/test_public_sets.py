@@ -80,6 +80,8 @@ PROMPTS = [
      [SYSTEM, USER], []),
     ("TRL, prompt of messages with a system column", {"prompt": [USER], "system": "s"}, [SYSTEM, USER], []),
     ("HH's prompt", {"prompt": HH, "response": " a"}, [USER], ["response"]),
+    ("HH's prompt without its end", {"prompt": "\n\nHuman: q"}, [USER], []),
+    ("HH's prompt with several turns", {"prompt": "\n\nHuman: x\n\nAssistant: y\n\nHuman: q\n\nAssistant:"}, [*EARLIER, USER], []),
     ("SHP", {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 1}, "q", ["labels"]),
     ("GSM8K", {"question": "q", "answer": "a"}, "q", ["answer"]),
     ("OpenOrca", {"id": "1", "system_prompt": "s", "question": "q", "response": "a"}, [SYSTEM, USER], ["id", "response"]),
@@ -107,6 +109,7 @@ DEMONSTRATIONS = [
     ("OpenAI", {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]}, [USER], "ab", []),
     ("TRL", {"prompt": [USER], "completion": [ANSWER]}, [USER], "a", []),
     ("TRL, thumbs as words", {"prompt": "q", "completion": "a", "label": "good"}, "q", "a", []),
+    ("HH's prompt, repeated", {"prompt": HH, "completion": HH + " a"}, [USER], "a", []),
     ("HH's prompt", {"prompt": HH, "response": " a", "chosen": " a", "rejected": " b"}, [USER], "a", ["chosen", "rejected"]),
     ("Dolly", {"instruction": "q", "context": "i", "response": "a", "category": "open_qa"}, [user("q\n\ni")], "a", ["category"]),
     ("Magpie", {"uuid": "1", "instruction": "q", "response": "a", "conversations": SHAREGPT}, [USER], "a", ["uuid", "instruction", "response"]),
@@ -261,6 +264,7 @@ def test_labels_of_steps_are_refused_by_name(write):
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ANSWER]}, "holds a part of the type 'image_url'; only text"),
     ({"messages": [USER, {"role": "assistant", "content": None}]}, "an assistant turn in 'messages' is missing"),
     ({"messages": [{"role": "wizard", "content": "q"}]}, "has a turn with the role 'wizard'; the roles are"),
+    ({"text": json.dumps([USER, ANSWER])}, "'text' is a list of messages; name the column messages"),
     ({"instruction": "q", "history": "before", "output": "a"}, "'history' is a text; write a list of pairs"),
     ({"instruction": "q", "history": [["x"]], "output": "a"}, "'history' holds something other than pairs; write"),
     ({"instruction": "q", "system": 3, "output": "a"}, "'system' is a number; write a text"),
@@ -309,7 +313,7 @@ def test_fields_of_turns_that_are_not_used_are_named(write):
 
 
 @pytest.mark.parametrize(("good", "bad"), [
-    (True, False), (1, 0), (1, -1), (1.0, 0.0), ("True", "False"), ("good", "bad"), ("👍", "👎"), ("👍🏽", "👎🏿"), ("thumbs_up", "thumbs_down"), ("yes", "no"),
+    (True, False), (1, 0), (1, -1), (1.0, 0.0), ("True", "False"), ("good", "bad"), ("👍", "👎"), ("👍🏽", "👎🏿"), ("thumbs_up", "Thumbs-Down"), ("yes", "no"),
     ("desirable", "undesirable"), ("+1", "-1")])
 def test_thumbs_of_many_kinds(write, good, bad):
     for column in ("label", "kto_tag"):
@@ -365,6 +369,12 @@ def test_a_dialogue_that_speaks_of_an_assistant_keeps_its_turns(write):
     assert read_preferences(file) == [Preference([USER, assistant(inner), user("r")], "a", "b")]
     [file] = write([{"prompt": "Human: is that what you are?", "completion": "Yes."}], parquet=False)
     assert read_demonstrations(file) == [Demonstration("Human: is that what you are?", "Yes.")]
+
+
+def test_a_dialogue_beside_an_answer_is_refused(write):
+    """Else the one would be an answer that holds the question, and learned as such."""
+    [file] = write([{"prompt": HH, "chosen": HH + " a", "rejected": " b"}], parquet=False)
+    assert "row 1: of chosen and rejected, only 'chosen' is a dialogue of Human and Assistant; write both" in complaint(read_preferences, file)
 
 
 def test_empty_rows_of_plain_text_are_skipped_and_counted(write):

@@ -73,12 +73,12 @@ def test_what_a_file_is_taken_for_is_said(home):
 def test_what_a_public_set_is_taken_for_is_said(home):
     row = {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 1, "domain": "x"}
     html = data_view.summary(look(home, write(home, [row])))
-    for said in ("Read as Stanford&#39;s SHP.", "column history", "column human_ref_A or human_ref_B, as labels says", "Columns that are not used: domain."):
+    for said in ("Read as Stanford&#x27;s SHP.", "column history", "column human_ref_A or human_ref_B, as labels says", "Columns that are not used: domain."):
         assert said in html
     row = {"instruction": "q", "input": "nan", "output": "a", "system": "s", "kto_tag": True}
     html = data_view.summary(look(home, write(home, [row, row | {"kto_tag": None}], "alpaca.jsonl")))
     for said in ("The column input stands below", "The column system is a system turn", "Rows whose kto_tag is false", "1 row skipped: the kto_tag is missing",
-                 "1 row where the text &#39;nan&#39; in &#39;input&#39; stands for nothing"):
+                 "1 row where the text &#x27;nan&#x27; in &#x27;input&#x27; stands for nothing"):
         assert said in html
 
 
