@@ -124,7 +124,7 @@ def _unpack(path: object, content: dict, wanted: set[str]) -> list:
                 return _rows_of_columns(path, columns)
             if any(wanted & set(value) for value in values):
                 return values
-    lists = [name for name, value in content.items() if name not in wanted and _is_of_rows(value)]
+    lists = [] if wanted & set(content) else [name for name, value in content.items() if _is_of_rows(value)]
     if len(lists) > 1:
         raise UserError(f"{path}: holds several lists of rows, {', '.join(lists)}; write each into a file of its own")
     if not lists:
@@ -150,4 +150,5 @@ def _is_of_messages(value) -> bool:
 
 
 def _is_of_rows(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+    objects = isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+    return objects and not _is_of_messages(value)

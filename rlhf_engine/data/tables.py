@@ -74,10 +74,12 @@ def _text_of(path: Path) -> str:
     """The text of a file, gzipped or not. Raises UserError for a file that cannot be read or is no text."""
     try:
         data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
+        if path.suffix.lower() == ".gz" or data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); write or download it again") from None
+    if data.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path}: is a zip or Excel file; unpack it, or save the table as CSV")
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8-sig")
     try:
         text = data.decode(encoding)

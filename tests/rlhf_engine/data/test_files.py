@@ -86,6 +86,12 @@ def test_blanks_and_empty_cells(text):
     assert read_demonstrations(save(text)) == [Demonstration("q", "a")]
 
 
+def test_files_whose_ending_hides_what_they_are():
+    save(gzip.compress(as_csv(ROWS).encode()), "zipped.csv")
+    assert read_demonstrations("zipped.csv") == READ
+    assert complaint(read_demonstrations, save(b"PK\x03\x04" + b"x" * 40, "excel.csv")) == "excel.csv: is a zip or Excel file; unpack it, or save the table as CSV"
+
+
 def test_a_column_without_a_name_is_named_as_unused():
     rows = read_demonstrations(save(",prompt,completion\n0,q,a\n"))  # the index that pandas writes
     assert rows == [Demonstration("q", "a")] and rows.remarks == ["columns that are not used: (column 1, without a name)"]
@@ -221,6 +227,7 @@ def test_shapes_of_json(text):
 
 @pytest.mark.parametrize("row", [
     {"messages": [USER, ANSWER]}, {"prompt": [USER], "completion": [ANSWER]}, {"prompt": USER, "completion": ANSWER},
+    {"messages": [USER, ANSWER], "ratings": [{"by": "x", "score": 1}], "meta": {"a": 1}}, {"prompt": [USER], "completion": "a\n} {", "lists": [[1], [2]]},
     {"messages": {"role": ["user", "assistant"], "content": [USER["content"], ANSWER["content"]]}}])
 def test_one_row_that_is_the_whole_file(row):
     """It is a row, though all its values are lists or objects."""

@@ -20,7 +20,7 @@ from rlhf_engine.data.formats import COLUMNS
 from rlhf_engine.data.readers import read_demonstrations, read_preferences
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.exchange import read_events
+from rlhf_engine.feedback.exchange import export, read_events
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import STAGES
@@ -88,7 +88,8 @@ def test_every_set_of_columns_that_the_readers_know_is_described():
         parts = set(shared_text.PARTS_OF_DATA[kind])
         for form, each in forms.items():
             columns = set(form.split(" + "))
-            assert set(each.parts) <= parts and set(each.optional) & set(shared_text.ALSO_USED) or not each.optional or "rank" in each.optional, form
+            assert set(each.parts) <= parts, form
+            assert set(each.optional) <= {*shared_text.ALSO_USED, "rank", "deleted"}, form
             if not each.refusal:
                 described = columns & parts | set(each.parts)
                 assert described >= parts - {"response"} or described >= {"prompt", "response"}, form
@@ -493,3 +494,10 @@ def test_votes_are_read_taken_back_and_exported(served):
     expect(page.locator("#exchange-outcome")).to_contain_text("new.jsonl: 1 of 1 preferences are new in the store.")
     expect(page.locator("#feedback-votes li")).to_have_count(6)
     expect(page.locator("#feedback-place")).to_contain_text("21 to 26 of 26")
+
+
+def test_a_single_event_is_imported_as_one(home, store, tmp_path):
+    """One object that is the whole file is a row of it, whatever lists it has."""
+    export([vote("1", prompt=[{"role": "user", "content": "q"}])], tmp_path / "one.jsonl")
+    exchange.import_file(tmp_path / "one.jsonl", store.path)
+    assert [each.id for each in store.events()] == ["1"]
