@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.model.checks.finite import check_base
 from rlhf_engine.runs.resolve import code_needed, resolve_model
 
 
@@ -48,6 +49,7 @@ def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple[Any, A
         raise UserError(f"{model}: cannot be loaded as a causal language model ({first_line(error)})") from None
     if dtype != "nf4":
         base.to(target)
+    check_base(base, path, model, quantised=dtype == "nf4")
     return base, tokenizer, path, dtype
 
 
