@@ -178,15 +178,15 @@ def ranked(prompt: str, column: str, text: str, *numbers: str, public: str, best
     return Format(read, (), parts, public)
 
 
-def tree(roots: Callable, make: Callable, read: Callable[[Row], Example], public: str) -> Format:
-    parts = {"prompt": "the messages up to one of a prompter", "completion": "the reply with the best rank",
-             "response": "its replies; the lowest rank is best"}
+def tree(roots: Callable, make: Callable, read: Callable[[Row], Example], public: str, **parts: str) -> Format:
+    parts["prompt"] = "the messages up to one of a prompter"
     return Format(read, ("rank", "deleted"), parts, public, gather=lambda rows: make(roots(rows)))
 
 
 MESSAGES = partial(tree, trees.roots_of_messages, public="OpenAssistant's messages")
 TREES = partial(tree, trees.roots_of_trees, public="OpenAssistant's trees")
 OASST_MESSAGES, OASST_TREES = "message_id + parent_id + text + role", "message_tree_id + prompt"
+BEST_REPLY, REPLIES = "the reply with the best rank", "its replies; the lowest rank is best"
 QUESTIONS = "a set of questions, as GSM8K and OpenOrca"
 HELPSTEER = "NVIDIA's HelpSteer"
 
@@ -207,8 +207,8 @@ PROMPTS = {
     "query": prompt_in("query", "a set of queries, as MetaMath")}
 
 DEMONSTRATIONS = {
-    OASST_MESSAGES: MESSAGES(trees.tree_demonstrations, answer_to(read_prompt, "completion")),
-    OASST_TREES: TREES(trees.tree_demonstrations, answer_to(read_prompt, "completion")),
+    OASST_MESSAGES: MESSAGES(trees.tree_demonstrations, answer_to(read_prompt, "completion"), completion=BEST_REPLY),
+    OASST_TREES: TREES(trees.tree_demonstrations, answer_to(read_prompt, "completion"), completion=BEST_REPLY),
     "prompt + completion": answer_in("completion", "prompt", "", "history"),
     "messages": answer_of("messages"),
     "conversations": answer_of("conversations"),
@@ -223,8 +223,8 @@ DEMONSTRATIONS = {
     "query + response": answer_in("response", "query", "a set of queries, as MetaMath")}
 
 PREFERENCES = {
-    OASST_MESSAGES: MESSAGES(trees.tree_rankings, pairs.ranking_by("ranking")),
-    OASST_TREES: TREES(trees.tree_rankings, pairs.ranking_by("ranking")),
+    OASST_MESSAGES: MESSAGES(trees.tree_rankings, pairs.ranking_by("ranking"), response=REPLIES),
+    OASST_TREES: TREES(trees.tree_rankings, pairs.ranking_by("ranking"), response=REPLIES),
     "prompt + chosen + rejected": pair_after("prompt"),
     "conversations + chosen + rejected": Format(
         pairs.conversation_and_pair("conversations"), ("margin", *FRAME), {"prompt": "column conversations"}),
