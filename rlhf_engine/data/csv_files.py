@@ -74,6 +74,6 @@ def _columns(path: object, names: list[str], rows: list[list[str]]) -> dict[str,
                 continue
             name = f"(column {i + 1}, without a name)"
         if name in columns:
-            raise UserError(f"{path}: two columns are named {name!r}; rename one of them, or take it out")
+            raise UserError(f"{path}: two columns are named {name[:60]!r}; rename one of them, or take it out")
         columns[name] = i
     return columns

@@ -67,15 +67,15 @@ def _read_turn(row: Row, column: str, turn: dict) -> list[dict]:
     content = turn.get("value") if turn.get("content") is None else turn["content"]
     role = name.strip().lower() if isinstance(name, str) else ""
     if role in TOOL_ROLES:
-        raise RowError(f"'{column}' has a turn with the role {name!r}", NO_TOOLS, RARE)
+        raise RowError(f"'{column}' has a turn with the role {str(name)[:40]!r}", NO_TOOLS, RARE)
     if role not in ROLES:
-        raise RowError(f"'{column}' has a turn with the role {name!r}", f"the roles are {', '.join(ROLES)}")
+        raise RowError(f"'{column}' has a turn with the role {str(name)[:40]!r}", f"the roles are {', '.join(ROLES)}")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise RowError(f"a turn in '{column}' calls a tool", NO_TOOLS, RARE)
     role = ROLES[role]
-    more = sorted(name for name, each in turn.items() if name not in TURN_FIELDS and not is_missing(each))
+    more = sorted(str(name) for name, each in turn.items() if name not in TURN_FIELDS and not is_missing(each))
     if more:
-        row.remarks.append(f"the turns in '{column}' have {', '.join(more)}, not used here")
+        row.remarks.append(f"the turns in '{column}' have {' '.join(', '.join(more).split())[:200]}, not used here")
     where = f"{'an' if role == 'assistant' else 'a'} {role} turn in '{column}'"
     content = _joined_parts(content, where)
     if role == "system" and is_missing(content):

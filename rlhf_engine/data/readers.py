@@ -69,10 +69,8 @@ class Rows(list):
         """All that a run says about its data: as what it was read, `notes`, and the columns that are not used."""
         if self.bundled or not self.form:
             return list(self.notes)
-        unused = self.unused
-        named = ", ".join(unused[:MOST_COLUMNS]) + (f" and {len(unused) - MOST_COLUMNS} more" if
-                                                    len(unused) > MOST_COLUMNS else "")
-        return [*self._reading(), *self.notes, *([f"columns that are not used: {named}"] if unused else [])]
+        unused = [f"columns that are not used: {column_names(self.unused)}"] if self.unused else []
+        return [*self._reading(), *self.notes, *unused]
 
     def _reading(self) -> list[str]:
         """A line that says what was taken for what, where the columns have other names than ours."""
@@ -87,8 +85,15 @@ class Rows(list):
         return ["chosen", "rejected"] * (Preference in kinds) + ["response"] * (Ranking in kinds)
 
 
-MOST_COLUMNS = 20
-"""At most this many unused columns are named."""
+MOST_COLUMNS, LONGEST_NAME = 20, 60
+"""At most this many columns are named in a message, with this many characters each."""
+
+
+def column_names(columns: Collection[str]) -> str:
+    """The names of columns in one line, for messages."""
+    names = [" ".join(str(column).split())[:LONGEST_NAME] for column in list(columns)[:MOST_COLUMNS]]
+    more = [f"{len(columns) - MOST_COLUMNS:,} more"] if len(columns) > MOST_COLUMNS else []
+    return ", ".join(names + more) or "(none)"
 
 
 def read_prompts(source: str, *, subset: str | None = None, split: str | None = None, limit: int | None = None) -> Rows:
@@ -181,7 +186,7 @@ def _kind_of_columns(columns: Collection[str], name: str) -> str:
         if _forms(kind, columns):
             return kind
     formats = "; ".join(f"{kind}: {_own_names(kind)}" for kind in reversed(RICHEST_FIRST))
-    raise UserError(f"{name}: its columns are {', '.join(columns)}, which make no data; name them, for {formats}")
+    raise UserError(f"{name}: its columns are {column_names(columns)}, which make no data; name them, for {formats}")
 
 
 def _forms(kind: str, columns: Collection[str]) -> list[str]:
@@ -201,7 +206,7 @@ def _format_of(table: Table, name: str, kind: str) -> str:
     if not forms and (columns or len(rows)):
         others = [other for other in RICHEST_FIRST if _forms(other, columns)]
         hint = f"; as they are, they make {' or '.join(others)}" if others else ""
-        raise UserError(f"{name}: holds no {kind}, its columns are {', '.join(columns) or '(none)'}; "
+        raise UserError(f"{name}: holds no {kind}, its columns are {column_names(columns)}; "
                         f"name them {_own_names(kind)}{hint}")
     if not len(rows):
         raise UserError(f"{name}: holds no rows; fill it, or choose another file or split")
