@@ -11,8 +11,8 @@ from typing import Any
 
 from rlhf_engine import config as configs
 from rlhf_engine.console import accept_any_text, typed_text
-from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import check_place, disk_is_full, expand_user, json_lines, write_json, write_text
+from rlhf_engine.errors import UserError, first_line, one_line
+from rlhf_engine.files import check_place, expand_user, json_lines, what_failed, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.spelling import closest
@@ -401,13 +401,10 @@ def main(argv: list[str] | None = None) -> int:
         command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
         return command(args) or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        if not disk_is_full(error):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; make room on the disk, then try again", file=sys.stderr)
+        print(f"error: {one_line(what_failed(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -22,7 +22,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 
-from rlhf_engine.errors import UserError, first_line, in_one_line
+from rlhf_engine.errors import UserError, first_line, one_line
 from rlhf_engine.files import expand_user, json_text
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
 from rlhf_engine.model.checks.finite import check_file
@@ -116,7 +116,7 @@ class Backbone(FrozenBase):
         folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
-        trained_on = in_one_line(config.base_model_name_or_path or "that it was trained on")
+        trained_on = one_line(config.base_model_name_or_path or "that it was trained on")
         if head and not has_head(folder):
             raise UserError(f"{folder}: holds an adapter but no scalar head; name a reward run")
         if role in self.roles:

@@ -17,7 +17,7 @@ import peft
 from peft import LoraConfig
 from safetensors import safe_open
 
-from rlhf_engine.errors import UserError, first_line, in_one_line
+from rlhf_engine.errors import UserError, first_line, one_line, short_repr
 from rlhf_engine.files import read_json_or_none
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -68,7 +68,7 @@ def read_lora(folder: Path) -> LoraConfig:
     values = read_json_or_none(folder / CONFIG_FILE)
     if not isinstance(values, dict):
         raise UserError(f"{folder}: its {CONFIG_FILE} is no JSON object; fetch it anew, or name another adapter")
-    kind = in_one_line(values.get("peft_type") or "")
+    kind = one_line(values.get("peft_type") or "")
     if kind.upper() != "LORA":
         raise UserError(f"{folder}: is {f'a {kind} adapter' if kind else 'an adapter of no type'}, and only LoRA is "
                         f"known here; {PLAIN}")
@@ -112,7 +112,7 @@ def refuse_options(folder: Path, values: dict[str, Any]) -> None:
     """Raises UserError for the first option that no role can hold, that PEFT does not know, or that has no sense."""
     task = values.get("task_type")
     if task not in (None, "CAUSAL_LM"):
-        raise UserError(f"{folder}: is made for the task {in_one_line(task)}, not for a causal language model; name a "
+        raise UserError(f"{folder}: is made for the task {one_line(task)}, not for a causal language model; name a "
                         "policy's adapter, or train a reward model here on its preference data")
     for name, reason in REFUSED.items():
         if values.get(name):
@@ -120,7 +120,7 @@ def refuse_options(folder: Path, values: dict[str, Any]) -> None:
     refuse_start(folder, values.get("init_lora_weights"))
     unknown = sorted(name for name, value in values.items() if name not in KNOWN and value)
     if unknown:
-        raise UserError(f"{folder}: sets {in_one_line(unknown[0])}, which PEFT {peft.__version__} does not know; "
+        raise UserError(f"{folder}: sets {one_line(unknown[0])}, which PEFT {peft.__version__} does not know; "
                         f"{PLAIN}")
     refuse_numbers(folder, values)
 
@@ -130,7 +130,7 @@ def refuse_start(folder: Path, start: Any) -> None:
     name = start.lower() if isinstance(start, str) else start
     if any(name is allowed or (isinstance(name, str) and name == allowed) for allowed in STARTS):
         return
-    shown = in_one_line(repr(start))
+    shown = short_repr(start)
     if isinstance(name, str) and name.startswith(REWRITING):
         raise UserError(f"{folder}: sets init_lora_weights {shown}: it rewrites the base's own weights, which all "
                         "roles share; convert it to plain LoRA with PEFT's save_pretrained(..., "
@@ -143,7 +143,7 @@ def refuse_numbers(folder: Path, values: dict[str, Any]) -> None:
     ranks, scales = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
 
     def refuse(name: str, value: Any, needed: str) -> UserError:
-        return UserError(f"{folder}: its {name} is {in_one_line(repr(value))}, but must be {needed}; correct it in "
+        return UserError(f"{folder}: its {name} is {short_repr(value)}, but must be {needed}; correct it in "
                          f"{CONFIG_FILE}")
     for name, pattern in (("rank_pattern", ranks), ("alpha_pattern", scales)):
         if not isinstance(pattern, dict):
@@ -163,7 +163,7 @@ def numbers(name: str, value: Any, pattern: str, values: dict[str, Any]) -> Iter
     """(name, number) of an option and of its exceptions for single layers."""
     yield name, value
     for key, other in values.items():
-        yield f"{pattern} at {in_one_line(key)}", other
+        yield f"{pattern} at {one_line(key)}", other
 
 
 def is_number(value: Any) -> bool:
