@@ -75,7 +75,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     if adapter:
         backbone.load_role("policy", adapter, head=False)
     trainer = finish(backbone)
-    trainer.data_notes = rows.notes + trainer.data_notes
+    trainer.data_notes = rows.remarks + trainer.data_notes
     if checkpoint is not None:
         with explain_damage(checkpoint, "remove this checkpoint to go on from an earlier one, or start a new run"):
             trainer.load(checkpoint)
@@ -119,7 +119,7 @@ def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
         else:
             reward = source
         trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
-        trainer.data_notes = texts.notes + trainer.data_notes
+        trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish
 
@@ -133,7 +133,7 @@ def build_teach(inputs: Inputs[TeachConfig]) -> Finish:
         prompts, held_out = hold_out(inputs.rows, config)
         trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts,
                         on_microbatch=inputs.on_microbatch)
-        trainer.data_notes = texts.notes + trainer.data_notes
+        trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish
 

@@ -297,7 +297,7 @@ def evaluate(args: argparse.Namespace) -> None:
     role, against = (name if folder else None for name, folder in folders.items())
     report, samples = compare(backbone, role, against, prompts, make_judge(backbone),
                               per_prompt=args.per_prompt, sampling=sampling, seed=args.seed)
-    report["notes"] = prompts.notes + report["notes"]
+    report["notes"] = prompts.remarks + report["notes"]
     for note in report["notes"]:
         print(note)
     settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}

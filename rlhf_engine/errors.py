@@ -29,7 +29,7 @@ def first_line(error: BaseException) -> str:
     return type(error).__name__
 
 
-def one_line(error: BaseException | str) -> str:
+def one_line(error: object) -> str:
     """A message as it is shown: on one line, without control characters, and not longer than a screen.
 
     What a user gave may hold any character. One that cannot be seen, such as a change of direction or half of a

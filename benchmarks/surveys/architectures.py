@@ -22,7 +22,7 @@ from benchmarks.surveys.architecture_checks import CHECKS, Refused, Wrong, facts
 from benchmarks.surveys.tiny_models import NotSmall, tiny_model
 from rlhf_engine.errors import UserError
 
-SECONDS, GIGABYTES = 120, 8
+SECONDS, GIGABYTES = 240, 8
 """Limits of one architecture."""
 
 

@@ -127,7 +127,8 @@ WINDOWED = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_la
 GEMMA_3N = {"intermediate_size": 64, "activation_sparsity_pattern": [0.5, 0.0], "num_kv_shared_layers": 0, "laurel_rank": 8,
             "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA_4 = {"layer_types": ["sliding_attention", "full_attention"]}
-DOTS_3 = {"num_hidden_layers": 2, "layer_types": ["indexed_attention", "sliding_attention"]}
+DOTS_3 = {"num_hidden_layers": 2, "mlp_layer_types": ["dense", "sparse"],
+          "layer_types": ["indexed_attention", "sliding_attention"]}
 QWEN_4 = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64,
           "indexer_compress_ratio": 4, "hc_lowrank": 8, "ngram_vocab_size_base": 50, "heads_per_ngram": 2,
           "split_ngram_parts": 1, "ple_embed_dim": 32, "output_gate_type": "sigmoid"}
@@ -166,7 +167,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "laguna": {"num_attention_heads_per_layer": [4, 4]},
     "lfm2": {"layer_types": ["conv", "full_attention"]}, "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "codegen": {"rotary_dim": 4}, "gptj": {"rotary_dim": 4},
-    "bailing_hybrid": {"head_dim": 8, "rotary_dim": 4},
+    "bailing_hybrid": {"linear_head_dim": 8, "linear_num_heads": 4},
     "mamba2": {"num_heads": 8, "n_groups": 1},
     "mellum": WINDOWED, "ministral": {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "mixtral": {"sliding_window": WINDOW}, "phi3": {"sliding_window": WINDOW}, "starcoder2": {"sliding_window": WINDOW},
@@ -176,9 +177,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2": WINDOWED, "qwen2_moe": WINDOWED, "qwen3": WINDOWED, "qwen3_moe": {"use_sliding_window": True, "sliding_window": WINDOW},
     "smollm3": WINDOWED, "qwen4_exp": {f"text_config.{name}": value for name, value in QWEN_4.items()}, "qwen4_exp_text": QWEN_4,
     "xlnet": {"d_head": 8},
-    "zamba": {"num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
+    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
               "layers_block_type": ["linear_attention", "hybrid", "hybrid"]},
-    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "mamba_headdim": 16,
+    "zamba2": {"hybrid_layer_ids": [1, 2], "attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "mamba_headdim": 16,
                "num_hidden_layers": 3, "layer_types": ["linear_attention", "hybrid", "hybrid"],
                "layers_block_type": ["linear_attention", "hybrid", "hybrid"]},
 }

@@ -285,3 +285,17 @@ def test_files_hold_no_nan_and_old_ones_stay_readable(tmp_path, tiny_llama):
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 2, "loss/train": NaN}\n')
     assert math.isnan(run.metrics()[1]["loss/train"])
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_judge_that_gives_no_number(tiny_llama, value):
+    from rlhf_engine.evaluation.compare import compare, text_judge
+    with pytest.raises(NotFinite, match="the judge gives"):
+        compare(Backbone.load(str(tiny_llama)), None, None, ["once"], text_judge(lambda prompt, text: value), sampling=Sampling(4))
+
+
+def test_the_perplexity_of_a_text_that_cannot_be_is_finite(tiny_llama, monkeypatch):
+    from rlhf_engine.evaluation import compare
+    monkeypatch.setattr(compare, "mean_logprob", lambda *args: -5000.0)
+    report, _ = compare.compare(Backbone.load(str(tiny_llama)), None, None, ["once"], None, sampling=Sampling(4))
+    assert math.isfinite(report["perplexity"]) and report["perplexity_ratio"] == 1

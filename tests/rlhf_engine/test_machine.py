@@ -135,7 +135,7 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     append_text(path, "one\n")
     with monkeypatch.context() as patch:
-        patch.setattr(files, "open", lambda *args, **options: FullFile(open(*args, **options)), raising=False)
+        patch.setattr(files, "open", lambda *args, **options: FullFile(open(*args, **options)), raising=False)  # noqa: SIM115
         with pytest.raises(OSError):
             append_text(path, "two words\n")
     append_text(path, "three\n")

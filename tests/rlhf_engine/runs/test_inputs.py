@@ -215,3 +215,21 @@ def test_on_the_command_line(cli, tmp_path, tiny_llama, inputs):
 def test_a_reward_config_has_no_function(tmp_path, base, data):
     run = begin(RewardConfig(model=str(base), data=str(data), output=str(tmp_path / "run")))
     assert set(json.loads((run.path / "inputs.json").read_text())) == {"model", "data"}
+
+
+def test_the_worker_refuses_the_same_as_the_command_line(tmp_path, base, data):
+    """What the page, `/start` and `/control` send to resume a run goes through `check_start`."""
+    from rlhf_engine.worker.model_owner import ModelOwner
+    from rlhf_engine.worker.requests import StartRequest
+
+    class Server:
+        home = tmp_path
+
+    run = begin(SFTConfig(model=str(base), data=str(data), output=str(tmp_path / "runs" / "sft")))
+    owner = ModelOwner(Server())
+    request = StartRequest("sft", {"output": "sft"}, resume=True)
+    assert owner.check_start(request).inputs.notes == []
+    data.write_text("other")
+    with pytest.raises(UserError, match="has another content") as caught:
+        owner.check_start(request)
+    assert str(caught.value) == refused(run)
