@@ -27,7 +27,7 @@ from rlhf_engine.stages import find_stage, make_config
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 """The name of a run."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-DATA_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
+DATA_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz")
 GALLERY = ASSETS / "adapters"
 SECONDS_KEPT = 3600.0
 """Seconds after which a file that was made for a download may be removed."""
@@ -174,7 +174,7 @@ class Workspace:
         """Copy an owner's file into the workspace; returns its name there. Raises UserError."""
         self.access.owners_only()
         name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
-        if not name.endswith(DATA_ENDINGS):
+        if not name.lower().endswith(DATA_ENDINGS):
             raise UserError(text.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
         try:
             self.uploads.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ class Workspace:
         if value in ("bundled", "bundled-heldout"):
             return value
         self._owners(value)
-        if HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS) and not self._exists(value):
+        if HUB_ID.fullmatch(value) and not value.lower().endswith(DATA_ENDINGS) and not self._exists(value):
             return value
         return self._path_inside(value, "data")
 

@@ -74,7 +74,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     if adapter:
         backbone.load_role("policy", adapter, head=False)
     trainer = finish(backbone)
-    trainer.data_notes = rows.notes + trainer.data_notes
+    trainer.data_notes = rows.remarks + trainer.data_notes
     if checkpoint is not None:
         trainer.load(checkpoint)
     return trainer
@@ -83,14 +83,15 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
 def starting_folder(config: RunConfig, checkpoint: Path | None) -> Path | None:
     """The PEFT folder that the role `policy` starts from; None for the bare base.
 
-    A resumed run reads its own checkpoint, because what it started from may be gone or may have changed.
+    A resumed run reads its own checkpoint, because what it started from may be gone or may have changed. The policy's
+    folder comes first: in runs of earlier versions the reference's lacks options of the adapter, such as rsLoRA's.
     """
     adapter = default_adapter(config)
     if checkpoint is None:
         return resolve_adapter(adapter, config.model)
     if adapter in ("none", ""):
         return None
-    folders = (checkpoint / role for role in ("reference", "policy", "reward"))
+    folders = (checkpoint / role for role in ("policy", "reference", "reward"))
     return next((folder for folder in folders if folder.exists()), None)
 
 
@@ -116,7 +117,7 @@ def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
         else:
             reward = source
         trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
-        trainer.data_notes = texts.notes + trainer.data_notes
+        trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish
 
@@ -130,7 +131,7 @@ def build_teach(inputs: Inputs[TeachConfig]) -> Finish:
         prompts, held_out = hold_out(inputs.rows, config)
         trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts,
                         on_microbatch=inputs.on_microbatch)
-        trainer.data_notes = texts.notes + trainer.data_notes
+        trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish
 

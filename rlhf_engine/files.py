@@ -173,6 +173,13 @@ def disk_is_full(error: BaseException) -> bool:
     return any(words in str(error) for words in FULL_DISK_WORDS)
 
 
+def what_failed(error: OSError) -> str:
+    """What the system refused, where, and what to do: for an error that nobody nearer to it has explained."""
+    where = f"{error.filename}: " if error.filename else ""
+    mend = "make room on the disk" if disk_is_full(error) else "check the name, and whether you may read and write it"
+    return f"{where}{error.strerror or error}; {mend}, then try again"
+
+
 def expand_user(path: str) -> str:
     """A path whose `~` or `~NAME` at the start is spelled out. Any other text stays as it is."""
     return os.path.expanduser(path) if path.startswith("~") else path

@@ -5,15 +5,14 @@ Unless asked, nothing but the temperature shapes the distribution: what is sampl
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from transformers import DynamicCache
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
 from rlhf_engine.errors import NotFinite, UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
+from rlhf_engine.model.decoders import Decoder, model_decoder
 
 COMPACT = 0.75
 """Share of unfinished rows below which the finished ones leave the batch. Until then one that has ended costs less than
@@ -109,46 +108,6 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator 
     return torch.where(highest.isfinite(), tokens, vocabulary)
 
 
-class Decoder(Protocol):
-    """A forward pass with a KV cache, for rows that grow token by token."""
-
-    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits [B, V] after the next tokens `ids` [B, T] at `positions` [B, T]. `hidden` [B, T] is true at
-        padding."""
-        ...
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keep these rows (an index vector, which may repeat rows) and drop the others."""
-        ...
-
-
-class CachedDecoder:
-    """A `Decoder`: the model's own forward pass with transformers' cache, under the role in use at each call."""
-
-    def __init__(self, base: Any):
-        self.base = base
-        self.cache: Any = DynamicCache(config=base.config)
-        self.hidden: torch.Tensor | None = None
-        """[B, T so far]: true at padding."""
-        self.padded = False
-
-    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        new = torch.zeros_like(ids, dtype=torch.bool) if hidden is None else hidden
-        self.hidden = new if self.hidden is None else torch.cat([self.hidden, new], dim=1)
-        if hidden is not None:
-            self.padded = bool(self.hidden.any())
-        mask = (~self.hidden).long() if self.padded else None
-        output = self.base(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache,
-                           use_cache=True, logits_to_keep=1)
-        return output.logits[:, 0]
-
-    def keep(self, rows: torch.Tensor) -> None:
-        self.cache.batch_select_indices(rows)
-        if self.hidden is not None:
-            self.hidden = self.hidden[rows]
-            self.padded = bool(self.hidden.any())
-
-
 # -- whole responses ---------------------------------------------------------------------------------------------------
 
 @torch.no_grad()
@@ -200,7 +159,7 @@ def prefill(backbone: Backbone, prompts: list[list[int]],
     unique = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    decoder = cpu_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
+    decoder = cpu_decoder(backbone.base, len(unique), longest) or model_decoder(backbone)
     logits = decoder(ids, positions, mask == 0)
     if len(unique) < len(prompts):
         which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import ASSETS, expand_user, read_json_or_none
+from rlhf_engine.runs.adapter_folder import refuse_as_model
 
 BUNDLED_MODEL = ASSETS / "storyteller"
 BUNDLED_ADAPTER = ASSETS / "adapters" / "sft"
@@ -37,6 +38,7 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
         raise UserError(f"{model}: no such model; give `bundled`, a Hub id (owner/name) or a local folder")
     else:
         folder = download_model(model, report)
+    refuse_as_model(folder, model)
     if not (folder / "config.json").exists():
         raise UserError(f"{model}: holds no config.json, so it is no transformers model")
     if not any(folder.glob("*.safetensors")):
@@ -138,6 +140,8 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
         return newest
     if (folder / role / "adapter_config.json").exists():
         return folder / role
+    if (folder / "config.json").exists():
+        raise UserError(f"{adapter}: is a model, not an adapter; give it as --model, and --adapter none")
     raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
 
 
@@ -171,7 +175,8 @@ def check_adapter(folder: Path, expected: str) -> None:
     Raises UserError for pickled weights and for an adapter of another base.
     """
     if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded")
+        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded: load it "
+                        "with PEFT where you trust it, and call its save_pretrained")
     if not (folder / "base.json").exists():
         return
     try:

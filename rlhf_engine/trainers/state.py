@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import json_text
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.checks.finite import check_role
@@ -32,10 +33,17 @@ def save_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...], st
 
 
 def load_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...]) -> dict[str, Any]:
-    """Copy the weights of a checkpoint into the roles that the backbone has, and return the trainer's state."""
+    """Copy the weights of a checkpoint into the roles that the backbone has, and return the trainer's state.
+
+    Raises UserError for an adapter that is not the one that the run began with.
+    """
     for role in roles:
         if role in backbone.roles:
-            backbone.fill_role(role, folder / role)
+            try:
+                backbone.fill_role(role, folder / role)
+            except ValueError as error:
+                raise UserError(f"{folder / role}: is another adapter than the one this run began with "
+                                f"({first_line(error)}); start a new run from it with --adapter") from None
     return load_state(folder)
 
 

@@ -8,7 +8,6 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -88,11 +87,9 @@ class Chats:
             return
         live = server.live
         while True:
-            backbone = self.owner.backbone
-            with backbone.pause_checkpointing() if backbone else nullcontext():
-                self._admit()
-                for chat in list(self.active):
-                    self._advance(chat)
+            self._admit()
+            for chat in list(self.active):
+                self._advance(chat)
             run_is_paused = live and live.control.paused and live.control.target == "pause"
             if not (run_is_paused and self.active) or server.closing:
                 return
