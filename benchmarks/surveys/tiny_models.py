@@ -119,7 +119,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
     "qwen2": WINDOWED, "qwen2_moe": WINDOWED, "qwen3": WINDOWED,
     "qwen3_moe": {"use_sliding_window": True, "sliding_window": WINDOW},
-    "qwen4_exp": in_text(QWEN_4), "qwen4_exp_text": QWEN_4, "smollm3": WINDOWED,
+    "qwen4_exp": in_text(QWEN_4), "qwen4_exp_text": QWEN_4, "rwkv": {"rescale_every": 1, "layer_norm_epsilon": 1e-9},
+    "smollm3": WINDOWED,
     "xlnet": {"d_head": 8},
     "zamba": ZAMBA, "zamba2": ZAMBA | {"hybrid_layer_ids": [1, 2], "mamba_headdim": 16},
 }

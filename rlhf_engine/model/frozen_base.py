@@ -48,6 +48,10 @@ class FrozenBase:
         self.fingerprint = fingerprint(path)
         """Hash of the weights: an adapter belongs to one base."""
         base.requires_grad_(False)
+        if getattr(base.config, "rescale_every", 0):
+            # RWKV halves weights for good in its first pass outside of training, lest fp16 overflow. What is added to
+            # them later, an adapter or the file of a merged model, would have another scale.
+            base.config.rescale_every = 0
         if is_small(base):
             unpack(base)
         self._switch_dropout_off()
