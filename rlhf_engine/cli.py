@@ -403,6 +403,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone; Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         print(f"error: {one_line(what_failed(error))}", file=sys.stderr)
         return 2

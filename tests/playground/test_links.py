@@ -70,3 +70,12 @@ def test_an_upload_on_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monke
             workspace.upload(tmp_path / "data.csv")
     assert list(workspace.uploads.iterdir()) == []
     assert workspace.upload(tmp_path / "data.csv") == "uploads/data.csv"
+
+
+def test_a_file_in_the_place_of_the_workspace_is_one_line(tmp_path, monkeypatch):
+    from playground.app import launch
+    (tmp_path / "file").write_text("")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("file", "circle"):
+        with pytest.raises(SystemExit, match="cannot be the workspace"):
+            launch(tmp_path / name)

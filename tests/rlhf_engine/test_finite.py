@@ -101,6 +101,18 @@ def test_a_base_is_refused_by_the_name_of_its_tensor(tiny_llama, tmp_path, dtype
     assert name in str(caught.value)
 
 
+def test_a_base_whose_states_overflow_is_refused_by_its_format(tiny_llama, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if "down_proj" in name or "up_proj" in name:
+            weights[name] *= 1e25  # all of them are finite, and their products are not
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="hidden states are NaN or infinite in torch.float32"):
+        Backbone.load(str(folder))
+
+
 def test_commands_refuse_a_spoiled_adapter_before_anything_is_written(cli, tiny_llama, adapter, inputs, tmp_path):
     name = spoil(adapter / "adapter_model.safetensors", NAN).removeprefix("base_model.model.")
     output, model = tmp_path / "out", ["--model", tiny_llama, "--adapter", adapter]

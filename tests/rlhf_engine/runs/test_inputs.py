@@ -187,6 +187,13 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_note_and_its_base_is_still_c
     assert resume(run).inputs.notes == [], "from now on it has fingerprints"
 
 
+@pytest.mark.parametrize("text", ["{broken", "[1]", '{"model": 3}', '{"data": {"place": 4, "content": 5}}', ""])
+def test_a_broken_record_is_as_none(tmp_path, base, data, text):
+    run = sft(tmp_path, base, data)
+    (run.path / "inputs.json").write_text(text)
+    assert "has not been checked" in resume(run).inputs.notes[0] and resume(run).config.data == str(data)
+
+
 def test_on_the_command_line(cli, tmp_path, tiny_llama, inputs):
     """No adapter: the base's own fingerprint counts. The same name, with other weights behind it."""
     model, file = tmp_path / "model", tmp_path / "demos.jsonl"
