@@ -26,7 +26,8 @@ from playground.pages.train.form import Form
 from playground.pages.train.live_settings import controls_of, live_values
 from playground.pages.train.presets import FILL, SIZES, Presets
 from rlhf_engine import config as configs
-from rlhf_engine.cli import make_parser, read_config
+from rlhf_engine.arguments import make_parser
+from rlhf_engine.cli import read_config
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
