@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
+from rlhf_engine.console import quiet_libraries
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import check_place, write_json, write_text
 from rlhf_engine.runs.folder import Run
@@ -317,7 +318,7 @@ def check_sampling(args: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet_libraries()
     try:
         args = make_parser().parse_args(argv)
         command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)

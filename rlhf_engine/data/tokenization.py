@@ -132,10 +132,9 @@ def cut_report(rows: list[Encoded], max_tokens: int | None, stops: Collection[in
 
 
 def _fill_template(tokenizer, messages: list[dict], **options) -> str:
-    from jinja2 import TemplateError
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError as error:
+    except Exception as error:  # a template is a small program, which may fail in any way
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(f"{tokenizer.name_or_path}: its chat template refuses a conversation of the turns {roles} "
                         f"({first_line(error)}); change those rows, or choose another model") from None
@@ -148,7 +147,8 @@ def _control_tokens(tokenizer, size: int) -> dict[int, str]:
     `size` is the length of the tokenizer. It makes the cache forget the answer when tokens were added.
     """
     named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
-    return named | {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named |= {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {i: text for i, text in named.items() if text}  # an empty text would be found everywhere
 
 
 def _shield_prompt(tokenizer, prompt: Prompt, hidden: list[str]) -> Prompt:

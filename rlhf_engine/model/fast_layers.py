@@ -57,7 +57,9 @@ def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: tor
     rows, heads, length, width = query.shape
     whole_rows = 1 < length <= longest_plain(query, attention_mask) and key.shape[2] == length
     on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    if not on_cpu or not whole_rows or options.get("dropout"):
+    is_causal = options.get("is_causal")
+    is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if not on_cpu or not whole_rows or options.get("dropout") or (attention_mask is None and not is_causal):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     shared = heads // key.shape[1]
     query = query.reshape(-1, length, width)

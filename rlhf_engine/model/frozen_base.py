@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rlhf_engine.model.checks.first_pass import check_first_pass
 from rlhf_engine.model.fast_layers import is_small, unpack, use_frozen_norms, use_short_rows
 from rlhf_engine.model.loading import stop_ids
 from rlhf_engine.model.logit_transform import read_logit_transform
@@ -27,7 +28,7 @@ class FrozenBase:
         path: its folder.
         dtype: format of its weights: "fp32", "bf16", "nf4", or a torch dtype as text.
 
-    Raises UserError for a model whose logits `read_logit_transform` refuses, or that has no end token.
+    Raises UserError for a model that `check_first_pass` or `read_logit_transform` refuses, or that has no end token.
     """
 
     def __init__(self, base: Any, tokenizer: Any, *, name: str, path: Path, dtype: str):
@@ -46,7 +47,9 @@ class FrozenBase:
         self._switch_dropout_off()
         self.stop_ids = stop_ids(base, tokenizer)
         """Ids of the tokens that end a response."""
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
+        self.pad_id: int = tokenizer.pad_token_id if self._has_embedding(tokenizer.pad_token_id) else self.stop_ids[0]
+        """Id that fills rows up. Many tokenizers got a padding token that their model has no embedding for."""
+        check_first_pass(base, self.hidden, name)
         self.logit_transform = read_logit_transform(base, self.hidden, name)
 
     @property
@@ -69,6 +72,9 @@ class FrozenBase:
         """Number of positions the base knows."""
         config = self.base.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or UNLIMITED
+
+    def _has_embedding(self, token: int | None) -> bool:
+        return token is not None and 0 <= token < self.base.get_input_embeddings().weight.shape[0]
 
     # -- forward passes ----------------------------------------------------------------------------------------------
 
