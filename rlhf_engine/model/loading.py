@@ -13,13 +13,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
+    PreTrainedConfig,
 )
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.checks.tokenizer import check_template, check_tokens, load_tokenizer
-from rlhf_engine.model.checks.weights import check_formats, check_weights, first_names, record_report
-from rlhf_engine.runs.model_files import Stored, check_json, not_causal, read_object, read_weights
+from rlhf_engine.model.checks.weights import check_formats, check_size, check_weights, first_names, record_report
+from rlhf_engine.runs.model_files import ModelFiles, not_causal, read_files
 from rlhf_engine.runs.resolve import code_needed, resolve_model
 
 
@@ -41,21 +42,19 @@ def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple[Any, A
     transformers_logging.disable_progress_bar()
     # The models' own log lines (load reports, generation flags) are not for a user of the playground.
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    check_json(path, model)
-    stored = read_weights(path, model)
-    config = read_config(path, model)
+    files = read_files(path, model)
+    config = read_config(files)
     tokenizer = load_tokenizer(path, model)
     dtype = resolve_dtype(dtype, config, target, model)
-    base = load_weights(path, config, dtype, target, stored, model)
+    base = load_weights(files, config, dtype, target)
     check_tokens(tokenizer, base.get_input_embeddings().weight.shape[0], model)
     check_template(tokenizer, model)
     return base, tokenizer, path, dtype
 
 
-def read_config(path: Path, model: str) -> Any:
+def read_config(files: ModelFiles) -> Any:
     """The configuration of a model. Raises UserError for one that is broken or of no causal language model."""
-    values = read_object(path / "config.json", model)
-    kind = values.get("model_type")
+    model, kind = files.model, files.config.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"{model}: its config.json names no model_type; take config.json from the model that this one "
                         "was made of")
@@ -63,7 +62,7 @@ def read_config(path: Path, model: str) -> Any:
         raise UserError(f"{model}: is of the type {kind!r}, which transformers {transformers.__version__} does not "
                         "know; update transformers, or choose a model such as Llama, Qwen, Mistral or GPT-2")
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each configuration checks its fields in its own way
         if "trust_remote_code" in str(error):
             raise code_needed(model) from None
@@ -74,14 +73,17 @@ def read_config(path: Path, model: str) -> Any:
     if config.is_encoder_decoder:
         raise not_causal(model, f"an encoder and a decoder ({kind})")
     for part in (config, config.get_text_config()):
-        # What is saved here may name code on the Hub. transformers chooses an implementation that this machine has.
-        part._attn_implementation_internal = part._experts_implementation_internal = None
+        if isinstance(part, PreTrainedConfig):
+            # It may name code on the Hub. transformers chooses an implementation that this machine has.
+            part._attn_implementation_internal = part._experts_implementation_internal = None
     return config
 
 
 def resolve_dtype(dtype: str | torch.dtype, config: Any, device: torch.device, model: str) -> str | torch.dtype:
-    """What "auto" means for this model on this device. Raises UserError where the weights have 4 bits already, and
-    another format was asked for."""
+    """What "auto" means for this model on this device.
+
+    Raises UserError where the weights have 4 bits already, and another format was asked for.
+    """
     if getattr(config, "quantization_config", None):
         if dtype not in ("auto", "nf4"):
             raise UserError(f"{model}: its weights are in 4 bits already, so --dtype {dtype} cannot be had; "
@@ -92,42 +94,51 @@ def resolve_dtype(dtype: str | torch.dtype, config: Any, device: torch.device, m
     return dtype
 
 
-def load_weights(path: Path, config: Any, dtype: str | torch.dtype, device: torch.device, stored: dict[str, Stored],
-                 model: str) -> Any:
+def load_weights(files: ModelFiles, config: Any, dtype: str | torch.dtype, device: torch.device) -> Any:
     """The model with the weights in its files, on the device. Raises UserError unless they are exactly its own."""
     options: dict[str, Any] = {"dtype": weight_dtype(dtype)}
     quantised = getattr(config, "quantization_config", None)
+    if dtype == "nf4":
+        options["device_map"] = {"": device}
     if quantised:
         config.quantization_config = {**quantised, "bnb_4bit_compute_dtype": "bfloat16"}
     elif dtype == "nf4":
         options["quantization_config"] = four_bits()
-    if dtype == "nf4":
-        options["device_map"] = {"": device}
-    with record_report() as names:
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path, config=config, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                ignore_mismatched_sizes=True, output_loading_info=True, **options)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a layer makes of sizes that do not belong together
-            if "trust_remote_code" in str(error):
-                raise code_needed(model) from None
-            if names:
-                raise UserError(f"{model}: its weights do not fit its config.json: {first_names(names)} cannot be put "
-                                "together from the files; download or save the model again") from None
-            raise UserError(f"{model}: cannot be loaded as a causal language model ({short_reason(error)})") from None
-    base, info = loaded
-    check_weights(base, info, stored, read_object(path / "config.json", model), model)
+    base, info = build(files, config, options)
+    check_weights(base, info, files)
     if not quantised:
-        check_formats(stored, (name for name, _ in base.named_parameters()), model)
+        check_formats(base, files)
     if dtype != "nf4":
         base.to(device)
     return base
 
 
+def build(files: ModelFiles, config: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """(the model, what transformers reports of its weights). Raises UserError if it cannot be built."""
+    with record_report() as names:
+        try:
+            with torch.device("meta"):
+                check_size(AutoModelForCausalLM.from_config(config, dtype=options["dtype"]), files)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                files.folder, config=config, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **options)
+            return loaded
+        except (torch.OutOfMemoryError, UserError):
+            raise
+        except Exception as error:  # whatever a layer makes of sizes that do not belong together
+            if "trust_remote_code" in str(error):
+                raise code_needed(files.model) from None
+            if names:
+                raise UserError(f"{files.model}: its weights do not fit its config.json: {first_names(names)} cannot "
+                                "be put together from the files; download or save the model again") from None
+            raise UserError(f"{files.model}: cannot be loaded as a causal language model ({short_reason(error)}); "
+                            "check its config.json, or download the model again") from None
+
+
 def short_reason(error: Exception) -> str:
     """What an error of transformers says, in one line: its first, and the next if that one only announces it."""
+    if isinstance(error, KeyError):
+        return f"it does not know {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         return f"{lines[0]} {lines[1]}"[:300]

@@ -23,6 +23,10 @@ BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32,
 """Bits of a number in each format of safetensors that is checked."""
 
 
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
+"""Names of the number of layers in config.json."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor in a weight file: the format of its numbers, in the words of safetensors, and its shape."""
@@ -34,6 +38,30 @@ class Stored:
     def has_whole_numbers(self) -> bool:
         """Whether its numbers are integers or true and false."""
         return self.format == "BOOL" or self.format[:1] in ("U", "I")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What the files of a model say before it is loaded."""
+
+    model: str
+    """MODEL, by which messages name it."""
+    folder: Path
+    config: dict
+    """The mapping in config.json."""
+    tensors: dict[str, Stored]
+    """The tensors in the weight files, by name."""
+
+
+def read_files(folder: Path, model: str) -> ModelFiles:
+    """Read and check the files of MODEL. Raises UserError for those that are missing or broken, and for a model that
+    cannot be used by its config.json."""
+    check_json(folder, model)
+    config = read_object(folder / "config.json", model)
+    check_config(config, model)
+    tensors = read_weights(folder, model)
+    check_layers(config, tensors, model)
+    return ModelFiles(model, folder, config, tensors)
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------
@@ -80,7 +108,7 @@ def read_quantisation(config: dict) -> object | None:
     """What config.json says about quantised weights; None if they are plain."""
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
-        for key in ("quantization_config", "compression_config"):
+        for key in ("quantization_config", "compression_config", "quantization"):  # the last is MLX's
             if part.get(key) is not None:
                 return part[key]
     return None
@@ -115,6 +143,16 @@ def read_weights(folder: Path, model: str) -> dict[str, Stored]:
     return tensors
 
 
+def check_layers(config: dict, stored: dict[str, Stored], model: str) -> None:
+    """Raises UserError for a config.json that asks for more layers than there are tensors; such a model would take
+    for ever to build."""
+    for key in LAYERS:
+        count = config.get(key)
+        if isinstance(count, int) and count > len(stored):
+            raise UserError(f"{model}: its config.json asks for {count} layers ({key}), but its files hold "
+                            f"{len(stored)} tensors; correct config.json, or {AGAIN}")
+
+
 def weight_files(folder: Path, model: str) -> list[Path]:
     """The weight files that transformers will read. Raises UserError where one is missing or elsewhere."""
     shards = [file.name for file in folder.glob("shard-*.safetensors") if TRAINING_SHARD.fullmatch(file.name)]
@@ -124,6 +162,9 @@ def weight_files(folder: Path, model: str) -> list[Path]:
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{model}: an adapter (adapter_config.json) lies beside the model's weights; move it into a "
                         "folder of its own, and name that with --adapter")
+    links = [file.name for file in folder.glob("*.safetensors") if not file.exists()]
+    if links:
+        raise UserError(f"{model}: its {min(links)} is a link to a file that is gone; {AGAIN}")
     name = read_object(folder / "config.json", model).get("transformers_weights") or WEIGHTS
     if name == WEIGHTS and not (folder / WEIGHTS).exists():
         name = INDEX

@@ -41,15 +41,14 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
         raise no_model_in(folder, model)
     if not any(folder.glob("*.safetensors")):
         raise no_weights_in(folder, model)
-    refuse_by_config(folder, model)
+    refuse_code(folder, model)
     return folder
 
 
-def refuse_by_config(folder: Path, model: str) -> None:
-    """Raises UserError for a model whose config.json shows that it cannot be used: it is broken, or the model is
-    quantised, no causal one, or brings code of its own because transformers does not have its architecture."""
+def refuse_code(folder: Path, model: str) -> None:
+    """Raises UserError for a model that brings code of its own, because transformers does not have its architecture,
+    and for a config.json that is broken."""
     config = read_object(folder / "config.json", model)
-    check_config(config, model)
     if "auto_map" in config:
         from transformers.models.auto import configuration_auto
         # transformers exports this name from no public module.
@@ -80,7 +79,8 @@ def download_model(model: str, report: Report | None = None) -> Path:
     patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
         config_only = snapshot_download(model, allow_patterns="config.json")
-        refuse_by_config(Path(config_only), model)  # before gigabytes are downloaded for nothing
+        refuse_code(Path(config_only), model)  # before gigabytes are downloaded for nothing
+        check_config(read_object(Path(config_only) / "config.json", model), model)
         progress_bar = reporting_bar(report) if report else None
         return Path(snapshot_download(model, allow_patterns=patterns, tqdm_class=progress_bar))
     except UserError:

@@ -5,13 +5,14 @@ only logs that. So what it reports is read here, together with the headers of th
 """
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.runs.model_files import Stored
+from rlhf_engine.runs.model_files import ModelFiles, Stored
 
 BUFFERS = ("inv_freq", "position_ids", "masked_bias", "causal_mask", "cos_cached", "sin_cached", "_extra_state",
            "num_batches_tracked", "relative_position_index", "alibi", "version")
@@ -25,6 +26,9 @@ WRAPPERS = {"module": "DistributedDataParallel or DeepSpeed", "_orig_mod": "torc
 """Parts that a wrapper puts into the names of weights, and what wraps."""
 CLASSIFIERS = ("score", "classifier", "v_head", "qa_outputs", "regression_head", "value_head", "reward_head")
 """First parts of the names of a head that is no output layer over the vocabulary."""
+TOO_MANY = 8
+"""Times the numbers in the files that a config.json may ask for before it is refused unread. Packed numbers count as
+two to eight."""
 NAMED = 3
 """Names of weights in a message, at most."""
 
@@ -55,18 +59,17 @@ def record_report() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def check_weights(base: Any, info: dict[str, Any], stored: dict[str, Stored], config: dict, model: str) -> None:
+def check_weights(base: Any, info: dict[str, Any], files: ModelFiles) -> None:
     """Refuse a model whose files do not hold exactly the weights that its config.json asks for.
 
     Args:
         base: the model, loaded.
         info: transformers' `output_loading_info`, without what the architecture says may be missing or left over.
-        stored: the tensors in the files.
-        config: the mapping in config.json.
-        model: the name, for messages.
+        files: what the files hold.
 
     Raises UserError, which names the weights.
     """
+    stored, config = files.tensors, files.config
     missing = sorted(info["missing_keys"])
     mismatched = sorted([*info["mismatched_keys"], *misshapen_in_four_bits(base)], key=lambda row: row[0])
     extra = [name for name in sorted(info["unexpected_keys"]) if not may_be_left(name, stored.get(name), config)]
@@ -81,8 +84,18 @@ def check_weights(base: Any, info: dict[str, Any], stored: dict[str, Stored], co
         problems.append(f"missing: {first_names(missing)}")
     if extra:
         problems.append(f"no place for: {first_names(extra)}")
-    raise UserError(f"{model}: its weights do not fit its config.json: {'; '.join(problems)}. "
+    raise UserError(f"{files.model}: its weights do not fit its config.json: {'; '.join(problems)}. "
                     + advice(missing, mismatched, extra, stored, config))
+
+
+def check_size(base: Any, files: ModelFiles) -> None:
+    """Refuse a config.json that asks for many times the numbers that are in the files, because transformers would make
+    them all before it says what is missing. `base` is the model without memory for its weights. Raises UserError."""
+    asked = sum(parameter.numel() for parameter in base.parameters())
+    held = sum(math.prod(tensor.shape) for tensor in files.tensors.values())
+    if asked > TOO_MANY * held + 1_000_000:
+        raise UserError(f"{files.model}: its config.json asks for {asked:,} numbers, and its files hold {held:,}; "
+                        "correct config.json, or download the model again")
 
 
 def misshapen_in_four_bits(base: Any) -> list[tuple[str, tuple, tuple]]:
@@ -98,11 +111,12 @@ def misshapen_in_four_bits(base: Any) -> list[tuple[str, tuple, tuple]]:
     return rows
 
 
-def check_formats(stored: dict[str, Stored], names: Iterator[str], model: str) -> None:
+def check_formats(base: Any, files: ModelFiles) -> None:
     """Raises UserError where a file holds whole numbers for a weight: it is quantised, and its scale is not said."""
-    for name in names:
-        if name in stored and stored[name].has_whole_numbers:
-            raise UserError(f"{model}: {name} holds whole numbers ({stored[name].format}), but config.json names no "
+    for name, _ in base.named_parameters():
+        tensor = files.tensors.get(name)
+        if tensor and tensor.has_whole_numbers:
+            raise UserError(f"{files.model}: {name} holds whole numbers ({tensor.format}), but config.json names no "
                             "quantisation; choose the model without quantisation")
 
 
@@ -156,15 +170,17 @@ def advice(missing: list[str], mismatched: list[tuple], extra: list[str], stored
     for wrapper, origin in WRAPPERS.items():
         if any(wrapper in row for row in parts):
             return f"The names still have `{wrapper}.` in them, from {origin}: save the model that is inside of it"
-    return count_advice(missing, mismatched, extra, config)
+    return count_advice(missing, mismatched, extra, stored, config)
 
 
-def count_advice(missing: list[str], mismatched: list[tuple], extra: list[str], config: dict) -> str:
+def count_advice(missing: list[str], mismatched: list[tuple], extra: list[str], stored: dict[str, Stored],
+                 config: dict) -> str:
     """The advice where names are of the right kind, and some are too many or too few."""
-    layers = config.get("num_hidden_layers") or config.get("n_layer")
-    if layers is not None and any(layer_number(name) >= layers for name in extra):
-        most = max(layer_number(name) for name in extra) + 1
-        return f"config.json says {layers} layers, and the files hold {most}: correct the one that is wrong"
+    layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
+    held = 1 + max(map(layer_number, stored))
+    others = [name for name in (*missing, *extra) if layer_number(name) < min(layers, held)]
+    if layers and not mismatched and not others:
+        return f"config.json asks for {layers} layers, and the files hold {held}: correct the one that is wrong"
     if missing and not extra and any("lm_head" in name or "embed_out" in name for name in missing):
         return ("The output layer is not in the files: save the whole causal model, or set tie_word_embeddings to true "
                 "in config.json if it equals the embedding")

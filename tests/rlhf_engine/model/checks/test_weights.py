@@ -67,8 +67,10 @@ def states(folder, dtype="fp32"):
     (None, {"vocab_size": 500}, r"\[400, 32\] in the files and \[500, 32\].*vocab_size"),
     (None, {"vocab_size": 300}, r"\[400, 32\] in the files and \[300, 32\].*vocab_size"),
     (None, {"num_key_value_heads": 4}, r"k_proj.weight is \[16, 32\] in the files and \[32, 32\].*and 3 more"),
-    (None, {"num_hidden_layers": 3}, "missing: model.layers.2."),
-    (None, {"num_hidden_layers": 1}, "config.json says 1 layers, and the files hold 2"),
+    (None, {"num_hidden_layers": 3}, "missing: model.layers.2..*asks for 3 layers, and the files hold 2"),
+    (None, {"num_hidden_layers": 10**9}, "asks for 1000000000 layers .num_hidden_layers., but its files hold 21 tensors"),
+    (None, {"vocab_size": 10**9}, "asks for 64,000,018,592 numbers, and its files hold 44,192"),
+    (None, {"num_hidden_layers": 1}, "config.json asks for 1 layers, and the files hold 2"),
     (changed(UP, lambda tensor: (tensor * 100).to(torch.int8)), {}, f"{UP} holds whole numbers"),
     (added(model__layers__0__mlp__up_proj__weight_scale=torch.ones(1)), {}, "no place for.*weight_scale")])
 def test_weights_that_differ_from_the_config_are_named(tiny_llama, tmp_path, dtype, change, config, says):
@@ -165,6 +167,11 @@ def test_files_that_are_no_weights(tiny_llama, tmp_path):
         file.write_bytes(content)
         assert says in refusal(folder)
     file.write_bytes(whole)
+    file.rename(tmp_path / "weights")
+    file.symlink_to(tmp_path / "nowhere")
+    assert "model.safetensors is a link to a file that is gone" in refusal(folder)
+    file.unlink()
+    (tmp_path / "weights").rename(file)
     (folder / "adapter_config.json").write_text("{}")
     assert "an adapter (adapter_config.json) lies beside" in refusal(folder)
     (folder / "adapter_config.json").unlink()
@@ -216,7 +223,7 @@ def test_a_config_that_is_not_of_the_files(tiny_llama, tmp_path):
                          ({"hidden_size": None}, "config.json does not work .*hidden_size"), ({"vocab_size": "400"}, "vocab_size"),
                          ({"rms_norm_eps": None}, "rms_norm_eps"), ({"num_attention_heads": 0}, "config.json does not work"),
                          ({"num_key_value_heads": -2}, "cannot be loaded|does not work"), ({"dtype": "x"}, "does not work|cannot be loaded"),
-                         ({"tie_word_embeddings": None}, "tie_word_embeddings"), ({"is_causal": False}, "sees the whole text")):
+                         ({"tie_word_embeddings": None}, "tie_word_embeddings"), ({"hidden_act": "flub"}, "does not know 'flub'"), ({"is_causal": False}, "sees the whole text")):
         line = refusal(spoilt(tiny_llama, tmp_path / "base", None, **values))
         assert re.search(says, line), line
     for text, says in (("[]", "holds a list"), ("{", "is broken"), ('"llama"', "holds a text")):
