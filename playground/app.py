@@ -31,11 +31,13 @@ from playground.server.api import Api
 from playground.server.feedback_backup import FeedbackBackup, back_up
 from playground.server.login import Login
 from playground.server.polling import Polling
+from playground.server.proxy import bypass_proxy, without_socks
 from playground.server.visitor import greeting
 from playground.server.worker_guard import GuardedWorker, watch_visitors
 from playground.theme import CSS, PlaygroundTheme
 from playground.voting import VotingService
 from playground.workspace import RunSummary, Workspace
+from rlhf_engine.console import accept_any_text
 from rlhf_engine.errors import UserError
 from rlhf_engine.worker.client import Worker
 
@@ -68,8 +70,14 @@ class Playground:
             self._bind_look()
 
     def launch(self, **settings):
-        """Serve the page; the settings are those of `gr.Blocks.launch`, and so is what it returns."""
-        return self.blocks.launch(**settings)
+        """Serve the page; the settings are those of `gr.Blocks.launch`, and so is what it returns.
+
+        Gradio asks its own server whether it is up. No proxy of the environment (HTTP_PROXY) is in between.
+        """
+        host = settings.get("server_name") or os.environ.get("GRADIO_SERVER_NAME", "")
+        bypass_proxy(host)
+        with without_socks():
+            return self.blocks.launch(**settings)
 
     def close(self, **settings) -> None:
         """End the server."""
@@ -202,6 +210,7 @@ def default_home() -> Path:
 
 def launch(home: str | Path | None = None, **settings) -> None:
     """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it."""
+    accept_any_text()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     home = Path(home or default_home())
     worker = Worker(home)

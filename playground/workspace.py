@@ -19,7 +19,7 @@ from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.files import ASSETS
+from rlhf_engine.files import ASSETS, expand_user
 from rlhf_engine.runs.folder import ALIVE, Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import find_stage, make_config
@@ -61,8 +61,8 @@ class Workspace:
     """The folder of a page. `access` says for whom a name is looked up; without one, everybody is the owner."""
 
     def __init__(self, home: str | Path, access: Access | None = None):
-        self.home, self.access = Path(home).expanduser().resolve(), access or Access()
-        self.runs = self.home / "runs"
+        self.home, self.access = Path(os.path.realpath(expand_user(str(home)))), access or Access()
+        self.runs = Path(os.path.realpath(self.home / "runs"))  # a link to a larger disk, perhaps
         self.uploads = self.home / "uploads"
         self.models = self.home / "models"
         self._store: Store | None = None
@@ -241,9 +241,9 @@ class Workspace:
     def name_of(self, value: str) -> str:
         """The short name of a path inside the workspace; anything else stays as it is."""
         path = Path(value)
-        if not path.is_absolute() or not path.is_relative_to(self.home):
-            return value
-        return path.name if path.parent == self.runs else str(path.relative_to(self.home))
+        if path.parent == self.runs:
+            return path.name
+        return str(path.relative_to(self.home)) if path.is_absolute() and path.is_relative_to(self.home) else value
 
     def _adapter(self, value: str) -> str:
         """An adapter as a setting takes it: a word, or the path of a folder."""

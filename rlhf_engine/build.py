@@ -83,14 +83,15 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
 def starting_folder(config: RunConfig, checkpoint: Path | None) -> Path | None:
     """The PEFT folder that the role `policy` starts from; None for the bare base.
 
-    A resumed run reads its own checkpoint, because what it started from may be gone or may have changed.
+    A resumed run reads its own checkpoint, because what it started from may be gone or may have changed. The policy's
+    folder comes first: in runs of earlier versions the reference's lacks options of the adapter, such as rsLoRA's.
     """
     adapter = default_adapter(config)
     if checkpoint is None:
         return resolve_adapter(adapter, config.model)
     if adapter in ("none", ""):
         return None
-    folders = (checkpoint / role for role in ("reference", "policy", "reward"))
+    folders = (checkpoint / role for role in ("policy", "reference", "reward"))
     return next((folder for folder in folders if folder.exists()), None)
 
 

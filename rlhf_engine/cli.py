@@ -1,8 +1,8 @@
 """The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input, one line on stderr."""
 
 import argparse
-import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
-from rlhf_engine.console import quiet_libraries
-from rlhf_engine.errors import UserError
-from rlhf_engine.files import check_place, write_json, write_text
+from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import check_place, disk_is_full, expand_user, json_lines, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
+from rlhf_engine.spelling import closest
 from rlhf_engine.stages import STAGES, check_names, make_config
 
 HELP = {"chat": "talk to a model or a checkpoint",
@@ -22,11 +23,57 @@ HELP = {"chat": "talk to a model or a checkpoint",
         "export": "write an adapter, or the model merged with it, for others to load"}
 
 
+PATHS = (*configs.PATHS, "against", "judge", "config")
+"""Arguments that may name a file or a folder."""
+EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full")
+"""Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains; what else goes wrong is a bug."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with the contract's manners: one line on stderr, exit 2."""
 
     def error(self, message: str):
+        switch = re.fullmatch(r"argument (\S+): ignored explicit argument .*", message)
+        if switch:
+            message = f"{switch[1].replace('/', ' or ')} is a switch, which takes no value"
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse does it, but an unknown flag comes first, with the one that was probably meant."""
+        args = sys.argv[1:] if args is None else list(args)
+        command = self.command(args)
+        if command:
+            check_flags(args, command)
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UserError(f"{unknown[0]!r} belongs to no flag; a switch takes no value (such as --guard or "
+                            "--no-guard), and a value with spaces stands in quotes; see "
+                            f"{command.prog if command else self.prog} --help")
+        return known
+
+    def command(self, args: list[str]) -> argparse.ArgumentParser | None:
+        """The parser of the command in `args`, if there is one."""
+        [commands] = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return next((commands.choices[arg] for arg in args if arg in commands.choices), None)
+
+
+def check_flags(args: list[str], command: argparse.ArgumentParser) -> None:
+    """Raises UserError for the first flag that a command does not know, with the one that was probably meant.
+
+    argparse takes the beginning of a flag for the whole, so that is known, too.
+    """
+    flags = [flag for flag in command._option_string_actions if flag.startswith("--")]
+    given_args = args[:args.index("--")] if "--" in args else args
+    for before, arg in zip(["", *given_args], given_args):
+        given = arg.partition("=")[0]
+        if not re.fullmatch(r"(--|-(?=[a-z]{2})|[\u2010-\u2015\u2212])[A-Za-z][\w-]*", given):
+            continue
+        is_value = not arg.startswith("-") and before in flags  # a text that begins with a long dash
+        if is_value or any(flag.startswith(given) for flag in flags):
+            continue
+        meant = closest(given, flags)
+        mend = f"did you mean {meant}? See" if meant else "see"
+        raise UserError(f"{command.prog.split()[-1]} has no flag {given}; {mend} {command.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -82,6 +129,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", required=True,
                         help="the adapter to compare with: none, bundled, a run or a PEFT folder")
     parser.add_argument("--data", default="bundled-heldout", help="prompts")
+    parser.add_argument("--subset", default="", help="configuration name of a Hub data set that has several")
+    parser.add_argument("--split", default="", help="split of a Hub data set; empty means train")
     parser.add_argument("--judge", required=True, help="FILE.py:FUNCTION or a reward run")
     parser.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
     parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
@@ -136,6 +185,8 @@ def resume(stage: str, output: str, settings: dict) -> int:
 def begin(start: RunStart) -> int:
     """Make the trainer of a run that may begin, open its folder, and take its steps."""
     from rlhf_engine.build import make_trainer
+    for note in start.inputs.notes if start.inputs else []:
+        print(note)
     trainer = make_trainer(start.config, checkpoint=start.checkpoint, home=workspace_home())
     return go(trainer, start.open_folder(trainer), start.lengths)
 
@@ -150,18 +201,19 @@ def workspace_home() -> Path:
 
 def go(trainer, run: Run, changes: dict | None = None) -> int:
     """Take the steps of a run. Returns 0, or 1 where it has failed in a way that its advice explains."""
-    import torch
-
-    from rlhf_engine.loop import Diverged, RunControl, drive, stop_on_signals
+    from rlhf_engine.loop import RunControl, drive, stop_on_signals
+    from rlhf_engine.trainers.failures import failure_hint, failure_kind
     for note in trainer.data_notes:
         print(note)
     control = RunControl(changes)
     stop_on_signals(control)
     try:
         state = drive(trainer, run, control=control)
-    except (Diverged, torch.OutOfMemoryError):
-        status = run.status()
-        print(f"error: {run.path}: {status['error']}. {status['advice']}", file=sys.stderr)
+    except Exception as error:
+        if failure_kind(error) not in EXPLAINED:
+            raise
+        print(f"error: {run.path}: {type(error).__name__}: {first_line(error)}. "
+              f"{failure_hint(error, run, trainer.config)}", file=sys.stderr)
         return 1
     peak = (run.report() or {}).get("peak_memory_mb")
     print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {peak} MB")
@@ -188,18 +240,16 @@ def read_config(path: str, stage: str) -> dict:
 
 def chat(args: argparse.Namespace) -> None:
     """Answer a prompt, or a conversation line by line."""
-    import torch
-
     from rlhf_engine.data.tokenization import encode_prompt
     from rlhf_engine.model.backbone import Backbone
-    from rlhf_engine.model.generation import prompt_room, stream
+    from rlhf_engine.model.generation import prompt_room, seeded_generator, stream
     from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
     adapter = resolve_adapter(args.adapter, args.model)
     backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
     if adapter:
         backbone.load_role("policy", adapter, head=False)
-    room, generator = prompt_room(backbone, sampling.max_new_tokens), torch.Generator().manual_seed(args.seed)
+    room, generator = prompt_room(backbone, sampling.max_new_tokens), seeded_generator(args.seed)
     has_template = bool(backbone.tokenizer.chat_template)
     messages: list[dict] = []
     for line in [args.prompt] if args.prompt is not None else iter_lines():
@@ -219,7 +269,7 @@ def iter_lines() -> Iterator[str]:
     """What somebody types, line by line, until Ctrl-D or Ctrl-C."""
     while True:
         try:
-            yield input("> ")
+            yield typed_text(input("> "))
         except (EOFError, KeyboardInterrupt):
             return
 
@@ -236,7 +286,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
-    prompts = read_prompts(args.data, limit=args.limit or None)
+    prompts = read_prompts(args.data, subset=args.subset or None, split=args.split or None, limit=args.limit or None)
     folders = {"policy": resolve_adapter(args.adapter, args.model),
                "against": resolve_adapter(args.against, args.model)}
     make_judge = load_judge(args.judge)
@@ -250,11 +300,25 @@ def evaluate(args: argparse.Namespace) -> None:
     report["notes"] = prompts.notes + report["notes"]
     for note in report["notes"]:
         print(note)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples))
     settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}
-    write_json(output / "report.json", settings | report)
+    write_evaluation(output, settings | report, samples)
     print_report(report)
+
+
+def write_evaluation(output: Path, report: dict, samples: list[dict]) -> None:
+    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written."""
+    new = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / "samples.jsonl", json_lines(samples))
+        write_json(output / "report.json", report)
+    except OSError as error:
+        for name in ("samples.jsonl", "report.json"):
+            (output / name).unlink(missing_ok=True)
+        if new and output.is_dir():
+            output.rmdir()
+        raise UserError(f"{output} cannot be written ({error.strerror or error}): make room or get the right to write "
+                        "there, or name another folder with --output") from None
 
 
 def check_evaluation_folder(output: Path, *, overwrite: bool) -> None:
@@ -313,18 +377,37 @@ def check_sampling(args: argparse.Namespace):
         raise UserError(f"--max-new-tokens is {args.max_new_tokens}, but must be at least 1")
     if not 0 <= args.temperature <= 10:
         raise UserError(f"--temperature is {args.temperature}, but must be between 0 and 10")
+    if not 0 <= args.seed <= configs.LARGEST_SEED:
+        raise UserError(f"--seed is {args.seed}, but must be between 0 and {configs.LARGEST_SEED}")
     return Sampling(args.max_new_tokens, args.temperature)
+
+
+def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with a `~` of each path spelled out. Raises UserError for a path that is no UTF-8 text."""
+    for name, value in vars(args).items():
+        if isinstance(value, str) and name == "prompt":
+            args.prompt = typed_text(value)
+        elif isinstance(value, str):
+            setattr(args, name, configs.check_text(name, expand_user(value) if name in PATHS else value))
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     quiet_libraries()
+    accept_any_text()
     try:
-        args = make_parser().parse_args(argv)
+        args = clean_arguments(make_parser().parse_args(argv))
         command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
         return command(args) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; make room on the disk, then try again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -16,10 +16,17 @@ from typing import Literal
 import yaml
 
 from rlhf_engine.errors import UserError
+from rlhf_engine.files import expand_user
 
 KL_PER_TOKEN = 0.2
 """Largest KL target in nats per token of the longest response. Above it, text falls apart."""
 
+PATHS = ("model", "adapter", "data", "ptx_data", "output", "reward", "labeler")
+"""Settings that may name a file or a folder. A `~` at their start is spelled out, wherever they come from."""
+LARGEST_WHOLE = 2**53
+"""The largest whole number of a setting; a float, and JSON in a browser, holds no larger one exactly."""
+LARGEST_SEED = 2**64 - 1
+"""Seeds have 64 bits, as torch's random generators do."""
 LENGTH_FIELDS = ("steps", "epochs", "votes")
 """The settings that say how long a run is. A resumed run may get other values for these; all others stay."""
 OLD_NAMES = {"lam": "gae_lambda", "enough": "score_cap_quantile", "direct": "tamer"}
@@ -74,7 +81,7 @@ class RunConfig:
     """Read at most this many rows; 0 reads all."""
     output: str = ""
     """Run folder to write."""
-    seed: int = bounded(0, 0)
+    seed: int = bounded(0, 0, LARGEST_SEED)
     """Seed of data order, initial weights and sampling."""
     dtype: Literal["auto", "fp32", "bf16", "nf4"] = "auto"
     """Number format of the frozen base. `auto` is fp32 on a CPU and bf16 on a GPU; `nf4` is 4-bit. Adapters are
@@ -118,6 +125,8 @@ class RunConfig:
             setattr(self, name, coerce(name, getattr(self, name), kind))
             meta = type(self).__dataclass_fields__[name].metadata
             value, low, high = getattr(self, name), meta.get("low"), meta.get("high")
+            if kind is int and high is None:
+                high = LARGEST_WHOLE
             if low is not None and value < low:
                 raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
             if high is not None and value > high:
@@ -448,17 +457,29 @@ def coerce(name: str, value, kind):
     if kind is str:
         if value is not None and not isinstance(value, (str, Path)):
             raise wrong
-        return str(value or "")
+        return check_text(name, expand_user(str(value or "")) if name in PATHS else str(value or ""))
     if isinstance(value, bool):
         raise wrong
     try:
         number = kind(value)
-        whole = kind is float or number == float(value)
+        # A large int is no float: the comparison with the text's float would round it.
+        whole = kind is float or isinstance(value, int | str) or number == value
     except (TypeError, ValueError, OverflowError):
         raise wrong from None
     if not math.isfinite(number) or not whole:
         raise wrong
     return number
+
+
+def check_text(name: str, text: str) -> str:
+    """The same text. Raises UserError for one that no file of ours can hold: a file name whose bytes are no UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        shown = text.encode("ascii", "backslashreplace").decode()
+        raise UserError(f"{flag(name)} is {shown}, which is no UTF-8 text: rename the file, or run with "
+                        "PYTHONUTF8=1") from None
+    return text
 
 
 def to_dict(config: RunConfig) -> dict:
@@ -468,7 +489,7 @@ def to_dict(config: RunConfig) -> dict:
 def read_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file. Raises UserError with file and line for anything else."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(Path(expand_user(str(path))).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:

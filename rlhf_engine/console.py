@@ -1,6 +1,7 @@
-"""Keeps the console for the lines of the playground: the libraries' warnings and log lines stay off it.
+"""The console: it belongs to the lines of the playground, and it may be another than UTF-8.
 
-Errors are shown, of whichever library. A warning is shown to whoever asks for it, with `python -W default`.
+The libraries' warnings and log lines stay off it; their errors are shown. What it cannot show is escaped, and what was
+typed on it is read as UTF-8.
 """
 
 import logging
@@ -15,10 +16,31 @@ VERBOSITY = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DA
 
 def quiet_libraries() -> None:
     """Switch the libraries' warnings off in this process, and in those that it starts. Call it before they are
-    imported."""
+    imported. Whoever wants to see the warnings starts Python with `-W default`."""
     for name, value in VERBOSITY.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     if logging.lastResort is not None:  # prints what a library logs that set up no handler of its own
         logging.lastResort.setLevel(logging.ERROR)
+
+
+def accept_any_text() -> None:
+    """Let print write any text: a character that the console's encoding lacks becomes an escape such as \\u2026.
+
+    Without this a text by a model ends a command with an error where the encoding is ASCII or cp1252.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # a notebook's streams have none
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def typed_text(text: str) -> str:
+    """A text that came from an argument or the keyboard, without half-decoded bytes.
+
+    In the locale C, Python leaves bytes beyond ASCII as surrogates. They were UTF-8 when they were typed.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -5,6 +5,13 @@ class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
 
+class NotFinite(UserError):
+    """A number that is NaN or infinite where only a finite one makes sense: a loss, a gradient, a score, a weight.
+
+    The message says which number, and where.
+    """
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message that is not blank, or the name of its class."""
     for line in str(error).splitlines():

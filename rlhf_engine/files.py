@@ -1,6 +1,8 @@
 """Files: where the project's own are, JSON in and out, and writes that no reader ever sees half done."""
 
+import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -108,16 +110,78 @@ def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 def write_json(path: Path, value, *, mode: int = 0o666) -> None:
     """Replace a JSON file in one motion."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", mode=mode)
+    write_text(path, json_text(value, indent=1) + "\n", mode=mode)
+
+
+def json_text(value, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """A value as strict JSON, which knows no NaN and no infinity: each becomes null."""
+    options: dict[str, Any] = {"indent": indent, "sort_keys": sort_keys, "ensure_ascii": False, "allow_nan": False}
+    try:
+        return json.dumps(value, **options)
+    except ValueError:  # so that a sound value, which is nearly every one, is not walked through twice
+        return json.dumps(without_nan(value), **options)
+
+
+def without_nan(value):
+    """The same value with None in place of each NaN and infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return value
 
 
 def json_lines(rows: Iterable[dict]) -> str:
     """Rows as the text of a .jsonl file, a line each."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json_text(row) + "\n" for row in rows)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a file. Where the disk is full the file stays as it was, without a part of the text."""
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        left = memoryview(text.encode("utf-8"))
+        try:
+            while left:
+                left = left[file.write(left):]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def overwrite_text(path: Path, text: str) -> None:
+    """Write over a file in place. It needs no new space on a full disk, but a reader may see half of it."""
+    with open(path, "r+b") as file:
+        file.write(text.encode("utf-8"))
+        file.truncate()
+
+
+# -- places and disks --------------------------------------------------------------------------------------------------
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers with which a system says that there is no room left."""
+FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "not enough space on the disk")
+"""What libraries that are no Python say of it."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error means that the disk, or the user's share of it, is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL_DISK
+    return any(words in str(error) for words in FULL_DISK_WORDS)
+
+
+def expand_user(path: str) -> str:
+    """A path whose `~` or `~NAME` at the start is spelled out. Any other text stays as it is."""
+    return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def check_place(path: Path) -> None:
     """Raises UserError unless a folder can be made at `path`."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f"{path} is a link that leads nowhere: remove it, or name another folder with --output")
     parent = path
     while not os.path.exists(parent):
         parent = parent.absolute().parent

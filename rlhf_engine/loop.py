@@ -13,12 +13,11 @@ import torch
 from tqdm import tqdm
 
 from rlhf_engine.config import LENGTH_FIELDS
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError
 from rlhf_engine.measures import MEASURES
-from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.trainers.base import Diverged
+from rlhf_engine.trainers.failures import record_failure
 from rlhf_engine.trainers.interface import AnyTrainer
 
 FINAL_STATES = {"end": "done", "stop": "stopped", "discard": "discarded"}
@@ -57,8 +56,7 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
             run.set_status(state=FINAL_STATES[action], step=trainer.step, advice="", advice_kind="")
         return FINAL_STATES[action]
     except BaseException as error:
-        run.set_status(state="failed", error=f"{type(error).__name__}: {first_line(error)}",
-                       advice=failure_hint(error), advice_kind=failure_kind(error))
+        record_failure(run, error, trainer.config)
         raise
     finally:
         bar.close()
@@ -162,35 +160,6 @@ def headline(metrics: dict) -> str:
     """The measures behind the progress bar, as text."""
     shown = [row for row in MEASURES.values() if row.headline and row.key in metrics]
     return "  ".join(f"{row.headline} {metrics[row.key]:.3g}" for row in shown)
-
-
-FAILURE_HINTS = {
-    "out_of_memory": "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; "
-                     "then resume.",
-    "diverged": "Lower learning_rate or raise kl_coef and start again from the last good checkpoint.",
-    "input": "Correct the input, then resume.",
-    "interrupted": "Resume it to go on from the last checkpoint.",
-    "unknown": "Resume from the last checkpoint; if it fails again, report the error with the run's config.yaml.",
-}
-"""Why a run failed -> what the user can do about it, in one sentence."""
-
-
-def failure_kind(error: BaseException) -> str:
-    """Why a run failed, as a key of `FAILURE_HINTS`."""
-    if out_of_memory(error):
-        return "out_of_memory"
-    if isinstance(error, Diverged):
-        return "diverged"
-    if isinstance(error, UserError):
-        return "input"
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return "unknown"
-
-
-def failure_hint(error: BaseException) -> str:
-    """What a user can do about a failed run, in one sentence."""
-    return FAILURE_HINTS[failure_kind(error)]
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from rlhf_engine import config as configs
 from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError
+from rlhf_engine.spelling import closest
 
 SFT, REWARD, PPO, TEACH = "sft", "reward", "ppo", "teach"
 DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
@@ -125,7 +126,9 @@ def check_names(stage: str, values: Iterable[str]) -> None:
     unknown = [name for name in values if configs.current_name(name) not in fields]
     if unknown:
         first = min(unknown, key=str)
-        raise UserError(f"{stage} has no setting {first!r}; its settings are {', '.join(fields)}")
+        meant = closest(str(first), fields)
+        mend = f"did you mean {meant}? Its settings are" if meant else "its settings are"
+        raise UserError(f"{stage} has no setting {first!r}; {mend} {', '.join(fields)}")
 
 
 def make_config(stage: str, values: dict) -> RunConfig:

@@ -12,6 +12,7 @@ from playground.server.worker_guard import GuardedWorker
 from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
+from rlhf_engine.files import without_nan
 from rlhf_engine.runs.control import ORDERS, value_orders
 
 IDLE = {"run": None, "stage": None, "state": "idle", "step": 0, "total_steps": 0, "error": "", "advice": "",
@@ -42,7 +43,7 @@ class Api:
         folder, config = self.workspace.run(name), self.workspace.config(name)
         status, metrics = folder.status(), folder.metrics()
         answer = {entry: status.get(entry) for entry in IDLE}
-        answer.update(run=folder.path.name, stage=config["stage"], metrics=metrics[-1] if metrics else {})
+        answer.update(run=folder.path.name, stage=config["stage"], metrics=without_nan(metrics[-1]) if metrics else {})
         return answer
 
     def start(self, stage: str, config: dict) -> dict:

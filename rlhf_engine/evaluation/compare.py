@@ -12,7 +12,7 @@ from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
-from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 
@@ -75,7 +75,7 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     owners = [prompt for prompt in prompts for _ in range(per_prompt)]
 
     def draw(name: str | None, generator_seed: int) -> Samples:
-        generator = torch.Generator().manual_seed(generator_seed)
+        generator = seeded_generator(generator_seed)
         with backbone.use(name):
             ids = sample(backbone, prompt_ids, sampling, generator, batch=batch, on_microbatch=on_microbatch)
         texts = [text_of(backbone, response) for response in ids]

@@ -15,9 +15,10 @@ from rlhf_engine.export.merge import check_merge, write_merged
 from rlhf_engine.export.model_card import Card, card
 from rlhf_engine.export.output_folder import check_output, output_folder, save_tokenizer
 from rlhf_engine.export.source import Source, find_source
-from rlhf_engine.files import read_json_or_none, write_json
-from rlhf_engine.model.adapters import BASE_FILE, CONFIG_FILE, HEAD_FILE, WEIGHTS_FILE
+from rlhf_engine.files import expand_user, read_json_or_none, write_json
+from rlhf_engine.model.adapters import BASE_FILE, HEAD_FILE
 from rlhf_engine.model.checks.tokenizer import load_tokenizer
+from rlhf_engine.model.lora.options import CONFIG_FILE, WEIGHTS_FILE
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint
 
@@ -39,7 +40,7 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
     Raises UserError, and leaves nothing behind, for what cannot be exported or has no room. If only the push fails, the
     folder stays.
     """
-    output = Path(output)
+    output = Path(expand_user(str(output)))
     check_output(output)
     source = find_source(model, adapter)
     if merge:

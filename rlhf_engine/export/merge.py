@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 import torch
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from transformers import GenerationConfig
 
 from rlhf_engine.errors import UserError, first_line
@@ -17,6 +17,7 @@ from rlhf_engine.export.source import Source
 from rlhf_engine.files import read_json_or_none
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.loading import load_base
+from rlhf_engine.model.lora.layers import lora_layers
 
 MERGEABLE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The formats of weights that an adapter can be merged into, under their names in safetensors."""
@@ -104,12 +105,17 @@ def merge_role(backbone: Backbone, source: Source) -> None:
     UserError."""
     base = backbone.base
     embedding, output = base.get_input_embeddings().weight, base.get_output_embeddings().weight
-    layers: list[Any] = [layer for layer in base.modules() if isinstance(layer, LoraLayer)]
+    layers = lora_layers(base).values()
     for layer in layers:
-        weight = layer.get_base_layer().weight
+        weight = adapted_weight(layer)
         if embedding is output and weight is embedding:
             raise UserError(f"{source.folder}: adapts one of two layers that share their weights, so it is never "
                             "merged; leave out --merge")
+        if layer.lora_bias.get("policy") and layer.get_base_layer().bias is None:
+            raise UserError(f"{source.folder}: adds biases (lora_bias) to layers that have none, so it is never "
+                            "merged; leave out --merge")
+    for layer in layers:
+        weight = adapted_weight(layer)
         dtype = weight.dtype
         weight.data = weight.data.float()
         try:
@@ -118,3 +124,8 @@ def merge_role(backbone: Backbone, source: Source) -> None:
             raise UserError(f"{source.folder}: holds numbers that are not finite; name an earlier checkpoint") from None
         weight.data = weight.data.to(dtype)
     backbone.drop_role("policy")
+
+
+def adapted_weight(layer: Any) -> torch.nn.Parameter:
+    """The weight of the base that a LoRA layer adapts. Experts have several, each with a LoRA layer of its own."""
+    return layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.model.adapters import has_head, read_lora
+from rlhf_engine.model.adapters import has_head, read_head
+from rlhf_engine.model.checks.finite import check_file
+from rlhf_engine.model.lora.options import read_lora
+from rlhf_engine.model.lora.weights import read_weights
 from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 
@@ -48,9 +51,12 @@ def find_source(model: str, adapter: str) -> Source:
     base = resolve_model(model)
     check_adapter(folder, fingerprint(base))
     read_lora(folder)
+    check_file(folder, read_weights(folder))
     run, step = origin(folder)
     # The head of a policy is its value function.
     reward = folder.name not in ("policy", "reference") and has_head(folder)
+    if reward:
+        check_file(folder, read_head(folder))
     return Source(model, base, folder, reward, run, step)
 
 

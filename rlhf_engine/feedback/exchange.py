@@ -17,7 +17,7 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.datasets import demonstrations, groups, pairs, ratings, thumbs
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.files import atomic_file
+from rlhf_engine.files import atomic_file, json_text
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ def export_rows(rows: list[dict], path: str | Path) -> None:
     path = Path(path)
     with _atomic_write(path) as temporary:
         if path.suffix == ".jsonl":
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            lines = [json_text(row) + "\n" for row in rows]
             temporary.write_text("".join(lines), encoding="utf-8")
         else:
             import pyarrow
@@ -108,13 +108,13 @@ def import_preferences(store: Store, source: str, *, voter: str = "import", run:
 
 
 def _line(event: Event) -> str:
-    return json.dumps(dataclasses.asdict(event), ensure_ascii=False) + "\n"
+    return json_text(dataclasses.asdict(event)) + "\n"
 
 
 def _arrow_row(event: Event) -> dict:
     row = dataclasses.asdict(event)
     for name in JSON_COLUMNS:
-        row[name] = json.dumps(row[name], ensure_ascii=False)
+        row[name] = json_text(row[name])
     return row
 
 

@@ -17,6 +17,7 @@ from rlhf_engine.data.tokenization import Prompt, encode_prompt
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import ImmediateLabeler
+from rlhf_engine.files import expand_user
 
 Complete = Callable[[list[list[dict]]], list[str]]
 """A chat model: a batch of conversations -> its answers."""
@@ -197,7 +198,10 @@ class Remote:
     def __call__(self, questions: list[list[dict]]) -> list[str]:
         """The answers. Raises UserError where the server refuses, or cannot be reached."""
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        with httpx.Client(headers=headers, timeout=self.timeout) as client, ThreadPoolExecutor(self.parallel) as pool:
+        # A server on this machine is not asked through a proxy (HTTP_PROXY), which would look for it on its own.
+        through_proxy = not is_loopback(self.url)
+        with httpx.Client(headers=headers, timeout=self.timeout,
+                          trust_env=through_proxy) as client, ThreadPoolExecutor(self.parallel) as pool:
             return list(pool.map(lambda messages: self._answer(client, messages), questions))
 
     def _answer(self, client: httpx.Client, messages: list[dict]) -> str:
@@ -245,6 +249,12 @@ class Remote:
         return UserError(f"the judge {self.model} at {self.url} {failure}; {advice}")
 
 
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
+    host = httpx.URL(url).host
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
 class Local:
     """A chat model on this machine, beside the one that is trained. It takes the most likely token at each position."""
 
@@ -281,7 +291,7 @@ def find_judge(spec: str, instruction: str = "", seed: int = 0, *, dtype: str = 
     Raises UserError for anything else. Never call this with text that a visitor sent: it sends the environment's key
     to the URL.
     """
-    model = spec.partition("=")[2]
+    model = expand_user(spec.partition("=")[2])
     if not is_judge(spec) or not model.strip("@ "):
         raise UserError(f"the judge is {spec.partition('@')[0]!r}, but must be judge=MODEL or judge=MODEL@URL")
     served, at, url = model.rpartition("@")

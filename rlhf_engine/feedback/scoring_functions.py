@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_engine.data.tokenization import Prompt
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError, first_line, kind_of
+from rlhf_engine.files import expand_user
 
 ScoringFunction = Callable[[str, str], float]
 """function(prompt, response) -> score; the higher the better."""
 FEWEST_WORDS = 10
 """Shares of words are taken of at least so many, so that a response of one word is no extreme."""
+LARGEST_SCORE = 1e30
+"""Bound on the size of a score. Above it, a sum of squares in 32 bits is infinite."""
 TOO_SHORT = -1000
 """What `short` gives a response of no words: less than any response that is long enough."""
 
@@ -33,6 +36,7 @@ def load_function(spec: str) -> ScoringFunction:
     Raises UserError for a missing file or function and for a file that fails to run.
     """
     file, _, name = spec.rpartition(":")
+    file = expand_user(file)
     module_spec = importlib.util.spec_from_file_location(f"scoring_{Path(file).stem}", file)
     if not Path(file).is_file() or module_spec is None or module_spec.loader is None:
         raise UserError(f"{file}: there is no such file; give FILE.py:FUNCTION")
@@ -120,10 +124,26 @@ def score_text(function: ScoringFunction, prompt: Prompt, response: str) -> floa
     text = prompt_text(prompt)
     where = f"on prompt {text[:60]!r} and response {response[:60]!r}"
     try:
-        score = float(function(text, response))
-    except Exception as error:
-        raise UserError(f"{function.__name__} fails with {type(error).__name__} ({first_line(error)}) {where}; "
+        score = as_number(function(text, response))
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
+        raise UserError(f"{name_of(function)} fails with {type(error).__name__} ({first_line(error)}) {where}; "
                         "correct the function") from None
     if not math.isfinite(score):
-        raise UserError(f"{function.__name__} gives {score} {where}; a score must be finite")
+        raise UserError(f"{name_of(function)} gives {score} {where}; a score must be finite")
+    if abs(score) > LARGEST_SCORE:
+        raise UserError(f"{name_of(function)} gives {score:g} {where}; a score must be between -1e30 and 1e30")
     return score
+
+
+def as_number(value) -> float:
+    """A number of Python, or of a library such as numpy, as a float. Raises TypeError or ValueError for the rest."""
+    if value is None:
+        raise TypeError("it gives None: does each of its ways end in `return`?")
+    if isinstance(value, str | bytes):
+        raise ValueError(f"it gives {kind_of(value)} and not a number: {value[:40]!r}")
+    return float(value)
+
+
+def name_of(function: Callable) -> str:
+    """What messages call a function: its name, or the class of an object that can be called."""
+    return getattr(function, "__name__", type(function).__name__)

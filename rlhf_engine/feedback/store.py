@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
+from rlhf_engine.files import expand_user, json_text
 
 APPLICATION, VERSION = 0x524C4846, 2
 """Marks in the file: "RLHF", and the version of what it holds. Version 1 has events without the fields from `query` on.
@@ -68,7 +69,7 @@ class Store:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).absolute()
+        self.path = Path(expand_user(str(path))).absolute()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
@@ -152,7 +153,7 @@ class Store:
         content = dataclasses.asdict(event)
         del content["time"], content["seq"]
         row = (event.id, event.kind, event.run, event.voter, target, float(event.time or time.time()),
-               json.dumps(content, ensure_ascii=False))
+               json_text(content))
         columns = "id, kind, run, voter, target, time, content"
         database.execute(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return True

@@ -17,6 +17,14 @@ MAX_LOG_RATIO = 20.0
 e^88."""
 
 
+ROUNDING = 1e-6
+"""Largest relative difference between two scores that may be the rounding of 32 bits."""
+
+
+class AllAlike(ValueError):
+    """Scores that are all the same, which no gain can spread."""
+
+
 # -- KL and rewards ----------------------------------------------------------------------------------------------------
 
 def kl_estimates(logprobs: torch.Tensor,
@@ -112,7 +120,8 @@ def gain_and_bias(scores: torch.Tensor, *, mean: float = 0.0, std: float = 1.0) 
         mean: to have afterwards.
         std: to have afterwards.
 
-    Raises ValueError for fewer than two scores, for scores that are not finite, and for scores that are all the same.
+    Raises ValueError for fewer than two scores, for scores that are not finite, and `AllAlike` for scores that are all
+    the same. Differences of a millionth of the scores are rounding: enlarged, they would be a reward that is noise.
     """
     scores = scores.detach().cpu().double().flatten()
     if scores.numel() < 2:
@@ -120,8 +129,8 @@ def gain_and_bias(scores: torch.Tensor, *, mean: float = 0.0, std: float = 1.0) 
     if not scores.isfinite().all():
         raise ValueError("a reference sample has a score that is not finite (NaN or infinite)")
     spread = scores.std(correction=0).item()
-    if spread < 1e-8:
-        raise ValueError(f"all reference samples score the same ({scores[0].item():.6g}): nothing to learn from")
+    if spread <= ROUNDING * scores.abs().max().item():
+        raise AllAlike(f"all reference samples score the same ({scores[0].item():.6g}): nothing to learn from")
     gain = std / spread
     return gain, mean - gain * scores.mean().item()
 

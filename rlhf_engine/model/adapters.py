@@ -1,24 +1,16 @@
-"""What a role consists of, on disk and in memory: a LoRA adapter in PEFT's format, and a scalar head beside it."""
+"""What stands beside a role's LoRA adapter (`model.lora`): a scalar head, and the name and fingerprint of the base."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import json_text
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-"""PEFT's names."""
 HEAD_FILE, BASE_FILE = "head.safetensors", "base.json"
 """The scalar head, and the name and fingerprint of the base, beside PEFT's files."""
-COPIED_FIELDS = ("r", "lora_alpha", "target_modules", "lora_dropout", "bias", "task_type", "base_model_name_or_path",
-                 "fan_in_fan_out")
-"""Fields of a LoRA configuration that a copied role takes over."""
 
 
 class ScalarHead(nn.Module):
@@ -62,35 +54,6 @@ class ScalarHead(nn.Module):
         return self.member_scores(hidden).mean(-1)
 
 
-def fresh_lora(rank: int, alpha: int, base: str) -> LoraConfig:
-    """Configuration of a new adapter on every linear layer but the output layer, for the base of this name."""
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none",
-                      task_type="CAUSAL_LM", base_model_name_or_path=base)
-
-
-def copy_lora(config: Any) -> LoraConfig:
-    """A configuration for an adapter of the same shape."""
-    return LoraConfig(**{name: getattr(config, name) for name in COPIED_FIELDS})
-
-
-def read_lora(folder: Path) -> LoraConfig:
-    """The configuration of a PEFT folder. Raises UserError for anything but a plain LoRA adapter."""
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # whatever PEFT makes of a file that is not its own
-        reason = first_line(error)
-        raise UserError(f"{folder}: its {CONFIG_FILE} cannot be read ({reason}); name another adapter") from None
-    if not isinstance(config, LoraConfig) or config.modules_to_save:
-        raise UserError(f"{folder}: only plain LoRA adapters are supported, without modules_to_save; export it as one")
-    return config
-
-
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a PEFT folder, under their names in the base model."""
-    weights = load_file(folder / WEIGHTS_FILE)
-    return {name.removeprefix("base_model.model."): tensor for name, tensor in weights.items()}
-
-
 def has_head(folder: Path) -> bool:
     """Whether a PEFT folder holds a scalar head."""
     return (folder / HEAD_FILE).exists()
@@ -102,13 +65,9 @@ def read_head(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def save_beside(folder: Path, head: ScalarHead | None, base: str, fingerprint: str) -> None:
-    """Complete a folder that PEFT has written: the head, the base's name and fingerprint, and a stable
-    configuration."""
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])  # a set, whose order differs between processes
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    """Write the head, and the base's name and fingerprint, beside PEFT's files."""
     if head is not None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
         save_file(state, str(folder / HEAD_FILE))
-    text = json.dumps({"model": base, "fingerprint": fingerprint}, indent=1)
+    text = json_text({"model": base, "fingerprint": fingerprint}, indent=1)
     (folder / BASE_FILE).write_text(text + "\n", encoding="utf-8")

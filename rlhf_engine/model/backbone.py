@@ -13,31 +13,33 @@ flags belong to the role and never change with the choice.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.model.adapters import (
-    ScalarHead,
-    copy_lora,
-    fresh_lora,
-    has_head,
-    read_head,
-    read_lora,
-    read_weights,
-    save_beside,
-)
-from rlhf_engine.model.fast_layers import speed_up
-from rlhf_engine.model.frozen_base import FrozenBase
+from rlhf_engine.files import expand_user, json_text
+from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
+from rlhf_engine.model.checks.finite import check_file
+from rlhf_engine.model.frozen_base import FrozenBase, layers_read_directly
 from rlhf_engine.model.loading import load_base
+from rlhf_engine.model.lora.layers import (
+    forget_role,
+    layers_without_tensor,
+    lora_layers,
+    make_room,
+    remove_layers,
+    role_parameters,
+    speed_up,
+)
+from rlhf_engine.model.lora.options import CONFIG_FILE, copy_lora, fresh_lora, lora_values, read_lora
+from rlhf_engine.model.lora.weights import convert_names, fitting_weights, read_weights, write_weights
 from rlhf_engine.runs.resolve import check_adapter
 
 HEAD_PREFIX = "head."
@@ -86,21 +88,22 @@ class Backbone(FrozenBase):
     def new_role(self, role: str, *, rank: int = 8, alpha: int = 16, seed: int = 0) -> None:
         """A fresh adapter on every linear layer but the output layer: random A, zero B, so it changes nothing yet.
 
-        Raises UserError for an architecture whose layers are not all multiplied by LoRA's (Mamba reads some directly).
+        Layers that the model reads past an adapter have none (`layers_read_directly`). Raises UserError for an
+        architecture that PEFT cannot adapt.
         """
+        config = fresh_lora(rank, alpha, self.name)
+        config.exclude_modules = layers_read_directly(self) or None
         try:
-            self._add(role, fresh_lora(rank, alpha, self.name), seed)
+            self._add(role, config, seed=seed)
         except ValueError as error:
             raise UserError(f"{self.name}: LoRA does not fit this architecture ({first_line(error)}); choose a "
                             "transformer, such as Llama, Qwen, Mistral or GPT-2") from None
 
     def copy_role(self, role: str, source: str) -> None:
-        """A new adapter equal to that of `source`, head included. It is frozen until `train` names it."""
-        self._add(role, copy_lora(self._peft.peft_config[source]), seed=0)
-        adapter = self._adapter_parameters(source)
-        with torch.no_grad():
-            for name, parameter in self._adapter_parameters(role).items():
-                parameter.copy_(adapter[name])
+        """A new adapter equal to that of `source`: all its options and weights, and the head. It is frozen until
+        `train` names it."""
+        self._add(role, copy_lora(self._peft.peft_config[source]))
+        self._set_adapter(role, role_parameters(self.base, source))
         if source in self.heads:
             self.new_head(role, members=self.heads[source].members)
             self.heads[role].load_state_dict(self.heads[source].state_dict())
@@ -108,37 +111,43 @@ class Backbone(FrozenBase):
     def load_role(self, role: str, folder: str | Path, *, head: bool | None = None) -> None:
         """An adapter from a PEFT folder, and its head if there is one.
 
-        `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base.
+        `head=True` demands a head, `head=False` leaves it aside. Raises UserError if the adapter does not fit the base,
+        has an option that no role can hold, or a number that is not finite; then nothing has changed.
         """
-        folder = Path(folder)
+        folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
-        config.base_model_name_or_path, config.inference_mode = self.name, False
+        trained_on = config.base_model_name_or_path or "the one that it was trained on"
         if head and not has_head(folder):
             raise UserError(f"{folder}: holds an adapter but no scalar head; name a reward run")
+        if role in self.roles:
+            raise KeyError(f"there is a role {role!r} already")
         try:
-            self._add(role, config, seed=0)
+            self._add(role, config)
             if has_head(folder) and head is not False:
                 self.new_head(role, members=len(read_head(folder)["bias"]))
             self.fill_role(role, folder)
-        except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        except UserError:
             self.drop_role(role)
-            raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)})") from None
+            raise
+        except Exception as error:  # PEFT's own, for a file that is somebody else's
+            self.drop_role(role)
+            raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)}); use it with the "
+                            f"base {trained_on}, or name another adapter") from None
 
-    @torch.no_grad()
     def fill_role(self, role: str, folder: Path) -> None:
-        """Copy the weights of a PEFT folder into a role that exists. Raises ValueError where names or shapes differ."""
-        weights = read_weights(folder)
-        parameters = self._adapter_parameters(role)
-        if set(weights) != set(parameters):
-            raise ValueError(f"its weights and its layers differ, first at {min(set(weights) ^ set(parameters))}")
-        for name, parameter in parameters.items():
-            weight = weights[name]
-            if parameter.shape != weight.shape:
-                raise ValueError(f"{name} has shape {tuple(weight.shape)}, the base needs {tuple(parameter.shape)}")
-            parameter.copy_(weight)
+        """Copy the weights of a PEFT folder into a role that exists.
+
+        Raises ValueError where names or shapes differ, and UserError for numbers that are not finite.
+        """
+        stored = read_weights(folder)
+        check_file(folder, stored)
+        weights = convert_names(self._peft, self._peft.peft_config[role], stored)
+        self._set_adapter(role, fitting_weights(weights, role_parameters(self.base, role), self.base))
         if role in self.heads:
-            self.heads[role].load_state_dict(read_head(folder))
+            head = read_head(folder)
+            check_file(folder, head)
+            self.heads[role].load_state_dict(head)
 
     def new_head(self, role: str, *, members: int = 1, zero: bool = False, seed: int = 0) -> ScalarHead:
         """Give a role a new scalar head (`ScalarHead`), and return it."""
@@ -154,9 +163,9 @@ class Backbone(FrozenBase):
         self._parameters.clear()
         if self.peft and role in self.peft.peft_config:
             if len(self.peft.peft_config) == 1:
-                self.base, self.peft, self._active, self._layers = self.peft.unload(), None, None, []
+                self._unwrap()
             else:
-                self.peft.delete_adapter(role)
+                self._forget(role)
                 self._choose(None if self._active == role else self._active)
         self.heads.pop(role, None)
         self._trainable.discard(role)
@@ -165,10 +174,10 @@ class Backbone(FrozenBase):
     def save_role(self, role: str, folder: str | Path) -> None:
         """Write `folder` in PEFT's format, with the head and the base's fingerprint beside it."""
         folder = Path(folder)
-        self._peft.save_pretrained(str(folder.parent), selected_adapters=[role], save_embedding_layers=False)
-        if folder.name != role:
-            (folder.parent / role).rename(folder)
-        (folder.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        folder.mkdir(parents=True, exist_ok=True)
+        values = lora_values(self._peft.peft_config[role])
+        (folder / CONFIG_FILE).write_text(json_text(values, indent=2, sort_keys=True), encoding="utf-8")
+        write_weights(folder, role_parameters(self.base, role))
         save_beside(folder, self.heads.get(role), self.name, self.fingerprint)
 
     # -- using roles -------------------------------------------------------------------------------------------------
@@ -198,7 +207,7 @@ class Backbone(FrozenBase):
 
     def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
         """Parameters of a role under the names they have in PEFT's files, those of the head as `head.*`."""
-        parameters = self._adapter_parameters(role)
+        parameters = role_parameters(self.base, role)
         if role in self.heads:
             for name, parameter in self.heads[role].named_parameters():
                 parameters[HEAD_PREFIX + name] = parameter
@@ -218,31 +227,77 @@ class Backbone(FrozenBase):
             raise KeyError("there are no roles yet")
         return self.peft
 
-    def _adapter_parameters(self, role: str) -> dict[str, nn.Parameter]:
-        marker = f".{role}."
-        return {name.replace(marker, "."): parameter for name, parameter in self.base.named_parameters()
-                if "lora_" in name and marker in name}
+    def _add(self, role: str, config: LoraConfig, *, seed: int | None = None) -> None:
+        """Make a role's layers. Without a `seed` their weights have no memory yet, and `_set_adapter` must follow.
 
-    def _add(self, role: str, config: LoraConfig, seed: int) -> None:
+        If PEFT raises an exception, nothing has changed.
+        """
         if role in self.roles:
             raise KeyError(f"there is a role {role!r} already")
+        self._parameters.clear()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns about fan_in_fan_out, which it then sets right
-            torch.manual_seed(seed)
-            self._parameters.clear()
-            if self.peft is None:
-                self.peft = get_peft_model(self.base, config, adapter_name=role, autocast_adapter_dtype=True)
-            else:
-                self.peft.add_adapter(role, config, autocast_adapter_dtype=True)
+            torch.manual_seed(seed or 0)
+            try:
+                self._inject(role, config, empty=seed is None)
+            except BaseException:
+                if set(self.roles) <= {role}:
+                    self._unwrap()
+                else:
+                    self._forget(role)
+                raise
         self._peft.peft_config[role].base_model_name_or_path = self.name  # PEFT puts the folder it was loaded from
-        for parameter in self.parameters(role):
-            parameter.data = parameter.data.float()
         self._switch_dropout_off()
-        self._layers = [layer for layer in self.base.modules() if isinstance(layer, BaseTunerLayer)]
+        self._list_layers()
         for layer in self._layers:
             speed_up(layer)
         self._choose(self._active)
         self._apply_flags()
+
+    def _list_layers(self) -> None:
+        self._layers = list(lora_layers(self.base).values())
+
+    def _forget(self, role: str) -> None:
+        """Take a role out of the layers, of which others are left."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT warns that it was the active one
+            if role in self.roles:
+                self._peft.delete_adapter(role)
+            forget_role(self.base, role)
+        self._list_layers()
+
+    def _inject(self, role: str, config: LoraConfig, *, empty: bool) -> None:
+        """Let PEFT put a role's layers around those of the base, `empty` or with weights in fp32."""
+        unfit = layers_without_tensor(self.base)
+        if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
+            config.exclude_modules = {*(config.exclude_modules or []), *unfit}
+        if self.peft is None:
+            self.peft = get_peft_model(self.base, config, adapter_name=role, low_cpu_mem_usage=empty)
+        else:
+            self.peft.add_adapter(role, config, low_cpu_mem_usage=empty)
+        wrong = [name for name in unfit if isinstance(self.base.get_submodule(name), LoraLayer)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} gives more than one tensor, so it cannot be adapted")
+        if not empty:
+            for parameter in role_parameters(self.base, role).values():
+                parameter.data = parameter.data.float()
+
+    @torch.no_grad()
+    def _set_adapter(self, role: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy weights into all parameters of a role, which get memory if they have none."""
+        parameters = role_parameters(self.base, role)
+        if any(parameter.is_meta for parameter in parameters.values()):
+            make_room(self.base, role, self.device)
+            parameters = role_parameters(self.base, role)
+            self._parameters.clear()
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+        self._apply_flags()
+
+    def _unwrap(self) -> None:
+        """The bare base again."""
+        remove_layers(self.base)
+        self.peft, self._active, self._layers = None, None, []
 
     def _choose(self, role: str | None) -> None:
         """Make `role` the active one; None is the bare base.

@@ -1,5 +1,9 @@
-"""Micro-batches: how the rows of one optimiser step are cut into forward passes that fit into memory."""
+"""Micro-batches: how the rows of one optimiser step are cut into forward passes that fit into memory.
 
+Also a limit on the kernels that a CPU's libraries keep, which would take memory for every size of batch.
+"""
+
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,6 +17,12 @@ RowLength = Callable[[int], int]
 CPU_PASS_OVERHEAD, GPU_PASS_OVERHEAD = 64, 1024
 """Cost of a further forward pass besides its tokens, in tokens. On a CPU it is Python's (measured); on a GPU it is the
 launching of kernels (a guess)."""
+
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables with the number of kernels that oneDNN keeps, and that its layer in PyTorch (ideep) keeps in
+each thread."""
+KERNELS_KEPT = 64
+"""Kernels of a forward and a backward pass: about ten sizes of layers and adapters, twice (benchmarks/README.md)."""
 
 
 def micro_batches(rows: list[Row], size: int, row_length: Callable[[Row], int] | None = None,
@@ -59,3 +69,14 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error).lower()
     return any(words in message for words in ("out of memory", "not enough memory", "allocate memory"))
+
+
+def limit_kernel_caches() -> None:
+    """Let a CPU's libraries keep 64 compiled kernels instead of 1024. A limit that the user has set stays.
+
+    For bf16, oneDNN compiles a kernel for every size of a matrix product, of about 0.65 MB. In training nearly every
+    batch has a number of tokens of its own, so hundreds of kernels would be kept that are never used again. Has an
+    effect only before the first product in bf16.
+    """
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KERNELS_KEPT))

@@ -5,6 +5,7 @@ cache of fixed size. It never touches the base itself. Whether it computes what 
 model is first decoded. A model that it does not fit, or whose numbers it misses, is decoded by transformers instead.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +16,9 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
+from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.model.fast_layers import is_small
+from rlhf_engine.model.lora.layers import roles_are_plain
 
 BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """Classes of transformers' blocks that this decoder computes."""
@@ -30,11 +33,28 @@ VERDICTS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def cpu_decoder(base: Any, rows: int, length: int) -> "CpuDecoder | None":
     """A decoder under the role in use, for `rows` rows of up to `length` tokens. None if transformers must decode.
 
-    The first call on a base measures which it is.
+    The first call on a base measures which it is. `CpuDecoder` lets every token see all tokens before it, so rows that
+    are longer than an attention window of the model are decoded by transformers. So is a role that does more than add
+    products to linear layers.
     """
+    if length > smallest_window(base) or not roles_are_plain(base):
+        return None
     if base not in VERDICTS:
         VERDICTS[base] = supports(base) and matches_model(base)
     return CpuDecoder(base, rows, length) if VERDICTS[base] else None
+
+
+def smallest_window(base: Any) -> float:
+    """Tokens of the shortest attention window or chunk that a model's configuration or a layer of it names; infinity
+    without one.
+
+    A configuration may name a window that no layer uses. Its rows are then decoded by transformers for nothing.
+    """
+    settings = base.config.get_text_config().to_dict()
+    sizes = [value for name, value in settings.items()
+             if ("window" in name or "chunk" in name) and "layers" not in name]
+    sizes += [getattr(module, "sliding_window", None) for module in base.modules()]
+    return min((size for size in sizes if type(size) is int and size > 0), default=math.inf)
 
 
 def supports(base: Any) -> bool:
@@ -43,25 +63,32 @@ def supports(base: Any) -> bool:
     layers = getattr(decoder, "layers", None)
     if not layers or not is_small(base):  # in a larger model arithmetic outweighs Python
         return False
-    for layer in layers:
-        if type(layer).__name__ not in BLOCKS or getattr(layer.self_attn, "sliding_window", None) is not None:
-            return False
+    if any(type(layer).__name__ not in BLOCKS for layer in layers):
+        return False
     rope = getattr(getattr(decoder, "rotary_emb", None), "rope_type", None)
     return rope in STATIC_ROPE and config.hidden_act == "silu"
 
 
 @torch.no_grad()
 def matches_model(base: Any) -> bool:
-    """Whether the logits are the model's own, at the end of a prompt with padding and after one more token."""
+    """Whether the logits are the model's own, at the end of a prompt with padding and after one more token.
+
+    False for a model whose weights have other shapes than `CpuDecoder` expects.
+    """
     vocabulary = base.get_output_embeddings().weight.shape[0]
     ids = torch.randint(vocabulary, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, :4] = 0
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     expected = base(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits.float()
-    decoder = CpuDecoder(base, 2, 9)
-    after_prompt = decoder(ids[:, :8], positions[:, :8], mask[:, :8] == 0)
-    after_token = decoder(ids[:, 8:], positions[:, 8:])
+    try:
+        decoder = CpuDecoder(base, 2, 9)
+        after_prompt = decoder(ids[:, :8], positions[:, :8], mask[:, :8] == 0)
+        after_token = decoder(ids[:, 8:], positions[:, 8:])
+    except (RuntimeError, AttributeError, TypeError) as error:  # a rotary embedding of half the head, for example
+        if out_of_memory(error):
+            raise
+        return False
     return is_close(after_prompt, expected[:, 7]) and is_close(after_token, expected[:, 8])
 
 
@@ -250,5 +277,6 @@ def merged_weight(module: Any) -> torch.Tensor:
     layer: Any = module  # PEFT declares `get_delta_weight` on each subclass, not on LoraLayer
     weight = dequantize_module_weight(layer.get_base_layer()).float()
     for adapter in [] if layer.disable_adapters else layer.active_adapters:
-        weight = weight + layer.get_delta_weight(adapter)
+        if adapter in layer.lora_A:  # a role may adapt only some layers
+            weight = weight + layer.get_delta_weight(adapter)
     return weight.T

@@ -1,17 +1,18 @@
-"""Layers of stock models, computed with fewer passes over memory: LoRA's sum, RMS norms, and on a CPU attention over
-short rows and 4-bit layers.
+"""Layers of stock models, computed with fewer passes over memory: RMS norms, and on a CPU attention over short rows and
+4-bit layers.
 
-They give what PEFT, PyTorch and bitsandbytes give, to rounding; tests compare them. benchmarks/README.md has the
-measurements.
+They give what transformers, PyTorch and bitsandbytes give, to rounding; tests compare them. benchmarks/README.md has
+the measurements.
 """
 
 import functools
-import types
+import inspect
+import re
+import sys
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -41,14 +42,34 @@ def is_small(base: Any) -> bool:
 
 def use_short_rows(base: Any) -> None:
     """Let a model on a CPU that uses PyTorch's attention use `attend`."""
-    if base.device.type == "cpu" and base.config._attn_implementation == "sdpa":
+    if base.device.type == "cpu" and base.config._attn_implementation == "sdpa" and not names_its_attention(base):
         base.set_attn_implementation(ATTENTION)
+
+
+def names_its_attention(base: Any) -> bool:
+    """Whether a model's code asks if its attention is called "sdpa".
+
+    DeepSeek-V3.2 and its kin then mask what their index left out, which shows only in rows longer than the index takes.
+    Under another name for the same attention they would not.
+    """
+    modules = {type(module).__module__ for module in base.modules()}
+    sources = [inspect.getsource(sys.modules[name]) for name in modules if name.startswith("transformers.models.")]
+    return any(re.search(r"""_attn_implementation.*["']sdpa["']""", source) for source in sources)
+
+
+def use_stock_layers(base: Any) -> None:
+    """Take back what `use_short_rows` and `use_frozen_norms` did."""
+    if base.config._attn_implementation == ATTENTION:
+        base.set_attn_implementation("sdpa")
+    for module in base.modules():
+        if type(module).__name__ in PLAIN_NORMS:
+            module.__dict__.pop("forward", None)
 
 
 def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
            attention_mask: torch.Tensor | None, scaling: float | None = None,
            **options: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention in transformers' interface: query [B, H, T, d], key and value [B, G, S, d] -> [B, T, H, d].
+    """Attention in transformers' interface: query [B, H, T, d], key [B, G, S, d], value [B, G, S, v] -> [B, T, H, v].
 
     Whole rows of bf16 on a CPU go through plain products, also with a mask that is added (`prefix_packing.pack`). All
     else goes through PyTorch's fused attention. The choice depends on shapes alone, never on whether there are
@@ -57,21 +78,19 @@ def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: tor
     rows, heads, length, width = query.shape
     whole_rows = 1 < length <= longest_plain(query, attention_mask) and key.shape[2] == length
     on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    is_causal = options.get("is_causal")
-    is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if not on_cpu or not whole_rows or options.get("dropout") or (attention_mask is None and not is_causal):
+    if not on_cpu or not whole_rows or options.get("dropout"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     shared = heads // key.shape[1]
     query = query.reshape(-1, length, width)
     key = repeat_kv(key, shared).reshape(-1, length, width)
-    value = repeat_kv(value, shared).reshape(-1, length, width)
+    value = repeat_kv(value, shared).reshape(-1, length, value.shape[-1])  # DeepSeek's are narrower than its keys
     if attention_mask is None:
         hidden = torch.full((length, length), torch.finfo(query.dtype).min, dtype=query.dtype).triu(1)
     else:
         hidden = attention_mask.expand(rows, heads, length, length).reshape(-1, length, length)
     scores = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=width ** -0.5 if scaling is None else scaling)
     mixed = torch.bmm(scores.softmax(-1), value)  # inside, softmax of bf16 is computed in fp32
-    return mixed.view(rows, heads, length, width).transpose(1, 2), None
+    return mixed.view(rows, heads, length, -1).transpose(1, 2), None
 
 
 def longest_plain(query: torch.Tensor, attention_mask: torch.Tensor | None) -> int:
@@ -137,34 +156,3 @@ def unpacked_linear(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Te
     """A linear layer [..., in] -> [..., out], computed in the weight's dtype."""
     bias = None if bias is None else bias.to(weight.dtype)
     return F.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
-
-
-# -- LoRA --------------------------------------------------------------------------------------------------------------
-
-def speed_up(layer: nn.Module) -> None:
-    """Let a LoRA layer add its product in one pass over the output, in the base's dtype, instead of three."""
-    if not isinstance(layer, LoraLayer):
-        return
-    base_layer = layer.get_base_layer()
-    if hasattr(base_layer, "weight") and not isinstance(base_layer, nn.Embedding):
-        layer.forward = types.MethodType(lora_forward, layer)
-
-
-def lora_forward(layer: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-    """`base(x) + scaling * B(A(x))` for the one adapter in use: [..., in] -> [..., out].
-
-    Adapters are kept in fp32 and multiplied in the base's dtype. What is not plain LoRA (DoRA, dropout) goes through
-    PEFT.
-    """
-    if layer.disable_adapters:
-        return layer.base_layer(x, *args, **options)
-    role, = layer.active_adapters
-    if role not in layer.lora_A:
-        return layer.base_layer(x, *args, **options)
-    if role in layer.lora_variant or layer.lora_bias[role] or not isinstance(layer.lora_dropout[role], nn.Identity):
-        return type(layer).forward(layer, x, *args, **options)
-    out = layer.base_layer(x, *args, **options)
-    down = layer.lora_A[role].weight.to(out.dtype)
-    up = layer.lora_B[role].weight.to(out.dtype)
-    low = F.linear(x.to(out.dtype), down).flatten(0, -2)
-    return torch.addmm(out.flatten(0, -2), low, up.T, alpha=layer.scaling[role]).view(out.shape)

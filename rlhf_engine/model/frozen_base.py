@@ -1,19 +1,26 @@
 """The frozen base model with its tokenizer: hidden states, logits, and gradient checkpointing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rlhf_engine.model.checks.first_pass import check_first_pass
-from rlhf_engine.model.fast_layers import is_small, unpack, use_frozen_norms, use_short_rows
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.model.batching import limit_kernel_caches, out_of_memory
+from rlhf_engine.model.decoders import agree
+from rlhf_engine.model.fast_layers import is_small, unpack, use_frozen_norms, use_short_rows, use_stock_layers
 from rlhf_engine.model.loading import stop_ids
 from rlhf_engine.model.logit_transform import read_logit_transform
 from rlhf_engine.runs.resolve import fingerprint
 
+PROBED_TOKENS = 16
+"""Tokens of the rows on which a model is tried when it is loaded."""
 UNLIMITED = 1 << 30
 """Positions of a model that does not say how many it knows."""
 
@@ -28,10 +35,11 @@ class FrozenBase:
         path: its folder.
         dtype: format of its weights: "fp32", "bf16", "nf4", or a torch dtype as text.
 
-    Raises UserError for a model that `check_first_pass` or `read_logit_transform` refuses, or that has no end token.
+    Raises UserError for a model whose logits `read_logit_transform` refuses, or that has no end token.
     """
 
     def __init__(self, base: Any, tokenizer: Any, *, name: str, path: Path, dtype: str):
+        limit_kernel_caches()
         self.base = base
         self.tokenizer = tokenizer
         self.name = name
@@ -40,17 +48,25 @@ class FrozenBase:
         self.fingerprint = fingerprint(path)
         """Hash of the weights: an adapter belongs to one base."""
         base.requires_grad_(False)
-        use_short_rows(base)
-        use_frozen_norms(base)
         if is_small(base):
             unpack(base)
         self._switch_dropout_off()
         self.stop_ids = stop_ids(base, tokenizer)
         """Ids of the tokens that end a response."""
-        self.pad_id: int = tokenizer.pad_token_id if self._has_embedding(tokenizer.pad_token_id) else self.stop_ids[0]
-        """Id that fills rows up. Many tokenizers got a padding token that their model has no embedding for."""
-        check_first_pass(base, self.hidden, name)
-        self.logit_transform = read_logit_transform(base, self.hidden, name)
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = pad if pad is not None and 0 <= pad < self.known_tokens else self.stop_ids[0]
+        """Id that fills rows up. Many tokenizers got a padding token for which their model has no embedding."""
+        try:
+            self.logit_transform = read_logit_transform(base, self.hidden, name)
+            use_fast_layers(self)
+            check_causal(self)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of the model's own code: a kernel that is missing here, inputs it cannot do without
+            if out_of_memory(error):
+                raise
+            raise UserError(f"{name}: a first pass over a few tokens fails ({first_line(error)}); "
+                            "choose another model") from None
 
     @property
     def device(self) -> torch.device:
@@ -68,13 +84,15 @@ class FrozenBase:
         return self.base.get_output_embeddings().weight.shape[0]
 
     @property
+    def known_tokens(self) -> int:
+        """Number of token ids that both the embedding and the output layer know."""
+        return min(self.vocabulary, self.base.get_input_embeddings().weight.shape[0])
+
+    @property
     def longest(self) -> int:
         """Number of positions the base knows."""
         config = self.base.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or UNLIMITED
-
-    def _has_embedding(self, token: int | None) -> bool:
-        return token is not None and 0 <= token < self.base.get_input_embeddings().weight.shape[0]
 
     # -- forward passes ----------------------------------------------------------------------------------------------
 
@@ -110,33 +128,95 @@ class FrozenBase:
             if type(module).__name__ == "Linear4bit":
                 module.training = True
 
-    def _checkpointing_layers(self) -> list[GradientCheckpointingLayer]:
-        return [module for module in self.base.modules() if isinstance(module, GradientCheckpointingLayer)]
-
     @contextmanager
     def checkpointing(self, enabled: bool = True) -> Iterator[None]:
-        """Gradient checkpointing during an update. Do not sample inside: it switches the KV cache off."""
-        layers = self._checkpointing_layers() if enabled else []
-        if layers:
-            self.base.gradient_checkpointing_enable({"use_reentrant": False})
-        for layer in layers:
-            layer.training = True  # the layer itself, not its children: dropout stays off
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.training = False
-            if layers:
-                self.base.gradient_checkpointing_disable()
+        """Gradient checkpointing during an update: blocks keep their inputs alone, and the backward pass runs them
+        again.
 
-    @contextmanager
-    def pause_checkpointing(self) -> Iterator[None]:
-        """Switch gradient checkpointing off for a moment in the middle of an update, in which something is sampled."""
-        layers = [layer for layer in self._checkpointing_layers() if layer.training]
-        for layer in layers:
-            layer.training = False
+        transformers would switch the blocks to training mode for that, in which some of them (OPT, XGLM, BioGPT,
+        Falcon) drop out activations. Here they stay in evaluation mode and their forward passes are wrapped. A model
+        without such blocks (`GradientCheckpointingLayer`) is trained without checkpointing.
+        """
+        layers = [module for module in self.base.modules() if isinstance(module, GradientCheckpointingLayer)]
+        before = {layer: layer.__dict__.get("forward") for layer in layers}
+        for layer in layers if enabled else []:
+            layer.forward = partial(run_checkpointed, layer.forward)
         try:
             yield
         finally:
-            for layer in layers:
-                layer.training = True
+            for layer, forward in before.items():
+                layer.__dict__.pop("forward", None)
+                if forward is not None:
+                    layer.forward = forward
+
+
+def probed_rows(frozen: FrozenBase) -> torch.Tensor:
+    """Random token rows [3, PROBED_TOKENS] of which the first halves are equal; the last one's other half is
+    padding."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(frozen.known_tokens, (3, PROBED_TOKENS), generator=generator).to(frozen.device)
+    half = PROBED_TOKENS // 2
+    ids[1:, :half] = ids[0, :half]
+    ids[2, half:] = frozen.pad_id
+    return ids
+
+
+@torch.no_grad()
+def use_fast_layers(frozen: FrozenBase) -> None:
+    """Replace layers of the model by faster ones (`fast_layers`), unless it computes something else with them."""
+    ids = probed_rows(frozen)
+    expected = frozen.hidden(ids)
+    use_short_rows(frozen.base)
+    use_frozen_norms(frozen.base)
+    try:
+        same = agree(frozen.hidden(ids), expected, frozen.dtype)
+    except (RuntimeError, TypeError, ValueError) as error:  # of a model that asks which attention it has
+        if out_of_memory(error):
+            raise
+        same = False
+    if not same:
+        use_stock_layers(frozen.base)
+
+
+@torch.no_grad()
+def check_causal(frozen: FrozenBase) -> None:
+    """Raises UserError for a model in which a token sees the tokens behind it, or in which padding on the right
+    changes the tokens before it."""
+    ids, half = probed_rows(frozen), PROBED_TOKENS // 2
+    alone = frozen.hidden(ids[:1, :half])
+    if not agree(frozen.hidden(ids)[:, :half], alone.expand(3, -1, -1), frozen.dtype):
+        raise UserError(f"{frozen.name}: what it computes for a token depends on the tokens behind it, so it does not "
+                        "write from left to right; choose a causal language model, such as Llama, Qwen or GPT-2")
+
+
+@torch.no_grad()
+def layers_read_directly(frozen: FrozenBase) -> list[str]:
+    """Ends of the names of linear layers that have to go without an adapter, because the model reads their weights
+    itself, past whatever is on them.
+
+    Such a layer is never called while the module that holds it is; Mamba's mixers are built like that. Their kernels
+    for a GPU read the last projection in the same way, and PEFT refuses it.
+    """
+    called: set[nn.Module] = set()
+    handles = [module.register_forward_pre_hook(lambda module, arguments: called.add(module))
+               for module in frozen.base.modules()]
+    try:
+        frozen.hidden(probed_rows(frozen))
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = set()
+    for path, module in frozen.base.named_modules():
+        is_mixer = hasattr(module, "A_log") and hasattr(module, "D")
+        for name, child in module.named_children() if module in called else ():
+            passed = isinstance(child, nn.Linear) and child not in called
+            if passed or (is_mixer and name in ("out_proj", "conv1d")):
+                names.add(f"{path.rpartition('.')[2]}.{name}")
+    return sorted(names)
+
+
+def run_checkpointed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """A block's forward pass, which is run again in the backward pass. Without gradients it is run as it is."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **options)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **options)

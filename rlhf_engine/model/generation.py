@@ -5,15 +5,14 @@ Unless asked, nothing but the temperature shapes the distribution: what is sampl
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from transformers import DynamicCache
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
-from rlhf_engine.errors import UserError, noop
+from rlhf_engine.errors import NotFinite, UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
+from rlhf_engine.model.decoders import Decoder, model_decoder
 
 COMPACT = 0.75
 """Share of unfinished rows below which the finished ones leave the batch. Until then one that has ended costs less than
@@ -46,6 +45,11 @@ def prompt_room(backbone: Backbone, max_new_tokens: int, max_tokens: int | None 
         raise UserError(f"--max-new-tokens is {max_new_tokens}, which leaves no room for a prompt in {longest} tokens; "
                         "lower it")
     return longest - max_new_tokens
+
+
+def seeded_generator(seed: int) -> torch.Generator:
+    """A random generator on the CPU. What goes beyond 64 bits, such as twice a large seed, is cut off."""
+    return torch.Generator().manual_seed(seed % 2**64)
 
 
 # -- one step ----------------------------------------------------------------------------------------------------------
@@ -90,44 +94,18 @@ def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) 
     return torch.searchsorted(cumulative, chance, right=True)[:, 0]
 
 
-class Decoder(Protocol):
-    """A forward pass with a KV cache, for rows that grow token by token."""
+def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One token [B] from each row of logits [B, V]; V, which is no token, from a row that holds NaN or an infinity.
 
-    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits [B, V] after the next tokens `ids` [B, T] at `positions` [B, T]. `hidden` [B, T] is true at
-        padding."""
-        ...
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keep these rows (an index vector, which may repeat rows) and drop the others."""
-        ...
-
-
-class CachedDecoder:
-    """A `Decoder`: the model's own forward pass with transformers' cache, under the role in use at each call."""
-
-    def __init__(self, base: Any):
-        self.base = base
-        self.cache: Any = DynamicCache(config=base.config)
-        self.hidden: torch.Tensor | None = None
-        """[B, T so far]: true at padding."""
-        self.padded = False
-
-    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        new = torch.zeros_like(ids, dtype=torch.bool) if hidden is None else hidden
-        self.hidden = new if self.hidden is None else torch.cat([self.hidden, new], dim=1)
-        if hidden is not None:
-            self.padded = bool(self.hidden.any())
-        mask = (~self.hidden).long() if self.padded else None
-        output = self.base(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache,
-                           use_cache=True, logits_to_keep=1)
-        return output.logits[:, 0]
-
-    def keep(self, rows: torch.Tensor) -> None:
-        self.cache.batch_select_indices(rows)
-        if self.hidden is not None:
-            self.hidden = self.hidden[rows]
-            self.padded = bool(self.hidden.any())
+    Whoever reads the tokens on the CPU looks for V there. So a GPU need not be waited for once more.
+    """
+    vocabulary = logits.shape[-1]
+    if sampling.temperature:
+        # The sums of such a row are NaN, and no sum is greater than NaN: the search goes beyond the last token.
+        return draw(probabilities(logits, sampling), generator).clamp(max=vocabulary)
+    tokens = logits.argmax(-1)  # NaN counts as the largest
+    highest = logits.gather(-1, tokens[:, None])[:, 0]
+    return torch.where(highest.isfinite(), tokens, vocabulary)
 
 
 # -- whole responses ---------------------------------------------------------------------------------------------------
@@ -139,7 +117,8 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
 
     It ends when every row has ended. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
     at the first step). So a caller that does other work between two steps must choose roles in scopes that close
-    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU.
+    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU. Raises NotFinite where
+    the model gives logits that are no numbers.
     """
     longest = max(map(len, prompts)) + sampling.max_new_tokens
     if longest > backbone.longest:
@@ -153,8 +132,11 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
             logits = decoder(newest[:, None], positions)
         going = None if live.all() else live.nonzero()[:, 0].to(backbone.device)
         logits = logits if going is None else logits[going]
-        tokens = logits.argmax(-1) if sampling.temperature == 0 else draw(probabilities(logits, sampling), generator)
+        tokens = choose(logits, sampling, generator)
         drawn = tokens.cpu()
+        if (drawn >= logits.shape[-1]).any():
+            raise NotFinite("the model's logits are NaN or infinite, so no token can be chosen; take an earlier "
+                            "checkpoint or another adapter, or load the base with --dtype fp32")
         yield list(zip(rows[live].tolist(), drawn.tolist()))
         newest = tokens if going is None else newest.index_copy(0, going, tokens)
         live[live.clone()] = ~torch.isin(drawn, stops)
@@ -177,7 +159,7 @@ def prefill(backbone: Backbone, prompts: list[list[int]],
     unique = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    decoder = cpu_decoder(backbone.base, len(unique), longest) or CachedDecoder(backbone.base)
+    decoder = cpu_decoder(backbone.base, len(unique), longest) or model_decoder(backbone)
     logits = decoder(ids, positions, mask == 0)
     if len(unique) < len(prompts):
         which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
@@ -215,7 +197,7 @@ def answer(backbone: Backbone, prompts: list[Prompt], role: str | None = None, s
     """The texts that `role` (None: the bare base) answers to prompts: encode, sample and decode in one call."""
     rows = [encode_prompt(backbone.tokenizer, prompt).ids for prompt in prompts]
     with backbone.use(role):
-        responses = sample(backbone, rows, sampling or Sampling(), torch.Generator().manual_seed(seed))
+        responses = sample(backbone, rows, sampling or Sampling(), seeded_generator(seed))
     return [text_of(backbone, ids) for ids in responses]
 
 

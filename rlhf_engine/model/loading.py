@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.model.checks.finite import check_base
 from rlhf_engine.model.checks.tokenizer import check_template, check_tokens, load_tokenizer
 from rlhf_engine.model.checks.weights import check_formats, check_size, check_weights, first_names, record_report
 from rlhf_engine.runs.model_files import ModelFiles, not_causal, read_files
@@ -110,6 +111,7 @@ def load_weights(files: ModelFiles, config: Any, dtype: str | torch.dtype, devic
         check_formats(base, files)
     if dtype != "nf4":
         base.to(device)
+    check_base(base, files.folder, files.model, quantised=dtype == "nf4")
     return base
 
 

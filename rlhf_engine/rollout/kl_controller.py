@@ -5,6 +5,8 @@ from typing import Any
 
 SMOOTHING = 0.3
 """Weight of the newest difference in the trend of the KL."""
+LARGEST_COEF = 1e6
+"""The coefficient is not raised above this, where the reward is nothing beside the penalty."""
 MAX_ERROR = 0.2
 """Bound on the relative error that moves the coefficient, as in the paper."""
 
@@ -64,7 +66,8 @@ class KLController:
         # With the paper's horizon of 10,000 the factor never comes near these bounds. With a horizon fitted to a short
         # run it does: from episodes / horizon = 5 on it can reach zero or less, and the penalty would be gone for good.
         factor = min(max(1 + error * episodes / self.horizon, 0.5), 2.0)
-        self.coef = max(self.coef * factor, min(self.coef, self.floor))
+        raised = min(self.coef * factor, max(self.coef, LARGEST_COEF))
+        self.coef = max(raised, min(self.coef, self.floor))
         return self.coef
 
     def state_dict(self) -> dict[str, Any]:

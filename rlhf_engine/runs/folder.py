@@ -1,6 +1,6 @@
 """The run folder: a trainer writes it, and everybody else only reads it.
 
-    config.yaml status.json metrics.jsonl samples.jsonl queries.jsonl journal.jsonl report.json
+    config.yaml inputs.json status.json metrics.jsonl samples.jsonl queries.jsonl journal.jsonl report.json
     checkpoints/step-000100/ checkpoints/last
 
 Whole files are replaced in one motion. Lists grow by whole lines, and a reader skips a line that is still being
@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -21,10 +21,15 @@ from rlhf_engine import config as configs
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import (
+    append_text,
     atomic_file,
     atomic_folder,
     check_place,
+    disk_is_full,
+    expand_user,
     json_lines,
+    json_text,
+    overwrite_text,
     read_json,
     read_lines,
     write_json,
@@ -36,7 +41,10 @@ ALIVE = ("waiting", "running", "paused")
 """The states of a run whose process is still at work."""
 STEP_LISTS = ("metrics.jsonl", "samples.jsonl")
 """Lists whose rows belong to a step each. A run that goes back to a checkpoint loses the rows of later steps."""
-OWN_FILES = ("checkpoints", *STEP_LISTS, "queries.jsonl", "journal.jsonl", "report.json", "config.yaml", "status.json")
+INPUTS_FILE = "inputs.json"
+"""Fingerprints of what the run was made from (`inputs`)."""
+OWN_FILES = ("checkpoints", *STEP_LISTS, "queries.jsonl", "journal.jsonl", "report.json", INPUTS_FILE, "config.yaml",
+             "status.json")
 """What a run folder consists of, in the order in which it is removed. A new run writes the last one first, then the
 last but one."""
 FIRST_FILES = (".status.json", "status.json", ".config.yaml")
@@ -47,7 +55,7 @@ class Run:
     """A run folder. To read it, give its path; a trainer gets one from `create`."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(expand_user(str(path)))
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -72,13 +80,26 @@ class Run:
     def create(cls, path: str | Path, config: RunConfig, *, overwrite: bool = False) -> "Run":
         """Make a new run folder. With `overwrite` it replaces an old run. Raises UserError as `check_new` does."""
         run = cls.check_new(path, overwrite=overwrite)
-        run.path.mkdir(parents=True, exist_ok=True)
-        run._remove_own_files()
         new_id = f"{run.path.name}-{secrets.token_hex(4)}"
-        run.set_status(state="waiting", step=0, total_steps=0, error="", advice="", advice_kind="", id=new_id)
         settings = {"stage": config.stage, **configs.to_dict(config)}
-        write_text(run.path / "config.yaml", configs.yaml_text(settings))
+        existed = run.path.exists()
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run._remove_own_files()
+            run.set_status(state="waiting", step=0, total_steps=0, error="", advice="", advice_kind="", id=new_id)
+            write_text(run.path / "config.yaml", configs.yaml_text(settings))
+        except OSError as error:
+            run._undo_creation(existed)
+            raise UserError(f"{path} cannot be written ({error.strerror or error}): make room or get the right to "
+                            "write there, or name another folder with --output") from None
         return run
+
+    def _undo_creation(self, existed: bool) -> None:
+        """Remove what a creation that failed has written."""
+        with suppress(OSError):
+            self._remove_own_files()
+            if not existed:
+                self.path.rmdir()
 
     def check_idle(self) -> None:
         """Raises UserError if another process is writing this run."""
@@ -208,6 +229,16 @@ class Run:
         writer = {"pid": os.getpid(), "born": process_start(os.getpid()), "time": time.time()}
         write_json(self.path / "status.json", {**read_json(self.path / "status.json", {}), **changes, **writer})
 
+    def fail(self, error: str, *, advice: str, advice_kind: str) -> None:
+        """Set the state `failed`. Raises nothing: on a full disk status.json is written in place, in its old space."""
+        changes = {"state": "failed", "error": error, "advice": advice, "advice_kind": advice_kind}
+        try:
+            self.set_status(**changes)
+        except OSError:
+            with suppress(OSError, ValueError):
+                status = read_json(self.path / "status.json", {}) | changes
+                overwrite_text(self.path / "status.json", json_text(status) + "\n")
+
     def log(self, metrics: dict) -> None:
         """Add the metrics of one step."""
         self._append("metrics.jsonl", [metrics])
@@ -250,9 +281,9 @@ class Run:
                 self._drop(old)
 
     def discard(self) -> None:
-        """Remove the run folder. Files that others have put there stay."""
+        """Remove the run folder. Files that others have put there stay, and so does a link to a folder elsewhere."""
         self._remove_own_files()
-        if not any(self.path.iterdir()):
+        if not self.path.is_symlink() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     def _remove_own_files(self) -> None:
@@ -271,13 +302,14 @@ class Run:
         try:
             with atomic_file(last) as link:
                 link.symlink_to(checkpoint.name, target_is_directory=True)
-        except OSError:  # some Windows accounts have no right to make links; a copy does as well
+        except OSError as error:  # some Windows accounts have no right to make links; a copy does as well
+            if disk_is_full(error):
+                raise
             shutil.rmtree(last, ignore_errors=True)
             shutil.copytree(checkpoint, last)
 
     def _append(self, name: str, rows: list[dict]) -> None:
-        with open(self.path / name, "a", encoding="utf-8") as file:
-            file.write(json_lines(rows))
+        append_text(self.path / name, json_lines(rows))
 
     def _replace_lines(self, name: str, rows: list[dict]) -> None:
         write_text(self.path / name, json_lines(rows))

@@ -159,9 +159,6 @@ def weight_files(folder: Path, model: str) -> list[Path]:
     if shards:
         raise UserError(f"{model}: holds a distributed training checkpoint ({min(shards)}), no finished model; "
                         "save the whole model with save_pretrained")
-    if (folder / "adapter_config.json").exists():
-        raise UserError(f"{model}: an adapter (adapter_config.json) lies beside the model's weights; move it into a "
-                        "folder of its own, and name that with --adapter")
     links = [file.name for file in folder.glob("*.safetensors") if not file.exists()]
     if links:
         raise UserError(f"{model}: its {min(links)} is a link to a file that is gone; {AGAIN}")

@@ -6,13 +6,15 @@ Also the fingerprint of a base, by which an adapter is refused on another base t
 import hashlib
 import io
 import json
+import os
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import ASSETS
+from rlhf_engine.files import ASSETS, expand_user
+from rlhf_engine.runs.adapter_folder import refuse_as_model
 from rlhf_engine.runs.model_files import check_config, read_object
 from rlhf_engine.runs.model_path import is_hub_id, near_names, no_model_in, no_such_model, no_weights_in
 
@@ -29,6 +31,7 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
 
     Raises UserError for a model that is missing, has no safetensors weights, or needs code of its own.
     """
+    model = expand_user(model)
     if model == "bundled":
         folder = bundled_folder(BUNDLED_MODEL)
     elif model and Path(model).is_dir():
@@ -37,6 +40,7 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
         raise no_such_model(model)
     else:
         folder = download_model(model, report)
+    refuse_as_model(folder, model)
     if not (folder / "config.json").exists():
         raise no_model_in(folder, model)
     if not any(folder.glob("*.safetensors")):
@@ -128,19 +132,34 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
             raise UserError(f"--adapter bundled belongs to --model bundled, not to {model}; "
                             "give `none`, a run folder or a PEFT folder")
         return bundled_folder(BUNDLED_ADAPTER)
-    folder = Path(adapter)
+    folder = Path(expand_user(adapter))
     if (folder / "adapter_config.json").exists():
         return folder
     if (folder / "config.yaml").exists():
-        if not (folder / "checkpoints" / "last").exists():
+        last = newest_checkpoint(folder)
+        if last is None:
             raise UserError(f"{folder}: this run has no checkpoint yet; wait for its first, or resume it")
-        newest = folder / "checkpoints" / "last" / role
+        newest = last / role
         if not newest.exists():
             raise UserError(f"{folder}: this run holds no {role} adapter; name a run that trained one")
         return newest
     if (folder / role / "adapter_config.json").exists():
         return folder / role
+    if (folder / "config.json").exists():
+        raise UserError(f"{adapter}: is a model, not an adapter; give it as --model, and --adapter none")
     raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The last checkpoint of a run folder; None if there is none.
+
+    A copy of a run folder may lack the link `last`, or have one that leads nowhere: then it is the newest step's.
+    """
+    last = run / "checkpoints" / "last"
+    if last.exists():
+        return last
+    steps = sorted((run / "checkpoints").glob("step-*"), key=lambda folder: (len(folder.name), folder.name))
+    return steps[-1] if steps else None
 
 
 def resolve_reward(spec: str, flag: str) -> Path:
@@ -148,6 +167,7 @@ def resolve_reward(spec: str, flag: str) -> Path:
 
     Messages name `flag`. Raises UserError.
     """
+    spec = expand_user(spec)
     folder = resolve_adapter(spec, role="reward") if spec and Path(spec).is_dir() else None
     if folder is None:
         raise UserError(f"{flag} is {spec or 'missing'}: name a reward run folder, or FILE.py:FUNCTION")
@@ -160,7 +180,8 @@ def check_adapter(folder: Path, expected: str) -> None:
     Raises UserError for pickled weights and for an adapter of another base.
     """
     if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded")
+        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded: load it with "
+                        "PEFT where you trust it, and call its save_pretrained")
     if not (folder / "base.json").exists():
         return
     try:
@@ -195,7 +216,7 @@ def locate(home: Path, name: str) -> str:
 
     Each may end in `@step-000050`. Words such as `none`, and names of nothing, are returned as they are.
     """
-    base, at, step = name.rpartition("@step-")
+    base, at, step = expand_user(name).rpartition("@step-")
     folder = Path(base if at else name)
     if len(folder.parts) == 1:
         named = find_by_name(home, folder.name)
@@ -220,12 +241,13 @@ def resolve_output(home: Path, stage: str, output: str) -> str:
 
     Raises UserError for any place but directly under `home/runs`.
     """
-    runs = (home / "runs").resolve()
+    runs = Path(os.path.realpath(home / "runs"))
     if not output:
         return str(new_run_folder(runs, stage))
     path = Path(output)
     path = runs / path if len(path.parts) == 1 else path
-    if path.parent.resolve() != runs or path.resolve().parent != runs:
+    path = Path(os.path.realpath(path.parent)) / path.name
+    if path.parent != runs or os.path.realpath(path) != str(path):
         raise UserError(f"--output is {output!r}, which is not in {runs}: give a name without folders; "
                         "only the command line writes elsewhere")
     if not re.fullmatch(r"\w[\w.+-]{0,99}", path.name):

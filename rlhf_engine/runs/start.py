@@ -1,7 +1,7 @@
 """How a run begins, new or resumed. The command line and the worker both do these three steps:
 
     start = check_new(...) or check_resume(...)         refuses what can be refused without a model
-    trainer = make_trainer(start.config, checkpoint=start.checkpoint)
+    trainer = make_trainer(start.config, checkpoint=start.checkpoint)        reads data and base
     run = start.open_folder(trainer)                    makes the run folder, or cuts it back to its checkpoint
 """
 
@@ -13,6 +13,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.inputs import Inputs, check_inputs, read_inputs, where_inputs_are
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import make_config
 
@@ -21,8 +22,18 @@ class RunIsDone(UserError):
     """The run has taken all its steps, and nobody asked for more."""
 
 
-class AcceptsChanges(Protocol):
+class HasFingerprint(Protocol):
+    """The part of a backbone that is needed here."""
+
+    fingerprint: str
+    """Of the base's weights."""
+
+
+class LoadedTrainer(Protocol):
     """The part of a trainer that is needed here."""
+
+    @property
+    def backbone(self) -> HasFingerprint: ...
 
     def check(self, changes: dict[str, float]) -> None:
         """Raises UserError if these changes of settings cannot be made."""
@@ -43,16 +54,24 @@ class RunStart:
     """The checkpoint from which a resumed run goes on; None if it has to begin anew."""
     lengths: dict[str, float] = field(default_factory=dict)
     """The `LENGTH_FIELDS` that get a new value, which makes a resumed run longer or shorter."""
+    inputs: Inputs | None = None
+    """The inputs of a resumed run, compared with those that it began with."""
 
-    def open_folder(self, trainer: AcceptsChanges) -> Run:
-        """Make the run folder, or cut it back to its checkpoint.
+    def open_folder(self, trainer: LoadedTrainer) -> Run:
+        """Make the run folder, or cut it back to its checkpoint, and record the inputs.
 
         Raises UserError if the run cannot have its new length.
         """
-        if not self.resumed:
-            return Run.create(self.run.path, self.config, overwrite=self.overwrite)
+        if self.inputs is None:
+            inputs = read_inputs(self.config, trainer.backbone.fingerprint)
+            run = Run.create(self.run.path, self.config, overwrite=self.overwrite)
+            inputs.write(run)
+            return run
         trainer.check(self.lengths)
         self.run.truncate_to_checkpoint()
+        for note in self.inputs.notes:
+            self.run.note("inputs", text=note)
+        self.inputs.write(self.run)
         return self.run
 
 
@@ -68,15 +87,19 @@ def check_resume(run: Run, stage: str, settings: dict) -> RunStart:
     """The run in a folder, to go on with what `settings` asks for.
 
     Raises RunIsDone, and UserError if there is no run, if another process is writing it, if it is of another stage, or
-    if a setting is not the run's own; only its length may be another.
+    if a setting is not the run's own; only its length may be another. Data, base and functions must have the content
+    with which it began, wherever they are now.
     """
     began_with = settings_at_start(run, stage, settings)
-    config = make_config(stage, {**began_with, "output": str(run.path)})
+    places = where_inputs_are(run, began_with, settings)
+    config = make_config(stage, {**began_with, "output": str(run.path), **places})
     lengths = length_overrides(run, settings)
     status = run.status()
     if status["state"] == "done" and not lengths:
         raise RunIsDone(f"{run.path} is done already: {status['step']} steps; to go on, ask for more (--steps)")
-    return RunStart(run, config, resumed=True, checkpoint=run.last_checkpoint(), lengths=lengths)
+    checkpoint = run.last_checkpoint()
+    inputs = check_inputs(run, config, resumed=checkpoint is not None)
+    return RunStart(run, config, resumed=True, checkpoint=checkpoint, lengths=lengths, inputs=inputs)
 
 
 def settings_at_start(run: Run, stage: str, settings: dict) -> dict:
@@ -87,8 +110,9 @@ def settings_at_start(run: Run, stage: str, settings: dict) -> dict:
     began_with = run.config()
     if began_with.pop("stage", None) != stage:
         raise UserError(f"{run.path} is a run of another stage: resume it with that command")
+    may_change = ("output", *LENGTH_FIELDS, *where_inputs_are(run, began_with, settings))
     changed = [f"{name} is {began_with.get(name)!r} in the run and {value!r} now" for name, value in settings.items()
-               if name not in ("output", *LENGTH_FIELDS) and began_with.get(name) != value]
+               if name not in may_change and began_with.get(name) != value]
     if changed:
         raise UserError(f"{run.path} cannot be resumed with other settings: {'; '.join(changed)}. "
                         "Leave them out, or start a new run")

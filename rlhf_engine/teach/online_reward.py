@@ -23,6 +23,7 @@ from rlhf_engine.teach.likelihood import ResponseModel, was_predicted
 from rlhf_engine.teach.preference_drift import DriftDetector
 from rlhf_engine.teach.reward_fit import VoteGroup, fit_sparse
 from rlhf_engine.teach.word_features import Row, WordFeatures
+from rlhf_engine.trainers.base import check_numbers
 
 SOFT = 0.5
 """Width of the bend of the reward at its cap, in standard deviations of the anchors' scores."""
@@ -114,7 +115,7 @@ class OnlineReward:
         """Take in new events and fit all of them; returns what the journal says about the update.
 
         The reward first predicts the new events, then learns them. The share it gets right is the prequential accuracy,
-        the one honest number about it.
+        the one honest number about it. Raises NotFinite if the fit ends in numbers that are NaN or infinite.
         """
         votes = [event for event in events if event.kind != "retract"]
         guesses = [guess for guess in map(self._guess, votes) if guess is not None]
@@ -129,7 +130,7 @@ class OnlineReward:
                   "spread": after.std(-1, correction=0).mean().item(), "gain": self.gains.mean().item()}
         if changed:
             update["outdated"] = len(self.outdated)
-        return update
+        return check_numbers(update)
 
     def _update_drift(self, votes: list[Event]) -> bool:
         """Whether new votes show that somebody has changed their mind; what they said before is out of date then."""

@@ -16,6 +16,7 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import Labeler
 from rlhf_engine.feedback.queries import Query, select_responses
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import seeded_generator
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.teach.candidates import candidates_by_role, draw_candidates
 from rlhf_engine.teach.learner import Learner
@@ -270,7 +271,7 @@ class Teach:
     def answer_fixed(self, role: str) -> list[dict]:
         """Rows for samples.jsonl, marked `fixed`: the same prompts and random numbers at every step."""
         prompts = (self.held_out or self.learner.prompts)[:FIXED]
-        answers = self.learner.answer(prompts, torch.Generator().manual_seed(self.config.seed + 3), role=role)
+        answers = self.learner.answer(prompts, seeded_generator(self.config.seed + 3), role=role)
         return [{"step": self.step, "prompt": prompt, "response": text, "fixed": True}
                 for prompt, text in zip(prompts, answers)]
 

@@ -9,10 +9,15 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig, check_length, current_name, live_settings
-from rlhf_engine.errors import UserError, noop
+from rlhf_engine.errors import NotFinite, UserError, noop
+from rlhf_engine.measures import EXPLAINED_VARIANCE
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
+from rlhf_engine.model.checks.finite import is_finite
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
+
+UNDEFINED_AT_TIMES = (EXPLAINED_VARIANCE,)
+"""Measures that may be NaN in a sound run: returns that are all equal have no variance to explain."""
 
 T = TypeVar("T")
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
@@ -79,13 +84,17 @@ class Trainer(Generic[ConfigT]):
         return self
 
     def __next__(self) -> dict[str, Any]:
+        """Do one step; returns its metrics. Raises NotFinite where a number of it is NaN or infinite."""
         if self.step >= self.total_steps:
             raise StopIteration
         if self.step:
             self.samples, self.events = [], []
         self.prepare_once()
         self.step += 1
-        return {"step": self.step, **self.train_step()}
+        try:
+            return check_numbers({"step": self.step, **self.train_step()})
+        except NotFinite as error:
+            raise NotFinite(f"step {self.step}: {error}") from None
 
     def prepare_once(self) -> None:
         """Call `prepare` unless that is done already. Its samples and events are reported with the first step."""
@@ -215,6 +224,8 @@ class Trainer(Generic[ConfigT]):
 
         Returns:
             The sums, over all micro-batches, of the statistics that `backward` returns.
+
+        Raises NotFinite, before any weight is changed, if one of them is NaN or infinite.
         """
         sources = [GradientSource(rows, backward, row_length), *also]
 
@@ -226,7 +237,7 @@ class Trainer(Generic[ConfigT]):
                     self.on_microbatch()
             return sums
 
-        return self.retry_on_oom(max(len(source.rows) for source in sources), add_gradients)
+        return check_numbers(self.retry_on_oom(max(len(source.rows) for source in sources), add_gradients))
 
     def _micro_batches(self, source: GradientSource) -> list[list[int]]:
         if source.row_length is None:
@@ -261,14 +272,35 @@ class Trainer(Generic[ConfigT]):
         return peak_rates[0] * scale
 
     def clip_gradients(self) -> float:
-        """Clip the gradients to the global norm `max_grad_norm` (0: do not). Returns the norm before that."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf).item()
+        """Clip the gradients to the global norm `max_grad_norm` (0: do not). Returns the norm before that.
+
+        Raises NotFinite if the norm is NaN or infinite.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self._trained(), self.config.max_grad_norm or math.inf).item()
+        if not math.isfinite(norm):
+            raise NotFinite(f"the norm of the gradients is {norm}")
+        return norm
 
     def update_weights(self) -> None:
-        """Take the optimiser's step and clear the gradients."""
+        """Take the optimiser's step and clear the gradients. Raises NotFinite if a weight is NaN or infinite then."""
         self.optimizer.step()
         self.optimizer.zero_grad()
+        # One norm costs what that of the gradients costs. It also overflows for weights beyond 1e19, which are finite.
+        norm = torch.nn.utils.get_total_norm(self._trained())
+        if not norm.isfinite() and not all(map(is_finite, self._trained())):
+            raise NotFinite("a weight that is trained has become NaN or infinite")
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that the optimiser moves."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def check_numbers(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The same numbers, by name. Raises NotFinite for the first that is NaN or infinite, unless it may be."""
+    for name, value in numbers.items():
+        if isinstance(value, float) and not math.isfinite(value) and name not in UNDEFINED_AT_TIMES:
+            raise NotFinite(f"{name} is {value}")
+    return numbers
 
 
 def add_up(sums: dict[str, float], values: dict[str, float]) -> None:

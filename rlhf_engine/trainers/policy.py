@@ -11,10 +11,11 @@ from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_prompts
-from rlhf_engine.errors import UserError, noop
+from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
+from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.losses.ppo import gain_and_bias, missing_end_scores
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling, prompt_room, sample, text_of
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
@@ -74,7 +75,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         self.apply_config()
         if self.mix:
             self.data_notes = self.data_notes + self.mix.notes
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = seeded_generator(config.seed)
         self.reward_gain, self.reward_bias = 1.0, 0.0
         """A normalised score is gain * score + bias."""
         self.missing_end: str = config.missing_end
@@ -119,7 +120,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         config = self.config
         rng = random.Random(f"{config.seed} reference")
         chosen = rng.choices(range(len(self.encoded)), k=config.reference_samples)
-        generator = torch.Generator().manual_seed(config.seed + 1)
+        generator = seeded_generator(config.seed + 1)
         return self.rollout(chosen, generator, role="reference", batch=config.batch_size)
 
     def fit_reward_normalisation(self, rollout: Rollout) -> None:
@@ -136,7 +137,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
                 self.reward_gain, self.reward_bias = gain_and_bias(scores)
             except ValueError as error:
                 raise UserError(f"the reward cannot be normalised: {error}; give one that tells responses of the "
-                                "starting policy apart, or set --normalise-reward false") from None
+                                "starting policy apart, or add --no-normalise-reward") from None
         self.events.append({"event": "reference", "step": self.step, "samples": len(rollout), "ended": ended,
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
                             "score_std": scores.std(correction=0).item(), "gain": self.reward_gain,
@@ -174,8 +175,11 @@ class PolicyTrainer(Trainer[PolicyConfig]):
     # -- scoring -----------------------------------------------------------------------------------------------------
 
     def score_responses(self, rollout: Rollout) -> Scores:
-        """Raw scores of the reward function."""
-        scores = self.reward(rollout).float().cpu()
+        """Raw scores of the reward function.
+
+        Raises UserError for anything but scores of the right shape, and NotFinite for NaN and infinities.
+        """
+        scores = check_scores(self.reward(rollout), rollout, name_of(self.reward))
         if scores.dim() == 2:
             return Scores(scores.sum(1), scores)
         return Scores(scores, None)
@@ -258,3 +262,25 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         else:
             self.backbone.new_role("policy", rank=self.config.lora_rank, alpha=self.config.lora_alpha,
                                    seed=self.config.seed)
+
+
+def check_scores(scores: Any, rollout: Rollout, name: str) -> torch.Tensor:
+    """What the reward function `name` gives for a rollout of B responses: scores [B] or [B, R], in fp32 on the CPU.
+
+    Raises UserError for anything else, and NotFinite for a score that is NaN or infinite.
+    """
+    if not isinstance(scores, torch.Tensor):
+        what = f"{kind_of(scores)} of {len(scores)}" if isinstance(scores, list | tuple) else kind_of(scores)
+        raise UserError(f"the reward {name} gives {what}, but must give a tensor with one score for each of the "
+                        f"{len(rollout)} responses")
+    if tuple(scores.shape) not in ((len(rollout),), tuple(rollout.mask.shape)):
+        raise UserError(f"the reward {name} gives scores of shape {list(scores.shape)}, but must give "
+                        f"[{len(rollout)}], one for each response, or {list(rollout.mask.shape)}, one for each token")
+    scores = scores.detach().float().cpu()
+    good = scores.reshape(len(rollout), -1).isfinite().all(1)
+    if not good.all():
+        row = int((~good).nonzero()[0])
+        value = next(x for x in scores[row].flatten().tolist() if not math.isfinite(x))
+        raise NotFinite(f"the reward {name} gives {value} for the response {rollout.responses[row][:60]!r} to the "
+                        f"prompt {str(rollout.prompts[row])[:60]!r}")
+    return scores

@@ -23,7 +23,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import TokenReadings
 from rlhf_engine.rollout.reward_functions import RewardFunction
 from rlhf_engine.rollout.rollout import Batch, Rollout, measure
-from rlhf_engine.trainers.base import GradientSource, adam, add_up
+from rlhf_engine.trainers.base import GradientSource, adam, add_up, check_numbers
 from rlhf_engine.trainers.policy import PolicyTrainer
 
 
@@ -60,6 +60,7 @@ class PPO(PolicyTrainer):
         raw = self.score_responses(rollout)
         scores = self.shape_scores(raw.total, rollout)
         kl = rollout.kl().mean().item()
+        check_numbers({measures.KL: kl})
         if self.above_kl_stop(kl):
             advantages, returns = self.advantages(rollout, torch.zeros_like(scores))
         else:

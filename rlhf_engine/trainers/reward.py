@@ -14,12 +14,12 @@ from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.data.tokenization import encode_examples, encode_prompts
-from rlhf_engine.errors import UserError, noop
-from rlhf_engine.losses.ppo import gain_and_bias
+from rlhf_engine.errors import NotFinite, UserError, noop
+from rlhf_engine.losses.ppo import AllAlike, gain_and_bias
 from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
-from rlhf_engine.model.generation import Sampling, prompt_room, sample
+from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
 from rlhf_engine.trainers.base import Trainer, adam
 
@@ -123,7 +123,7 @@ class RewardTrainer(Trainer[RewardConfig]):
         """Sample the anchors and normalise the untrained scores on them."""
         config = self.config
         prompts = [self.prompts[i % len(self.prompts)].ids for i in range(config.reference_samples)]
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = seeded_generator(config.seed)
         with self.backbone.use("policy" if "policy" in self.backbone.roles else None):
             responses = sample(self.backbone, prompts, Sampling(config.max_new_tokens), generator, batch=ANCHOR_BATCH,
                                on_microbatch=self.on_microbatch)
@@ -184,12 +184,18 @@ class RewardTrainer(Trainer[RewardConfig]):
         return metrics
 
     def normalise(self) -> None:
-        """Fit gain and shift of each member on the anchors, and note the result for the journal."""
+        """Fit gain and shift of each member on the anchors, and note the result for the journal.
+
+        A member to which all anchors are alike is only shifted, which is a warning: the pairs may still tell apart what
+        the starting policy never says. Raises NotFinite for scores that are NaN or infinite.
+        """
         head = self.backbone.heads["reward"]
         scores = score_members(self.backbone, self.anchors, batch=self.config.batch_size,
                                on_microbatch=self.on_microbatch)
         raw = (scores.to(head.shift.device) - head.shift) / head.gain
-        fits = [gain_and_bias(raw[:, member]) for member in range(raw.shape[1])]
+        if not raw.isfinite().all():
+            raise NotFinite("a score of the reward model has become NaN or infinite")
+        fits = [self._fit_scale(raw[:, member]) for member in range(raw.shape[1])]
         gains = [gain for gain, _ in fits]
         shifts = [bias for _, bias in fits]
         head.gain.copy_(torch.tensor(gains))
@@ -197,6 +203,18 @@ class RewardTrainer(Trainer[RewardConfig]):
         single = len(fits) == 1
         self.events.append({"event": "normalised", "step": self.step, "gain": gains[0] if single else gains,
                             "bias": shifts[0] if single else shifts, "samples": len(self.anchors)})
+
+    def _fit_scale(self, raw: torch.Tensor) -> tuple[float, float]:
+        """(gain, shift) for the scores [N] that a member gives to the anchors; gain 1 where they are all alike."""
+        try:
+            return gain_and_bias(raw)
+        except AllAlike:
+            if self.step:  # before the first step it may still learn
+                self.events.append({"event": "warning", "step": self.step, "kind": "anchors_alike", "text":
+                                    f"All {len(self.anchors)} responses of the starting policy score the same, so the "
+                                    "reward has no scale: PPO would learn nothing from it. Train on more pairs, with "
+                                    "a lower learning rate, or on pairs of responses that differ."})
+            return 1.0, -raw.mean().item()
 
     def report(self) -> dict[str, Any]:
         report: dict[str, Any] = {"stage": self.config.stage, "pairs": count_pairs(self.groups),

@@ -4,30 +4,46 @@ There is no pickle: loading a checkpoint never runs code.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import json_text
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.checks.finite import check_role
 
 JSON_FILE, TENSOR_FILE = "trainer.json", "trainer.safetensors"
 
 
 def save_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...], state: dict[str, Any]) -> None:
-    """Write a checkpoint: one PEFT folder per role that the backbone has, and the trainer's state."""
-    for role in roles:
-        if role in backbone.roles:
-            backbone.save_role(role, folder / role)
+    """Write a checkpoint: one PEFT folder per role that the backbone has, and the trainer's state.
+
+    Raises NotFinite, and writes nothing, where a weight is NaN or infinite: no checkpoint ever holds one.
+    """
+    present = [role for role in roles if role in backbone.roles]
+    for role in present:
+        check_role(backbone, role)
+    for role in present:
+        backbone.save_role(role, folder / role)
     save_state(folder, state)
 
 
 def load_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...]) -> dict[str, Any]:
-    """Copy the weights of a checkpoint into the roles that the backbone has, and return the trainer's state."""
+    """Copy the weights of a checkpoint into the roles that the backbone has, and return the trainer's state.
+
+    Raises UserError for an adapter that is not the one that the run began with.
+    """
     for role in roles:
         if role in backbone.roles:
-            backbone.fill_role(role, folder / role)
+            try:
+                backbone.fill_role(role, folder / role)
+            except ValueError as error:
+                raise UserError(f"{folder / role}: is another adapter than the one this run began with "
+                                f"({first_line(error)}); start a new run from it with --adapter") from None
     return load_state(folder)
 
 
@@ -38,7 +54,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     anything else.
     """
     tensors: dict[str, torch.Tensor] = {}
-    text = json.dumps(_pack(state, "state", tensors))
+    text = json_text(_pack(state, "state", tensors))
     (folder / JSON_FILE).write_text(text, encoding="utf-8")
     save_file(tensors, str(folder / TENSOR_FILE))
 
@@ -61,6 +77,8 @@ def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
         return {"pairs": [[key, _pack(item, f"{path}.{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         return [_pack(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no literal for it
+        return {"float": repr(value)}
     return value
 
 
@@ -69,6 +87,8 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
+        if "float" in value:  # earlier versions wrote Infinity and NaN, which Python's JSON reads as they are
+            return float(value["float"])
         return {key: _unpack(item, tensors) for key, item in value["pairs"]}
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]

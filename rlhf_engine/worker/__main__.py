@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rlhf_engine.console import accept_any_text
 from rlhf_engine.worker.protocol import LOCK_FILE, TAKEN, WORKER_FILE
 from rlhf_engine.worker.server import Server
 
@@ -18,6 +19,7 @@ def main(home: str) -> int:
 
     Returns the exit code: 0, or TAKEN if the workspace has a worker already.
     """
+    accept_any_text()
     folder = Path(home).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -5,9 +5,9 @@ scopes, and load their adapters as roles of their own (`chat-...`) without touch
 """
 
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ import torch
 from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling, decode, text_of
+from rlhf_engine.model.generation import Sampling, decode, seeded_generator, text_of
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_adapter, resolve_model
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import as_user_error
@@ -87,11 +87,9 @@ class Chats:
             return
         live = server.live
         while True:
-            backbone = self.owner.backbone
-            with backbone.pause_checkpointing() if backbone else nullcontext():
-                self._admit()
-                for chat in list(self.active):
-                    self._advance(chat)
+            self._admit()
+            for chat in list(self.active):
+                self._advance(chat)
             run_is_paused = live and live.control.paused and live.control.target == "pause"
             if not (run_is_paused and self.active) or server.closing:
                 return
@@ -157,7 +155,7 @@ class Chats:
             roles.append(self._role_of(adapter, request.model, roles))
         streams = []
         for role in roles:
-            generator = torch.Generator().manual_seed(seed)
+            generator = seeded_generator(seed)
             streams.append(AnswerStream(role, decode(backbone, [ids], sampling, generator)))
         return ActiveChat(request, streams)
 
@@ -170,7 +168,7 @@ class Chats:
         """
         owner = self.owner
         path, live = locate(owner.server.home, adapter), owner.server.live
-        if live and Path(path).resolve() == live.run.path and owner.trainer and "policy" in owner.trainer.roles:
+        if live and os.path.realpath(path) == str(live.run.path) and owner.trainer and "policy" in owner.trainer.roles:
             return "policy"
         folder = resolve_adapter(path, model)
         if folder is None:

@@ -175,7 +175,8 @@ class Worker:
         with open(self._log, "ab") as log:
             child = subprocess.Popen([sys.executable, "-P", "-u", "-m", "rlhf_engine.worker", str(self.home)],
                                      stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                                     env={**os.environ, "PYTHONPATH": python_path, "TOKENIZERS_PARALLELISM": "false"})
+                                     env={**os.environ, "PYTHONPATH": python_path, "TOKENIZERS_PARALLELISM": "false",
+                                          "PYTHONIOENCODING": "utf-8:backslashreplace"})
         self._children[child.pid] = child
         return child
 

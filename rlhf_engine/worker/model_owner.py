@@ -11,13 +11,14 @@ from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
-from rlhf_engine.loop import drive, failure_hint, reset_peak_memory
+from rlhf_engine.loop import drive, reset_peak_memory
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_model, resolve_output
 from rlhf_engine.runs.start import RunStart, check_new, check_resume
 from rlhf_engine.stages import make_config
+from rlhf_engine.trainers.failures import failure_hint
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.chats import Chats
 from rlhf_engine.worker.protocol import as_user_error

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from rlhf_engine.config import LARGEST_SEED
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
@@ -94,12 +95,12 @@ class ChatRequest:
                             'roles are system, user and assistant')
 
     def _check_sampling(self) -> None:
-        valid_seed = self.seed is None or is_number(self.seed, 0, (1 << 63) - 1, whole=True)
+        valid_seed = self.seed is None or is_number(self.seed, 0, LARGEST_SEED, whole=True)
         checks = (
             ("max_new_tokens", is_number(self.max_new_tokens, 1, 1 << 20, whole=True), "a whole number from 1"),
             ("temperature", is_number(self.temperature, 0, 10), "between 0 and 10"),
             ("top_p", is_number(self.top_p, 1e-6, 1), "above 0 and at most 1"),
-            ("seed", valid_seed, "a whole number from 0, or nothing"),
+            ("seed", valid_seed, f"a whole number from 0 to {LARGEST_SEED}, or nothing"),
             ("dtype", self.dtype in DTYPES, "auto, fp32, bf16 or nf4"))
         for name, valid, need in checks:
             if not valid:

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, Listener, answer_challenge, d
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import write_json
+from rlhf_engine.files import json_text, write_json
 from rlhf_engine.runs.folder import ALIVE, process_start
 from rlhf_engine.runs.resolve import resolve_model
 from rlhf_engine.worker.protocol import MAX_REQUEST_BYTES, WORKER_FILE, WorkerError
@@ -98,7 +98,7 @@ class Server:
     def control(self, connection: Connection, run: str, command: str, value: float | None = None) -> Iterator[None]:
         """Give the live run an order."""
         live = self.live
-        path = (self.home / "runs" / run if len(Path(run).parts) == 1 else Path(run)).resolve()
+        path = Path(os.path.realpath(self.home / "runs" / run if len(Path(run).parts) == 1 else run))
         if not live or live.run.path != path or live.state() not in ("loading", *ALIVE):
             raise UserError(f"{run} is not the live run, so it cannot be told to {command}; "
                             "start it with resume to go on")
@@ -207,7 +207,7 @@ class Server:
 
     def _reply(self, connection: Connection, text: bytes) -> None:
         def send(reply: dict) -> None:
-            connection.send_bytes(json.dumps(reply).encode())
+            connection.send_bytes(json_text(reply).encode())
 
         try:
             with closing(self._answers(connection, text)) as answers:

@@ -14,11 +14,12 @@ from rlhf_engine import loop as driving
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig
 from rlhf_engine.errors import UserError
-from rlhf_engine.loop import RunControl, drive, failure_hint, failure_kind
+from rlhf_engine.loop import RunControl, drive
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import default_adapter
 from rlhf_engine.trainers.base import Diverged
+from rlhf_engine.trainers.failures import failure_hint, failure_kind
 from tests.commands import Command, run_process
 
 COMMON = ["--lora-rank", 2, "--max-tokens", 64, "--checkpoint-every", 4, "--keep-checkpoints", 2, "--learning-rate", "5e-3"]

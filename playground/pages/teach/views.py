@@ -4,6 +4,7 @@ from markupsafe import Markup
 
 from playground import text as app_text
 from playground.components import text as shared_text
+from playground.components.charts import finite
 from playground.components.formatting import conversation
 from playground.components.html import empty, progress_card, progress_facts, render
 from playground.pages.teach import text
@@ -194,7 +195,7 @@ def formulas(config: dict, metrics: list[dict]) -> Markup:
     scores, coef, kl = row[measures.SCORES], row[measures.KL_COEF], row[measures.KL]
     clip = config.get("clip", 0.2)
     reward = text.FORMULA_REWARD.format(scores=scores, coef=coef, kl=kl, total=scores - coef * kl)
-    advantage = text.FORMULA_ADVANTAGE.format(variance=row.get(measures.EXPLAINED_VARIANCE, 0.0))
+    advantage = text.FORMULA_ADVANTAGE.format(variance=finite(row.get(measures.EXPLAINED_VARIANCE)) or 0.0)
     ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get(measures.CLIP_FRACTION, 0.0))
     lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT},
              {"formula": advantage, "about": text.FORMULA_ADVANTAGE_ABOUT},

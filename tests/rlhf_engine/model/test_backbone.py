@@ -1,6 +1,7 @@
 """Roles on one base: who is active, who gets gradients, what is saved, and what is refused."""
 
 import json
+from pathlib import Path
 
 import bitsandbytes
 import pytest
@@ -264,12 +265,24 @@ def test_an_adapter_of_another_base_is_refused_by_its_fingerprint(tiny_llama, ti
         Backbone.load(str(tiny_qwen3)).load_role("policy", tmp_path / "policy")
 
 
-def test_an_architecture_that_lora_does_not_fit_is_refused_in_words(tmp_path):
+def tiny_mamba(folder: Path) -> Path:
     config = Mamba2Config(vocab_size=400, hidden_size=32, state_size=8, num_heads=4, head_dim=16, num_hidden_layers=2, n_groups=1)
-    backbone = Backbone.load(str(save(AutoModelForCausalLM.from_config(config), make_tokenizer(chat=False), tmp_path / "mamba")))
+    return save(AutoModelForCausalLM.from_config(config), make_tokenizer(chat=False), folder)
+
+
+def test_an_architecture_that_lora_does_not_fit_is_refused_in_words(tmp_path, monkeypatch):
+    backbone = Backbone.load(str(tiny_mamba(tmp_path / "mamba")))
+    monkeypatch.setattr("rlhf_engine.model.backbone.layers_read_directly", lambda frozen: [])
     with pytest.raises(UserError, match="mamba: LoRA does not fit this architecture .*out_proj.*choose a transformer"):
         backbone.new_role("policy")
     assert backbone.roles == []
+
+
+def test_layers_that_a_model_reads_past_an_adapter_have_none(tmp_path):
+    backbone = Backbone.load(str(tiny_mamba(tmp_path / "mamba")))
+    backbone.new_role("policy")
+    names = {name.split(".lora_")[0] for name in backbone.named_parameters("policy")}
+    assert names == {f"backbone.layers.{i}.mixer.in_proj" for i in range(2)}
 
 
 def test_fingerprint_depends_on_weights_alone(tiny_llama, tmp_path):

@@ -7,7 +7,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from rlhf_engine.model import fast_layers as layers
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import CpuDecoder, cpu_decoder
-from rlhf_engine.model.generation import CachedDecoder, Sampling, sample
+from rlhf_engine.model.decoders import CachedDecoder
+from rlhf_engine.model.generation import Sampling, sample
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17]]
 

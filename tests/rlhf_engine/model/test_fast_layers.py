@@ -11,6 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rlhf_engine.model import fast_layers as layers
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.lora.layers import speed_up
 
 
 def shapes(groups: int, length: int = 9, dtype=torch.bfloat16):
@@ -129,7 +130,7 @@ def test_lora_is_pefts_own(options):
     found = []
     for fast in (False, True):
         if fast:
-            layers.speed_up(layer)
+            speed_up(layer)
         out = layer(x)
         out.square().sum().backward()
         found.append([out.detach(), x.grad.clone(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])

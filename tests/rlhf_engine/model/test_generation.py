@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import CachedDecoder, Sampling, draw, pad_left, probabilities, sample, stream
+from rlhf_engine.model.decoders import CachedDecoder
+from rlhf_engine.model.generation import Sampling, draw, pad_left, probabilities, sample, stream
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
 

@@ -142,3 +142,28 @@ def test_what_has_come_of_a_download_is_told(tmp_path):
         files.update(1)
         bytes_.update(6)
     assert told == [(4, 10), (10, 10)]
+
+
+def test_an_adapter_or_a_run_given_as_a_model_is_told_where_it_belongs(tmp_path, tiny_llama):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base"}))
+    assert refused(resolve_model, str(adapter)) == f"{adapter}: is an adapter, not a model; give --model owner/base and --adapter {adapter}"
+    (adapter / "adapter_config.json").write_text("[")
+    assert f"give its base as --model and --adapter {adapter}" in refused(resolve_model, str(adapter))
+    for file in tiny_llama.iterdir():  # transformers would take the base that the adapter names
+        (adapter / file.name).write_bytes(file.read_bytes())
+    assert "holds a model and an adapter; move adapter_config.json elsewhere" in refused(resolve_model, str(adapter))
+    (adapter / "adapter_config.json").unlink()
+    assert resolve_model(str(adapter)) == adapter
+
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000002"
+    (checkpoint / "policy").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(f"stage: sft\nmodel: {tiny_llama}\n")
+    for folder in (tmp_path / "run", checkpoint):
+        assert refused(resolve_model, str(folder)) == f"{folder}: is a run, not a model; give --model {tiny_llama} and --adapter {folder}"
+
+
+def test_a_model_given_as_an_adapter_is_told_where_it_belongs(tiny_llama):
+    assert "is a model, not an adapter; give it as --model, and --adapter none" in refused(resolve_adapter, str(tiny_llama))

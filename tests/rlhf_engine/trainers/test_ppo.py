@@ -127,7 +127,7 @@ def test_the_reward_is_normalised_on_the_reference(tiny_llama):
 
 
 def test_a_reward_that_is_the_same_for_everything_is_refused(tiny_llama):
-    with pytest.raises(UserError, match="all reference samples score the same .* --normalise-reward false"):
+    with pytest.raises(UserError, match="all reference samples score the same .* --no-normalise-reward"):
         next(make(tiny_llama, reward=lambda r: torch.ones(len(r))))
 
 

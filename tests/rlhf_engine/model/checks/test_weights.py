@@ -173,7 +173,7 @@ def test_files_that_are_no_weights(tiny_llama, tmp_path):
     file.unlink()
     (tmp_path / "weights").rename(file)
     (folder / "adapter_config.json").write_text("{}")
-    assert "an adapter (adapter_config.json) lies beside" in refusal(folder)
+    assert "holds a model and an adapter" in refusal(folder)
     (folder / "adapter_config.json").unlink()
     file.rename(folder / "shard-00000-model-00001-of-00001.safetensors")
     assert "distributed training checkpoint" in refusal(folder)
@@ -223,7 +223,7 @@ def test_a_config_that_is_not_of_the_files(tiny_llama, tmp_path):
                          ({"hidden_size": None}, "config.json does not work .*hidden_size"), ({"vocab_size": "400"}, "vocab_size"),
                          ({"rms_norm_eps": None}, "rms_norm_eps"), ({"num_attention_heads": 0}, "config.json does not work"),
                          ({"num_key_value_heads": -2}, "cannot be loaded|does not work"), ({"dtype": "x"}, "does not work|cannot be loaded"),
-                         ({"tie_word_embeddings": None}, "tie_word_embeddings"), ({"hidden_act": "flub"}, "does not know 'flub'"), ({"is_causal": False}, "sees the whole text")):
+                         ({"tie_word_embeddings": None}, "tie_word_embeddings"), ({"hidden_act": "flub"}, "does not know 'flub'"), ({"is_causal": False}, "does not write from left to right")):
         line = refusal(spoilt(tiny_llama, tmp_path / "base", None, **values))
         assert re.search(says, line), line
     for text, says in (("[]", "holds a list"), ("{", "is broken"), ('"llama"', "holds a text")):

@@ -1,0 +1,215 @@
+"""What a run was made from: fingerprints of its base, its data and the files it depends on, kept in `inputs.json`.
+
+A resumed run compares them. Each is of the content, so a file or a model may be moved or renamed meanwhile; another one
+under the old name is refused. A run of an earlier version has no `inputs.json`: then only its base can be compared,
+with what its checkpoint says.
+"""
+
+import gzip
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf_engine.config import RunConfig, flag
+from rlhf_engine.errors import UserError
+from rlhf_engine.files import read_json_or_none, write_json
+from rlhf_engine.runs.folder import INPUTS_FILE, Run
+from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model
+
+DATA = ("data", "ptx_data")
+"""Settings that name data."""
+FUNCTIONS = ("reward", "labeler")
+"""Settings that may name a file with a function: FILE.py:FUNCTION."""
+ADAPTERS = ("adapter", "reward")
+"""Settings that may name an adapter, which is copied into the first checkpoint."""
+MOVABLE = ("model", *DATA)
+"""Settings that a resumed run may give another path, with the same content behind it."""
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
+BLOCK = 1 << 20
+"""Bytes that are read of a file at a time."""
+NOT_RECORDED = ("this run was begun by an earlier version, which kept no fingerprints of its data: whether it is the "
+                "same as then has not been checked")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run as they are now, and what a user should know about them."""
+
+    settings: dict[str, dict[str, str]]
+    """Setting -> where it points (`place`), and the fingerprint of what is there (`content`; empty if unknown)."""
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, run: Run) -> None:
+        """Write `inputs.json` into a run folder."""
+        write_json(run.path / INPUTS_FILE, self.settings)
+
+
+# -- fingerprints ------------------------------------------------------------------------------------------------------
+
+def read_inputs(config: RunConfig, base: str, *, resumed: bool = False) -> Inputs:
+    """The fingerprints of what a config names.
+
+    `base` is that of the base. `resumed`: the run goes on from a checkpoint, which holds copies of the adapters that it
+    began with.
+    """
+    settings = {"model": {"place": config.model, "content": base}}
+    for name in DATA:
+        if source := data_of(config, name):
+            settings[name] = {"place": source, "content": data_fingerprint(source)}
+    for name in FUNCTIONS:
+        value = getattr(config, name, "")
+        if file := function_file(value):
+            settings[name] = {"place": value, "content": content_hash(file)}
+    for name in ADAPTERS:
+        if not resumed and (folder := adapter_folder(config, name)):
+            settings[name] = {"place": getattr(config, name), "content": folder_hash(folder)}
+    return Inputs(settings)
+
+
+def data_of(config: RunConfig, name: str) -> str:
+    """The data that a setting names, if the config reads it at all."""
+    if name == "ptx_data" and not getattr(config, "ptx_coef", 0):
+        return ""
+    return getattr(config, name, "")
+
+
+def data_fingerprint(source: str) -> str:
+    """The content of a data file, or the revision of a data set of the Hub; empty where neither is known.
+
+    `bundled` data belongs to this installation; its name is enough.
+    """
+    if source.startswith("bundled"):
+        return source
+    path = Path(os.path.expanduser(source))
+    if os.path.isfile(path):
+        return content_hash(path)
+    return f"revision {revision}" if (revision := hub_revision(source)) else ""
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content, of a gzipped one of what it holds. It reads about 1 GB/s; to parse takes longer.
+
+    Empty for a file that cannot be read, of which whoever needs it will say more.
+    """
+    digest = hashlib.sha256()
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except (OSError, EOFError, zlib.error):
+        return ""
+    return digest.hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """A hash of the weights of an adapter, and of its head."""
+    names = ("adapter_model.safetensors", "head.safetensors")
+    return " ".join(filter(None, (content_hash(folder / name) for name in names)))
+
+
+def function_file(spec: str) -> Path | None:
+    """The file of FILE.py:FUNCTION; None for a setting that reads otherwise."""
+    file, _, name = spec.rpartition(":")
+    return Path(os.path.expanduser(file)) if file.endswith(".py") and name.isidentifier() else None
+
+
+def adapter_folder(config: RunConfig, name: str) -> Path | None:
+    """The PEFT folder that a setting names, or None."""
+    value = getattr(config, name, "")
+    if value in ("", "auto", "none", "bundled") or function_file(value):
+        return None
+    try:
+        return resolve_adapter(value, config.model, role="reward" if name == "reward" else "policy")
+    except UserError:  # whoever loads it says what is wrong
+        return None
+
+
+def hub_revision(source: str) -> str:
+    """The newest revision of a data set on the Hub; empty where the Hub cannot be asked."""
+    if not HUB_ID.fullmatch(source) or source.lower().endswith(FILE_ENDINGS):
+        return ""
+    from huggingface_hub import HfApi
+    try:
+        return HfApi().dataset_info(source, timeout=10).sha or ""
+    except Exception:  # of the HTTP client, which changes with the version of huggingface_hub
+        return ""
+
+
+# -- comparison --------------------------------------------------------------------------------------------------------
+
+def recorded_inputs(run: Run) -> dict[str, dict[str, str]]:
+    """What `inputs.json` says; for a run of an earlier version what its checkpoint says about its base."""
+    recorded = read_json_or_none(run.path / INPUTS_FILE)
+    if isinstance(recorded, dict):
+        return {name: entry for name, entry in recorded.items() if isinstance(entry, dict)}
+    checkpoint = run.last_checkpoint()
+    for file in sorted(checkpoint.glob("*/base.json")) if checkpoint else []:
+        base = read_json_or_none(file)
+        if isinstance(base, dict) and base.get("fingerprint"):
+            return {"model": {"content": str(base["fingerprint"])}}
+    return {}
+
+
+def where_inputs_are(run: Run, began_with: dict, given: dict) -> dict[str, str]:
+    """The settings that point elsewhere than when the run began: as `given`, or as at the last time it was resumed.
+
+    Only what has a recorded fingerprint may move; what ships with the project ("bundled") never does.
+    """
+    recorded = recorded_inputs(run)
+    places = {}
+    for name in MOVABLE:
+        began, entry = began_with.get(name), recorded.get(name, {})
+        place = given.get(name) or entry.get("place") or began
+        if entry.get("content") and place != began and "bundled" not in (began, place):
+            places[name] = str(place)
+    return places
+
+
+def check_inputs(run: Run, config: RunConfig, *, resumed: bool) -> Inputs:
+    """The inputs of a run that is to go on. Raises UserError where they are not those that it began with, or are gone.
+
+    A file with a function that made the run fail may have been corrected since; that is noted.
+    """
+    recorded, base = recorded_inputs(run), fingerprint(resolve_model(config.model))
+    now = read_inputs(config, base, resumed=resumed)
+    failed_by_input = run.status().get("advice_kind") == "input"
+    notes = []
+    for name, entry in now.settings.items():
+        before, content = recorded.get(name, {}).get("content"), entry["content"]
+        if not before or not content:
+            continue
+        if before != content and failed_by_input and function_file(entry["place"]):
+            notes.append(f"{entry['place']} has changed since this run began; it goes on with the new one")
+        elif before != content:
+            raise changed_input(run, name, entry, recorded[name])
+    if not (run.path / INPUTS_FILE).exists():
+        notes.append(NOT_RECORDED)
+    return Inputs(now.settings | kept_entries(recorded, now.settings), notes)
+
+
+def kept_entries(recorded: dict[str, dict[str, str]], now: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The recorded entries of settings that are not read again."""
+    return {name: entry for name, entry in recorded.items() if name not in now}
+
+
+def changed_input(run: Run, name: str, now: dict[str, str], before: dict[str, str]) -> UserError:
+    """The error for an input whose content is not that with which the run began."""
+    place = now["place"]
+    if name == "model":
+        what = (f"{flag(name)} {place} is another base than the one that it was trained on (fingerprint "
+                f"{now['content'][:12]}, not {before['content'][:12]})")
+    elif now["content"].startswith("revision"):
+        what = f"{flag(name)} {place} has another revision on the Hub than when it began"
+    elif before.get("place") in (None, place):
+        what = f"{flag(name)} {place} has another content than when it began"
+    else:
+        what = f"{flag(name)} {place} has another content than {before['place']}, with which it began"
+    moved = f", name where it is now with {flag(name)}" if name in MOVABLE else ""
+    return UserError(f"{run.path} cannot be resumed: {what}; put the old one back{moved}, or start a new run")
