@@ -1,5 +1,6 @@
 """MODEL as a path that is mistyped, a file, or a folder around the model: one line, and nothing is asked of the Hub."""
 
+import os
 import shutil
 
 import pytest
@@ -34,7 +35,7 @@ def refusal(model) -> str:
     ("a/b/c", ""), ("/no/such/folder", ""), ("owner/", ""), ("/name", ""), ("modells", " (is models meant?)")])
 def test_a_mistyped_path_is_said_to_be_no_folder_here(here, model, near):
     line = refusal(model)
-    assert line.startswith(f"{model}: no such model; there is no such folder here") and line.endswith("or a local folder")
+    assert line.startswith(f"{os.path.expanduser(model)}: no such model; there is no such folder here") and line.endswith("or a local folder")
     assert near in line if near else "meant" not in line
 
 
