@@ -48,7 +48,7 @@ def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple[Any, A
     tokenizer = load_tokenizer(path, model)
     dtype = resolve_dtype(dtype, config, target, model)
     base = load_weights(files, config, dtype, target)
-    check_tokens(tokenizer, base.get_input_embeddings().weight.shape[0], model)
+    check_tokens(tokenizer, base.get_input_embeddings().weight.shape[0], path, model)
     check_template(tokenizer, model)
     return base, tokenizer, path, dtype
 

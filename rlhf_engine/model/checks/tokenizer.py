@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
 from rlhf_engine.errors import UserError, kind_of
-from rlhf_engine.runs.model_files import AGAIN
+from rlhf_engine.runs.model_files import AGAIN, read_object
 from rlhf_engine.runs.resolve import code_needed
 
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "merges.txt", "*.tiktoken", "tekken.json", "*.vocab")
@@ -19,8 +19,10 @@ CONVERSATIONS: tuple[Prompt, ...] = (
     [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}, {"role": "user", "content": "Bye"}],
 )
 """What a chat template is tried with. It may refuse some of them."""
-NEEDED = ("bos_token", "eos_token", "unk_token")
-"""Special tokens that a text may get from the tokenizer itself."""
+NEEDED = ("bos_token", "eos_token")
+"""Special tokens that are put around a text."""
+STRANGE_TEXT = "a \u2603\U00012000\x07"
+"""A text with characters that many tokenizers have no token for."""
 
 
 def load_tokenizer(folder: Path, model: str) -> Any:
@@ -76,12 +78,18 @@ def check_template_kind(template: Any, model: str) -> None:
 
 # -- together with the model -----------------------------------------------------------------------------------------
 
-def check_tokens(tokenizer: Any, rows: int, model: str) -> None:
+def check_tokens(tokenizer: Any, rows: int, folder: Path, model: str) -> None:
     """Refuse a tokenizer that gives ids at or above `rows`, the number of rows of the model's embedding.
 
     Control tokens up there do no harm as long as nothing writes them. A padding token does none either:
-    `FrozenBase.pad_id` replaces it. Raises UserError.
+    `FrozenBase.pad_id` replaces it. A special token that no file names comes from transformers' class of tokenizers; it
+    is taken away. Raises UserError.
     """
+    given = read_object(folder / "tokenizer_config.json", model)
+    given |= read_object(folder / "special_tokens_map.json", model)
+    for name, token in tokenizer.special_tokens_map.items():
+        if not given.get(name) and (tokenizer.convert_tokens_to_ids(token) or 0) >= rows:
+            setattr(tokenizer, name, None)
     vocabulary = tokenizer.get_vocab()
     beyond = {token: number for token, number in vocabulary.items() if number >= rows}
     control = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -89,8 +97,10 @@ def check_tokens(tokenizer: Any, rows: int, model: str) -> None:
     wrong = [token for token in beyond if token in needed or (token not in control and token != tokenizer.pad_token)]
     if wrong:
         raise beyond_embedding(wrong, beyond, rows, model)
-    if beyond and tokenizer.chat_template:
-        written = {number for prompt in CONVERSATIONS for number in try_template(tokenizer, prompt)}
+    if beyond:
+        written = set(tokenizer(STRANGE_TEXT)["input_ids"])
+        for prompt in CONVERSATIONS:
+            written.update(try_template(tokenizer, prompt))
         wrong = [token for token, number in beyond.items() if number in written]
         if wrong:
             raise beyond_embedding(wrong, beyond, rows, model)
@@ -121,7 +131,9 @@ def check_template(tokenizer: Any, model: str) -> None:
 
 
 def try_template(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The ids of a conversation; none if the template refuses it."""
+    """The ids of a conversation; none if there is no template, or if it refuses the conversation."""
+    if not tokenizer.chat_template:
+        return []
     try:
         return encode_prompt(tokenizer, prompt).prompt_ids
     except UserError:

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_engine.data.tokenization import encode_example, encode_prompt
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, sample
+from tests.conftest import make_tokenizer, save
 from tests.rlhf_engine.helpers.bases import GONE, edit_json, refusal, spoilt
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -43,12 +45,36 @@ def answer(backbone):
 def test_tokens_beyond_the_embedding_that_a_text_would_get(tiny_llama, tmp_path):
     for number, (tokens, names, says) in enumerate((
             (["<b>"], {}, "the token '<b>' (number 400), but its embedding has 400 rows"), (["dog cat", "<b>"], {}, "and 1 more"),
-            ([], {"eos_token": "<|stop|>"}, "'<|stop|>' (number 400)"), ([], {"bos_token": "<s>"}, "'<s>' (number 400)"),
-            ([], {"unk_token": "<unk>"}, "'<unk>' (number 400)"))):
+            ([], {"eos_token": "<|stop|>"}, "'<|stop|>' (number 400)"), ([], {"bos_token": "<s>"}, "'<s>' (number 400)"))):
         line = refusal(with_tokens(tiny_llama, tmp_path / str(number), tokens, **names))
         assert says in line and "resize_token_embeddings" in line
     chatml = with_tokens(tiny_llama, tmp_path / "chatml", ["<|im_start|>", "<|im_end|>"], special=True, chat_template=CHATML)
     assert "'<|im_start|>' (number 400) and 1 more" in refusal(chatml)
+
+
+def test_an_unknown_token_beyond_the_embedding_matters_where_a_text_gets_it(tiny_llama, tmp_path):
+    harmless = with_tokens(tiny_llama, tmp_path / "bytes", unk_token="<unk>")  # every byte has a token
+    assert answer(Backbone.load(str(harmless))) == answer(Backbone.load(str(tiny_llama)))
+    folder = spoilt(tiny_llama, tmp_path / "words")
+    words = {f"word{number}": number for number in range(390)} | {"a": 390, "Hello": 391, "<unk>": 400}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")), unk_token="<unk>",
+                                        eos_token="word2")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink()
+    assert "'<unk>' (number 400)" in refusal(folder)
+
+
+def test_special_tokens_that_only_transformers_class_adds_do_no_harm(tmp_path):
+    """Qwen2's class of tokenizers has an unknown token and an end token of its own, GPT-2's also a first token."""
+    for kind in ("qwen2", "gpt2"):
+        tokenizer = make_tokenizer(chat=False)
+        tokenizer.bos_token = tokenizer.pad_token = None
+        config = AutoConfig.for_model(kind, vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+                                      num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
+        folder = save(AutoModelForCausalLM.from_config(config), tokenizer, tmp_path / kind)
+        backbone = Backbone.load(str(folder), dtype="fp32")
+        assert backbone.stop_ids == [2] and encode_prompt(backbone.tokenizer, "").ids[0] < 400 and answer(backbone)
 
 
 def test_the_tokenizer_of_another_model(tiny_llama, tmp_path):
