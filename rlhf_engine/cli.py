@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
-from rlhf_engine.console import accept_any_text, typed_text
+from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
 from rlhf_engine.errors import UserError, first_line, one_line
 from rlhf_engine.files import check_place, expand_user, json_lines, what_failed, write_json, write_text
 from rlhf_engine.runs.folder import Run
@@ -394,7 +394,7 @@ def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet_libraries()
     accept_any_text()
     try:
         args = clean_arguments(make_parser().parse_args(argv))

@@ -25,7 +25,7 @@ PAGE = {
 """Rooms of the page, likewise; a longer name wins. Pages do not import one another."""
 LATE = {("rlhf_engine.feedback.llm_judge", "rlhf_engine.model"), ("rlhf_engine.worker.__main__", "rlhf_engine.worker")}
 """Imports inside of a function that may go up: a judge on this machine loads a model when it is asked for."""
-TORCH_FREE = ("errors", "files", "config", "measures", "stages", "runs", "data", "feedback", "cli", "worker.client", "worker.server")
+TORCH_FREE = ("errors", "console", "files", "config", "measures", "stages", "runs", "data", "feedback", "cli", "worker.client", "worker.server")
 HEAVY = ("torch", "transformers", "peft", "datasets", "gradio", "bitsandbytes")
 MOST_FILES = 14
 
