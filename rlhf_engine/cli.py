@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import clean_arguments, make_parser
-from rlhf_engine.console import accept_any_text, typed_text
+from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
 from rlhf_engine.errors import UserError, first_line, one_line
 from rlhf_engine.files import check_place, json_lines, what_failed, write_json, write_text
 from rlhf_engine.runs.folder import Run
@@ -251,7 +251,7 @@ def check_sampling(args: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet_libraries()
     accept_any_text()
     try:
         args = clean_arguments(make_parser().parse_args(argv))
