@@ -19,7 +19,7 @@ from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.files import ASSETS, expand_user
+from rlhf_engine.files import ASSETS, atomic_file, expand_user
 from rlhf_engine.runs.folder import ALIVE, Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import find_stage, make_config
@@ -138,7 +138,7 @@ class Workspace:
         """Data: the bundled one, and an owner's uploads."""
         files = []
         if self.uploads.is_dir() and self.access.owner():
-            files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("*") if path.is_file())
+            files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("[!.]*") if path.is_file())
         return ["bundled", *files]
 
     def reward_choices(self) -> list[tuple[str, str]]:
@@ -176,8 +176,12 @@ class Workspace:
         name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
         if not name.lower().endswith(DATA_ENDINGS):
             raise UserError(text.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
-        self.uploads.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, self.uploads / name)
+        try:
+            self.uploads.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.uploads / name) as temporary:
+                shutil.copy(file, temporary)
+        except OSError as error:
+            raise UserError(text.UPLOAD_FAILED.format(name=name, reason=error.strerror or error)) from None
         return f"uploads/{name}"
 
     # -- names of the workspace, as the worker takes them --------------------------------------------------------------

@@ -20,6 +20,7 @@ from rlhf_engine.feedback.scoring_functions import find_function, is_function, l
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
+from rlhf_engine.runs.damage import explain_damage
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
@@ -76,7 +77,8 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     trainer = finish(backbone)
     trainer.data_notes = rows.remarks + trainer.data_notes
     if checkpoint is not None:
-        trainer.load(checkpoint)
+        with explain_damage(checkpoint, "remove this checkpoint to go on from an earlier one, or start a new run"):
+            trainer.load(checkpoint)
     return trainer
 
 

@@ -48,19 +48,25 @@ class FrozenBase:
         self.fingerprint = fingerprint(path)
         """Hash of the weights: an adapter belongs to one base."""
         base.requires_grad_(False)
+        if getattr(base.config, "rescale_every", 0):
+            # RWKV halves weights for good in its first pass outside of training, lest fp16 overflow. What is added to
+            # them later, an adapter or the file of a merged model, would have another scale.
+            base.config.rescale_every = 0
         if is_small(base):
             unpack(base)
         self._switch_dropout_off()
         self.stop_ids = stop_ids(base, tokenizer)
         """Ids of the tokens that end a response."""
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = pad if pad is not None and 0 <= pad < self.known_tokens else self.stop_ids[0]
+        """Id that fills rows up. Many tokenizers got a padding token for which their model has no embedding."""
         try:
             self.logit_transform = read_logit_transform(base, self.hidden, name)
             use_fast_layers(self)
             check_causal(self)
         except (UserError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of the model's own code: a kernel that is missing here, inputs it cannot do without
+        except Exception as error:  # of the model's own code: a kernel that is missing here, say
             if out_of_memory(error):
                 raise
             raise UserError(f"{name}: a first pass over a few tokens fails ({first_line(error)}); "
@@ -182,6 +188,8 @@ def check_causal(frozen: FrozenBase) -> None:
     changes the tokens before it."""
     ids, half = probed_rows(frozen), PROBED_TOKENS // 2
     alone = frozen.hidden(ids[:1, :half])
+    if not alone.isfinite().all():  # where numbers go wrong, sampling and training say so
+        return
     if not agree(frozen.hidden(ids)[:, :half], alone.expand(3, -1, -1), frozen.dtype):
         raise UserError(f"{frozen.name}: what it computes for a token depends on the tokens behind it, so it does not "
                         "write from left to right; choose a causal language model, such as Llama, Qwen or GPT-2")

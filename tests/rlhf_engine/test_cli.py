@@ -235,7 +235,7 @@ def contents(folder: Path) -> dict:
 
 @pytest.mark.parametrize(("command", "flags", "says"), [
     ("", [], "COMMAND"), ("dpo", [], "dpo"), ("sft", ["--learning-rat"], "--learning-rate"), ("sft", ["--kl-coef", 1], "--kl-coef"),
-    ("sft", ["--steps"], "--steps"), ("sft", ["--steps", "many"], "--steps is 'many', but must be of type int"),
+    ("sft", ["--steps"], "--steps"), ("sft", ["--steps", "many"], "--steps is 'many', but must be a whole number"),
     ("sft", ["--steps", -1], "--steps is -1, but must be at least 0"), ("sft", ["--dtype", "int8"], "auto, fp32, bf16, nf4"),
     ("sft", ["--device", "tpu7"], "--device"), ("sft", ["--held-out", 1.5], "at most 0.9"), ("sft", ["--seed", "nan"], "--seed"),
     ("sft", ["--resume", "--overwrite"], "exclude"), ("sft", ["--config", "none.yaml"], "none.yaml: there is no such file"),
