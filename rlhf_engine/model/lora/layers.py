@@ -80,14 +80,18 @@ def remove_layers(base: nn.Module, *, only_empty: bool = False) -> None:
 
 @torch.no_grad()
 def layers_without_tensor(base: nn.Module) -> list[str]:
-    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does. PEFT cannot adapt
-    them."""
+    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does, or that take no
+    plain rows, as DeepSeek-V4's grouped ones. PEFT cannot adapt them."""
     names = []
     for name, module in base.named_modules():
         has_own_forward = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
         if has_own_forward and type(module).__name__ not in QUANTISED:
             x = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
-            if not isinstance(module(x), torch.Tensor):
+            try:
+                fits = isinstance(module(x), torch.Tensor)
+            except (RuntimeError, TypeError, ValueError):
+                fits = False
+            if not fits:
                 names.append(name.removesuffix(".base_layer"))
     return names
 
