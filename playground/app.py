@@ -213,6 +213,10 @@ def launch(home: str | Path | None = None, **settings) -> None:
     accept_any_text()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     home = Path(home or default_home())
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(text.NO_HOME.format(home=home, reason=error.strerror)) from None
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     # Decided here, because Gradio would share by itself in some notebooks.

@@ -16,6 +16,8 @@ NO_SUCH_CHECKPOINT = "run {name} has no checkpoint {step!r}"
 OUTSIDE = ("{what} is {value!r}, which is neither known nor a path inside the workspace ({home}); "
            "use the command line for anything outside it")
 BAD_NAME = "{name!r} is no name for a run: use letters, digits, dot, dash and underscore"
+NO_HOME = "{home} cannot be the workspace ({reason}): name another folder in PLAYGROUND_HOME"
+UPLOAD_FAILED = "{name} could not be copied into the workspace ({reason}): make room on the disk, then try again"
 NOT_DATA = "{name} is no data file; it ends with one of {endings}"
 SAID_BEST = "answer {place}"
 SAID_REMARK = {"thumb": "thumb {value}", "score": "a {value} of 7", "edit": "your own answer"}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine import config as configs
-from rlhf_engine.console import accept_any_text, typed_text
-from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import check_place, disk_is_full, expand_user, json_lines, write_json, write_text
+from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
+from rlhf_engine.errors import UserError, first_line, one_line
+from rlhf_engine.files import check_place, expand_user, json_lines, what_failed, write_json, write_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.spelling import closest
@@ -297,7 +297,7 @@ def evaluate(args: argparse.Namespace) -> None:
     role, against = (name if folder else None for name, folder in folders.items())
     report, samples = compare(backbone, role, against, prompts, make_judge(backbone),
                               per_prompt=args.per_prompt, sampling=sampling, seed=args.seed)
-    report["notes"] = prompts.notes + report["notes"]
+    report["notes"] = prompts.remarks + report["notes"]
     for note in report["notes"]:
         print(note)
     settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}
@@ -394,20 +394,20 @@ def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet_libraries()
     accept_any_text()
     try:
         args = clean_arguments(make_parser().parse_args(argv))
         command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
         return command(args) or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone; Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if not disk_is_full(error):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; make room on the disk, then try again", file=sys.stderr)
+        print(f"error: {one_line(what_failed(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

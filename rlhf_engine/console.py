@@ -1,17 +1,41 @@
-"""A console that is not UTF-8: what it cannot show is escaped, and what was typed on it is read as UTF-8."""
+"""The console: it belongs to the lines of the playground, and it may be another than UTF-8.
 
+The libraries' warnings and log lines stay off it; their errors are shown. What it cannot show is escaped, and what was
+typed on it is read as UTF-8.
+"""
+
+import logging
+import os
 import sys
+import warnings
+
+VERBOSITY = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error",
+             "TORCH_CPP_LOG_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+"""What libraries read from the environment when they are imported. A user's own setting wins."""
+
+
+def quiet_libraries() -> None:
+    """Switch the libraries' warnings off in this process, and in those that it starts. Call it before they are
+    imported. Whoever wants to see the warnings starts Python with `-W default`."""
+    for name, value in VERBOSITY.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if logging.lastResort is not None:  # prints what a library logs that set up no handler of its own
+        logging.lastResort.setLevel(logging.ERROR)
 
 
 def accept_any_text() -> None:
-    """Let print write any text: a character that the console's encoding lacks becomes an escape such as \\u2026.
+    """Let print write any text, and input read any.
 
-    Without this a text by a model ends a command with an error where the encoding is ASCII or cp1252.
+    What the console's encoding lacks becomes an escape such as \\u2026. Without this a text by a model ends a command
+    with an error where the encoding is ASCII or cp1252. What is typed goes through `typed_text`.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"),
+                           (sys.stdin, "surrogateescape")):
         reconfigure = getattr(stream, "reconfigure", None)  # a notebook's streams have none
         if reconfigure:
-            reconfigure(errors="backslashreplace")
+            reconfigure(errors=errors)
 
 
 def typed_text(text: str) -> str:
@@ -21,4 +45,8 @@ def typed_text(text: str) -> str:
     """
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character, which no console gives
+        data = text.encode("utf-8", "replace")
+    return data.decode("utf-8", "replace")

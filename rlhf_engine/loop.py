@@ -172,7 +172,7 @@ def peak_memory_mb() -> int:
         return psutil.Process().memory_info().peak_wset >> 20
     # On Linux: what getrusage says may be the parent's, and is never reset.
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)

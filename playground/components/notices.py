@@ -3,13 +3,13 @@
 import gradio as gr
 
 from playground.components.html import escape, notice
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, one_line
 
 
 def warn(error: UserError) -> str:
     """Show an error as a toast; returns the notice for the top of the page."""
-    gr.Warning(escape(error), title="")
-    return notice(str(error))
+    gr.Warning(escape(one_line(error)), title="")
+    return notice(one_line(error))
 
 
 def inform(message: str) -> str:

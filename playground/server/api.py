@@ -8,10 +8,11 @@ from gradio.events import api as gradio_api
 
 from playground.run_commands import ask
 from playground.server import text
+from playground.server.arguments import checked
 from playground.server.worker_guard import GuardedWorker
 from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, one_line
 from rlhf_engine.files import without_nan
 from rlhf_engine.runs.control import ORDERS, value_orders
 
@@ -127,13 +128,14 @@ class Api:
 
 
 def plain_errors(endpoint: Callable) -> Callable:
-    """The same endpoint, whose UserError reaches the caller as one line, without a traceback in the log."""
+    """The same endpoint, whose arguments are checked, and whose UserError reaches the caller as one line, without a
+    traceback in the log."""
     @functools.wraps(endpoint)
     def call(*args, **kwargs):
         try:
-            return endpoint(*args, **kwargs)
+            return endpoint(**checked(endpoint, args, kwargs))
         except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(one_line(error), print_exception=False) from None
     return call
 
 
@@ -142,7 +144,7 @@ def plain_errors_of_stream(endpoint: Callable) -> Callable:
     @functools.wraps(endpoint)
     def call(*args, **kwargs):
         try:
-            yield from endpoint(*args, **kwargs)
+            yield from endpoint(**checked(endpoint, args, kwargs))
         except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(one_line(error), print_exception=False) from None
     return call

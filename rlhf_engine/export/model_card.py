@@ -13,6 +13,7 @@ import yaml
 
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES
+from rlhf_engine.yaml_files import parse_yaml
 
 SETTINGS = ("adapter", "data", "labeler", "reward", "votes", "epochs", "batch_size", "learning_rate", "lora_rank",
             "lora_alpha", "max_tokens", "max_new_tokens", "temperature", "kl_target", "kl_coef", "dtype", "seed")
@@ -93,8 +94,8 @@ def licence(facts: Card) -> dict[str, str]:
     if not text.startswith("---\n"):
         return {}
     try:
-        stated = yaml.safe_load(text.split("\n---", 1)[0])
-    except yaml.YAMLError:
+        stated = parse_yaml(text.split("\n---", 1)[0])
+    except (yaml.YAMLError, ValueError):
         return {}
     if not isinstance(stated, dict):
         return {}

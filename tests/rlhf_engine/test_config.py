@@ -1,6 +1,7 @@
 """Configs: every field documented and bounded, every message one line that names the flag and the mend."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -104,8 +105,9 @@ def test_round_trip_through_yaml(stage, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "~", "no", "off", "1e-3", "012", "2024-01-01", "[a]", "a: b", "null", "'quoted'", "ü\nsecond line", "yes "])
 def test_every_text_survives_yaml(text, tmp_path):
-    (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(SFTConfig(data=text))), encoding="utf-8")
-    assert make_config("sft", configs.read_yaml(tmp_path / "c.yaml")).data == text
+    (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(SFTConfig(data=text, subset=text))), encoding="utf-8")
+    config = make_config("sft", configs.read_yaml(tmp_path / "c.yaml"))
+    assert (config.data, config.subset) == (os.path.expanduser(text), text)  # data may be a path
 
 
 @pytest.mark.parametrize(("text", "says"), [

@@ -70,12 +70,14 @@ def fitting_weights(weights: dict[str, torch.Tensor], parameters: dict[str, nn.P
 
 
 def is_copy_of_base(name: str, tensor: torch.Tensor, base: Any) -> bool:
-    """Whether a weight is one of the base's own, as it stands there, up to the rounding of the file."""
+    """Whether a weight is one of the base's own, as it stands there, up to the rounding of either."""
     try:
-        own = base.get_parameter(name)
+        own = base.get_parameter(name).detach().cpu()
     except AttributeError:
         return False
-    return own.shape == tensor.shape and torch.equal(own.detach().cpu().to(tensor.dtype), tensor)
+    if own.shape != tensor.shape:
+        return False
+    return torch.equal(own.to(tensor.dtype), tensor) or torch.equal(own, tensor.to(own.dtype))
 
 
 def name_some(names: list[str]) -> str:
