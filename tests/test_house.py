@@ -19,7 +19,7 @@ ENGINE = {
 }
 """Rooms of the engine. A room imports itself and rooms with a smaller number."""
 PAGE = {
-    "text": 0, "server.text": 0, "server.access": 1, "workspace": 2, "run_files": 2, "theme": 2, "machine": 2, "model_files": 3, "scripts": 2, "run_commands": 3, "voting": 3,
+    "text": 0, "server.text": 0, "server.access": 1, "workspace": 2, "run_files": 2, "theme": 2, "machine": 2, "model_files": 3, "scripts": 2, "run_commands": 3, "page_lock": 2, "vote_history": 2, "voting": 3,
     "components": 4, "server": 5, "pages": 6, "notebook": 6, "app": 7,
 }
 """Rooms of the page, likewise; a longer name wins. Pages do not import one another."""
