@@ -1,6 +1,28 @@
-"""A console that is not UTF-8: what it cannot show is escaped, and what was typed on it is read as UTF-8."""
+"""The console: it belongs to the lines of the playground, and it may be another than UTF-8.
 
+The libraries' warnings and log lines stay off it; their errors are shown. What it cannot show is escaped, and what was
+typed on it is read as UTF-8.
+"""
+
+import logging
+import os
 import sys
+import warnings
+
+VERBOSITY = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error",
+             "TORCH_CPP_LOG_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+"""What libraries read from the environment when they are imported. A user's own setting wins."""
+
+
+def quiet_libraries() -> None:
+    """Switch the libraries' warnings off in this process, and in those that it starts. Call it before they are
+    imported. Whoever wants to see the warnings starts Python with `-W default`."""
+    for name, value in VERBOSITY.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if logging.lastResort is not None:  # prints what a library logs that set up no handler of its own
+        logging.lastResort.setLevel(logging.ERROR)
 
 
 def accept_any_text() -> None:

@@ -139,7 +139,8 @@ def _control_tokens(tokenizer, size: int) -> dict[int, str]:
     `size` is the length of the tokenizer. It makes the cache forget the answer when tokens were added.
     """
     named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
-    return named | {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named |= {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {i: text for i, text in named.items() if text}  # an empty text would be found everywhere
 
 
 def _shield_prompt(tokenizer, prompt: Prompt, hidden: list[str]) -> Prompt:

@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from rlhf_engine.errors import UserError
 from rlhf_engine.export.hub import check_repo, push
 from rlhf_engine.export.merge import check_merge, write_merged
@@ -19,6 +17,7 @@ from rlhf_engine.export.output_folder import check_output, output_folder, save_t
 from rlhf_engine.export.source import Source, find_source
 from rlhf_engine.files import expand_user, write_json
 from rlhf_engine.model.adapters import BASE_FILE, HEAD_FILE
+from rlhf_engine.model.checks.tokenizer import load_tokenizer
 from rlhf_engine.model.lora.options import CONFIG_FILE, WEIGHTS_FILE, lora_values, read_lora
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint
@@ -117,4 +116,4 @@ def write_adapter(source: Source, folder: Path) -> None:
     if source.reward:
         shutil.copyfile(source.folder / HEAD_FILE, folder / HEAD_FILE)
     write_json(folder / BASE_FILE, {"model": source.model, "fingerprint": fingerprint(source.base)})
-    save_tokenizer(AutoTokenizer.from_pretrained(source.base, trust_remote_code=False), folder)
+    save_tokenizer(load_tokenizer(source.base, source.model), folder)

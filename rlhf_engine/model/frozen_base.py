@@ -57,7 +57,9 @@ class FrozenBase:
         self._switch_dropout_off()
         self.stop_ids = stop_ids(base, tokenizer)
         """Ids of the tokens that end a response."""
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = pad if pad is not None and 0 <= pad < self.known_tokens else self.stop_ids[0]
+        """Id that fills rows up. Many tokenizers got a padding token for which their model has no embedding."""
         try:
             self.logit_transform = read_logit_transform(base, self.hidden, name)
             use_fast_layers(self)

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
-from rlhf_engine.files import ASSETS, expand_user, read_json_or_none
+from rlhf_engine.files import ASSETS, expand_user
 from rlhf_engine.runs.adapter_folder import refuse_as_model
+from rlhf_engine.runs.model_files import check_config, read_object
+from rlhf_engine.runs.model_path import is_hub_id, near_names, no_model_in, no_such_model, no_weights_in
 
 BUNDLED_MODEL = ASSETS / "storyteller"
 BUNDLED_ADAPTER = ASSETS / "adapters" / "sft"
@@ -34,27 +36,28 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
         folder = bundled_folder(BUNDLED_MODEL)
     elif model and Path(model).is_dir():
         folder = Path(model)
-    elif Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise UserError(f"{model}: no such model; give `bundled`, a Hub id (owner/name) or a local folder")
+    elif Path(model).exists() or not is_hub_id(model):
+        raise no_such_model(model)
     else:
         folder = download_model(model, report)
     refuse_as_model(folder, model)
     if not (folder / "config.json").exists():
-        raise UserError(f"{model}: holds no config.json, so it is no transformers model")
+        raise no_model_in(folder, model)
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{model}: holds no .safetensors weights; pickled weights are never loaded, convert them first")
+        raise no_weights_in(folder, model)
     refuse_code(folder, model)
     return folder
 
 
 def refuse_code(folder: Path, model: str) -> None:
-    """Raises UserError for a model that brings code of its own, because transformers does not have its architecture."""
-    config = read_json_or_none(folder / "config.json")
-    if isinstance(config, dict) and "auto_map" in config:
+    """Raises UserError for a model that brings code of its own, because transformers does not have its architecture,
+    and for a config.json that is broken."""
+    config = read_object(folder / "config.json", model)
+    if "auto_map" in config:
         from transformers.models.auto import configuration_auto
         # transformers exports this name from no public module.
         known = configuration_auto.CONFIG_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
-        if config.get("model_type") not in known:
+        if str(config.get("model_type")) not in known:
             raise code_needed(model)
 
 
@@ -76,10 +79,12 @@ def download_model(model: str, report: Report | None = None) -> Path:
     """Download the safetensors, JSON and tokenizer files of a Hub model. Raises UserError, which says what to do."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    absent = f"there is no such folder here{near_names(Path(model))}, and"
     patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
         config_only = snapshot_download(model, allow_patterns="config.json")
         refuse_code(Path(config_only), model)  # before gigabytes are downloaded for nothing
+        check_config(read_object(Path(config_only) / "config.json", model), model)
         progress_bar = reporting_bar(report) if report else None
         return Path(snapshot_download(model, allow_patterns=patterns, tqdm_class=progress_bar))
     except UserError:
@@ -87,13 +92,13 @@ def download_model(model: str, report: Report | None = None) -> Path:
     except GatedRepoError:
         raise UserError(f"{model}: is gated; accept its licence on the Hub and log in with `hf auth login`") from None
     except RepositoryNotFoundError:
-        raise UserError(f"{model}: there is no such model on the Hub, or it is private; check the name "
+        raise UserError(f"{model}: {absent} there is no such model on the Hub, or it is private; check the name "
                         "or log in with `hf auth login`") from None
     except HFValidationError as error:
         raise UserError(f"{model}: is no name on the Hub ({first_line(error)}); "
                         "give owner/name or a local folder") from None
     except Exception as error:  # of the file system, or of an HTTP client, which is another with each huggingface_hub
-        raise UserError(f"{model}: cannot be fetched from the Hub ({first_line(error)}); "
+        raise UserError(f"{model}: {absent} it cannot be fetched from the Hub ({first_line(error)}); "
                         "try again, or give a local folder") from None
 
 

@@ -149,3 +149,8 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path):
 def test_what_the_page_needs_at_once_imports_neither_torch_nor_gradio(module):
     code = f"import sys, rlhf_engine.{module}; print([m for m in ('torch', 'transformers', 'datasets', 'gradio') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("every, total, period", [(0, 40, 8), (0, 22, 5), (0, 3, 1), (0, 1000, 50), (0, 0, 1), (50, 40, 50), (10, 22, 10)])
+def test_a_fifth_of_the_run_is_the_usual_period_of_checkpoints(every, total, period):
+    assert configs.checkpoint_period(every, total) == period

@@ -66,9 +66,9 @@ def test_the_hub(ask, tiny_llama):
     assert names == sorted(path.name for path in tiny_llama.iterdir())  # nothing pickled, no code
     assert fingerprint(Path(folder)) == fingerprint(tiny_llama)
     for said, expected in zip(errors, [
-            "me/missing: there is no such model on the Hub, or it is private; check the name or log in",
+            "me/missing: there is no such folder here, and there is no such model on the Hub, or it is private; check the name or log in",
             "me/locked: is gated; accept its licence on the Hub and log in with `hf auth login`",
-            "me/login: is gated; accept its licence", "me/broken: cannot be fetched from the Hub (",
+            "me/login: is gated; accept its licence", "me/broken: there is no such folder here, and it cannot be fetched from the Hub (",
             "me/pickled: holds no .safetensors weights; pickled weights are never loaded", "me/notes: holds no config.json",
             "me/na me: is no name on the Hub", "me/-x..y: is no name on the Hub", "me/coded: needs code of its own, which is never run"], strict=True):
         assert said.startswith(expected) and "\n" not in said and len(said) < 300, said
@@ -77,7 +77,7 @@ def test_the_hub(ask, tiny_llama):
     nobody_there = ask("me/tiny", "me/missing", up=False)
     for copy, missing in (switched_off, nobody_there):
         assert copy == [folder, names]
-        assert missing.startswith("me/missing: cannot be fetched from the Hub (") and missing.endswith("or give a local folder")
+        assert missing.startswith("me/missing: there is no such folder here, and it cannot be fetched from the Hub (") and missing.endswith("or give a local folder")
         assert "\n" not in missing
 
 
