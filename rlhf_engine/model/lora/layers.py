@@ -37,7 +37,7 @@ def add_layers(model: Any, role: str, config: LoraConfig, *, empty: bool) -> Pef
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     unfit = layers_without_tensor(base)
     if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
-        config.exclude_modules = {*(config.exclude_modules or []), *unfit}
+        config.exclude_modules = [*(config.exclude_modules or []), *unfit]
     if isinstance(model, PeftModel):
         model.add_adapter(role, config, low_cpu_mem_usage=empty)
     else:
@@ -59,9 +59,9 @@ def layers_without_tensor(base: nn.Module) -> list[str]:
     for name, module in base.named_modules():
         has_own_forward = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
         if has_own_forward and type(module).__name__ not in QUANTISED:
-            weight: Any = module.weight
-            x = torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device)
-            if not isinstance(module(x), torch.Tensor):
+            layer: Any = module
+            x = torch.zeros(1, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
+            if not isinstance(layer(x), torch.Tensor):
                 names.append(name.removesuffix(".base_layer"))
     return names
 
