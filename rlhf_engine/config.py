@@ -32,6 +32,8 @@ LARGEST_SEED = 2**64 - 1
 """Seeds have 64 bits, as torch's random generators do."""
 LENGTH_FIELDS = ("steps", "epochs", "votes")
 """The settings that say how long a run is. A resumed run may get other values for these; all others stay."""
+LONGEST_PERIOD = 50
+"""Most steps between two checkpoints, unless the setting names more."""
 OLD_NAMES = {"lam": "gae_lambda", "enough": "score_cap_quantile", "direct": "tamer"}
 """Renamed settings, old name to new. The old name is an alias in YAML, flags, API, journals and checkpoints."""
 
@@ -113,8 +115,8 @@ class RunConfig:
     """Gradients are clipped to this global norm; 0 does not clip."""
     gradient_checkpointing: bool = bounded(False, advanced=True)
     """Recompute activations in the backward pass: less memory, more time."""
-    checkpoint_every: int = bounded(50, 1, LONGEST)
-    """Steps between checkpoints; the last step always has one."""
+    checkpoint_every: int = bounded(0, 0, LONGEST)
+    """Steps between checkpoints; 0 is a fifth of the run, and at most 50. The last step always has one."""
     keep_checkpoints: int = bounded(5, 0, LONGEST, advanced=True)
     """Newest checkpoints kept; 0 keeps all."""
 
@@ -379,8 +381,6 @@ class TeachConfig(PolicyConfig):
     kl_floor: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
-    checkpoint_every: int = bounded(10, 1, LONGEST)
-    """Steps between checkpoints; the last step always has one."""
     stage: typing.ClassVar[str] = "teach"
     rate_scale: typing.ClassVar[float] = 0.4
 
@@ -396,6 +396,11 @@ def check_length(total: int, done: int) -> None:
     """Whether a run that has taken `done` steps can become one of `total`. Raises UserError."""
     if total <= done:
         raise UserError(f"the run would end with step {total}, and has taken {done} already: ask for more than that")
+
+
+def checkpoint_period(every: int, total: int) -> int:
+    """Steps between two checkpoints of a run of `total` steps whose `checkpoint_every` is `every`."""
+    return every or min(LONGEST_PERIOD, max(1, -(-total // 5)))
 
 
 def flag(name: str) -> str:

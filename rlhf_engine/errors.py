@@ -4,6 +4,8 @@ import reprlib
 
 LONGEST_MESSAGE = 2000
 """Characters of a message that are shown: its beginning and its end."""
+LONGEST_VALUE = 200
+"""Characters of a value that are shown."""
 HALF = LONGEST_MESSAGE // 2 - 3
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 120
@@ -43,9 +45,10 @@ def one_line(error: object) -> str:
 def short_repr(value) -> str:
     """A value as Python writes it, cut off where it is long or deep: it may come from somebody's file."""
     try:
-        return SHORT.repr(value)
+        text = SHORT.repr(value)
     except (ValueError, RecursionError):  # an int of more digits than Python writes
         return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE - 4]} ..."
 
 
 def kind_of(value) -> str:

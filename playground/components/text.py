@@ -1,9 +1,13 @@
 """The English that several pages share."""
 
 TITLE = "RLHF Playground"
+GRADIO_WORDS = {"common.complete": "Done"}
+"""Words that Gradio asks for and does not have."""
 TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer "
            "(reward model), and practise against that (PPO). Vote while it trains and see it follow, watch every "
            "number, and talk to any checkpoint.")
+PREVIEW = ("Vote on the stories of a small language model and watch it learn your taste, live: reward model and PPO, "
+           "on a laptop.")
 LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficient", "kl_horizon": "KL horizon",
           "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
@@ -42,6 +46,8 @@ EVENT = {
               "before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
+    "reference_alike": "{ended:.0%} of the reference's {samples} samples end in time. The reward tells none of them "
+                       "apart yet.",
 }
 SAMPLE_HEADS = ("Step", "Prompt", "Response", "Score", "KL")
 NOT_ENDED = "cut off"
@@ -52,11 +58,14 @@ PLOT_EMPTY = "no steps yet"
 TRAINING, HELD_OUT, TARGET, CHANCE = "training", "held-out", "target", "chance"
 LOSS, ACCURACY, SECONDS = "Loss", "Accuracy", "Seconds per step"
 ENTROPY_LENGTH, LOSSES = "Entropy and length", "Losses"
-GUESSED_LINE, VOTES = "guessed right", "votes"
-PTX, WINS_LINE = "text mixed in", "by the labeler's score"
+GUESSED_LINE, VOTES = "hits", "votes"
+PTX, WINS_LINE = "PPO-ptx", "by the labeler's score"
 POLICY, VALUE, ENTROPY, LENGTH = "policy", "value", "entropy", "length"
 SCORE_LINE, KL_LINE = "mean score", "KL"
+MOVED_LINE, DIFFER_LINE = "drift", "spread"
+DRIFT_AND_SPREAD = "Drift and spread"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
+PLOT_ALT_VOTES = "{title} over {count} votes; latest {latest}"
 BEST = ("is better", "is best")
 TIE, BOTH_BAD = ("Equally good", "All equally good"), ("Both bad", "All bad")
 EMPTY_RESPONSE = "(an empty answer)"

@@ -5,6 +5,7 @@ of parts and write nothing for a text. Some have no system turn: they refuse it 
 conversation that ends with an answer. `TemplateWays` is what a trial shows of a template.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +27,7 @@ class TemplateWays:
     no_answer: str = ""
     """Why the text of an answer is put behind the text of its prompt, outside of the template."""
     broken: str = ""
-    """Why not even one user turn can be written."""
+    """Why not even a question can be written, with a system turn or without."""
 
 
 def fill_prompt(tokenizer, messages: list[dict]) -> str:
@@ -36,8 +37,7 @@ def fill_prompt(tokenizer, messages: list[dict]) -> str:
     """
     ways = template_ways(tokenizer)
     if ways.broken:
-        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot even write a single user turn: it "
-                        f"{ways.broken}; choose another model, or mend the template beside its tokenizer")
+        raise broken_template(ways, tokenizer.name_or_path)
     text, why = _try(tokenizer, _fold(messages, ways), ways.parts, add_generation_prompt=True)
     if not why:
         return text
@@ -46,6 +46,12 @@ def fill_prompt(tokenizer, messages: list[dict]) -> str:
         why = ways.no_system
     raise UserError(f"{tokenizer.name_or_path}: its chat template cannot write a conversation of the turns "
                     f"{', '.join(roles)}: it {why}; take the rows with such turns out, or choose another model")
+
+
+def broken_template(ways: TemplateWays, model: str) -> UserError:
+    """The error for a template that can write nothing."""
+    return UserError(f"{model}: its chat template does not work ({ways.broken}); correct chat_template in its files, "
+                     "or choose another model")
 
 
 def fill_answer(tokenizer, messages: list[dict], text: str, answer: str) -> str:
@@ -88,19 +94,19 @@ def template_ways(tokenizer) -> TemplateWays:
 
 @lru_cache(maxsize=8)
 def _template_ways(tokenizer, _template: str) -> TemplateWays:
-    def turns(*names: str) -> list[dict]:
-        return [{"role": name, "content": TRIAL[name]} for name in names]
+    def why_not(parts: bool, *names: str) -> str:
+        turns = [{"role": name, "content": TRIAL[name]} for name in names]
+        return _try(tokenizer, turns, parts, add_generation_prompt=names[-1] != "assistant")[1]
 
-    def why_not(*names: str) -> str:
-        return _try(tokenizer, turns(*names), parts, add_generation_prompt=names[-1] != "assistant")[1]
-
-    parts = False
-    broken = why_not("user")
-    if broken:
-        parts = True
-        if why_not("user"):
-            return TemplateWays(broken=broken)
-    return TemplateWays(parts, why_not("system", "user"), why_not("user", "assistant"))
+    reasons = []
+    for parts in (False, True):
+        alone, after_system = why_not(parts, "user"), why_not(parts, "system", "user")
+        reasons.append(alone)
+        if not alone:
+            return TemplateWays(parts, after_system, why_not(parts, "user", "assistant"))
+        if not after_system:  # it asks for a system turn
+            return TemplateWays(parts, no_answer=why_not(parts, "system", "user", "assistant"))
+    return TemplateWays(broken=re.sub(r'\Arefuses it with "(.*)"\Z', r"\1", reasons[0]))
 
 
 def _fold(messages: list[dict], ways: TemplateWays) -> list[dict]:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from rlhf_engine.data.examples import Preference, Ranking
 from rlhf_engine.data.fields import (
     ALWAYS,
+    NEVER,
     RARE,
     Row,
     RowError,
     check_text,
+    is_missing,
     list_of,
     margin_of,
     parse_cell,
@@ -147,12 +149,15 @@ def ranking(prompt: Prompt, texts: Sequence, numbers: Sequence, column: str, bes
     """K responses and as many numbers: ranks (1 is best) where `best_is_low`, else scores (more is better)."""
     responses = tuple(check_text(text, "a response") for text in texts)
     if len(responses) < 2 or len(numbers) != len(responses):
+        alone = len(responses) < 2 and len(numbers) == len(responses)
         raise RowError(f"{len(responses)} responses and {len(numbers)} numbers in '{column}'",
-                       "give two or more responses and one number for each")
+                       "give two or more responses and one number for each", RARE if alone else NEVER)
     values = tuple(parse_number(number) for number in numbers)
     known = tuple(value for value in values if value is not None)
     if len(known) < len(values):
-        raise RowError(f"'{column}' holds something other than numbers", "write one number for each response")
+        wrong = any(value is None and not is_missing(number) for value, number in zip(values, numbers))
+        raise RowError(f"'{column}' holds something other than numbers", "write one number for each response",
+                       NEVER if wrong else RARE)
     if best_is_low:
         return Ranking(prompt, responses, known)
     ranks = tuple(1.0 + sum(other > number for other in known) for number in known)
@@ -176,8 +181,9 @@ def ranking_of_objects(prompt: Callable[[Row], Prompt], column: str, text: str, 
             raise RowError(f"'{column}' is a list of other things", f'write a list of objects {{"{text}": ...}}')
         values = []
         for answer in answers:
-            known = [answer[name] for name in numbers if parse_number(answer.get(name)) is not None]
-            values.append(next(iter(known), None))
+            given = [answer[name] for name in numbers if not is_missing(answer.get(name))]
+            known = [value for value in given if parse_number(value) is not None]
+            values.append(next(iter(known + given), None))
         return ranking(asked, [answer.get(text) for answer in answers], values, f"{column}: {numbers[0]}", best_is_low)
     return convert
 

@@ -138,9 +138,14 @@ class Run:
         self.set_status(step=step)
 
     def _remove_rows_after(self, step: int) -> None:
+        """Keep the rows up to the checkpoint of `step`.
+
+        Without a checkpoint (0) the run begins anew, and none stays.
+        """
         for name in STEP_LISTS:
             rows = read_lines(self.path / name)
-            self._replace_lines(name, [row for row in rows if is_step(row.get("step")) and row["step"] <= step])
+            kept = [row for row in rows if is_step(row.get("step")) and row["step"] <= step]
+            self._replace_lines(name, kept if step else [])
         self._replace_lines("journal.jsonl", self.journal())  # which removes a half-written last line
 
     # -- reading -------------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def add_layers(model: Any, role: str, config: LoraConfig, *, empty: bool) -> Pef
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     unfit = layers_without_tensor(base)
     if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
-        config.exclude_modules = [*(config.exclude_modules or []), *unfit]
+        excluded: set[str] = {*(config.exclude_modules or []), *unfit}
+        config.exclude_modules = sorted(excluded)
     if isinstance(model, PeftModel):
         model.add_adapter(role, config, low_cpu_mem_usage=empty)
     else:
@@ -53,15 +54,20 @@ def add_layers(model: Any, role: str, config: LoraConfig, *, empty: bool) -> Pef
 
 @torch.no_grad()
 def layers_without_tensor(base: nn.Module) -> list[str]:
-    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does. PEFT cannot adapt
-    them."""
+    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does, or that take no
+    plain rows, as DeepSeek-V4's grouped ones. PEFT cannot adapt them."""
     names = []
     for name, module in base.named_modules():
         has_own_forward = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
         if has_own_forward and type(module).__name__ not in QUANTISED:
-            layer: Any = module
-            x = torch.zeros(1, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
-            if not isinstance(layer(x), torch.Tensor):
+            weight: Any = module.weight
+            inputs: Any = module.in_features
+            x = torch.zeros(1, inputs, dtype=weight.dtype, device=weight.device)
+            try:
+                fits = isinstance(module(x), torch.Tensor)
+            except (RuntimeError, TypeError, ValueError):
+                fits = False
+            if not fits:
                 names.append(name.removesuffix(".base_layer"))
     return names
 

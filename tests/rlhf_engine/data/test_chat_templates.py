@@ -79,10 +79,10 @@ def test_the_thoughts_of_an_answer_are_taught_and_those_of_earlier_ones_may_go(w
 
 
 @pytest.mark.parametrize(("template", "said"), [
-    ("{{ raise_exception('no') }}", "its chat template cannot even write a single user turn: it refuses it with \"no\"; choose another model, or mend the template"),
-    ("nothing", "cannot even write a single user turn: it leaves out the text of the user turn; choose"),
-    ("{{ messages[0].content + 1 }}", "cannot even write a single user turn: it refuses it with \"can only concatenate str"),
-    ("{% for m in messages %}", "cannot even write a single user turn: it refuses it with \"Unexpected end of template")])
+    ("{{ raise_exception('no') }}", "its chat template does not work (no); correct chat_template in its files, or choose another model"),
+    ("nothing", "its chat template does not work (leaves out the text of the user turn); correct"),
+    ("{{ messages[0].content + 1 }}", "does not work (can only concatenate str"),
+    ("{% for m in messages %}", "does not work (Unexpected end of template")])
 def test_a_template_that_works_for_nothing_is_one_clear_line(with_template, template, said):
     with pytest.raises(UserError) as error:
         encode_prompt(with_template(template), "hello")
@@ -95,3 +95,11 @@ def test_a_template_that_leaves_a_turn_out_is_one_clear_line(with_template):
     with pytest.raises(UserError) as error:
         encode_prompt(only_last, [USER | {"content": "one"}, ANSWER, USER])
     assert "cannot write a conversation of the turns user, assistant, user: it leaves out the text of the user turn; take the rows with such turns out" in str(error.value)
+
+
+def test_a_template_that_asks_for_a_system_turn_works_where_there_is_one(with_template, chat):
+    picky = with_template("{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + LOOP % (TURN % "{{ m.content }}"))
+    row = encode_example(picky, [SYSTEM, USER], "fine", chat.eos_token_id)
+    assert text_of(chat, row.ids) == "<|start|>system\nBe kind.<|end|>\n<|start|>user\nhello<|end|>\n<|start|>assistant\nfine<|end|>"
+    with pytest.raises(UserError, match='cannot write a conversation of the turns user: it refuses it with "system first"'):
+        encode_prompt(picky, [USER])

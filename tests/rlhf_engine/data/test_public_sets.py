@@ -282,6 +282,17 @@ def test_few_rows_with_tools_are_skipped_and_counted(write):
     assert len(read) == 99 and read.notes == ["1 row skipped: 'messages' has a turn with the role 'tool' (first: row 100)"]
 
 
+def test_few_rows_without_a_rating_are_skipped_and_counted(write):
+    rows = [{"instruction": "q", "completions": [{"response": "a", "overall_score": 2}, {"response": "b", "overall_score": 1}]}] * 98
+    rows += [{"instruction": "q", "completions": []}, {"instruction": "q", "completions": [{"response": "a", "overall_score": None}, rows[0]["completions"][1]]}]
+    [file] = write(rows, parquet=False)
+    read = read_preferences(file)
+    assert len(read) == 98 and len(read.notes) == 2 and "(first: row 99)" in read.notes[0] and "(first: row 100)" in read.notes[1]
+    rows[99] = {"instruction": "q", "completions": [{"response": "a", "overall_score": "good"}, {"response": "b", "overall_score": 1}]}
+    [file] = write(rows, parquet=False)
+    assert "row 100: 'completions: fine-grained_score' holds something other than numbers" in complaint(read_preferences, file)
+
+
 # Values that look like others
 
 @pytest.mark.parametrize("value", [None, float("nan"), "", " \n", [], {}, "nan", "None", "null", "[]", "<noinput>"])
