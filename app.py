@@ -3,7 +3,14 @@
 It is also the entry point of a Hugging Face Space.
 """
 
+import sys
+
 from playground.app import launch
+from rlhf_engine.errors import UserError
 
 if __name__ == "__main__":
-    launch()
+    try:
+        launch()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -22,9 +22,9 @@ from transformers import StaticCache
 
 from benchmarks.gpu import RANK, WORK
 from benchmarks.helpers.common import SHAPES, machine, prompts, random_backbone, say, spawn
-from rlhf_engine.model import generation as generate
 from rlhf_engine.model.cpu_decoder import VERDICTS
-from rlhf_engine.model.generation import CachedDecoder, Sampling, decode
+from rlhf_engine.model.decoders import CHOICES, CachedDecoder
+from rlhf_engine.model.generation import Sampling, decode
 from rlhf_engine.model.loading import pick_device
 
 
@@ -74,7 +74,7 @@ def run(shape: str, dtype: str, repeats: int) -> dict:
     times, peaks, tokens = ({name: [] for name in kinds} for _ in range(3))
     for _ in range(repeats):
         for name, kind in kinds.items():
-            generate.CachedDecoder = kind
+            CHOICES[backbone.base] = lambda frozen, kind=kind: kind(frozen.base)
             if cuda:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()

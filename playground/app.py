@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import gradio as gr
 
@@ -16,6 +17,7 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.notices import mark_seen
 from playground.components.page import Page
+from playground.page_lock import note_address, only_page
 from playground.pages.chat.page import ChatPage
 from playground.pages.data.page import DataPage
 from playground.pages.models.page import ModelsPage
@@ -25,6 +27,7 @@ from playground.pages.teach.page import TeachPage
 from playground.pages.train.page import TrainPage
 from playground.run_commands import WorkerHandle
 from playground.scripts import function_from, run_all
+from playground.server import link_preview
 from playground.server import text as server_text
 from playground.server.access import Access
 from playground.server.api import Api
@@ -43,6 +46,8 @@ from rlhf_engine.worker.client import Worker
 
 P = TypeVar("P", bound=Page)
 
+USUAL_PORT = 7860
+"""Where Gradio serves a page, unless it is in use; then it takes the next that is free."""
 PRIVATE = {"queue": False, "api_visibility": "private"}
 """Options of an event that the page uses for itself: answered at once, and no endpoint of the API."""
 
@@ -108,7 +113,7 @@ class Playground:
                 self.chat = self._add(ChatPage(space, worker, self.voter, notice), tab)
             with gr.Tab(text.RUNS, id="runs") as tab:
                 self.runs = self._add(RunsPage(space), tab)
-                self._add(ExportPage(space, notice), tab)
+                self._add(ExportPage(space, notice, self.runs.picker), tab)
             with gr.Tab(shared_text.DATA, id="data") as tab:
                 self._add(DataPage(space, self.voter, notice), tab)
             with gr.Tab(shared_text.MODELS, id="models") as tab:
@@ -122,8 +127,10 @@ class Playground:
         """The address names the tab in front, so that it can be linked to, and a reload opens it again."""
         names = list(dict.fromkeys(tab.id for tab in self.pages.values()))
         for tab in dict.fromkeys(self.pages.values()):
-            tab.select(None, None, self.front, js=function_from("select_tab", tab=tab.id), **PRIVATE)
-        self.blocks.load(None, None, self.tabs, js=function_from("reopen_tab", tabs=names), **PRIVATE)
+            tab.select(None, None, self.front, js=function_from("select_tab", tab=tab.id, tabs=names), **PRIVATE)
+        reopen = gr.Button("", elem_id="reopen", elem_classes="unseen")  # assets/js/follow_address.js presses it
+        gr.on([self.blocks.load, reopen.click], None, None, self.tabs, js=function_from("reopen_tab", tabs=names),
+              **PRIVATE)
 
     def _bind_look(self) -> None:
         """What makes the server look again, and what it needs and sends for that."""
@@ -195,10 +202,11 @@ def build(home: str | Path | None = None, *, worker: WorkerHandle | None = None,
 def options(page: Playground) -> dict:
     """The settings of `page.launch`: its theme, its styles and scripts, and the routes of its server."""
     login = Login(page.access)
-    routes = [*login.routes, page.polling.route]
-    return {"theme": PlaygroundTheme(), "css_paths": CSS, "js": run_all("poll", "double_click"), "run_history": False,
-            "ssr_mode": False, "footer_links": ["api", "settings", "gradio"],
-            "app_kwargs": {"routes": routes, "middleware": login.middleware}}
+    routes = [*login.routes, page.polling.route, link_preview.IMAGE_ROUTE]
+    middleware = [*login.middleware, link_preview.MIDDLEWARE]
+    return {"theme": PlaygroundTheme(), "css_paths": CSS, "js": run_all("poll", "double_click", "follow_address"),
+            "run_history": False, "ssr_mode": False, "footer_links": ["api", "settings", "gradio"],
+            "i18n": gr.I18n(en=shared_text.GRADIO_WORDS), "app_kwargs": {"routes": routes, "middleware": middleware}}
 
 
 def default_home() -> Path:
@@ -209,10 +217,23 @@ def default_home() -> Path:
 # -- serving -----------------------------------------------------------------------------------------------------------
 
 def launch(home: str | Path | None = None, **settings) -> None:
-    """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it."""
+    """Serve the page until Ctrl-C or SIGTERM. A live run goes on without it; an idle worker ends with it.
+
+    Raises UserError if another page has the workspace, or another program the port that was asked for.
+    """
     accept_any_text()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    home = Path(home or default_home())
+    home = Path(home or default_home()).expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(text.NO_HOME.format(home=home, reason=error.strerror)) from None
+    with only_page(home):
+        serve(home, settings)
+
+
+def serve(home: Path, settings: dict) -> None:
+    """Serve the page over a workspace that no other page has. settings: of `gr.Blocks.launch`. Raises UserError."""
     worker = Worker(home)
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     # Decided here, because Gradio would share by itself in some notebooks.
@@ -220,9 +241,19 @@ def launch(home: str | Path | None = None, **settings) -> None:
     page = build(home, worker=worker, access=Access.from_environment(host, shared=bool(share)))
     # SIGTERM, because a shell lets a program that it starts in the background ignore SIGINT.
     signal.signal(signal.SIGTERM, interrupt)
-    _, url, _ = page.launch(server_name=host, share=share, quiet=True, prevent_thread_lock=True, **options(page),
-                            **settings)
+    asked = port_asked_for(settings.pop("server_port", None) or os.environ.get("GRADIO_SERVER_PORT", ""))
+    try:
+        _, url, _ = page.launch(server_name=host, server_port=asked, share=share, quiet=True, prevent_thread_lock=True,
+                                **options(page), **settings)
+    except OSError as error:
+        if not asked:
+            raise
+        raise UserError(text.PORT_BUSY.format(port=asked)) from error
+    note_address(home, url.rstrip("/"))
     print(text.READY.format(url=url.rstrip("/")), flush=True)
+    port = urlsplit(url).port
+    if not asked and port and port != USUAL_PORT:
+        print(text.PORT_TAKEN.format(usual=USUAL_PORT, port=port), flush=True)
     if not page.access.has_owner:
         print(server_text.NO_OWNER, flush=True)
     ended = threading.Event()
@@ -240,6 +271,15 @@ def launch(home: str | Path | None = None, **settings) -> None:
         helper.join(30)
     end_idle_worker(worker, page.workspace)
     page.close(verbose=False)
+
+
+def port_asked_for(value: int | str) -> int | None:
+    """The port that a setting names; None for an empty one. Raises UserError for what is no port."""
+    if value == "":
+        return None
+    if not str(value).isdecimal() or not 0 < int(value) < 65536:
+        raise UserError(text.NO_PORT.format(value=value))
+    return int(value)
 
 
 def start_helpers(page: Playground, worker: Worker, ended: threading.Event) -> list[threading.Thread]:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from playground import text
+from playground.vote_history import REPLACES, RESTORES, changes_of
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.choices import parse_choice
@@ -24,6 +25,9 @@ PERSON = "person"
 """The labeler of a run that asks people."""
 REMEMBERED = 10_000
 """Voters, of a run each, whose skips are kept in memory; the one that did nothing for longest is forgotten first."""
+DONE = "done"
+"""The state of a run that has taken all its steps. One that was stopped asks on: it learns the votes when it goes on.
+"""
 RUNS_IN_MEMORY = 64
 """Runs whose votes are kept in memory."""
 
@@ -45,16 +49,18 @@ class RunVotes:
         """Number (seq) of the last event of the store that has been read."""
         self.events: list[Event] = []
         """The oldest first. The list is replaced, never changed."""
+        self.history: list[Event] = []
+        """The same with the retracts, and with what they take back."""
 
-    def read(self, store: Store, run_id: str) -> list[Event]:
-        """The live events as they are now. Raises UserError as the store does."""
+    def read(self, store: Store, run_id: str) -> None:
+        """Bring both lists up to date. Raises UserError as the store does."""
         head = store.head()
         if store is not self.store or head < self.head:  # another file has taken the place of the store
-            self.store, self.head, self.events = store, 0, []
+            self.store, self.head, self.events, self.history = store, 0, [], []
         if head > self.head:
             new = store.events(run=run_id, after=self.head, upto=head, retracted=True)
             self.head, self.events = head, without_retracted([*self.events, *new])
-        return self.events
+            self.history = [*self.history, *new]
 
 
 class VotingService:
@@ -78,9 +84,8 @@ class VotingService:
         return [entry for entry in entries if entry.labeler == PERSON]
 
     def taught(self, entries: list[RunSummary]) -> list[RunSummary]:
-        """The runs with any labeler: live ones first, then those that ask people, then the newest."""
-        runs = [entry for entry in entries if find_stage(entry.stage).asks_voters]
-        return sorted(runs, key=lambda entry: (not entry.alive, entry.labeler != PERSON))
+        """The runs with any labeler, in the order of `entries`: live ones first, then the newest."""
+        return [entry for entry in entries if find_stage(entry.stage).asks_voters]
 
     def chosen(self, name: str) -> str:
         """`name`, or for an empty one the run that asks people; where none does, the live run, or the newest."""
@@ -96,17 +101,25 @@ class VotingService:
         run, config = self.workspace.run(name), self.workspace.effective_settings(name)
         if config.get("labeler") != PERSON:
             return text.ASKS_NOBODY.format(name=name)
-        state = run.status()["state"]
-        if state not in ALIVE:
-            return text.ASKS_NO_MORE.format(name=name, state=text.STATES[state])
+        status = run.status()
+        if status["state"] == DONE:
+            return text.RUN_DONE.format(name=name, votes=self.votes(run))
+        if status["state"] not in ALIVE:
+            return text.ASKS_NO_MORE.format(name=name, state=text.STATES[status["state"]])
         if self.votes(run) >= config["votes"]:
             return text.ALL_VOTES_IN.format(wanted=config["votes"])
         return text.QUESTION_COMES
 
+    def learns_no_more(self, run: Run) -> str:
+        """Why a vote teaches a run nothing any more; empty where it does, or will when the run goes on."""
+        return text.TOO_LATE.format(name=run.path.name) if run.status()["state"] == DONE else ""
+
     # -- queries and votes -------------------------------------------------------------------------------------------
 
     def next(self, run: Run, voter: str) -> Query | None:
-        """The query to show this voter next; None if there is none."""
+        """The query to show this voter next; None if there is none, and of a run that is done."""
+        if self.learns_no_more(run):
+            return None
         memory = self._memory(run, voter)
         query = next_query(run, self.live_votes(run), voter, frozenset(memory.skipped))
         if query:
@@ -114,11 +127,16 @@ class VotingService:
         return query
 
     def live_votes(self, run: Run) -> list[Event]:
-        """The live events of a run, the oldest first. After a vote, only that vote is read from the store."""
+        """The live events of a run, the oldest first."""
+        return self._read_votes(run).events
+
+    def _read_votes(self, run: Run) -> RunVotes:
+        """The votes of a run. After a vote, only that vote is read from the store."""
         store = self.store
         with self._lock:
             votes = remembered(self._votes, run.id, RunVotes, RUNS_IN_MEMORY)
-            return votes.read(store, run.id)
+            votes.read(store, run.id)
+            return votes
 
     def votes(self, run: Run) -> int:
         """Number of live events of a run."""
@@ -133,6 +151,7 @@ class VotingService:
         `next` first gave the query to this voter is noted. Raises UserError for an unknown query or choice.
         """
         query, memory = find_query(run, query_id), self._memory(run, voter)
+        check_event_id(event_id)
         self.workspace.access.limit("vote", choice)
         if choice == "skip":
             memory.skipped.add(query.id)
@@ -160,19 +179,22 @@ class VotingService:
         return annotations
 
     def undo(self, run: Run, event_id: str, voter: str) -> Event | None:
-        """Take back the voter's newest vote and return it; None, and no change, if the store has the event id.
+        """Take back the voter's last change in a run; None, and no change, if the store has the event id.
 
-        Only votes on queries are taken back here; feedback on a chat is taken back there. Raises UserError without any.
+        Returns the event that counts no more, or the annotation that counts again. An annotation that took the place
+        of another gives it back. Only votes on queries are taken back here; feedback on a chat is taken back there.
+        Raises UserError where there is nothing.
         """
         store = self.store
+        check_event_id(event_id)
         self.workspace.access.limit("vote")
         if is_known(store, run, event_id):
             return None
-        own = [event for event in self.live_votes(run) if event.voter == voter and event.query]
-        if not own:
+        changes = changes_of(self._read_votes(run).history, voter)
+        if not changes:
             raise UserError(text.NOTHING_TO_UNDO.format(name=run.path.name))
-        last = own[-1]
-        store.add(Event(event_id, "retract", value=last.id, run=run.id, voter=voter))
+        last = changes[-1].about
+        store.add_all(changes[-1].undoing(event_id))
         self._memory(run, voter).shown.pop(last.answers, None)
         return last
 
@@ -200,12 +222,18 @@ def remembered(memory: OrderedDict, key, make, size: int):
 
 def replacing_id(event_id: str) -> str:
     """The id of the retract that takes back the annotation which the event `event_id` replaces."""
-    return f"{event_id} takes back"
+    return event_id + REPLACES
+
+
+def check_event_id(event_id: str) -> None:
+    """Raises UserError for an id that ends like those which the page gives to the events that come with another."""
+    if event_id.endswith((REPLACES, RESTORES)):
+        raise UserError(text.RESERVED_ID.format(endings=f"{REPLACES!r} or {RESTORES!r}"))
 
 
 def is_known(store: Store, run: Run, event_id: str) -> bool:
-    """Whether an event of the run was stored under this id, or under that of the retract which comes with it."""
-    events = [store.find(event_id), store.find(replacing_id(event_id))]
+    """Whether an event of the run was stored under this id, or under the id of one that comes with it."""
+    events = [store.find(each) for each in (event_id, replacing_id(event_id), event_id + RESTORES)]
     return any(event.run == run.id for event in events if event)
 
 

@@ -19,7 +19,7 @@ from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.files import ASSETS, expand_user
+from rlhf_engine.files import ASSETS, atomic_file, expand_user
 from rlhf_engine.runs.folder import ALIVE, Run, step_of
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import find_stage, make_config
@@ -27,7 +27,7 @@ from rlhf_engine.stages import find_stage, make_config
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 """The name of a run."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-DATA_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
+DATA_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz")
 GALLERY = ASSETS / "adapters"
 SECONDS_KEPT = 3600.0
 """Seconds after which a file that was made for a download may be removed."""
@@ -138,7 +138,7 @@ class Workspace:
         """Data: the bundled one, and an owner's uploads."""
         files = []
         if self.uploads.is_dir() and self.access.owner():
-            files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("*") if path.is_file())
+            files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("[!.]*") if path.is_file())
         return ["bundled", *files]
 
     def reward_choices(self) -> list[tuple[str, str]]:
@@ -174,10 +174,14 @@ class Workspace:
         """Copy an owner's file into the workspace; returns its name there. Raises UserError."""
         self.access.owners_only()
         name = re.sub(r"[^\w.-]+", "_", Path(file).name).lstrip("._") or "upload.jsonl"
-        if not name.endswith(DATA_ENDINGS):
+        if not name.lower().endswith(DATA_ENDINGS):
             raise UserError(text.NOT_DATA.format(name=name, endings=", ".join(DATA_ENDINGS)))
-        self.uploads.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, self.uploads / name)
+        try:
+            self.uploads.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.uploads / name) as temporary:
+                shutil.copy(file, temporary)
+        except OSError as error:
+            raise UserError(text.UPLOAD_FAILED.format(name=name, reason=error.strerror or error)) from None
         return f"uploads/{name}"
 
     # -- names of the workspace, as the worker takes them --------------------------------------------------------------
@@ -217,7 +221,7 @@ class Workspace:
         if value in ("bundled", "bundled-heldout"):
             return value
         self._owners(value)
-        if HUB_ID.fullmatch(value) and not value.endswith(DATA_ENDINGS) and not self._exists(value):
+        if HUB_ID.fullmatch(value) and not value.lower().endswith(DATA_ENDINGS) and not self._exists(value):
             return value
         return self._path_inside(value, "data")
 

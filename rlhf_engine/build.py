@@ -20,6 +20,7 @@ from rlhf_engine.feedback.scoring_functions import find_function, is_function, l
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
+from rlhf_engine.runs.damage import explain_damage
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
@@ -74,9 +75,10 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     if adapter:
         backbone.load_role("policy", adapter, head=False)
     trainer = finish(backbone)
-    trainer.data_notes = rows.notes + trainer.data_notes
+    trainer.data_notes = rows.remarks + trainer.data_notes
     if checkpoint is not None:
-        trainer.load(checkpoint)
+        with explain_damage(checkpoint, "remove this checkpoint to go on from an earlier one, or start a new run"):
+            trainer.load(checkpoint)
     return trainer
 
 
@@ -117,7 +119,7 @@ def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
         else:
             reward = source
         trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
-        trainer.data_notes = texts.notes + trainer.data_notes
+        trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish
 
@@ -131,7 +133,7 @@ def build_teach(inputs: Inputs[TeachConfig]) -> Finish:
         prompts, held_out = hold_out(inputs.rows, config)
         trainer = Teach(backbone, prompts, labeler, config, held_out=held_out, ptx=texts,
                         on_microbatch=inputs.on_microbatch)
-        trainer.data_notes = texts.notes + trainer.data_notes
+        trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish
 

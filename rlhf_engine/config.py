@@ -13,14 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.files import expand_user
+from rlhf_engine.yaml_files import read_yaml as read_yaml
+from rlhf_engine.yaml_files import yaml_text as yaml_text
 
 KL_PER_TOKEN = 0.2
 """Largest KL target in nats per token of the longest response. Above it, text falls apart."""
 
+MOST_ROWS, MOST_TOKENS, LONGEST, LARGEST = 1 << 16, 1 << 24, 10**9, 1e6
+"""Upper bounds of settings: rows that are in memory at once, tokens of a row, steps and votes of a run, coefficients.
+They are far beyond what makes sense. A number above them is a mistake, which would fill the memory or take for ever."""
 PATHS = ("model", "adapter", "data", "ptx_data", "output", "reward", "labeler")
 """Settings that may name a file or a folder. A `~` at their start is spelled out, wherever they come from."""
 LARGEST_WHOLE = 2**53
@@ -29,6 +32,8 @@ LARGEST_SEED = 2**64 - 1
 """Seeds have 64 bits, as torch's random generators do."""
 LENGTH_FIELDS = ("steps", "epochs", "votes")
 """The settings that say how long a run is. A resumed run may get other values for these; all others stay."""
+LONGEST_PERIOD = 50
+"""Most steps between two checkpoints, unless the setting names more."""
 OLD_NAMES = {"lam": "gae_lambda", "enough": "score_cap_quantile", "direct": "tamer"}
 """Renamed settings, old name to new. The old name is an alias in YAML, flags, API, journals and checkpoints."""
 
@@ -77,7 +82,7 @@ class RunConfig:
     """Configuration name of a Hub data set that has several."""
     split: str = ""
     """Split of a Hub data set; empty means `train`."""
-    limit: int = bounded(0, 0, advanced=True)
+    limit: int = bounded(0, 0, LONGEST, advanced=True)
     """Read at most this many rows; 0 reads all."""
     output: str = ""
     """Run folder to write."""
@@ -90,13 +95,13 @@ class RunConfig:
     """Where to run: `auto`, `cpu`, `cuda` or `cuda:N`."""
     lora_rank: int = bounded(8, 1, 512)
     """Rank of the LoRA adapters, on every linear layer but the output layer."""
-    lora_alpha: int = bounded(16, 1, advanced=True)
+    lora_alpha: int = bounded(16, 1, MOST_ROWS, advanced=True)
     """LoRA scale; updates are multiplied by alpha / rank."""
-    max_tokens: int = bounded(512, 8)
+    max_tokens: int = bounded(512, 8, MOST_TOKENS)
     """Longest prompt plus response in tokens; longer rows are cut from the left of the prompt, and counted."""
-    batch_size: int = bounded(16, 1)
+    batch_size: int = bounded(16, 1, MOST_ROWS)
     """Rows per optimiser step."""
-    micro_batch: int = bounded(0, 0, advanced=True)
+    micro_batch: int = bounded(0, 0, MOST_ROWS, advanced=True)
     """Most rows per forward pass; 0 is the whole batch. Gradients are the same for every value."""
     learning_rate: float = bounded(0.0, 0.0, live=True)
     """Peak learning rate of Adam on adapters and heads. 0 fits it to the width of the model: ten times the rate of a
@@ -106,13 +111,13 @@ class RunConfig:
     schedule: Literal["linear", "constant"] = "linear"
     """Learning rate after the warm-up: `linear` falls to zero (Ziegler 2019), `constant` stays. A run that is made
     longer follows the schedule of the new length, warm-up included."""
-    max_grad_norm: float = bounded(1.0, 0.0, advanced=True)
+    max_grad_norm: float = bounded(1.0, 0.0, LARGEST, advanced=True)
     """Gradients are clipped to this global norm; 0 does not clip."""
     gradient_checkpointing: bool = bounded(False, advanced=True)
     """Recompute activations in the backward pass: less memory, more time."""
-    checkpoint_every: int = bounded(50, 1)
-    """Steps between checkpoints; the last step always has one."""
-    keep_checkpoints: int = bounded(5, 0, advanced=True)
+    checkpoint_every: int = bounded(0, 0, LONGEST)
+    """Steps between checkpoints; 0 is a fifth of the run, and at most 50. The last step always has one."""
+    keep_checkpoints: int = bounded(5, 0, LONGEST, advanced=True)
     """Newest checkpoints kept; 0 keeps all."""
 
     stage: typing.ClassVar[str] = ""
@@ -127,10 +132,9 @@ class RunConfig:
             value, low, high = getattr(self, name), meta.get("low"), meta.get("high")
             if kind is int and high is None:
                 high = LARGEST_WHOLE
-            if low is not None and value < low:
-                raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
-            if high is not None and value > high:
-                raise UserError(f"{flag(name)} is {value}, but must be at most {high}")
+            if (low is not None and value < low) or (high is not None and value > high):
+                limits = [f"at {word} {limit}" for word, limit in (("least", low), ("most", high)) if limit is not None]
+                raise UserError(f"{flag(name)} is {short_repr(value)}, but must be {' and '.join(limits)}")
         max_new_tokens = getattr(self, "max_new_tokens", 0)
         if max_new_tokens >= self.max_tokens:
             raise UserError(f"--max-new-tokens ({max_new_tokens}) leaves no room for a prompt in --max-tokens "
@@ -142,14 +146,14 @@ class RunConfig:
 class SFTConfig(RunConfig):
     """Supervised fine-tuning on demonstrations: cross-entropy of the completion given the prompt."""
 
-    epochs: float = bounded(6.0, 0.0, live=True)
+    epochs: float = bounded(6.0, 0.0, LARGEST, live=True)
     """Passes over the training rows; the last may be partial. Few demonstrations need more passes (InstructGPT took
     16)."""
-    steps: int = bounded(0, 0, live=True)
+    steps: int = bounded(0, 0, LONGEST, live=True)
     """Optimiser steps; 0 takes them from `epochs`."""
     held_out: float = bounded(0.1, 0.0, 0.9)
     """Share of the rows kept out of training to measure the held-out loss."""
-    evaluate_every: int = bounded(25, 1)
+    evaluate_every: int = bounded(25, 1, LONGEST)
     """Steps between measurements of the held-out loss."""
     stage: typing.ClassVar[str] = "sft"
 
@@ -158,26 +162,26 @@ class SFTConfig(RunConfig):
 class RewardConfig(RunConfig):
     """A reward model: Bradley-Terry on all pairs of a prompt's responses (Ouyang et al. 2022, eq. 1)."""
 
-    epochs: float = bounded(1.0, 0.0, live=True)
+    epochs: float = bounded(1.0, 0.0, LARGEST, live=True)
     """Passes over the pairs; reward models overfit after one (Ouyang et al. 2022)."""
-    steps: int = bounded(0, 0, live=True)
+    steps: int = bounded(0, 0, LONGEST, live=True)
     """Optimiser steps; 0 takes them from `epochs`."""
     held_out: float = bounded(0.15, 0.0, 0.9)
     """Share of the pairs kept out of training to measure accuracy."""
-    evaluate_every: int = bounded(25, 1)
+    evaluate_every: int = bounded(25, 1, LONGEST)
     """Steps between measurements of held-out loss and accuracy."""
-    reference_samples: int = bounded(256, 2)
+    reference_samples: int = bounded(256, 2, MOST_ROWS)
     """Responses of the starting policy on which the reward is normalised to mean 0 and standard deviation 1 (Ziegler
     et al. 2019)."""
-    max_new_tokens: int = bounded(96, 1)
+    max_new_tokens: int = bounded(96, 1, MOST_TOKENS)
     """Longest of these responses, in tokens."""
     ensemble: int = bounded(1, 1, 64)
     """Heads on the reward adapter, each normalised on its own. The reward is their mean; their spread is its
     uncertainty."""
-    rating_margin: float = bounded(0.0, 0.0, advanced=True)
+    rating_margin: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Margin per point between two ratings, for rows with `scores` (Touvron et al. 2023 use 1/3 to 1). 0 uses the
     order alone."""
-    centring: float = bounded(0.0, 0.0, advanced=True)
+    centring: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of (r_better + r_worse)^2 beside the loss. It keeps scores around 0 (Eisenstein et al. 2023 use
     0.01)."""
     stage: typing.ClassVar[str] = "reward"
@@ -188,39 +192,39 @@ class RewardConfig(RunConfig):
 class PolicyConfig(RunConfig):
     """What PPO needs to know, whatever the reward."""
 
-    steps: int = bounded(40, 1, live=True)
+    steps: int = bounded(40, 1, LONGEST, live=True)
     """PPO steps; each samples one response to `batch_size` prompts."""
-    batch_size: int = bounded(32, 2)
+    batch_size: int = bounded(32, 2, MOST_ROWS)
     """Prompts (episodes) per step."""
     value_learning_rate: float = bounded(0.0, 0.0)
     """Peak learning rate of Adam on the value adapter and its head; 0 is twice the policy's."""
     schedule: Literal["linear", "constant"] = "constant"
     """Learning rate after the warm-up: `linear` falls to zero, `constant` stays. A run that is made longer follows
     the schedule of the new length, warm-up included."""
-    max_new_tokens: int = bounded(96, 1, live=True)
+    max_new_tokens: int = bounded(96, 1, MOST_TOKENS, live=True)
     """Longest response in tokens."""
     temperature: float = bounded(1.0, 0.01, 10.0, live=True)
     """Sampling temperature. The same value divides the logits of policy and reference in training."""
-    ppo_epochs: int = bounded(2, 1)
+    ppo_epochs: int = bounded(2, 1, 1000)
     """Passes over each rollout; Ziegler et al. use 4, InstructGPT 1."""
-    minibatches: int = bounded(2, 1)
+    minibatches: int = bounded(2, 1, MOST_ROWS)
     """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
     clip: float = bounded(0.2, 0.0, 10.0, advanced=True)
     """Clip range of the probability ratio (Schulman et al. 2017, eq. 7)."""
-    dual_clip: float = bounded(0.0, 0.0, advanced=True)
+    dual_clip: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Largest cost of a token with a negative advantage, in multiples of that advantage (Ye et al. 2020 use 3). 0
     sets no limit."""
-    value_clip: float = bounded(0.2, 0.0, advanced=True)
+    value_clip: float = bounded(0.2, 0.0, LARGEST, advanced=True)
     """Clip range of the change of the value."""
-    value_coef: float = bounded(0.1, 0.0, advanced=True)
+    value_coef: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """Weight of the value loss beside the policy loss."""
     value: Literal["adapter", "head"] = "adapter"
     """The value function. `adapter` is an adapter of its own that starts from the reward model (Ouyang et al. 2022).
     `head` is a head on the policy's adapter: it takes half the time and learns less per step
     (benchmarks/README.md)."""
-    entropy_coef: float = bounded(0.0, 0.0, advanced=True)
+    entropy_coef: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
-    ptx_coef: float = bounded(0.0, 0.0)
+    ptx_coef: float = bounded(0.0, 0.0, LARGEST)
     """Weight of a pretraining mix beside the policy loss, per nat a token of its text (PPO-ptx, Ouyang et al. 2022,
     eq. 2). It makes the policy forget less: 0.1 takes back most of what is lost and keeps half of the reward
     (benchmarks/README.md). 0 mixes nothing in."""
@@ -231,9 +235,9 @@ class PolicyConfig(RunConfig):
     """Configuration name of a Hub data set to mix in, if it has several."""
     ptx_split: str = bounded("", advanced=True)
     """Split of a Hub data set to mix in; empty means `train`."""
-    ptx_rows: int = bounded(16, 1, advanced=True)
+    ptx_rows: int = bounded(16, 1, MOST_ROWS, advanced=True)
     """Rows of that text in each optimiser step."""
-    update_stop: float = bounded(0.0, 0.0, advanced=True)
+    update_stop: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Ends the passes of a step before a minibatch on which the policy has moved further than this
     (`policy/approxkl`, nats per token). 0 never ends them early."""
     gamma: float = bounded(1.0, 0.0, 1.0, advanced=True)
@@ -245,34 +249,34 @@ class PolicyConfig(RunConfig):
     normalise_reward: bool = True
     """Shift and scale the reward to mean 0 and standard deviation 1 on samples of the reference. The KL coefficient
     then means the same for every reward."""
-    reward_clip: float = bounded(0.0, 0.0, advanced=True)
+    reward_clip: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Normalised scores are clipped to between minus and plus this; 0 clips nothing."""
-    reward_scale: float = bounded(1.0, 0.0, advanced=True)
+    reward_scale: float = bounded(1.0, 0.0, LARGEST, advanced=True)
     """Factor on the normalised score, after clipping."""
-    length_penalty: float = bounded(0.0, 0.0, advanced=True)
+    length_penalty: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Taken off the score for each token by which a response is longer than the mean response of the reference."""
-    reference_samples: int = bounded(64, 2)
+    reference_samples: int = bounded(64, 2, MOST_ROWS)
     """Responses of the reference that are sampled to normalise the reward and to decide `missing_end: auto`."""
     missing_end: Literal["auto", "replace", "subtract", "none"] = "auto"
     """What happens to the score of a response that did not end: `replace` sets it to `missing_end_score` (Ziegler et
     al. 2019), `subtract` lowers it by that size, `none` leaves it. `auto` replaces only if most reference samples end
     in time."""
-    missing_end_score: float = bounded(-1.0, advanced=True)
+    missing_end_score: float = bounded(-1.0, -LARGEST, LARGEST, advanced=True)
     """The score of, or the penalty for, a response without an end, in normalised reward."""
-    kl_coef: float = bounded(0.15, 0.0)
+    kl_coef: float = bounded(0.15, 0.0, LARGEST)
     """Weight of the KL penalty at the start, in normalised reward per nat; 0.15 as in Ziegler et al. 2019."""
-    kl_target: float = bounded(6.0, 0.0, live=True)
+    kl_target: float = bounded(6.0, 0.0, LARGEST, live=True)
     """KL to the reference that the controller aims at, in nats per sequence (6 in Ziegler et al. 2019). It is never
     above 0.2 nats a token. 0 keeps `kl_coef` fixed."""
-    kl_horizon: float = bounded(0.0, 0.0, advanced=True)
+    kl_horizon: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = bounded(0.0, 0.0, 1.0, advanced=True)
     """How far the controller looks ahead along the trend of the KL, as a share of the run's steps. 0 is the rule of
     the paper, which overshoots in short runs."""
-    kl_floor: float = bounded(0.0, 0.0, advanced=True)
+    kl_floor: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
-    kl_stop: float = bounded(2.0, 1.0)
+    kl_stop: float = bounded(2.0, 1.0, LARGEST)
     """Hard stop. Above this multiple of the target a step learns from the KL penalty alone; ten such steps in a row
     end the run."""
     guard: bool = True
@@ -310,7 +314,7 @@ class TeachConfig(PolicyConfig):
     instruction: str = ""
     """What a judge is told to prefer, such as "the happier story". Empty: the more helpful, honest and harmless
     answer."""
-    votes: int = bounded(40, 1, live=True)
+    votes: int = bounded(40, 1, LONGEST, live=True)
     """Votes to ask for in all."""
     noise: float = bounded(0.0, 0.0, 1.0)
     """Share of a simulated labeler's votes that are given at random."""
@@ -321,9 +325,9 @@ class TeachConfig(PolicyConfig):
     query: Literal["best", "spread", "disagreement", "random"] = "best"
     """How the responses of a query are chosen: `best` takes those of the highest reward, `spread` those far apart in
     reward, `disagreement` those on which the ensemble disagrees (Christiano et al. 2017), `random` any."""
-    votes_first: int = bounded(24, 1)
+    votes_first: int = bounded(24, 1, MOST_ROWS)
     """Votes before the first PPO step, all on responses of the starting policy."""
-    votes_per_step: int = bounded(2, 1, advanced=True)
+    votes_per_step: int = bounded(2, 1, MOST_ROWS, advanced=True)
     """Queries asked at each step after that, about the policy of that step."""
     tamer: bool = bounded(False, advanced=True)
     """Learn from the votes themselves, with no reward in between (Knox & Stone 2009): a step is PPO on the responses
@@ -336,18 +340,18 @@ class TeachConfig(PolicyConfig):
     score_cap_quantile: float = bounded(0.97, 0.0, 1.0)
     """A response that beats this share of the starting policy's responses is good enough: above that the reward
     hardly grows, so that all responses become good instead of a few extreme. 0 sets no cap."""
-    patience: int = bounded(8, 1)
+    patience: int = bounded(8, 1, LONGEST)
     """Steps without a new vote after which PPO waits for one, as long as people have given fewer than `votes`."""
-    votes_trusted: int = bounded(20, 1, advanced=True)
+    votes_trusted: int = bounded(20, 1, LONGEST, advanced=True)
     """Votes that tell responses apart (no ties) at which the reward gets its full spread (1 on the reference's
     responses). With fewer votes it gets their share of it."""
-    steps: int = bounded(22, 1, live=True)
+    steps: int = bounded(22, 1, LONGEST, live=True)
     """PPO steps; each samples one response to `batch_size` prompts."""
-    batch_size: int = bounded(64, 2)
+    batch_size: int = bounded(64, 2, MOST_ROWS)
     """Prompts (episodes) per step."""
-    ppo_epochs: int = bounded(1, 1)
+    ppo_epochs: int = bounded(1, 1, 1000)
     """Passes over each rollout; fresh responses teach more than old ones seen again."""
-    minibatches: int = bounded(4, 1)
+    minibatches: int = bounded(4, 1, MOST_ROWS)
     """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
     value: Literal["adapter", "head"] = "head"
     """The value function: `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes
@@ -358,27 +362,25 @@ class TeachConfig(PolicyConfig):
     schedule: Literal["linear", "constant"] = "linear"
     """Learning rate after the warm-up: `linear` falls to zero, `constant` stays. A run that is made longer follows
     the schedule of the new length, warm-up included."""
-    reference_samples: int = bounded(256, 2)
+    reference_samples: int = bounded(256, 2, MOST_ROWS)
     """Responses of the starting policy on which the reward is normalised. They also give the words that the reward
     can tell apart."""
     normalise_reward: bool = False
     """Normalise once more on samples of the reference. The live reward is normalised after each of its updates
     already."""
-    kl_coef: float = bounded(0.2, 0.0)
+    kl_coef: float = bounded(0.2, 0.0, LARGEST)
     """Weight of the KL penalty at the start, in normalised reward per nat (measured: benchmarks/README.md)."""
-    kl_target: float = bounded(8.0, 0.0, live=True)
+    kl_target: float = bounded(8.0, 0.0, LARGEST, live=True)
     """KL to the reference that the controller aims at, in nats per sequence. It is never above 0.2 nats a token. 0
     keeps `kl_coef` fixed."""
-    kl_horizon: float = bounded(320.0, 0.0, advanced=True)
+    kl_horizon: float = bounded(320.0, 0.0, LARGEST, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = bounded(0.2, 0.0, 1.0, advanced=True)
     """How far the controller looks ahead along the trend of the KL, as a share of the run's steps. 0 is the rule of
     the paper, which overshoots in short runs."""
-    kl_floor: float = bounded(0.1, 0.0, advanced=True)
+    kl_floor: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
-    checkpoint_every: int = bounded(10, 1)
-    """Steps between checkpoints; the last step always has one."""
     stage: typing.ClassVar[str] = "teach"
     rate_scale: typing.ClassVar[float] = 0.4
 
@@ -394,6 +396,11 @@ def check_length(total: int, done: int) -> None:
     """Whether a run that has taken `done` steps can become one of `total`. Raises UserError."""
     if total <= done:
         raise UserError(f"the run would end with step {total}, and has taken {done} already: ask for more than that")
+
+
+def checkpoint_period(every: int, total: int) -> int:
+    """Steps between two checkpoints of a run of `total` steps whose `checkpoint_every` is `every`."""
+    return every or min(LONGEST_PERIOD, max(1, -(-total // 5)))
 
 
 def flag(name: str) -> str:
@@ -437,6 +444,10 @@ def live_settings(cls) -> tuple[str, ...]:
     return tuple(name for name, each in cls.__dataclass_fields__.items() if each.metadata.get("live"))
 
 
+WANTED = {bool: "true or false", str: "a text", int: "a whole number", float: "a finite number"}
+"""What a setting of a type must be, in words."""
+
+
 def choices(kind) -> tuple[str, ...]:
     """The values of a Literal type, else nothing."""
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
@@ -446,10 +457,9 @@ def coerce(name: str, value, kind):
     """`value` as `kind`, from YAML, a form or a flag. Raises UserError."""
     if options := choices(kind):
         if value not in options:
-            raise UserError(f"{flag(name)} is {value!r}, but must be one of {', '.join(options)}")
+            raise UserError(f"{flag(name)} is {short_repr(value)}, but must be one of {', '.join(options)}")
         return value
-    wanted = "true or false" if kind is bool else f"of type {kind.__name__}"
-    wrong = UserError(f"{flag(name)} is {value!r}, but must be {wanted}")
+    wrong = UserError(f"{flag(name)} is {short_repr(value)}, but must be {WANTED[kind]}")
     if kind is bool:
         if not isinstance(value, bool):
             raise wrong
@@ -466,13 +476,16 @@ def coerce(name: str, value, kind):
         whole = kind is float or isinstance(value, int | str) or number == value
     except (TypeError, ValueError, OverflowError):
         raise wrong from None
-    if not math.isfinite(number) or not whole:
+    if not whole or (kind is float and not math.isfinite(number)):
         raise wrong
     return number
 
 
 def check_text(name: str, text: str) -> str:
-    """The same text. Raises UserError for one that no file of ours can hold: a file name whose bytes are no UTF-8."""
+    """The same text. Raises UserError for one that no file of ours, or no path, can hold: a file name whose bytes are
+    no UTF-8, or a zero byte."""
+    if "\x00" in text:
+        raise UserError(f"{flag(name)} is {short_repr(text)}, which holds a zero byte: take it out")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -485,24 +498,3 @@ def check_text(name: str, text: str) -> str:
 def to_dict(config: RunConfig) -> dict:
     return dataclasses.asdict(config)
 
-
-def read_yaml(path: str | Path) -> dict:
-    """The mapping in a YAML file. Raises UserError with file and line for anything else."""
-    try:
-        values = yaml.safe_load(Path(expand_user(str(path))).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError for a date like 2024-13-45
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        what = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{path}{where}: not valid YAML ({what})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected `setting: value` lines, found {type(values).__name__}")
-    return values
-
-
-def yaml_text(values: dict) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -26,14 +26,16 @@ def quiet_libraries() -> None:
 
 
 def accept_any_text() -> None:
-    """Let print write any text: a character that the console's encoding lacks becomes an escape such as \\u2026.
+    """Let print write any text, and input read any.
 
-    Without this a text by a model ends a command with an error where the encoding is ASCII or cp1252.
+    What the console's encoding lacks becomes an escape such as \\u2026. Without this a text by a model ends a command
+    with an error where the encoding is ASCII or cp1252. What is typed goes through `typed_text`.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"),
+                           (sys.stdin, "surrogateescape")):
         reconfigure = getattr(stream, "reconfigure", None)  # a notebook's streams have none
         if reconfigure:
-            reconfigure(errors="backslashreplace")
+            reconfigure(errors=errors)
 
 
 def typed_text(text: str) -> str:
@@ -43,4 +45,8 @@ def typed_text(text: str) -> str:
     """
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character, which no console gives
+        data = text.encode("utf-8", "replace")
+    return data.decode("utf-8", "replace")

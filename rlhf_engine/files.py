@@ -30,6 +30,8 @@ def read_json(path: Path, default=None) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
 
 
 def read_json_or_none(path: Path) -> Any:
@@ -39,23 +41,25 @@ def read_json_or_none(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def read_lines(path: Path) -> list[dict]:
     """The complete rows of a .jsonl file.
 
-    A line that is not valid JSON, such as the last one after a kill, is left out.
+    A line that is not valid JSON, such as the last one after a kill, is left out, and so is one that is no object.
     """
     if not path.exists():
         return []
     rows = []
     for line in path.read_bytes().split(b"\n")[:-1]:  # bytes, because a kill may have cut a character in half
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
 
 
@@ -171,6 +175,13 @@ def disk_is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL_DISK
     return any(words in str(error) for words in FULL_DISK_WORDS)
+
+
+def what_failed(error: OSError) -> str:
+    """What the system refused, where, and what to do: for an error that nobody nearer to it has explained."""
+    where = f"{error.filename}: " if error.filename else ""
+    mend = "make room on the disk" if disk_is_full(error) else "check the name, and whether you may read and write it"
+    return f"{where}{error.strerror or error}; {mend}, then try again"
 
 
 def expand_user(path: str) -> str:

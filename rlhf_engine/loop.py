@@ -12,7 +12,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from rlhf_engine.config import LENGTH_FIELDS
+from rlhf_engine.config import LENGTH_FIELDS, checkpoint_period
 from rlhf_engine.errors import UserError
 from rlhf_engine.measures import MEASURES
 from rlhf_engine.runs.control import REWIND, RunControl
@@ -34,17 +34,18 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
     control = control or RunControl()
     begin(trainer, run)
     replay = JournalReplay(trainer, run)
+    trainer.on_news = lambda: write_news(trainer, run, replay)
     bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress,
                file=sys.stderr)
     saved_step = trainer.step
     try:
         while (action := next_action(trainer, run, control, replay)) == "run":
             metrics = next(trainer)
-            write_step(trainer, run, metrics, in_journal=trainer.step <= replay.last_step)
+            write_step(trainer, run, metrics, replay=replay)
             bar.total = trainer.total_steps
             bar.set_postfix_str(headline(metrics), refresh=False)
             bar.update(trainer.step - bar.n)
-            if trainer.step % trainer.config.checkpoint_every == 0:
+            if trainer.step % checkpoint_period(trainer.config.checkpoint_every, trainer.total_steps) == 0:
                 saved_step = save(trainer, run)
         if action == "discard":
             run.discard()
@@ -73,6 +74,15 @@ def begin(trainer: AnyTrainer, run: Run) -> None:
                    advice_kind="")
 
 
+EARLY = ("reward", "turned")
+"""Events about votes. In the first step they are written as they happen, minutes before the step is over."""
+
+
+def early_key(row: dict) -> tuple:
+    """What tells an event about votes apart from others of its run."""
+    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0)
+
+
 class JournalReplay:
     """What the journal of a resumed run says about the steps after its checkpoint."""
 
@@ -80,9 +90,23 @@ class JournalReplay:
         rows = run.unsaved(trainer.step)
         self.changes = [row for row in rows if row["event"] == "changed"]
         """Changes of settings that are still to be repeated, the oldest first."""
-        self.last_step = max((row["step"] for row in rows if row["event"] != "changed"), default=0)
-        """The last step whose events are in the journal already."""
+        events = [row for row in rows if row["event"] != "changed"]
+        self.last_step = max((row["step"] for row in events), default=0)
+        """The last step of which events are in the journal already."""
+        whole = [row["step"] for row in events if row["step"] > 1 or row["event"] not in EARLY]
+        self.whole_step = max(whole, default=0)
+        """The last step of which all events are in the journal. Of the first step, those of the votes come early."""
+        self.early = [early_key(row) for row in events if row["event"] in EARLY]
         trainer.replay_journal(rows)
+
+    def new_rows(self, trainer: AnyTrainer) -> list[dict]:
+        """The events of a trainer that a run which was killed has not written into its journal."""
+        if trainer.step > self.last_step:
+            return trainer.events
+        return [row for row in trainer.events if not self._holds(row, trainer.step)]
+
+    def _holds(self, row: dict, step: int) -> bool:
+        return early_key(row) in self.early if row["event"] in EARLY else step <= self.whole_step
 
     def repeat_changes(self, trainer: AnyTrainer) -> None:
         """Repeat the changes of settings that were made at the step which the trainer has reached."""
@@ -140,13 +164,19 @@ def change(trainer: AnyTrainer, run: Run, name: str, value: float) -> None:
 
 # -- what is written ---------------------------------------------------------------------------------------------------
 
-def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, in_journal: bool = False) -> None:
-    """Write the rows of a step. `in_journal`: a run that was killed has written its events already."""
-    if not in_journal:
-        run.note_all(trainer.events)
+def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, replay: JournalReplay) -> None:
+    """Write the rows of a step, but for events that stand in the journal already (`replay`)."""
+    run.note_all(replay.new_rows(trainer))
     run.add_samples(trainer.samples)
     run.log(metrics)
     run.set_status(state="running", step=trainer.step, total_steps=trainer.total_steps, peak_memory_mb=peak_memory_mb())
+
+
+def write_news(trainer: AnyTrainer, run: Run, replay: JournalReplay) -> None:
+    """Write what a trainer has to tell before its first step is over, with the time at which it happened."""
+    run.note_all(replay.new_rows(trainer))
+    run.add_samples(trainer.samples)
+    trainer.events, trainer.samples = [], []
 
 
 def save(trainer: AnyTrainer, run: Run) -> int:
@@ -172,7 +202,7 @@ def peak_memory_mb() -> int:
         return psutil.Process().memory_info().peak_wset >> 20
     # On Linux: what getrusage says may be the parent's, and is never reset.
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rlhf_engine import config as configs
 from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.spelling import closest
 
 SFT, REWARD, PPO, TEACH = "sft", "reward", "ppo", "teach"
@@ -107,8 +107,8 @@ register(Stage(
 
 def find_stage(name: str) -> Stage:
     """The row of a stage. Raises UserError for a name that is not in the table."""
-    if name not in STAGES:
-        raise UserError(f"there is no stage {name!r}; it is one of {', '.join(STAGES)}")
+    if not isinstance(name, str) or name not in STAGES:
+        raise UserError(f"there is no stage {short_repr(name)}; it is one of {', '.join(STAGES)}")
     return STAGES[name]
 
 
@@ -128,7 +128,7 @@ def check_names(stage: str, values: Iterable[str]) -> None:
         first = min(unknown, key=str)
         meant = closest(str(first), fields)
         mend = f"did you mean {meant}? Its settings are" if meant else "its settings are"
-        raise UserError(f"{stage} has no setting {first!r}; {mend} {', '.join(fields)}")
+        raise UserError(f"{stage} has no setting {short_repr(first)}; {mend} {', '.join(fields)}")
 
 
 def make_config(stage: str, values: dict) -> RunConfig:

@@ -6,6 +6,7 @@ page's API, and of the code only the feedback store.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -119,7 +120,8 @@ def check_metrics(run: Path, expected: dict[str, list]) -> None:
     little elsewhere each time: 1e-4 apart where it was tried, so there more is allowed.
     """
     live = "reward/votes" in expected
-    found = [{name: value for name, value in row.items() if not name.startswith("time/")}
+    # The first version wrote NaN, which is no JSON; today null stands for it.
+    found = [{name: math.nan if value is None else value for name, value in row.items() if not name.startswith("time/")}
              for row in lines(run, "metrics")]
     assert [row["step"] for row in found] == expected["step"]
     for place, row in enumerate(found):

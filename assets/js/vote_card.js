@@ -5,9 +5,9 @@ const DOUBLE_PRESS = 200;  // milliseconds within which a key pressed again is n
 const ON_ITS_WAY = 5000;  // milliseconds for which an answer may be under way
 
 let shownAt = 0;  // since when the question is in sight; 0 before that
-let sent = {turn: '', time: 0, focus: ''};
+let sent = {turn: '', time: 0, focus: '', annotation: false};
 let pressed = {key: '', time: 0};
-let waiting = [];  // annotations to send after the one that is under way
+let waiting = [];  // what is to be sent after the annotation that is under way
 let drafts = {};  // number of an answer -> text of the edit that is open
 
 const turn = () => props.value.event + (props.value.time || '');
@@ -21,11 +21,12 @@ const isAnnotation = (choice) => choice.includes(':');
 const answer = (choice, source) => {
   const now = performance.now();
   if (sent.turn === turn() && now - sent.time < ON_ITS_WAY) {
-    // A click while another is on its way is not meant for the next question. An annotation still is about this one.
-    if (isAnnotation(choice)) waiting.push([choice, source]);
+    // A click while another is on its way is not meant for the next question. An annotation still is about this one,
+    // and so is whatever follows an annotation.
+    if (isAnnotation(choice) || sent.annotation) waiting.push([choice, source]);
     return;
   }
-  sent = {turn: turn(), time: now, focus: source.id};
+  sent = {turn: turn(), time: now, focus: source.id, annotation: isAnnotation(choice)};
   source.classList.add('chosen');
   trigger('vote', {choice, seconds: shownAt ? (now - shownAt) / 1000 : 0});
 };
@@ -77,10 +78,28 @@ const keyOf = (event) => {
   return {ArrowLeft: '1', ArrowRight: '2'}[event.key] || event.key.toLowerCase();
 };
 
+// Whether a key is meant for the field that has the focus. The list of a score keeps the focus when a score has been
+// chosen, and a digit would choose another one: there only the arrows, and the keys that open the list, are its own.
+const belongsToField = (event) => {
+  const field = event.target.closest?.('input, textarea, select, [contenteditable]');
+  if (!field) return false;
+  if (field.matches('input[type=checkbox], input[type=radio], input[type=range]')) return event.key.startsWith('Arrow');
+  const score = field.matches('select[data-score]') && !isOpen(field);
+  return !score || event.key.startsWith('Arrow');
+};
+
+const isOpen = (select) => {
+  try {
+    return select.matches(':open');
+  } catch {  // a browser that does not know the word
+    return false;
+  }
+};
+
 const press = (event) => {
-  if (!element.isConnected) return document.removeEventListener('keydown', press);
+  if (!element.isConnected) return document.removeEventListener('keydown', press, true);
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || !element.checkVisibility()) return;
-  if (event.target.closest?.('input, textarea, select, [contenteditable]')) return;
+  if (belongsToField(event)) return;
   // Left and right need two answers.
   if (event.key.startsWith('Arrow') && element.querySelectorAll('.answer').length !== 2) return;
   const key = keyOf(event);
@@ -92,17 +111,22 @@ const press = (event) => {
   pressed = {key, time: event.timeStamp};
   if (!twice) button.click();
 };
-document.addEventListener('keydown', press);
+document.addEventListener('keydown', press, true);
 
 // An annotation was stored, and the same question is drawn anew: open edits stay open, and the next annotation that
 // waits is sent.
-const afterAnnotation = () => {
-  if (sent.focus) element.querySelector(`#${sent.focus}`)?.focus();
+const reopenDrafts = () => {
   for (const number in drafts) {
+    if (!formOf(number)) continue;
     const field = openForm(number, true);
     field.value = drafts[number];
     if (!waiting.length) field.focus();
   }
+};
+
+const afterAnnotation = () => {
+  if (sent.focus) element.querySelector(`#${sent.focus}`)?.focus();
+  reopenDrafts();
   const next = waiting.shift();
   if (next) answer(next[0], element.querySelector(`#${next[1].id}`) || next[1]);
 };
@@ -112,6 +136,7 @@ watch('value', () => {
   element.querySelectorAll('.chosen').forEach((button) => button.classList.remove('chosen'));
   if (props.value.event === currentEvent) {  // the answer was refused
     waiting = [];
+    reopenDrafts();
     return;
   }
   currentEvent = props.value.event;

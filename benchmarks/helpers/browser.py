@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from playwright.sync_api import Page, Playwright
+from playwright.sync_api import Page, Playwright, TimeoutError
 
 from rlhf_engine.worker.client import Worker
 
@@ -43,7 +43,8 @@ def go(page: Page, tab: str) -> Page:
             if found.is_visible():
                 break
             page.get_by_label("More tabs").click()
-            page.wait_for_timeout(200)
+            with suppress(TimeoutError):  # on a busy machine the menu takes its time, and a second click would close it
+                found.wait_for(timeout=2000)
         found.click()
     return page
 

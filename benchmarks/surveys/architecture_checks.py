@@ -90,7 +90,8 @@ def check_greedy(folder: Path) -> None:
     ours = sample(backbone, rows, Sampling(ANSWER, temperature=0))
     for row, answer in zip(rows, ours):
         most_likely(backbone, row, answer)
-    backbone.stop_ids = [2, ours[0][4 % len(ours[0])], ours[1][2 % len(ours[1])]]  # some rows end early and leave the batch
+    # Some rows end early and leave the batch.
+    backbone.stop_ids = [2, ours[0][4 % len(ours[0])], ours[1][2 % len(ours[1])]]
     stopped = sample(backbone, [*rows, rows[2]], Sampling(ANSWER, temperature=0))
     for full, cut in zip([*ours, ours[2]], stopped):
         end = next((i + 1 for i, token in enumerate(full) if token in backbone.stop_ids), ANSWER)
@@ -133,12 +134,14 @@ def most_likely(backbone: Backbone, row: list[int], answer: list[int]) -> None:
         logits = backbone.head(backbone.hidden(torch.tensor([row + answer])))[0, len(row) - 1:-1]
     gap = logits.amax(-1) - logits[torch.arange(len(answer)), torch.tensor(answer)]
     if not gap.max() <= 1e-3:
-        raise Wrong(f"greedy answer to {len(row)} tokens: scoring sees a likelier token at {int((gap > 1e-3).nonzero()[0])}")
+        first = int((gap > 1e-3).nonzero()[0])
+        raise Wrong(f"greedy answer to {len(row)} tokens: scoring sees a likelier token at {first}")
 
 
 def generate(base: Any, row: list[int]) -> list[int]:
     """What transformers answers to one prompt."""
     ids = torch.tensor([row])
+    # Of BART's kin, which end every answer by force.
     base.generation_config.forced_eos_token_id = base.generation_config.forced_bos_token_id = None
     options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": ANSWER, "eos_token_id": 2,
                                "pad_token_id": 1, "repetition_penalty": 1.0, "attention_mask": torch.ones_like(ids)}
@@ -181,7 +184,7 @@ def check_gradients(folder: Path) -> None:
 
 
 def check_ppo_step(folder: Path) -> None:
-    """The first step of PPO has KL 0 to a reference that is a copy of a policy which is not the bare base, and ratio 1."""
+    """The first step of PPO has ratio 1, and KL 0 to a reference that is a copy of the policy."""
     for checkpointing in (False, True):
         backbone = Backbone.load(str(folder), dtype="fp32", device="cpu")
         backbone.new_role("policy", rank=2)
@@ -281,17 +284,20 @@ def check_evaluate(folder: Path) -> None:
 def check_merge(folder: Path) -> None:
     """`export --merge`: plain transformers loads it, and it says what the adapter says."""
     home = folder.parent
-    command("export", "--model", folder, "--adapter", home / "adapter" / "policy", "--output", home / "merged", "--merge")
+    adapter = home / "adapter" / "policy"
+    command("export", "--model", folder, "--adapter", adapter, "--output", home / "merged", "--merge")
     merged = pristine(home / "merged")
     backbone = Backbone.load(str(folder), dtype="fp32", device="cpu")
-    backbone.load_role("policy", home / "adapter" / "policy")
+    backbone.load_role("policy", adapter)
     row = torch.tensor([prompt_rows()[1]])
     with torch.no_grad(), backbone.use("policy"):
-        near("merged logits", merged(input_ids=row, use_cache=False).logits.float(), backbone.head(backbone.hidden(row)))
+        ours = merged(input_ids=row, use_cache=False).logits.float()
+        near("merged logits", ours, backbone.head(backbone.hidden(row)))
 
 
 CHECKS: dict[str, Callable[[Path], None]] = {
-    "states": check_states, "longest": check_longest, "greedy": check_greedy, "gradients": check_gradients, "first step": check_ppo_step,
+    "states": check_states, "longest": check_longest, "greedy": check_greedy, "gradients": check_gradients,
+    "first step": check_ppo_step,
     "checkpoint": check_checkpoint, "sft": check_sft, "reward": check_reward, "ppo": check_ppo,
     "evaluate": check_evaluate, "merge": check_merge,
 }

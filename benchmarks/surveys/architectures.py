@@ -22,7 +22,7 @@ from benchmarks.surveys.architecture_checks import CHECKS, Refused, Wrong, facts
 from benchmarks.surveys.tiny_models import NotSmall, tiny_model
 from rlhf_engine.errors import UserError
 
-SECONDS, GIGABYTES = 120, 8
+SECONDS, GIGABYTES = 240, 8
 """Limits of one architecture."""
 
 
@@ -80,6 +80,28 @@ def isolated(kind: str, checks: list[str], home: Path) -> dict:
     return {"architecture": kind, "class": ARCHITECTURES[kind], "crash": reason}
 
 
+def table(rows: list[dict]) -> str:
+    """The rows as a table in Markdown: each outcome, and the architectures that it is the outcome of."""
+    outcomes: dict[str, list[str]] = {}
+    for row in rows:
+        text = verdict(row)
+        if text == "works":
+            decoder = row["facts"]["decoder"] if isinstance(row.get("facts"), dict) else "unknown"
+            text = f"works, decoded by `{decoder}`"
+        outcomes.setdefault(text.replace("|", "/"), []).append(row["architecture"])
+    lines = ["| outcome | architectures |", "|---|---|"]
+    for text in sorted(outcomes, key=lambda text: (not text.startswith("works"), -len(outcomes[text]))):
+        lines.append(f"| {text} | {len(outcomes[text])}: {', '.join(sorted(outcomes[text]))} |")
+    return "\n".join(lines)
+
+
+def read_rows(file: Path) -> list[dict]:
+    """The rows of a survey, the last one of each architecture."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    rows = {row["architecture"]: row for row in map(json.loads, lines)}
+    return list(rows.values())
+
+
 def verdict(row: dict) -> str:
     """"works", or the first thing that does not."""
     for name, text in row.items():
@@ -93,13 +115,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("architectures.jsonl"), help="file of JSON lines")
     parser.add_argument("--only", nargs="*", default=[], help="these architectures, anew")
     parser.add_argument("--checks", nargs="*", default=list(CHECKS))
+    parser.add_argument("--table", action="store_true", help="print what --output holds as a table, and do no more")
     args = parser.parse_args()
+    if args.table:
+        print(table(read_rows(args.output)))
+        return
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    done = set()
-    if args.output.exists() and not args.only:
-        done = {json.loads(line)["architecture"] for line in args.output.read_text().splitlines()}
+    done = set() if args.only else {row["architecture"] for row in read_rows(args.output)}
     with tempfile.TemporaryDirectory() as home, open(args.output, "a", encoding="utf-8") as output:
         for kind in args.only or ARCHITECTURES:
             if kind in done:

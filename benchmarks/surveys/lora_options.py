@@ -18,6 +18,7 @@ from peft.tuners.lora import config as options
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MixtralConfig,
     PretrainedConfig,
@@ -43,10 +44,13 @@ BASES: dict[str, PretrainedConfig] = {
     "gpt2": GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3,
                        bos_token_id=2, eos_token_id=2),
     "mixtral": MixtralConfig(**EXPERTS, num_local_experts=4),
+    "gpt_oss": GptOssConfig(**EXPERTS, num_local_experts=4, head_dim=4, sliding_window=32),
     "qwen3_moe": Qwen3MoeConfig(**EXPERTS, num_experts=4, moe_intermediate_size=12, mlp_only_layers=[0]),
 }
 """Tiny models by name."""
 ATTENTION = ["q_proj", "v_proj"]
+UNSLOTH = (r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?(?:q_proj|o_proj).*?)|"
+           r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:q_proj|o_proj)))")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -78,6 +82,7 @@ OPTIONS = [
     option("target_modules: a list", target_modules=LINEAR),
     option("target_modules: full names", target_modules=["model.layers.1.self_attn.q_proj", "layers.0.mlp.up_proj"]),
     option("target_modules: a regular expression", target_modules=r".*layers\.[1-9]\.self_attn\.(q|k)_proj"),
+    option("target_modules: as Unsloth writes it", target_modules=UNSLOTH),
     option("target_modules: all-linear", target_modules="all-linear"),
     option("target_modules: left out", target_modules=None),
     option("target_modules: the embedding", target_modules=["embed_tokens", "q_proj"]),
@@ -118,6 +123,8 @@ OPTIONS = [
            target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
     option("target_parameters alone, use_rslora", "mixtral", target_modules=[], use_rslora=True,
            target_parameters=["experts.down_proj"]),
+    option("target_parameters of one layer", "gpt_oss", target_modules="all-linear",
+           target_parameters=["1.mlp.experts.gate_up_proj", "1.mlp.experts.down_proj"]),
     option("target_modules: all-linear on experts", "qwen3_moe", target_modules="all-linear"),
     option("target_modules: all-linear on experts and router", "mixtral", target_modules="all-linear"),
     option("target_modules: experts by old names", "mixtral", target_modules=["w1", "w2", "w3", "gate", "q_proj"]),
@@ -207,13 +214,15 @@ def role_logits(backbone: Backbone, role: str | None) -> torch.Tensor:
 
 
 def survey(chosen: Option, base: Path, folder: Path) -> str:
-    """What becomes of an option: `held`, with the largest difference of the logits from plain PEFT's, or the line."""
+    """What becomes of an option: `held`, with the largest difference of the logits from plain PEFT's, or the line with
+    which it is refused, without the advice at its end."""
     make_adapter(chosen, base, folder)
     backbone = Backbone.load(str(base))
     try:
         backbone.load_role("policy", folder)
     except UserError as refusal:
-        return f"refused: {str(refusal).replace(str(folder), 'ADAPTER').replace(str(base), 'MODEL')}"
+        line = str(refusal).replace(f"{folder}: ", "").replace(str(base), "MODEL")
+        return f"refused: {line.partition('; ')[0]}"
     backbone.copy_role("reference", "policy")
     backbone.save_role("reference", folder / "saved")
     expected = peft_logits(base, folder)

@@ -4,12 +4,15 @@ Each role has one colour, wherever it is drawn (Okabe-Ito, safe for colour-blind
 """
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 
 from playground.components import text
 from playground.components.stage_views import Line, Panel, panels_of
 from rlhf_engine import measures
 from rlhf_engine.config import KL_PER_TOKEN
 from rlhf_engine.measures import measure
+from rlhf_engine.runs.journal import changes_by_setting
 from rlhf_engine.stages import STAGES
 
 POLICY, REFERENCE, REWARD, KL, VALUE, GOLD = "#0072B2", "#8A8A8A", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
@@ -19,30 +22,76 @@ MOST_POINTS = 1000
 """At most this many points are drawn in a plot."""
 CHANCE = 0.5
 """What a coin would reach in a comparison of two."""
-RIGHT_LEGEND_WIDTH = 38
-"""Pixels of an entry in the legend of a plot with two axes: all entries fit into one line on a phone, too."""
+LETTER_WIDTH = 5.5
+"""Pixels of a letter in a legend. Plotly itself leaves so much room in a plot with two axes that the entries do not fit
+into one line on a phone."""
+FIRST_VOTES = {measures.DRIFT: "drift", measures.REWARD_SPREAD: "spread"}
+"""Measures of an update of the reward, and their names in the journal."""
+FIRST_VOTES_NAMES = {measures.GUESSED: text.GUESSED_LINE, measures.DRIFT: text.MOVED_LINE,
+                     measures.REWARD_SPREAD: text.DIFFER_LINE}
 WINS_PANEL = Panel(measure(measures.GOLD_WINS).title, (Line(measures.GOLD_WINS, text.WINS_LINE),))
 
 
 # -- figures of a run ------------------------------------------------------------------------------------------------
 
-def run_figures(name: str, config: dict, metrics: list[dict]) -> list[dict]:
+def run_figures(name: str, config: dict, metrics: list[dict], journal: Sequence[dict] = ()) -> list[dict]:
     """The panels of a run's stage as Plotly JSON, `stage_views.PANELS` of them.
 
-    name: of the run. config: its settings with its `stage`. metrics: rows of metrics.jsonl, oldest first.
+    name: of the run. config: the settings with which it began, with its `stage`. metrics, journal: rows of
+    metrics.jsonl and journal.jsonl, oldest first; the journal tells which settings were changed, and when.
     """
-    return [panel_figure(panel, metrics, config, key=f"{name}/{panel.title}") for panel in panels_of(config, metrics)]
+    return [panel_figure(panel, metrics, config, journal, key=f"{name}/{panel.title}")
+            for panel in panels_of(config, metrics)]
 
 
 def teach_figures(name: str, config: dict, metrics: list[dict], journal: list[dict]) -> list[dict | None]:
     """Three plots of a `teach` run: the reward with a mark at each step in which it has learned from votes, the KL, and
-    the wins over the start. The last one is None for a labeler that does not score responses."""
-    reward, kl = run_figures(name, config, metrics)[:2]
+    the wins over the start. The last one is None for a labeler that does not score responses.
+
+    Before the first step, the first two show what the votes have taught the reward so far.
+    """
+    learned = [row for row in journal if row.get("event") == "reward"]
+    if learned and not metrics:
+        return [*first_votes_figures(name, config, learned), None]
+    reward, kl = run_figures(name, config, metrics, journal)[:2]
     reward["data"].append(learned_marks(metrics, journal))
     reward["layout"]["showlegend"] = bool(reward["data"][-1]["x"])
     scored = any(measures.GOLD_WINS in row for row in metrics)
     wins = panel_figure(WINS_PANEL, metrics, config, key=f"{name}/{WINS_PANEL.title}") if scored else None
     return [reward, kl, wins]
+
+
+def first_votes_figures(name: str, config: dict, learned: list[dict]) -> list[dict]:
+    """Two plots by the number of votes, from the journal's lines about the reward: how many of them it had guessed, and
+    how far each update moved its scores, beside how far its members differ."""
+    votes = [row["votes"] for row in learned]
+    guesses = list(accumulate(row["guesses"] for row in learned))
+    guessed = list(accumulate(row["guessed"] for row in learned))
+    shares = [right / count if count else None for right, count in zip(guessed, guesses)]
+    chance = level_trace(text.CHANCE, [(votes[0], 1 / config.get("choices", 2))], votes)
+    moves = [vote_trace(key, votes, [row[entry] for row in learned]) for key, entry in FIRST_VOTES.items()]
+    return [votes_figure(name, measures.GUESSED, [vote_trace(measures.GUESSED, votes, shares), chance]),
+            votes_figure(name, measures.DRIFT, moves, text.DRIFT_AND_SPREAD)]
+
+
+def vote_trace(key: str, votes: list[int], values: list) -> dict:
+    """A measure by the number of votes as a Plotly trace."""
+    faint = key == measures.REWARD_SPREAD
+    return {"type": "scatter", "mode": "lines+markers", "x": votes, "y": [finite(value) for value in values],
+            "name": FIRST_VOTES_NAMES[key], "opacity": 0.5 if faint else 1.0,
+            "line": {"color": REWARD, "width": 1.5 if faint else 2.25}, "marker": {"color": REWARD, "size": 6}}
+
+
+def votes_figure(name: str, key: str, traces: list[dict], title: str = "") -> dict:
+    """A plot by the number of votes, with the unit and the range of a measure; also its title, unless one is given."""
+    row = measure(key)
+    title = title or row.title
+    layout = base_layout(title, "" if row.percent else row.unit, f"{name}/votes/{title}")
+    layout["xaxis"].update(title={"text": text.VOTES, "standoff": 4}, rangemode="tozero")
+    layout["yaxis"].update(axis_format(key))
+    latest = ", ".join(f"{line['name']} {line['y'][-1]:.3g}" for line in traces if line["y"][-1] is not None)
+    alt = text.PLOT_ALT_VOTES.format(title=title, count=traces[0]["x"][-1], latest=latest or text.PLOT_EMPTY)
+    return {"data": traces, "layout": layout, "alt": alt}
 
 
 def learned_marks(metrics: list[dict], journal: list[dict]) -> dict:
@@ -60,11 +109,11 @@ def empty_figure() -> dict:
     return panel_figure(Panel(""), [], {}, key="")
 
 
-def panel_figure(panel: Panel, metrics: list[dict], config: dict, *, key: str) -> dict:
+def panel_figure(panel: Panel, metrics: list[dict], config: dict, journal: Sequence[dict] = (), *, key: str) -> dict:
     """One panel as {"data", "layout", "alt"}. The zoom of a reader lasts while `key` stays the same."""
     traces = [trace(line, metrics, config.get("stage", "")) for line in panel.lines]
     steps = [row["step"] for row in metrics]
-    level = panel_level(panel, config)
+    level = level_through(panel.lines[0].key, config, journal) if panel.lines else None
     if level and steps:
         traces.append(level_trace(*level, steps))
     drawn = [line for line in traces if line["x"]]
@@ -78,7 +127,7 @@ def panel_figure(panel: Panel, metrics: list[dict], config: dict, *, key: str) -
     elif panel.lines:
         layout["yaxis"].update(axis_format(panel.lines[0].key))
     if right:
-        layout["legend"]["entrywidth"] = RIGHT_LEGEND_WIDTH
+        layout["legend"]["entrywidth"] = LETTER_WIDTH * max(len(line.name) for line in panel.lines)
         layout["yaxis2"] = {"title": {"text": measure(right.key).unit, "standoff": 4}, "overlaying": "y",
                             "side": "right", "nticks": 5,
                             "tickmode": "auto", "showgrid": False, "zeroline": False, "rangemode": "tozero"}
@@ -136,11 +185,38 @@ def kl_target(config: dict) -> float:
     return min(config.get("kl_target") or 0.0, KL_PER_TOKEN * config.get("max_new_tokens", math.inf))
 
 
-def level_trace(name: str, height: float, steps: list[int]) -> dict:
-    """A dashed line over all steps."""
+def level_through(key: str, config: dict, journal: Sequence[dict]) -> tuple[str, list[tuple[int, float | None]]] | None:
+    """What a measure was compared with in the course of a run: (name, (first step, height) of each level), or None.
+
+    config: the settings with which the run began; the journal has what was changed since. A height of None means that
+    there was none for a while.
+    """
+    changes = changes_by_setting(list(journal))
+    settings, name = dict(config), ""
+    heights: list[tuple[int, float | None]] = []
+    for step in sorted({0, *(step for steps in changes.values() for step, _ in steps)}):
+        for setting, values in changes.items():
+            for first, value in values:
+                if first == step:
+                    settings[setting] = value
+        level = level_of(key, settings)
+        name = level[0] if level else name
+        height = level[1] if level else None
+        if not heights or heights[-1][1] != height:
+            heights.append((step, height))
+    return (name, heights) if name else None
+
+
+def level_trace(name: str, heights: list[tuple[int, float | None]], steps: list[int]) -> dict:
+    """A dashed line over all steps, which jumps at the first step of each of the `heights` but the first."""
     first, last = min(steps), max(steps)
-    return {"type": "scatter", "mode": "lines", "x": [first, max(last, first + 1)], "y": [height] * 2, "name": name,
-            "line": {"color": REFERENCE, "width": 1.5, "dash": "dash"}, "hoverinfo": "name+y"}
+    end = max(last, first + 1)
+    begun = [height for step, height in heights if step <= first][-1:] or [None]
+    inside = [(step, height) for step, height in heights if first < step <= last]
+    y = [begun[0], *(height for _, height in inside)]
+    return {"type": "scatter", "mode": "lines", "x": [first, *(step for step, _ in inside), end], "y": [*y, y[-1]],
+            "name": name, "line": {"color": REFERENCE, "width": 1.5, "dash": "dash", "shape": "hv"},
+            "hoverinfo": "name+y"}
 
 
 def base_layout(title: str, unit: str, key: str) -> dict:

@@ -151,25 +151,23 @@ def summary(data: Dataset) -> Markup:
 
 def column_mapping(data: Dataset) -> list[dict]:
     """For each part of a row: the column it comes from, and its lengths in characters."""
-    columns = text.COLUMN_OF[data.rows.kind]
-    sources = columns.get(data.rows.form, {})
     parts = []
-    for name in columns["all"]:
+    for name in text.PARTS_OF_DATA[data.rows.kind]:
         if name in data.lengths:
             middle, longest = data.lengths[name]
-            column = sources.get(name, text.COLUMN.format(name=name))
-            parts.append({"name": text.TEXT_NAMES[name], "column": column, "median": f"{middle:,.0f}",
-                          "longest": f"{longest:,}"})
+            parts.append({"name": text.TEXT_NAMES[name], "column": data.rows.format.source_of(name),
+                          "median": f"{middle:,.0f}", "longest": f"{longest:,}"})
     return parts
 
 
 def remarks_on(data: Dataset) -> list[str]:
     """Columns that are used besides, columns that are not used, and what the reader left out."""
-    rows, used = data.rows, set(data.rows.form.split(" + "))
-    also_used = text.ALSO_USED[rows.kind]
-    also = [name for name in also_used if name in rows.columns and (name != "input" or "instruction" in used)]
-    remarks = [also_used[name] for name in also]
-    unused = [name for name in rows.columns if name not in used and name not in also]
+    rows = data.rows
+    optional = [name for name in rows.used if name not in rows.form.split(" + ")]
+    remarks = [text.ALSO_USED[name] for name in optional if name in text.ALSO_USED]
+    unused = rows.unused
+    if rows.format.public:
+        remarks.insert(0, text.READ_AS.format(name=rows.format.public))
     if unused:
         more = " …" if len(unused) > MOST_COLUMNS else ""
         remarks.append(text.UNUSED.format(names=", ".join(unused[:MOST_COLUMNS]) + more))

@@ -17,7 +17,10 @@ def duration(seconds: float) -> str:
 def sentence(row: dict) -> str:
     """A line of a journal in words. An event that has no words of its own shows its name and its text."""
     try:
-        return text.EVENT[row["event"]].format(**row)
+        kind = row["event"]
+        if kind == "reference" and not row["score_std"]:  # a reward that has learned nothing yet, or a constant one
+            kind = "reference_alike"
+        return text.EVENT[kind].format(**row)
     except (KeyError, ValueError, IndexError):
         parts = [str(row.get(key, "")) for key in ("event", "text")]
         return ": ".join(part for part in parts if part)

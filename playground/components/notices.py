@@ -1,15 +1,33 @@
 """What every page does: tell the user what came of a click, and find out what has changed."""
 
+import re
+
 import gradio as gr
 
 from playground.components.html import escape, notice
-from rlhf_engine.errors import UserError
+from playground.components.inputs import label
+from rlhf_engine.config import field_types
+from rlhf_engine.errors import UserError, one_line
+from rlhf_engine.stages import STAGES
+
+FLAG = re.compile(r"--([a-z][a-z0-9-]+)")
 
 
 def warn(error: UserError) -> str:
-    """Show an error as a toast; returns the notice for the top of the page."""
-    gr.Warning(escape(error), title="")
-    return notice(str(error))
+    """Show an error as a toast; returns the notice for the top of the page.
+
+    A flag of the command line becomes the name of the field on the page.
+    """
+    message = FLAG.sub(field_name, one_line(error))
+    gr.Warning(escape(message), title="")
+    return notice(message)
+
+
+def field_name(flag: re.Match) -> str:
+    """The label of the field for a flag, in quotation marks; the flag itself where no stage has such a setting."""
+    name = flag[1].replace("-", "_")
+    known = any(name in field_types(stage.config) for stage in STAGES.values())
+    return f"“{label(name)}”" if known else flag[0]
 
 
 def inform(message: str) -> str:

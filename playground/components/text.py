@@ -1,9 +1,13 @@
 """The English that several pages share."""
 
 TITLE = "RLHF Playground"
+GRADIO_WORDS = {"common.complete": "Done"}
+"""Words that Gradio asks for and does not have."""
 TAGLINE = ("Take one small language model through the three steps of RLHF: show it (SFT), learn what people prefer "
            "(reward model), and practise against that (PPO). Vote while it trains and see it follow, watch every "
            "number, and talk to any checkpoint.")
+PREVIEW = ("Vote on the stories of a small language model and watch it learn your taste, live: reward model and PPO, "
+           "on a laptop.")
 LABELS = {"kl_target": "KL target (nats per sequence)", "kl_coef": "KL coefficient", "kl_horizon": "KL horizon",
           "kl_stop": "KL hard stop", "lora_rank": "LoRA rank", "lora_alpha": "LoRA alpha",
           "ppo_epochs": "PPO epochs", "model": "Base model", "data": "Data",
@@ -42,6 +46,8 @@ EVENT = {
               "before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
+    "reference_alike": "{ended:.0%} of the reference's {samples} samples end in time. The reward tells none of them "
+                       "apart yet.",
 }
 SAMPLE_HEADS = ("Step", "Prompt", "Response", "Score", "KL")
 NOT_ENDED = "cut off"
@@ -52,11 +58,14 @@ PLOT_EMPTY = "no steps yet"
 TRAINING, HELD_OUT, TARGET, CHANCE = "training", "held-out", "target", "chance"
 LOSS, ACCURACY, SECONDS = "Loss", "Accuracy", "Seconds per step"
 ENTROPY_LENGTH, LOSSES = "Entropy and length", "Losses"
-GUESSED_LINE, VOTES = "guessed right", "votes"
-PTX, WINS_LINE = "text mixed in", "by the labeler's score"
+GUESSED_LINE, VOTES = "hits", "votes"
+PTX, WINS_LINE = "PPO-ptx", "by the labeler's score"
 POLICY, VALUE, ENTROPY, LENGTH = "policy", "value", "entropy", "length"
 SCORE_LINE, KL_LINE = "mean score", "KL"
+MOVED_LINE, DIFFER_LINE = "drift", "spread"
+DRIFT_AND_SPREAD = "Drift and spread"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
+PLOT_ALT_VOTES = "{title} over {count} votes; latest {latest}"
 BEST = ("is better", "is best")
 TIE, BOTH_BAD = ("Equally good", "All equally good"), ("Both bad", "All bad")
 EMPTY_RESPONSE = "(an empty answer)"
@@ -78,34 +87,17 @@ ROWS, ROWS_OF = "rows: {count:,}", "of {total:,} in the file"
 BECOMES, FROM_COLUMN, MEDIAN_LENGTH, LONGEST = "Becomes", "From", "Median characters", "Longest"
 TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected",
               "response": "responses"}
-COLUMN = "column {name}"
-LAST_ASKED = "column {name}, up to the last user turn"
-TURN_BEFORE, TURN_LAST = "column {name}, before its last assistant turn", "column {name}, its last assistant turn"
-INSTRUCTED = "column instruction, with the column input below it where there is one"
-COLUMN_OF = {
-    "prompts": {"all": ("prompt",), "instruction": {"prompt": INSTRUCTED},
-                **{name: {"prompt": LAST_ASKED.format(name=name)} for name in ("messages", "conversations", "chosen")}},
-    "demonstrations": {"all": ("prompt", "completion"),
-                       "text": {"prompt": "nothing: plain language modelling", "completion": "column text"},
-                       "instruction + output": {"prompt": INSTRUCTED, "completion": "column output"},
-                       **{name: {"prompt": TURN_BEFORE.format(name=name), "completion": TURN_LAST.format(name=name)}
-                          for name in ("messages", "conversations")}},
-    "preferences": {"all": ("prompt", "chosen", "rejected", "response"),
-                    "conversations + chosen + rejected": {"prompt": "column conversations"},
-                    "messages + chosen + rejected": {"prompt": "column messages"},
-                    "chosen + rejected": {"prompt": "the beginning that chosen and rejected share",
-                                          "chosen": "column chosen, from where they differ",
-                                          "rejected": "column rejected, from where they differ"},
-                    "prompt + responses + ranking": {
-                        "response": "column responses; the column ranking says which is best (1)"},
-                    "prompt + responses + scores": {
-                        "response": "column responses; the highest in the column scores is best"}}}
-"""Where each text of a row comes from, by the columns that were read. A text that is not named here comes from the
-column of its own name."""
-ALSO_USED = {"prompts": {"input": "The column input stands below the instruction."},
-             "demonstrations": {"input": "The column input stands below the instruction.",
-                                "label": "Rows whose label is false are left out."},
-             "preferences": {"margin": "The column margin says by how much the chosen one should win."}}
+PARTS_OF_DATA = {"prompts": ("prompt",), "demonstrations": ("prompt", "completion"),
+                 "preferences": ("prompt", "chosen", "rejected", "response")}
+READ_AS = "Read as {name}."
+ALSO_USED = {"input": "The column input stands below the instruction.",
+             "context": "The column context stands below the instruction.",
+             "system": "The column system is a system turn before the prompt.",
+             "system_prompt": "The column system_prompt is a system turn before the prompt.",
+             "history": "The column history has the turns before the prompt.",
+             "label": "Rows whose label is false are left out.",
+             "kto_tag": "Rows whose kto_tag is false are left out.",
+             "margin": "The column margin says by how much the chosen one should win."}
 UNUSED = "Columns that are not used: {names}."
 ONLY_FIRST = "Only the first {count:,} rows were read, to be looked at; a run reads them all."
 NO_ROW_MATCHES = "No row holds this text."

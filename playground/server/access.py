@@ -95,6 +95,14 @@ class Access:
         if not self.owner():
             raise UserError(text.OWNERS_ONLY_LOGIN if self.password else text.OWNERS_ONLY)
 
+    def starters_only(self) -> None:
+        """Raises UserError for somebody who may not start a run, whatever its settings.
+
+        It is asked before the settings are looked at: a stranger is not told what is wrong with them.
+        """
+        if not self.open:
+            self.owners_only()
+
     def log_in(self, password: str, address: str) -> str:
         """A token for the cookie of whoever knows the password.
 

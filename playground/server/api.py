@@ -8,10 +8,11 @@ from gradio.events import api as gradio_api
 
 from playground.run_commands import ask
 from playground.server import text
+from playground.server.arguments import checked
 from playground.server.worker_guard import GuardedWorker
 from playground.voting import VotingService, voter_of
 from playground.workspace import Workspace
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, one_line
 from rlhf_engine.files import without_nan
 from rlhf_engine.runs.control import ORDERS, value_orders
 
@@ -51,6 +52,7 @@ class Api:
 
         Returns its name.
         """
+        self.workspace.access.starters_only()
         run = self.worker.start(stage, self.workspace.settings(stage, config))
         return {"run": self.workspace.name_of(run)}
 
@@ -81,9 +83,12 @@ class Api:
             yield {"responses": texts}
 
     def checkpoints(self, run: str) -> dict:
-        """The complete checkpoints of a run, the oldest first, by the names under which a chat can ask them."""
+        """The complete checkpoints of a run, the oldest first, by the names under which a chat can ask them.
+
+        An empty name is the live run, or else the newest; without any, `run` is null.
+        """
         name = self.workspace.chosen(run)
-        return {"run": name, "checkpoints": self.workspace.checkpoints(name) if name else []}
+        return {"run": name or None, "checkpoints": self.workspace.checkpoints(name) if name else []}
 
     def next_query(self, run: str = "", request: gr.Request = None) -> dict:  # pyright: ignore[reportArgumentType] Gradio's way
         """A question of a run (an empty name is the run that asks): a prompt, and responses of which one is to be
@@ -114,6 +119,7 @@ class Api:
 
         Or say something about one response, which leaves the question open: "up:2", "down:2", "score:2:5" (of 1 to 7),
         "edit:2:TEXT". `event_id` is yours and new for each vote: sent again it changes nothing, and `stored` is false.
+        Where the run is done, so that it learns from the vote no more, a `message` says so.
         """
         choice, event_id = str(choice), str(event_id or "").strip()
         if not event_id:
@@ -123,17 +129,20 @@ class Api:
             stored = self.voting.undo(folder, event_id, voter) is not None
         else:
             stored = self.voting.vote(folder, str(query_id), choice, event_id, voter)
-        return {"stored": stored, "votes": self.voting.votes(folder)}
+        answer = {"stored": stored, "votes": self.voting.votes(folder)}
+        late = self.voting.learns_no_more(folder) if stored and choice != "undo" else ""
+        return {**answer, "message": late} if late else answer
 
 
 def plain_errors(endpoint: Callable) -> Callable:
-    """The same endpoint, whose UserError reaches the caller as one line, without a traceback in the log."""
+    """The same endpoint, whose arguments are checked, and whose UserError reaches the caller as one line, without a
+    traceback in the log."""
     @functools.wraps(endpoint)
     def call(*args, **kwargs):
         try:
-            return endpoint(*args, **kwargs)
+            return endpoint(**checked(endpoint, args, kwargs))
         except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(one_line(error), print_exception=False) from None
     return call
 
 
@@ -142,7 +151,7 @@ def plain_errors_of_stream(endpoint: Callable) -> Callable:
     @functools.wraps(endpoint)
     def call(*args, **kwargs):
         try:
-            yield from endpoint(*args, **kwargs)
+            yield from endpoint(**checked(endpoint, args, kwargs))
         except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(one_line(error), print_exception=False) from None
     return call

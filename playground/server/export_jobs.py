@@ -13,6 +13,7 @@ import psutil
 from playground.server import text
 from playground.workspace import HUB_ID, NAME, Workspace
 from rlhf_engine.errors import UserError
+from rlhf_engine.export.model_card import BASE_FOLDER
 from rlhf_engine.files import PROJECT, read_json_or_none, write_json
 from rlhf_engine.runs.folder import is_alive, process_start
 
@@ -122,10 +123,15 @@ def last_line(log: Path) -> str:
 
 
 def how_to_load(folder: Path) -> list[str]:
-    """The pieces of code in an export's model card, with the folder's own name in them."""
+    """The pieces of code in an export's model card, with the folders of this machine in them."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8")
     except OSError:
         return []
-    codes = re.findall(r"^```\w*\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
-    return [code.strip().replace("THIS-FOLDER", str(folder)) for code in codes]
+    config = read_json_or_none(folder / "adapter_config.json")
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    folders = {"THIS-FOLDER": str(folder), BASE_FOLDER: str(base or BASE_FOLDER)}
+    codes = [code.strip() for code in re.findall(r"^```\w*\n(.*?)^```", card, re.DOTALL | re.MULTILINE)]
+    for word, path in folders.items():
+        codes = [code.replace(word, path) for code in codes]
+    return codes

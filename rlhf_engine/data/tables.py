@@ -6,20 +6,19 @@ also refuse a file in which a column begins late, cannot name the bad row, and s
 at every reading.
 """
 
-import csv
 import gzip
-import io
-import json
 import logging
 import os
 import re
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from rlhf_engine.errors import UserError, first_line, kind_of
+from rlhf_engine.data.csv_files import csv_table
+from rlhf_engine.data.json_files import json_table
+from rlhf_engine.errors import UserError, first_line
 
 READABLE = "a .json, .jsonl or .csv file (gzipped or not), a .parquet file, or a Hub id (owner/name)"
 Table = tuple[list[str], Sequence[dict]]
@@ -49,73 +48,6 @@ def read_table(source: str, subset: str | None, split: str | None,
     return _from_hub(source, subset, split, wanted)
 
 
-def _json_table(path: Path, _wanted: Collection[str]) -> Table:
-    """A JSON list of objects, or JSON lines. Raises UserError with the first row that is broken or no object."""
-    text = _text_of(path)
-    rows, line = [], 0
-    mend = "write a list [{...}, {...}], or one complete {...} per line"
-    is_list = text.lstrip().startswith("[")
-    try:
-        if is_list:
-            rows = json.loads(text)
-        else:
-            for number, content in enumerate(text.split("\n")):
-                if content.strip():
-                    line = number
-                    rows.append(json.loads(content))
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, or a number or nesting beyond Python's limits
-        row = _row_of_mistake(text) if is_list else len(rows) + 1
-        what = first_line(error)
-        if isinstance(error, json.JSONDecodeError):
-            what = f"{error.msg} in line {line + error.lineno}"
-        raise UserError(f"{path}, row {row}: broken JSON ({what}); {mend}") from None
-    for row, value in enumerate(rows, 1):
-        if not isinstance(value, dict):
-            raise UserError(f"{path}, row {row}: is {kind_of(value)}, not an object with columns; {mend}")
-    columns: dict[str, None] = {}
-    for row in rows:
-        columns.update(dict.fromkeys(row))
-    return list(columns), rows
-
-
-def _row_of_mistake(text: str) -> int:
-    """The number of the element at which a JSON list is broken, or after which it is broken."""
-    decoder, row, position = json.JSONDecoder(), 1, text.index("[") + 1
-    while True:
-        try:
-            position = decoder.raw_decode(text, _after_space(text, position))[1]
-        except (ValueError, RecursionError):
-            return row
-        position = _after_space(text, position)
-        if not text.startswith(",", position):
-            return row
-        row, position = row + 1, position + 1
-
-
-def _after_space(text: str, position: int) -> int:
-    """The position of the first character from `position` on that is no white space."""
-    space = re.compile(r"\s*").match(text, position)
-    return space.end() if space else position
-
-
-def _csv_table(path: Path, _wanted: Collection[str]) -> Table:
-    """A CSV file with a header, every cell a text. Raises UserError with the first row that does not fit the header."""
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
-    rows = []
-    mend = 'put texts that hold commas, quotes or line breaks into "double quotes" and double the quotes inside'
-    try:
-        header = next(reader, [])
-        for cells in filter(None, reader):
-            if len(cells) != len(header):
-                wrong = f"has {len(cells)} cells, but the header {len(header)}"
-                raise UserError(f"{path}, row {len(rows) + 1}: {wrong}; {mend}")
-            rows.append(dict(zip(header, cells)))
-    except csv.Error as error:
-        raise UserError(f"{path}, row {len(rows) + 1}: broken CSV ({error}); {mend}") from None
-    return header, rows
-
-
 def _parquet_table(path: Path, wanted: Collection[str]) -> Table:
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -127,22 +59,37 @@ def _parquet_table(path: Path, wanted: Collection[str]) -> Table:
         raise UserError(f"{path}: is no Parquet file ({first_line(error)}); write or download it again") from None
 
 
-READERS = {".json": _json_table, ".jsonl": _json_table, ".csv": _csv_table, ".parquet": _parquet_table}
+def _text_table(parse: Callable[[object, str, Collection[str]], Table]) -> Callable[[Path, Collection[str]], Table]:
+    """A reader of files of text, of which `parse` makes a table."""
+    return lambda path, wanted: parse(path, _text_of(path), wanted)
+
+
+READERS = {".json": _text_table(json_table), ".jsonl": _text_table(json_table), ".ndjson": _text_table(json_table),
+           ".csv": _text_table(csv_table), ".tsv": _text_table(csv_table), ".parquet": _parquet_table}
+MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""The bytes with which a text begins that is not UTF-8."""
 
 
 def _text_of(path: Path) -> str:
-    """The text of a file, gzipped or not. Raises UserError for a file that cannot be read or is no UTF-8."""
+    """The text of a file, gzipped or not. Raises UserError for a file that cannot be read or is no text."""
     try:
         data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
+        if path.suffix.lower() == ".gz" or data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); write or download it again") from None
+    if data.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path}: is a zip or Excel file; unpack it, or save the table as CSV")
+    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8-sig")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
+    if "\0" in text:  # UTF-16 without a mark, or a file with holes
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}, line {line}: holds a NUL byte, which no text does; save the file as UTF-8")
+    return text
 
 
 def _from_hub(source: str, subset: str | None, split: str | None,

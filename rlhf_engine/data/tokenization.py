@@ -9,7 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.data.chat_templates import fill_answer, fill_prompt, template_notes
+from rlhf_engine.errors import UserError
 
 Prompt = str | list[dict]
 """Plain text, or messages {"role": system|user|assistant, "content": text} that end with the user's."""
@@ -40,15 +41,12 @@ def render(tokenizer, prompt: Prompt, completion: str | None = None) -> str:
     With a chat template, plain text becomes one user message. Without a template, plain text stays as it is, and
     messages become "\\n\\nHuman: ...\\n\\nAssistant:", with the system text first; then the answer begins with a space.
     An empty prompt (plain language modelling) adds nothing, with or without a template. Raises UserError if the
-    template refuses a message.
+    template refuses a message or leaves its content out.
     """
     if tokenizer.chat_template and prompt:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        text = _fill_template(tokenizer, messages, add_generation_prompt=True)
-        if completion is None:
-            return text
-        whole = _fill_template(tokenizer, [*messages, {"role": "assistant", "content": completion}])
-        return whole if whole.startswith(text) else text + completion
+        text = fill_prompt(tokenizer, messages)
+        return text if completion is None else fill_answer(tokenizer, messages, text, completion)
     if isinstance(prompt, str):
         return prompt + (completion or "")
     speakers = {"system": "", "user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
@@ -103,20 +101,23 @@ def encode_example(tokenizer, prompt: Prompt, completion: str, end_id: int | Col
 
 
 def encode_prompts(backbone, prompts: list[Prompt], max_tokens: int | None = None) -> tuple[list[Encoded], list[str]]:
-    """(the encoded prompts, a line about cut rows if there are any), with the backbone's tokenizer."""
+    """(the encoded prompts, lines about cut rows and about what the chat template lacks), with the backbone's
+    tokenizer."""
     rows = [encode_prompt(backbone.tokenizer, prompt, max_tokens) for prompt in prompts]
-    return rows, cut_report(rows, max_tokens)
+    notes = template_notes(backbone.tokenizer, prompts, answers=False)
+    return rows, notes + cut_report(rows, max_tokens)
 
 
 def encode_examples(backbone, examples: list[tuple[Prompt, str]],
                     max_tokens: int | None = None) -> tuple[list[Encoded], list[str]]:
-    """(the encoded pairs of prompt and completion, a line about cut rows if there are any).
+    """(the encoded pairs of prompt and completion, lines about cut rows and about what the chat template lacks).
 
     The backbone's tokenizer encodes them, and its `stop_ids` end a turn.
     """
     rows = [encode_example(backbone.tokenizer, prompt, completion, backbone.stop_ids, max_tokens=max_tokens)
             for prompt, completion in examples]
-    return rows, cut_report(rows, max_tokens, backbone.stop_ids)
+    notes = template_notes(backbone.tokenizer, [prompt for prompt, _ in examples], answers=True)
+    return rows, notes + cut_report(rows, max_tokens, backbone.stop_ids)
 
 
 def cut_report(rows: list[Encoded], max_tokens: int | None, stops: Collection[int] = ()) -> list[str]:
@@ -129,15 +130,6 @@ def cut_report(rows: list[Encoded], max_tokens: int | None, stops: Collection[in
             "from the left of the prompt")
     endless = sum(bool(row.completion_ids) and row.completion_ids[-1] not in stops for row in cut)
     return [line + (f", and {endless:,} rows from the end of the completion, too" if endless else "")]
-
-
-def _fill_template(tokenizer, messages: list[dict], **options) -> str:
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except Exception as error:  # a template is a small program, which may fail in any way
-        roles = ", ".join(message["role"] for message in messages)
-        raise UserError(f"{tokenizer.name_or_path}: its chat template refuses a conversation of the turns {roles} "
-                        f"({first_line(error)}); change those rows, or choose another model") from None
 
 
 @lru_cache(maxsize=8)

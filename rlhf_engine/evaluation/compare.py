@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
-from rlhf_engine.errors import noop
+from rlhf_engine.errors import NotFinite, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
 from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 
+MAX_SURPRISE = 700.0
+"""Bound on the surprise in nats per token whose exponential is a perplexity, so that it stays finite."""
 ScoreFunction = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], list[float]]
 """Scores of responses, from prompts, prompt ids, response ids and response texts. Equal scores are a tie."""
 
@@ -67,7 +69,8 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         prompt, weighted by tokens; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share
         of responses without a visible character; `notes` says what was cut.
 
-    Raises UserError if `sampling` leaves no room for a prompt.
+    Raises UserError if `sampling` leaves no room for a prompt, and NotFinite where a policy or the judge gives a number
+    that is NaN or infinite.
     """
     room = prompt_room(backbone, sampling.max_new_tokens, max_tokens)
     encoded, notes = encode_prompts(backbone, prompts, room)
@@ -81,7 +84,8 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         texts = [text_of(backbone, response) for response in ids]
         scores = judge(owners, prompt_ids, ids, texts) if judge else [0.0] * len(ids)
         logprob = mean_logprob(backbone, None, prompt_ids, ids, batch, on_microbatch)
-        return Samples(ids, texts, scores, math.exp(-logprob))
+        check_scores(scores, texts)
+        return Samples(ids, texts, scores, math.exp(min(-logprob, MAX_SURPRISE)))
 
     ours, theirs = draw(role, 2 * seed), draw(against, 2 * seed + 1)
     # Greedy responses have no KL; that of the models as they are stands in for it.
@@ -121,6 +125,8 @@ def mean_logprob(backbone: Backbone, role: str | None, prompt_ids: list[list[int
         batch: rows per forward pass.
         on_microbatch: called after each forward pass.
         temperature: divides the logits.
+
+    Raises NotFinite if they are NaN or infinite.
     """
     total = 0.0
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]) + len(response_ids[i]))
@@ -132,7 +138,17 @@ def mean_logprob(backbone: Backbone, role: str | None, prompt_ids: list[list[int
                                            ids.device)
             total += token_logprobs(backbone, ids, *positions, temperature).double().sum().item()
             on_microbatch()
+    if not math.isfinite(total):
+        raise NotFinite(f"the log-probabilities under {role or 'the bare base'} are {total}; take an earlier "
+                        "checkpoint or another adapter, or load the base with --dtype fp32")
     return total / sum(map(len, response_ids))
+
+
+def check_scores(scores: list[float], texts: list[str]) -> None:
+    """Raises NotFinite for the first score of a response's text that is NaN or infinite."""
+    for score, text in zip(scores, texts):
+        if not math.isfinite(score):
+            raise NotFinite(f"the judge gives {score} for the response {text[:60]!r}; a score must be finite")
 
 
 # -- wins --------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from rlhf_engine.export.merge import check_merge, write_merged
 from rlhf_engine.export.model_card import Card, card
 from rlhf_engine.export.output_folder import check_output, output_folder, save_tokenizer
 from rlhf_engine.export.source import Source, find_source
-from rlhf_engine.files import expand_user, read_json_or_none, write_json
+from rlhf_engine.files import expand_user, write_json
 from rlhf_engine.model.adapters import BASE_FILE, HEAD_FILE
 from rlhf_engine.model.checks.tokenizer import load_tokenizer
-from rlhf_engine.model.lora.options import CONFIG_FILE, WEIGHTS_FILE
+from rlhf_engine.model.lora.options import CONFIG_FILE, WEIGHTS_FILE, lora_values, read_lora
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint
 
@@ -100,13 +100,15 @@ def card_facts(source: Source, merge: bool, repo: str) -> Card:
     report = (run.report() or {}) if run else {}
     if report.get("steps") != source.step:
         report = {}
+    adapter = read_lora(source.folder)  # a run that began with somebody's adapter goes on with its rank and scale
+    config = {**run.config(), "lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha} if run else {}
     return Card(source.base_name, source.base, source.on_hub, merged=merge, reward=source.reward, repo=repo,
-                four_bits=trained_on_nf4(run), step=source.step, config=run.config() if run else {}, report=report)
+                four_bits=trained_on_nf4(run), step=source.step, config=config, report=report)
 
 
 def write_adapter(source: Source, folder: Path) -> None:
     """Write a PEFT folder with the tokenizer, and for a reward model with the head."""
-    config = dict(read_json_or_none(source.folder / CONFIG_FILE) or {})
+    config = lora_values(read_lora(source.folder))
     # What names a library to import has no place in a folder that others open.
     config.update({"base_model_name_or_path": source.base_name, "auto_mapping": None, "inference_mode": True})
     write_json(folder / CONFIG_FILE, config)

@@ -13,6 +13,7 @@ import yaml
 
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES
+from rlhf_engine.yaml_files import parse_yaml
 
 SETTINGS = ("adapter", "data", "labeler", "reward", "votes", "epochs", "batch_size", "learning_rate", "lora_rank",
             "lora_alpha", "max_tokens", "max_new_tokens", "temperature", "kl_target", "kl_coef", "dtype", "seed")
@@ -29,6 +30,8 @@ MEASURES = {"votes": "votes", "kl": "KL from the policy it started from, nats pe
 """The numbers of report.json that a card lists, and their titles."""
 LONGEST_VALUE = 200
 """Characters of a value that are shown."""
+BASE_FOLDER = "BASE-FOLDER"
+"""What stands in the code of a card for a base that is not on the Hub: where it is on somebody's machine is private."""
 LICENCE_KEYS = ("license", "license_name", "license_link")
 """Keys of the base's card that are taken over."""
 
@@ -93,8 +96,8 @@ def licence(facts: Card) -> dict[str, str]:
     if not text.startswith("---\n"):
         return {}
     try:
-        stated = yaml.safe_load(text.split("\n---", 1)[0])
-    except yaml.YAMLError:
+        stated = parse_yaml(text.split("\n---", 1)[0])
+    except (yaml.YAMLError, ValueError):
         return {}
     if not isinstance(stated, dict):
         return {}
@@ -138,7 +141,7 @@ def about(facts: Card) -> str:
 def loading(facts: Card) -> str:
     """Code that loads it without this project. Only a reward model needs the engine: no other library knows its
     head."""
-    here = facts.repo or "THIS-FOLDER"
+    here, base = facts.repo or "THIS-FOLDER", facts.base if facts.on_hub else BASE_FOLDER
     if facts.reward:
         command = f"python -m rlhf_engine ppo --model MODEL --reward {here} --output RUN   # or evaluate --judge"
         return code("sh", command)
@@ -147,10 +150,13 @@ def loading(facts: Card) -> str:
                  f"model = AutoModelForCausalLM.from_pretrained({json.dumps(here)})"]
     else:
         lines = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer", "",
-                 f"base = AutoModelForCausalLM.from_pretrained({json.dumps(facts.base)})",
+                 f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})",
                  f"model = PeftModel.from_pretrained(base, {json.dumps(here)})"]
     lines.append(f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(here)})")
     text = code("python", "\n".join(lines))
+    if not facts.merged and not facts.on_hub:
+        home = " (in RLHF Playground: `assets/storyteller`)" if facts.base_folder == BUNDLED_MODEL else ""
+        text += f"\n\n{BASE_FOLDER} is the folder of the base model {plain(Path(facts.base).name)}{home}."
     if facts.merged and facts.base_folder != BUNDLED_MODEL:  # llama.cpp does not know the bundled model's tokenizer
         text += "\n\nFor llama.cpp, where it knows the base's architecture and tokenizer:\n\n"
         text += code("sh", "python convert_hf_to_gguf.py THIS-FOLDER --outfile model.gguf")

@@ -32,7 +32,7 @@ def export(events: Iterable[Event], path: str | Path) -> None:
     """
     path, events = Path(path), list(events)
     with _atomic_write(path) as temporary:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             temporary.write_text("".join(map(_line, events)), encoding="utf-8")
         else:
             import pyarrow
@@ -45,7 +45,7 @@ def export_rows(rows: list[dict], path: str | Path) -> None:
     """Write training rows, such as those of `pairs`, into a .jsonl or .parquet file, atomically. Raises UserError."""
     path = Path(path)
     with _atomic_write(path) as temporary:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             lines = [json_text(row) + "\n" for row in rows]
             temporary.write_text("".join(lines), encoding="utf-8")
         else:
@@ -130,9 +130,10 @@ def _arrow_schema():
 
 
 def _checked_suffix(path: Path) -> str:
-    if path.suffix not in (".jsonl", ".parquet"):
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".parquet"):
         raise UserError(f"{path}: events are kept in .jsonl or .parquet files; name one of these")
-    return path.suffix
+    return suffix
 
 
 @contextmanager

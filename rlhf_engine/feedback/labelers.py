@@ -48,6 +48,10 @@ class Labeler:
         """Number of votes that the next call of `new_events` would give; None of a labeler that answers at once."""
         return None
 
+    def pending_retracts(self) -> int:
+        """Number of events that the next call of `new_events` would give and that take a vote back."""
+        return 0
+
     def bias(self) -> dict | None:
         """How far the order of the responses decides, for the report; None of a labeler that does not measure it."""
         return None
@@ -169,6 +173,10 @@ class HumanLabeler(Labeler):
     def pending_votes(self) -> int:
         self._read_store()
         return sum(event.kind != "retract" for event in self._events)
+
+    def pending_retracts(self) -> int:
+        self._read_store()
+        return sum(event.kind == "retract" for event in self._events)
 
     def new_events(self, only: list[str] | None = None) -> list[Event]:
         """The events since the last call, or those of the ids `only`. Raises UserError if the store lacks one."""

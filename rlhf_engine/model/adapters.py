@@ -4,9 +4,11 @@ import math
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import json_text
 
 HEAD_FILE, BASE_FILE = "head.safetensors", "base.json"
@@ -60,8 +62,17 @@ def has_head(folder: Path) -> bool:
 
 
 def read_head(folder: Path) -> dict[str, torch.Tensor]:
-    """The state of the scalar head in a PEFT folder."""
-    return load_file(folder / HEAD_FILE)
+    """The state of the scalar head in a PEFT folder. Raises UserError for a broken file."""
+    return read_tensors(folder / HEAD_FILE)
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors file. Raises UserError for one that is gone, cut off or something else."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot be read as safetensors ({first_line(error)}); copy or download it again, or "
+                        "name another checkpoint") from None
 
 
 def save_beside(folder: Path, head: ScalarHead | None, base: str, fingerprint: str) -> None:

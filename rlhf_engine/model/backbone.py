@@ -19,19 +19,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig, PeftModel
 from torch import nn
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError, first_line, one_line
 from rlhf_engine.files import expand_user, json_text
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
 from rlhf_engine.model.checks.finite import check_file
 from rlhf_engine.model.frozen_base import FrozenBase, layers_read_directly
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.model.lora.layers import (
+    add_layers,
     forget_role,
-    layers_without_tensor,
     lora_layers,
     make_room,
     remove_layers,
@@ -117,7 +116,7 @@ class Backbone(FrozenBase):
         folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
-        trained_on = config.base_model_name_or_path or "the one that it was trained on"
+        trained_on = one_line(config.base_model_name_or_path or "that it was trained on")
         if head and not has_head(folder):
             raise UserError(f"{folder}: holds an adapter but no scalar head; name a reward run")
         if role in self.roles:
@@ -132,6 +131,8 @@ class Backbone(FrozenBase):
             raise
         except Exception as error:  # PEFT's own, for a file that is somebody else's
             self.drop_role(role)
+            if isinstance(error, torch.OutOfMemoryError):  # of a GPU
+                raise
             raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)}); use it with the "
                             f"base {trained_on}, or name another adapter") from None
 
@@ -239,7 +240,7 @@ class Backbone(FrozenBase):
             warnings.simplefilter("ignore")  # PEFT warns about fan_in_fan_out, which it then sets right
             torch.manual_seed(seed or 0)
             try:
-                self._inject(role, config, empty=seed is None)
+                self.peft = add_layers(self.peft or self.base, role, config, empty=seed is None)
             except BaseException:
                 if set(self.roles) <= {role}:
                     self._unwrap()
@@ -265,22 +266,6 @@ class Backbone(FrozenBase):
                 self._peft.delete_adapter(role)
             forget_role(self.base, role)
         self._list_layers()
-
-    def _inject(self, role: str, config: LoraConfig, *, empty: bool) -> None:
-        """Let PEFT put a role's layers around those of the base, `empty` or with weights in fp32."""
-        unfit = layers_without_tensor(self.base)
-        if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
-            config.exclude_modules = {*(config.exclude_modules or []), *unfit}
-        if self.peft is None:
-            self.peft = get_peft_model(self.base, config, adapter_name=role, low_cpu_mem_usage=empty)
-        else:
-            self.peft.add_adapter(role, config, low_cpu_mem_usage=empty)
-        wrong = [name for name in unfit if isinstance(self.base.get_submodule(name), LoraLayer)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} gives more than one tensor, so it cannot be adapted")
-        if not empty:
-            for parameter in role_parameters(self.base, role).values():
-                parameter.data = parameter.data.float()
 
     @torch.no_grad()
     def _set_adapter(self, role: str, weights: Mapping[str, torch.Tensor]) -> None:

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from rlhf_engine.model.batching import out_of_memory
 
 if TYPE_CHECKING:
-    from rlhf_engine.model.frozen_base import FrozenBase
+    from rlhf_engine.model.backbone import Backbone
 
 EXACT, ROUNDED = 1e-3, 0.05
 """Relative error of logits that fp32 explains at every token, and that bf16 and 4-bit arithmetic explain at most
@@ -93,8 +93,8 @@ class RereadingDecoder:
     It is right for every model that can be trained, and slow: the work grows with the square of the length.
     """
 
-    def __init__(self, frozen: "FrozenBase"):
-        self.frozen = frozen
+    def __init__(self, backbone: "Backbone"):
+        self.backbone = backbone
         self.rows: list[list[int]] = []
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
@@ -103,10 +103,10 @@ class RereadingDecoder:
         for row, tokens, skipped in zip(self.rows, ids.tolist(), padding.tolist()):
             row += [token for token, skip in zip(tokens, skipped) if not skip]
         width = max(map(len, self.rows))
-        padded = [row + [self.frozen.pad_id] * (width - len(row)) for row in self.rows]
-        states = self.frozen.hidden(torch.tensor(padded, device=ids.device))
+        padded = [row + [self.backbone.pad_id] * (width - len(row)) for row in self.rows]
+        states = self.backbone.hidden(torch.tensor(padded, device=ids.device))
         last = torch.tensor([len(row) - 1 for row in self.rows], device=ids.device)
-        return self.frozen.head(states[torch.arange(len(last), device=ids.device), last])
+        return self.backbone.head(states[torch.arange(len(last), device=ids.device), last])
 
     def keep(self, rows: torch.Tensor) -> None:
         self.rows = [list(self.rows[row]) for row in rows.tolist()]
@@ -114,41 +114,42 @@ class RereadingDecoder:
 
 # -- which one a model is decoded by -----------------------------------------------------------------------------------
 
-MakeDecoder = Callable[["FrozenBase"], Decoder]
+MakeDecoder = Callable[["Backbone"], Decoder]
 CANDIDATES: tuple[MakeDecoder, ...] = (
-    lambda frozen: CachedDecoder(frozen.base),
-    lambda frozen: CachedDecoder(frozen.base, pass_positions=False),
-    lambda frozen: CachedDecoder(frozen.base, pass_positions=False, pass_mask=False),
+    lambda backbone: CachedDecoder(backbone.base),
+    lambda backbone: CachedDecoder(backbone.base, pass_positions=False),
+    lambda backbone: CachedDecoder(backbone.base, pass_positions=False, pass_mask=False),
 )
 CHOICES: WeakKeyDictionary[nn.Module, MakeDecoder] = WeakKeyDictionary()
 """What makes the decoder of a base, once its decoders were tried."""
 
 
-def model_decoder(frozen: "FrozenBase") -> Decoder:
+def model_decoder(backbone: "Backbone") -> Decoder:
     """A new decoder that runs the model under the role in use. The first call on a base tries which one is right."""
-    if frozen.base not in CHOICES:
-        fitting = (make for make in CANDIDATES if is_right(make, frozen))
-        CHOICES[frozen.base] = next(fitting, RereadingDecoder)
-    return CHOICES[frozen.base](frozen)
+    if backbone.base not in CHOICES:
+        with backbone.use(None):
+            fitting = (make for make in CANDIDATES if is_right(make, backbone))
+            CHOICES[backbone.base] = next(fitting, RereadingDecoder)
+    return CHOICES[backbone.base](backbone)
 
 
 @torch.no_grad()
-def is_right(make: MakeDecoder, frozen: "FrozenBase") -> bool:
+def is_right(make: MakeDecoder, backbone: "Backbone") -> bool:
     """Whether a decoder gives the logits of plain forward passes, on padded rows of which one leaves and one is
     doubled on the way. False for a model that cannot be called like this."""
-    rows = sample_rows(frozen)
+    rows = sample_rows(backbone)
     width = max(PROMPT_LENGTHS)
-    ids = torch.tensor([[frozen.pad_id] * (width - length) + row[:length] for row, length in zip(rows, PROMPT_LENGTHS)],
-                       device=frozen.device)
-    places = torch.arange(width, device=frozen.device) - width + torch.tensor(PROMPT_LENGTHS,
-                                                                              device=frozen.device)[:, None]
+    lengths = torch.tensor(PROMPT_LENGTHS, device=backbone.device)
+    padded = [[backbone.pad_id] * (width - length) + row[:length] for row, length in zip(rows, PROMPT_LENGTHS)]
+    ids = torch.tensor(padded, device=backbone.device)
+    places = torch.arange(width, device=backbone.device) - width + lengths[:, None]
     kept = [0, 2, 2]
     try:
-        decoder = make(frozen)
+        decoder = make(backbone)
         found = [decoder(ids, places.clamp(min=0), places < 0)]
-        decoder.keep(torch.tensor(kept, device=frozen.device))
+        decoder.keep(torch.tensor(kept, device=backbone.device))
         for step in range(FURTHER_TOKENS - 1):
-            newest = torch.tensor([[rows[i][PROMPT_LENGTHS[i] + step]] for i in kept], device=frozen.device)
+            newest = torch.tensor([[rows[i][PROMPT_LENGTHS[i] + step]] for i in kept], device=backbone.device)
             found.append(decoder(newest, places[kept, -1:] + 1 + step))
     except Exception as error:  # whatever a model makes of caches, positions or masks that it has no use for
         if out_of_memory(error):
@@ -156,26 +157,26 @@ def is_right(make: MakeDecoder, frozen: "FrozenBase") -> bool:
         return False
     if not has_known_layers(decoder):
         return False
-    expected = expected_logits(frozen, rows)
+    expected = expected_logits(backbone, rows)
     truth = [expected[:, 0], *[expected[kept, step] for step in range(1, FURTHER_TOKENS)]]
-    return agree(torch.cat(found), torch.cat(truth), frozen.dtype)
+    return agree(torch.cat(found), torch.cat(truth), backbone.dtype)
 
 
-def sample_rows(frozen: "FrozenBase") -> list[list[int]]:
+def sample_rows(backbone: "Backbone") -> list[list[int]]:
     """Random tokens for a trial of decoders. The padding token is one of them: it may well be a token of a text."""
     generator = torch.Generator().manual_seed(0)
     length = max(PROMPT_LENGTHS) + FURTHER_TOKENS
-    rows = torch.randint(frozen.known_tokens, (len(PROMPT_LENGTHS), length), generator=generator).tolist()
-    rows[2][1] = frozen.pad_id
+    rows = torch.randint(backbone.known_tokens, (len(PROMPT_LENGTHS), length), generator=generator).tolist()
+    rows[2][1] = backbone.pad_id
     return [row[:prompt + FURTHER_TOKENS] for row, prompt in zip(rows, PROMPT_LENGTHS)]
 
 
-def expected_logits(frozen: "FrozenBase", rows: list[list[int]]) -> torch.Tensor:
+def expected_logits(backbone: "Backbone", rows: list[list[int]]) -> torch.Tensor:
     """Logits [rows, further tokens, V] after each prompt and after the tokens that follow, from the forward pass of
     training."""
     width = max(map(len, rows))
-    padded = torch.tensor([row + [frozen.pad_id] * (width - len(row)) for row in rows], device=frozen.device)
-    logits = frozen.head(frozen.hidden(padded))
+    padded = torch.tensor([row + [backbone.pad_id] * (width - len(row)) for row in rows], device=backbone.device)
+    logits = backbone.head(backbone.hidden(padded))
     return torch.stack([logits[i, length - 1:length - 1 + FURTHER_TOKENS] for i, length in enumerate(PROMPT_LENGTHS)])
 
 

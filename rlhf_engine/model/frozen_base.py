@@ -48,6 +48,10 @@ class FrozenBase:
         self.fingerprint = fingerprint(path)
         """Hash of the weights: an adapter belongs to one base."""
         base.requires_grad_(False)
+        if getattr(base.config, "rescale_every", 0):
+            # RWKV halves weights for good in its first pass outside of training, lest fp16 overflow. What is added to
+            # them later, an adapter or the file of a merged model, would have another scale.
+            base.config.rescale_every = 0
         if is_small(base):
             unpack(base)
         self._switch_dropout_off()
@@ -62,7 +66,7 @@ class FrozenBase:
             check_causal(self)
         except (UserError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of the model's own code: a kernel that is missing here, inputs it cannot do without
+        except Exception as error:  # of the model's own code: a kernel that is missing here, say
             if out_of_memory(error):
                 raise
             raise UserError(f"{name}: a first pass over a few tokens fails ({first_line(error)}); "
@@ -184,6 +188,8 @@ def check_causal(frozen: FrozenBase) -> None:
     changes the tokens before it."""
     ids, half = probed_rows(frozen), PROBED_TOKENS // 2
     alone = frozen.hidden(ids[:1, :half])
+    if not alone.isfinite().all():  # where numbers go wrong, sampling and training say so
+        return
     if not agree(frozen.hidden(ids)[:, :half], alone.expand(3, -1, -1), frozen.dtype):
         raise UserError(f"{frozen.name}: what it computes for a token depends on the tokens behind it, so it does not "
                         "write from left to right; choose a causal language model, such as Llama, Qwen or GPT-2")

@@ -59,7 +59,8 @@ def read_logit_transform(base: Any, hidden: Callable[[torch.Tensor], torch.Tenso
         name: of the model, for the message.
 
     Raises UserError for a model whose logits are anything else: with a projection or a norm before the output layer,
-    or a mask over the vocabulary after it.
+    or a mask over the vocabulary after it. Also for one whose states are NaN or infinite, though its weights are not:
+    they are too large for the format.
     """
     refusal = UserError(f"{name}: its logits are more than one output layer on its last hidden states, scaled or "
                         "soft-capped, so their log-probabilities cannot be computed piece by piece; choose another "
@@ -78,6 +79,9 @@ def read_logit_transform(base: Any, hidden: Callable[[torch.Tensor], torch.Tenso
         raise refusal from None
     if len(inputs) != 1 or inputs[0].shape != states.shape or logits.shape != probe.shape:
         raise refusal
+    if not states.isfinite().all():
+        raise UserError(f"{name}: its hidden states are NaN or infinite in {states.dtype} already on a short text; "
+                        "load it in another format (--dtype), or choose another model")
     scale = logits[0, 0].median().item() / LITTLE
     most = logits[0, 1].median().item()
     has_cap = abs(most - scale * MUCH) > 1e-3 * abs(most)

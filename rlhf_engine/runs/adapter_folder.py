@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, one_line
 from rlhf_engine.files import read_json_or_none
 from rlhf_engine.runs.folder import Run
 
@@ -18,10 +18,10 @@ def refuse_as_model(folder: Path, model: str) -> None:
     if (folder / ADAPTER_CONFIG).exists():
         config = read_json_or_none(folder / ADAPTER_CONFIG)
         named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-        base = f"--model {named}" if named and isinstance(named, str) else "its base as --model"
+        base = f"--model {one_line(named)}" if named else "its base as --model"
         if (folder / "config.json").exists() and any(folder.glob("model*.safetensors")):
-            raise UserError(f"{model}: holds a model and an adapter; move {ADAPTER_CONFIG} elsewhere for the model alone, "
-                            f"or give {base} and --adapter {folder} for the adapter on its base")
+            raise UserError(f"{model}: holds a model and an adapter; move {ADAPTER_CONFIG} elsewhere for the model "
+                            f"alone, or give {base} and --adapter {folder} for the adapter on its base")
         raise UserError(f"{model}: is an adapter, not a model; give {base} and --adapter {folder}")
     run = find_run(folder)
     if run is not None and not (folder / "config.json").exists():

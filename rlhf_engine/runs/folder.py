@@ -138,9 +138,14 @@ class Run:
         self.set_status(step=step)
 
     def _remove_rows_after(self, step: int) -> None:
+        """Keep the rows up to the checkpoint of `step`.
+
+        Without a checkpoint (0) the run begins anew, and none stays.
+        """
         for name in STEP_LISTS:
             rows = read_lines(self.path / name)
-            self._replace_lines(name, [row for row in rows if row["step"] <= step])
+            kept = [row for row in rows if is_step(row.get("step")) and row["step"] <= step]
+            self._replace_lines(name, kept if step else [])
         self._replace_lines("journal.jsonl", self.journal())  # which removes a half-written last line
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -159,7 +164,7 @@ class Run:
             status = read_json(self.path / "status.json")
         except ValueError:
             status = None
-        if not isinstance(status, dict) or not {"state", "step", "pid", "born"} <= set(status):
+        if not isinstance(status, dict) or not is_status(status):
             raise UserError(f"{self.path} is not a run folder: it has no status.json with the state of a run")
         if status["state"] in ALIVE and not is_alive(status["pid"], status["born"]):
             status["state"] = "failed"
@@ -313,6 +318,17 @@ class Run:
 
     def _replace_lines(self, name: str, rows: list[dict]) -> None:
         write_text(self.path / name, json_lines(rows))
+
+
+def is_status(status: dict) -> bool:
+    """Whether a mapping has what every status.json has."""
+    kinds = {"state": str, "step": int, "pid": int, "born": (int, float)}
+    return all(isinstance(status.get(name), kind) for name, kind in kinds.items())
+
+
+def is_step(value) -> bool:
+    """Whether a value of a row is a step, as it is in every row that was written whole."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def step_of(checkpoint: Path) -> int:

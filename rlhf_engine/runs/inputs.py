@@ -33,8 +33,8 @@ HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
 BLOCK = 1 << 20
 """Bytes that are read of a file at a time."""
-NOT_RECORDED = ("this run was begun by an earlier version, which kept no fingerprints of its data: whether it is the "
-                "same as then has not been checked")
+NOT_RECORDED = ("this run has no fingerprints of its data, as those of earlier versions: whether it is the same as "
+                "when the run began has not been checked")
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,27 @@ def hub_revision(source: str) -> str:
 # -- comparison --------------------------------------------------------------------------------------------------------
 
 def recorded_inputs(run: Run) -> dict[str, dict[str, str]]:
-    """What `inputs.json` says; for a run of an earlier version what its checkpoint says about its base."""
-    recorded = read_json_or_none(run.path / INPUTS_FILE)
-    if isinstance(recorded, dict):
-        return {name: entry for name, entry in recorded.items() if isinstance(entry, dict)}
+    """What `inputs.json` says; where there is none, what the checkpoint says about its base."""
+    recorded = read_record(run)
+    if recorded is not None:
+        return recorded
     checkpoint = run.last_checkpoint()
     for file in sorted(checkpoint.glob("*/base.json")) if checkpoint else []:
         base = read_json_or_none(file)
         if isinstance(base, dict) and base.get("fingerprint"):
             return {"model": {"content": str(base["fingerprint"])}}
     return {}
+
+
+def read_record(run: Run) -> dict[str, dict[str, str]] | None:
+    """The content of `inputs.json`; None if it is missing or broken."""
+    recorded = read_json_or_none(run.path / INPUTS_FILE)
+    if not isinstance(recorded, dict):
+        return None
+    for entry in recorded.values():
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("place", "content")):
+            return None
+    return recorded
 
 
 def where_inputs_are(run: Run, began_with: dict, given: dict) -> dict[str, str]:
@@ -189,7 +200,7 @@ def check_inputs(run: Run, config: RunConfig, *, resumed: bool) -> Inputs:
             notes.append(f"{entry['place']} has changed since this run began; it goes on with the new one")
         elif before != content:
             raise changed_input(run, name, entry, recorded[name])
-    if not (run.path / INPUTS_FILE).exists():
+    if read_record(run) is None:
         notes.append(NOT_RECORDED)
     return Inputs(now.settings | kept_entries(recorded, now.settings), notes)
 

@@ -41,6 +41,15 @@ def effective_settings(config: dict, journal: list[dict]) -> dict:
     return settings
 
 
+def changes_by_setting(journal: list[dict]) -> dict[str, list[tuple[int, float]]]:
+    """Setting -> (first step with the new value, new value) of each change that no rewind has undone, oldest first."""
+    changes: dict[str, list[tuple[int, float]]] = {}
+    for row in without_rewound(journal):
+        if row.get("event") == "changed" and {"name", "new", "step"} <= set(row):
+            changes.setdefault(current_name(row["name"]), []).append((row["step"] + 1, row["new"]))
+    return changes
+
+
 def _survives(row: dict, step: int) -> bool:
     """Whether what a row tells of is part of the checkpoint of `step`."""
     if row.get("event") == "changed":

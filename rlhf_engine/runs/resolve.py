@@ -180,8 +180,8 @@ def check_adapter(folder: Path, expected: str) -> None:
     Raises UserError for pickled weights and for an adapter of another base.
     """
     if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded: load it with "
-                        "PEFT where you trust it, and call its save_pretrained")
+        raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded: load it "
+                        "with PEFT where you trust it, and call its save_pretrained")
     if not (folder / "base.json").exists():
         return
     try:

@@ -12,6 +12,7 @@ from typing import Protocol
 from rlhf_engine import config as configs
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
+from rlhf_engine.runs.damage import check_journal, explain_damage
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.inputs import Inputs, check_inputs, read_inputs, where_inputs_are
 from rlhf_engine.runs.journal import effective_settings, without_rewound
@@ -90,7 +91,13 @@ def check_resume(run: Run, stage: str, settings: dict) -> RunStart:
     if a setting is not the run's own; only its length may be another. Data, base and functions must have the content
     with which it began, wherever they are now.
     """
+    with explain_damage(run.path, "start a new run, or put the files back as they were"):
+        return _check_resume(run, stage, settings)
+
+
+def _check_resume(run: Run, stage: str, settings: dict) -> RunStart:
     began_with = settings_at_start(run, stage, settings)
+    check_journal(run)
     places = where_inputs_are(run, began_with, settings)
     config = make_config(stage, {**began_with, "output": str(run.path), **places})
     lengths = length_overrides(run, settings)

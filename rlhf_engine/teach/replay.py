@@ -20,6 +20,10 @@ class VoteReplay:
         """Whether a step has votes left that it has not learned once more."""
         return bool(self.updates.get(step))
 
+    def count(self, step: int) -> int:
+        """Number of events that a step has left to learn once more."""
+        return sum(map(len, self.updates.get(step, [])))
+
     def next_ids(self, step: int, *, at_once: bool) -> list[str] | None:
         """Ids of the events that a repeated step learns from next; None of a step that is new.
 

@@ -55,6 +55,7 @@ class Teach:
                  *, held_out: Sequence[Prompt] = (), ptx: Sequence[Demonstration] = (),
                  on_microbatch: Callable[[], None] = noop):
         self.backbone, self.config, self.on_microbatch = backbone, config or TeachConfig(), on_microbatch
+        self.on_news: Callable[[], None] = noop
         self.labeler = labeler
         self.held_out = list(held_out)
         """Prompts that are never trained on, for the report."""
@@ -124,6 +125,7 @@ class Teach:
         self.learner.fit_reward_normalisation(rollout)
         self.learner.prepared = True
         self.samples = self.answer_fixed("reference")
+        self.on_news()
 
     def train_step(self) -> dict:
         """One step, after `step` has been counted up; returns its metrics."""
@@ -159,12 +161,11 @@ class Teach:
 
         The first step waits for `votes_first` votes, later ones wait when `patience` steps have learned no new vote.
         """
-        replaying = self.step < self.replay.last_step
-        pending = None if replaying else self.labeler.pending_votes()
-        if pending is None:
+        pending = self.labeler.pending_votes()
+        if pending is None or self._repeats_next_step():
             return ""
         self.prepare_once()
-        if self.step == 0 and pending and not self.config.tamer:
+        if self.step == 0 and not self.config.tamer and (pending or self.labeler.pending_retracts()):
             self.take_votes()  # so that the next query is chosen by a better reward
             pending = 0
         self.ask()
@@ -179,6 +180,19 @@ class Teach:
             return (f"waiting for a vote: {config.patience} steps have gone by without one "
                     f"({votes} of {config.votes} so far)")
         return ""
+
+    def _repeats_next_step(self) -> bool:
+        """Whether the next step is one that a resumed run has taken before, so that it need not wait for anything.
+
+        A run that had not taken its first step first learns again what people had said by then. If these are fewer
+        votes than the first step needs, it goes on waiting for more.
+        """
+        if self.step == 0 and self.replay.last_step == 1 and not self.config.tamer:
+            self.prepare_once()
+            while self.replay.has_more(1):
+                self.take_votes()
+            return len(self.reward.events) >= self.config.votes_first
+        return self.step < self.replay.last_step
 
     def learn_votes(self) -> None:
         """Ask and learn what has been answered: once, or more often where votes are left to learn before this step.
@@ -202,7 +216,7 @@ class Teach:
         """Ask, and let the reward learn what has been answered since, if there is anything."""
         self.ask()
         at_once = self.labeler.pending_votes() is None
-        events = self.labeler.new_events(self.replay.next_ids(self.step, at_once=at_once))
+        events = self.labeler.new_events(self._ids_to_learn(at_once))
         if not events:
             return
         step = max(self.step, 1)
@@ -220,6 +234,17 @@ class Teach:
             self.update_metrics[key] = update[name]
         if update["guesses"]:
             self.update_metrics[measures.GUESSED] = update["guessed"] / update["guesses"]
+        if self.step <= 1:  # the first votes come minutes before the first step is over
+            self.on_news()
+
+    def _ids_to_learn(self, at_once: bool) -> list[str] | None:
+        """Ids of the events from which a repeated step learns next; None where it learns from whatever is new."""
+        step, replay = max(self.step, 1), self.replay
+        if self.step == 0 and not replay.has_more(1):
+            return None
+        if at_once and step == 1 and replay.count(1) < min(self.config.votes_first, self.config.votes):
+            return None  # it was ended among its first votes: they are asked for again
+        return replay.next_ids(step, at_once=at_once)
 
     def _take_new_votes(self) -> list[Event]:
         """The events since the learner's last step, for a learner that learns from votes."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from rlhf_engine.errors import noop
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.prefix_packing import PackedBatch, packed_passes, reading_order
@@ -98,11 +98,19 @@ class WordFeatures:
         """[D]: a feature is (raw - centre) / size."""
 
     def fit(self, rows: list[Row]) -> torch.Tensor:
-        """Choose the landmarks; returns the features of the same rows."""
+        """Choose the landmarks; returns the features of the same rows.
+
+        They are the most common words that come more than once; where none does, all of them. Raises UserError where
+        there are none.
+        """
         counts: Counter[Word] = Counter()
         for _, response in rows:
             counts.update(self.splitter.words(response))
-        self.chosen = sorted(word for word, count in counts.most_common(LANDMARKS) if count > 1)
+        common = counts.most_common(LANDMARKS)
+        self.chosen = sorted(word for word, count in common if count > 1) or sorted(word for word, _ in common)
+        if not self.chosen:
+            raise UserError(f"the {len(rows)} answers of the starting policy hold no word that a reward could learn; "
+                            "raise --max-new-tokens or --reference-samples, or start from another adapter")
         self.tables = self._tables(rows)
         self.centre, self.size = torch.zeros(()), torch.ones(())
         raw = self.read(rows)

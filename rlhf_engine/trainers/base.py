@@ -61,6 +61,7 @@ class Trainer(Generic[ConfigT]):
         self.backbone = backbone
         self.config = config
         self.on_microbatch = on_microbatch
+        self.on_news: Callable[[], None] = noop
         self.step = 0
         self.total_steps = 0
         self.max_tokens = min(config.max_tokens, backbone.longest)

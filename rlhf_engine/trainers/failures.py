@@ -9,12 +9,12 @@ from rlhf_engine.stages import find_stage
 from rlhf_engine.trainers.base import Diverged
 
 FAILURE_HINTS = {
-    "out_of_memory": "Lower micro_batch or max_new_tokens, use dtype nf4, or switch gradient_checkpointing on; "
-                     "then resume.",
+    "out_of_memory": "Lower micro_batch, or max_new_tokens where the stage samples, use dtype nf4, or switch "
+                     "gradient_checkpointing on; then resume.",
     "disk_full": "Make room on the disk, then resume: the last checkpoint is whole.",
     "diverged": "Lower learning_rate or raise kl_coef and start again from the last good checkpoint.",
     "not_finite": "Start again with a lower learning_rate: to resume would only repeat it.",
-    "input": "Correct the input, then resume.",
+    "input": "Correct the input, then resume; to change a setting, start a new run.",
     "interrupted": "Resume it to go on from the last checkpoint.",
     "unknown": "Resume from the last checkpoint; if it fails again, report the error with the run's config.yaml.",
 }

@@ -20,6 +20,9 @@ class AnyTrainer(Protocol):
     """What was noticed when the data was read and tokenised."""
     on_microbatch: Callable[[], None]
     """Called between micro-batches."""
+    on_news: Callable[[], None]
+    """Called where `events` and `samples` hold something that need not wait for the end of the first step. Whoever
+    writes them down empties both lists."""
 
     @property
     def backbone(self) -> Backbone: ...

@@ -96,7 +96,11 @@ class RewardTrainer(Trainer[RewardConfig]):
             raise UserError("there are no preferences to train on")
         groups, self.data_notes = self._make_groups(preferences)
         prompts = [row.prompt for row in preferences]
-        training, held_out = split_held_out(list(zip(prompts, groups)), config.held_out, config.seed,
+        pairs = [(prompt, group) for prompt, group in zip(prompts, groups) if group.pairs]
+        if not pairs:
+            raise UserError(f"there is nothing to learn from: {self.data_notes[-1]}; raise --max-tokens, or choose "
+                            "other data")
+        training, held_out = split_held_out(pairs, config.held_out, config.seed,
                                             key=lambda row: str(row[0]))
         self.groups = [group for _, group in training]
         self.held_out = [group for _, group in held_out]
@@ -247,16 +251,25 @@ class RewardTrainer(Trainer[RewardConfig]):
         backbone.train("reward")
 
     def _make_groups(self, preferences: list[Preference | Ranking]) -> tuple[list[Group], list[str]]:
-        """A group for each row of the data, and remarks on rows that were cut."""
+        """A group for each row of the data, and remarks on rows that were cut.
+
+        Two responses of which the cut left the same tokens are no pair, unless they are tied. A group may so have none.
+        """
         examples = [(row.prompt, text) for row in preferences for text in responses_of(row)]
         encoded, notes = encode_examples(self.backbone, examples, self.max_tokens)
         token_rows = iter(encoded)
         rng = random.Random(f"{self.config.seed} bootstrap")
-        groups = []
+        groups, same = [], 0
         for row in preferences:
             weights = [self._bootstrap_weight(rng) for _ in range(self.config.ensemble)]
             ids = [next(token_rows).ids for _ in responses_of(row)]
-            groups.append(Group(ids, pairs_of(row, self.config.rating_margin), weights))
+            pairs = pairs_of(row, self.config.rating_margin)
+            unlike = [pair for pair in pairs if pair.tied or ids[pair.better] != ids[pair.worse]]
+            same += len(pairs) - len(unlike)
+            groups.append(Group(ids, unlike, weights))
+        if same:
+            notes.append(f"{same:,} pair{'s' if same > 1 else ''} skipped: both responses are the same tokens, as the "
+                         "model reads them (after the cut, where rows were too long)")
         return groups, notes
 
     def _bootstrap_weight(self, rng: random.Random) -> float:

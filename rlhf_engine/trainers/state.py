@@ -41,6 +41,8 @@ def load_checkpoint(folder: Path, backbone: Backbone, roles: tuple[str, ...]) ->
         if role in backbone.roles:
             try:
                 backbone.fill_role(role, folder / role)
+            except UserError:
+                raise
             except ValueError as error:
                 raise UserError(f"{folder / role}: is another adapter than the one this run began with "
                                 f"({first_line(error)}); start a new run from it with --adapter") from None

@@ -1,4 +1,4 @@
-"""Chats, answered by the thread that owns the model: one token per answer between two micro-batches of the run.
+"""Chats, answered by the thread that owns the model: between two micro-batches of the run, for as long as these took.
 
 Chats must not change a run by a single bit. They draw from random generators of their own, choose their roles in
 scopes, and load their adapters as roles of their own (`chat-...`) without touching the global random state.
@@ -7,6 +7,7 @@ scopes, and load their adapters as roles of their own (`chat-...`) without touch
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,11 @@ from rlhf_engine.worker.server import Server
 
 MAX_CHAT_ROLES = 4
 """Adapters of past chats that stay loaded."""
+SHARE = 1.0
+"""Seconds for which chats are answered, for each second for which the run has trained since they were answered last. So
+a run takes twice as long while somebody chats, and no longer, however many chat."""
+LONGEST_TURN = 5.0
+"""Seconds for which chats are answered at a time, at most: an order to the run waits that long."""
 
 
 class BaseOwner(Protocol):
@@ -72,26 +78,36 @@ class Chats:
         self.active: list[ActiveChat] = []
         self.roles: dict[str, None] = {}
         """Roles that were loaded for chats, in the order of their last use."""
+        self._answered_at = time.monotonic()
+        """When chats were answered last, or looked for in vain."""
 
     def waiting(self) -> bool:
         """Whether a chat is being answered or waits to be."""
         return bool(self.active or self.owner.server.chats)
 
     def advance_all(self) -> None:
-        """Draw one more token for every answer.
+        """Draw tokens for every answer: one at least, and more for as long as the run has had the model meanwhile.
 
-        While a run is paused, go on until all are answered or the run is to go on.
+        Between the tokens of a rollout that is one. After a step of SFT, which is one micro-batch, it is the rest of an
+        answer. While a run is paused, go on until all are answered or the run is to go on.
         """
+        server, start = self.owner.server, time.monotonic()
+        time_left = min(SHARE * (start - self._answered_at), LONGEST_TURN)
+        if self.waiting() and not server.loading:
+            self._advance_until(start + time_left)
+        self._answered_at = time.monotonic()
+
+    def _advance_until(self, deadline: float) -> None:
+        """Draw one token for every answer, and another for as long as there is time."""
         server = self.owner.server
-        if not self.waiting() or server.loading:
-            return
         live = server.live
         while True:
             self._admit()
             for chat in list(self.active):
                 self._advance(chat)
             run_is_paused = live and live.control.paused and live.control.target == "pause"
-            if not (run_is_paused and self.active) or server.closing:
+            goes_on = run_is_paused or (live and time.monotonic() < deadline)
+            if not (goes_on and self.active) or server.closing:
                 return
 
     def end_all(self, error: UserError) -> None:

@@ -24,7 +24,7 @@ from multiprocessing.connection import Client
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.files import PROJECT, read_json_or_none
+from rlhf_engine.files import PROJECT, expand_user, read_json_or_none
 from rlhf_engine.runs.folder import is_alive
 from rlhf_engine.worker.protocol import LOG_FILE, MAX_REQUEST_BYTES, TAKEN, WORKER_FILE, WorkerError
 
@@ -33,7 +33,7 @@ class Worker:
     """A handle on the worker of the workspace `home`. Making a handle starts nothing. Safe to use from any thread."""
 
     def __init__(self, home: str | Path):
-        self.home = Path(home).expanduser().resolve()
+        self.home = Path(os.path.realpath(expand_user(str(home))))
 
     def ensure(self, timeout: float = 60.0) -> None:
         """Start the process if none is alive; returns when it answers, seconds before a model is loaded.

@@ -18,7 +18,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError, first_line, one_line
 from rlhf_engine.files import json_text, write_json
 from rlhf_engine.runs.folder import ALIVE, process_start
 from rlhf_engine.runs.resolve import resolve_model
@@ -215,7 +215,7 @@ class Server:
                     send({"value": value})
             send({"end": True})
         except UserError as error:
-            send({"error": " ".join(str(error).split()), "input": not isinstance(error, WorkerError)})
+            send({"error": one_line(error), "input": not isinstance(error, WorkerError)})
         except OSError:
             raise
         except Exception as error:

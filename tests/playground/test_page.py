@@ -91,13 +91,13 @@ def test_a_run_that_goes_while_it_is_looked_at_gives_way_at_the_next_look(worksp
     assert "taste" in look.fn(values | {parts["State"]: sent[parts["State"]]})[parts["run-card"]]
 
 
-def test_the_target_in_a_plot_is_the_one_in_force(workspace, worker):
+def test_the_target_in_a_plot_is_the_one_in_force_at_each_step(workspace, worker):
     run = workspace.run("broken")
     run.note("changed", step=2, name="kl_target", old=6.0, new=4.5)
     look, parts, values = look_of(build(workspace.home, worker=worker))
     sent = look.fn(values)
     levels = [line["y"] for number in range(1, 5) for line in sent[parts[f"plot-{number}"]]["data"] if line.get("name") == shared_text.TARGET]
-    assert levels == [[4.5, 4.5]]
+    assert levels == [[6.0, 4.5, 4.5]]
 
 
 @pytest.fixture

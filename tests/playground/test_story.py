@@ -120,7 +120,7 @@ def test_text_from_runs_is_inert(open_page):
 def test_a_mistake_is_one_clear_line(page):
     fill(page, "sft-batch-size", 0)
     page.click("#start")
-    expect(page.locator("#notice [role=alert]")).to_have_text("--batch-size is 0, but must be at least 1")
+    expect(page.locator("#notice [role=alert]")).to_have_text("“Batch size” is 0, but must be at least 1 and at most 65536")
     fill(page, "sft-batch-size", 4)
 
 

@@ -103,6 +103,9 @@ def test_runs_on_a_model_in_the_workspace_are_offered_with_it(workspace):
 def test_an_upload_gets_a_harmless_name(workspace, tmp_path):
     (tmp_path / "my data; rm.jsonl").write_text("{}\n")
     assert workspace.upload(tmp_path / "my data; rm.jsonl") == "uploads/my_data_rm.jsonl"
+    for name in ("DATA.CSV", "pairs.JSONL.GZ", "a.tsv"):
+        (tmp_path / name).write_text("q")
+        assert workspace.upload(tmp_path / name) == f"uploads/{name}" and workspace.data(f"uploads/{name}")
     (tmp_path / "evil.py").write_text("")
     with pytest.raises(UserError, match="no data file"):
         workspace.upload(tmp_path / "evil.py")

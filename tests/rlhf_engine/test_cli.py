@@ -235,7 +235,7 @@ def contents(folder: Path) -> dict:
 
 @pytest.mark.parametrize(("command", "flags", "says"), [
     ("", [], "COMMAND"), ("dpo", [], "dpo"), ("sft", ["--learning-rat"], "--learning-rate"), ("sft", ["--kl-coef", 1], "--kl-coef"),
-    ("sft", ["--steps"], "--steps"), ("sft", ["--steps", "many"], "--steps is 'many', but must be of type int"),
+    ("sft", ["--steps"], "--steps"), ("sft", ["--steps", "many"], "--steps is 'many', but must be a whole number"),
     ("sft", ["--steps", -1], "--steps is -1, but must be at least 0"), ("sft", ["--dtype", "int8"], "auto, fp32, bf16, nf4"),
     ("sft", ["--device", "tpu7"], "--device"), ("sft", ["--held-out", 1.5], "at most 0.9"), ("sft", ["--seed", "nan"], "--seed"),
     ("sft", ["--resume", "--overwrite"], "exclude"), ("sft", ["--config", "none.yaml"], "none.yaml: there is no such file"),
@@ -262,7 +262,7 @@ def test_a_missing_output(refused):
 
 @pytest.mark.parametrize(("text", "says"), [
     ("", "holds no rows"), ('{"question": "a"}\n', "columns are question"), ('{"prompt": "a", "completion": 3}\n', "row 1"),
-    ('{"prompt": "a", "completion": "b"}\n{"prompt": ', "row 2"), ("\x00\x01", "broken JSON")])
+    ('{"prompt": "a", "completion": "b"}\n{"prompt": ', "row 2"), ("\x00\x01", "line 1: holds a NUL byte"), ("\x01", "broken JSON")])
 def test_wrong_data(refused, tmp_path, text, says):
     (tmp_path / "d.jsonl").write_text(text)
     assert says in (line := refused("sft", "--data", tmp_path / "d.jsonl")) and str(tmp_path / "d.jsonl") in line
@@ -315,6 +315,23 @@ def test_rows_longer_than_the_base_are_cut_and_said_to_be(cli, inputs, tiny_gpt2
         count = "16 of 16" if stage == "reward" else "8 of 8"  # a pair is two rows
         assert f"{count} rows were longer than" in out
         assert any(count in row["text"] for row in Run(tmp_path / stage).journal() if row["event"] == "data")
+
+
+def test_what_became_of_the_columns_is_said_on_the_console_and_in_the_journal(cli, refused, tiny_llama, tmp_path):
+    """And what cannot become anything is refused before the output exists."""
+    rows = [{"instruction": f"say {i}", "input": float("nan"), "system": "nan", "output": "cat " * i, "id": i, "lang": "en"} for i in range(1, 9)]
+    write_rows(tmp_path / "demos.jsonl", rows)
+    pairs = [{"history": f"say {i}", "human_ref_A": "cat", "human_ref_B": "dog", "labels": i % 2, "domain": "x"} for i in range(8)]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    said = {"sft": ["8 rows where the text 'nan' in 'system' stands for nothing and is left out (first: row 1)", "columns that are not used: id, lang"],
+            "reward": ["read as Stanford's SHP (prompt: column history; chosen: column human_ref_A or human_ref_B, as labels says; "
+                       "rejected: the other one of human_ref_A and human_ref_B)", "columns that are not used: domain"]}
+    for stage, notes in said.items():
+        code, out, err = cli(*settings(stage, tmp_path), "--model", tiny_llama, "--output", tmp_path / stage)
+        assert code == 0, err
+        assert out.splitlines()[:2] == notes and [row["text"] for row in Run(tmp_path / stage).journal() if row["event"] == "data"] == notes
+    write_rows(tmp_path / "list.jsonl", [rows[0] | {"input": ["x"]}])
+    assert "list.jsonl, row 1: 'input' is a list; write a text" in refused("sft", "--data", tmp_path / "list.jsonl")
 
 
 def test_adapters_and_rewards_of_another_base(refused, runs, tiny_qwen3):

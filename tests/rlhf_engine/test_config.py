@@ -1,6 +1,7 @@
 """Configs: every field documented and bounded, every message one line that names the flag and the mend."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -69,6 +70,23 @@ def test_a_wrong_value_is_named_with_its_flag_and_what_is_allowed(name, value):
     assert message.startswith(configs.flag(name)) and "must be" in message
 
 
+@pytest.mark.parametrize(("stage", "name", "value"), [
+    ("sft", "batch_size", 10**9), ("ppo", "batch_size", 1), ("reward", "reference_samples", 2**53), ("sft", "max_tokens", 0), ("ppo", "lora_rank", 0),
+    ("teach", "steps", -1), ("ppo", "temperature", 0), ("ppo", "max_new_tokens", 10**30), ("sft", "epochs", 1e308), ("teach", "votes", 2**63)])
+def test_a_value_out_of_range_is_told_the_range(stage, name, value):
+    message = refused(make_config, stage, {name: value})
+    assert message.startswith(f"{configs.flag(name)} is ") and "must be at least" in message and "at most" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nan", "inf", "1e999"])
+def test_a_number_that_is_not_finite_is_told_so(value):
+    assert "must be a finite number" in refused(make_config, "ppo", {"temperature": value})
+
+
+def test_a_text_with_a_zero_byte_is_no_path():
+    assert "zero byte" in refused(make_config, "sft", {"model": "a\x00b"})
+
+
 def test_choices_are_listed():
     assert "auto, fp32, bf16, nf4" in refused(make_config, "sft", {"dtype": "fp16"})
 
@@ -104,8 +122,9 @@ def test_round_trip_through_yaml(stage, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "~", "no", "off", "1e-3", "012", "2024-01-01", "[a]", "a: b", "null", "'quoted'", "ü\nsecond line", "yes "])
 def test_every_text_survives_yaml(text, tmp_path):
-    (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(SFTConfig(data=text))), encoding="utf-8")
-    assert make_config("sft", configs.read_yaml(tmp_path / "c.yaml")).data == text
+    (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(SFTConfig(data=text, subset=text))), encoding="utf-8")
+    config = make_config("sft", configs.read_yaml(tmp_path / "c.yaml"))
+    assert (config.data, config.subset) == (os.path.expanduser(text), text)  # data may be a path
 
 
 @pytest.mark.parametrize(("text", "says"), [
@@ -130,3 +149,8 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path):
 def test_what_the_page_needs_at_once_imports_neither_torch_nor_gradio(module):
     code = f"import sys, rlhf_engine.{module}; print([m for m in ('torch', 'transformers', 'datasets', 'gradio') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("every, total, period", [(0, 40, 8), (0, 22, 5), (0, 3, 1), (0, 1000, 50), (0, 0, 1), (50, 40, 50), (10, 22, 10)])
+def test_a_fifth_of_the_run_is_the_usual_period_of_checkpoints(every, total, period):
+    assert configs.checkpoint_period(every, total) == period

@@ -101,6 +101,18 @@ def test_a_base_is_refused_by_the_name_of_its_tensor(tiny_llama, tmp_path, dtype
     assert name in str(caught.value)
 
 
+def test_a_base_whose_states_overflow_is_refused_by_its_format(tiny_llama, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if "down_proj" in name or "up_proj" in name:
+            weights[name] *= 1e25  # all of them are finite, and their products are not
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="hidden states are NaN or infinite in torch.float32"):
+        Backbone.load(str(folder))
+
+
 def test_commands_refuse_a_spoiled_adapter_before_anything_is_written(cli, tiny_llama, adapter, inputs, tmp_path):
     name = spoil(adapter / "adapter_model.safetensors", NAN).removeprefix("base_model.model.")
     output, model = tmp_path / "out", ["--model", tiny_llama, "--adapter", adapter]
@@ -285,3 +297,17 @@ def test_files_hold_no_nan_and_old_ones_stay_readable(tmp_path, tiny_llama):
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 2, "loss/train": NaN}\n')
     assert math.isnan(run.metrics()[1]["loss/train"])
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_judge_that_gives_no_number(tiny_llama, value):
+    from rlhf_engine.evaluation.compare import compare, text_judge
+    with pytest.raises(NotFinite, match="the judge gives"):
+        compare(Backbone.load(str(tiny_llama)), None, None, ["once"], text_judge(lambda prompt, text: value), sampling=Sampling(4))
+
+
+def test_the_perplexity_of_a_text_that_cannot_be_is_finite(tiny_llama, monkeypatch):
+    from rlhf_engine.evaluation import compare
+    monkeypatch.setattr(compare, "mean_logprob", lambda *args: -5000.0)
+    report, _ = compare.compare(Backbone.load(str(tiny_llama)), None, None, ["once"], None, sampling=Sampling(4))
+    assert math.isfinite(report["perplexity"]) and report["perplexity_ratio"] == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine.cli import make_parser
+from rlhf_engine.arguments import make_parser
 from rlhf_engine.config import LARGEST_SEED, RunConfig
 from rlhf_engine.spelling import FOREIGN, closest
 from rlhf_engine.stages import STAGES

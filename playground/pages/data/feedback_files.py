@@ -56,7 +56,7 @@ def import_file(path: Path, store: Path) -> str:
             count, new, notes = len(events), Store(store).add_all(events), []
         else:
             kind, rows = "preferences", read_preferences(str(path))
-            count, new, notes = len(rows), exchange.import_preferences(Store(store), str(path)), rows.notes
+            count, new, notes = len(rows), exchange.import_preferences(Store(store), str(path)), rows.remarks
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name)) from None
     parts = [text.IMPORTED.format(name=path.name, new=new, count=count, what=text.IMPORT_KINDS[kind])]

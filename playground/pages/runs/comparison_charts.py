@@ -9,7 +9,7 @@ from playground.components.charts import (
     axis_format,
     base_layout,
     finite,
-    level_of,
+    level_through,
     level_trace,
     line_mode,
     role_colour,
@@ -33,7 +33,7 @@ class Curves:
 
     name: str
     config: dict
-    """The settings in force, with the `stage`."""
+    """The settings with which it began, with the `stage`."""
     metrics: list[dict]
     journal: list[dict]
     """Without what rewinds have undone."""
@@ -205,10 +205,10 @@ def description(key: str, curves: list[Curve]) -> str:
     return shared_text.PLOT_ALT.format(title=measure(key).title, count=count, latest=values)
 
 
-def shared_level(key: str, curves: list[Curve]) -> tuple[str, float] | None:
-    """(name, height) of what a measure is compared with, if that is the same for all runs."""
-    levels = {level_of(key, curve.run.config) for curve in curves}
-    return levels.pop() if len(levels) == 1 else None
+def shared_level(key: str, curves: list[Curve]) -> tuple[str, list[tuple[int, float | None]]] | None:
+    """What a measure is compared with (`charts.level_through`), if that was the same for all runs all the time."""
+    levels = [level_through(key, curve.run.config, curve.run.journal) for curve in curves]
+    return levels[0] if levels and all(level == levels[0] for level in levels) else None
 
 
 def moving_average(values: list[float | None], weight: float) -> list[float | None]:

@@ -25,8 +25,10 @@ from rlhf_engine.stages import STAGES
 class ExportPage:
     """An export runs in a process of its own, and no event waits for it: `refresh` shows how far it is."""
 
-    def __init__(self, workspace: Workspace, notice: gr.HTML):
+    def __init__(self, workspace: Workspace, notice: gr.HTML, runs: Choice | None = None):
         self.workspace, self.notice, self.exports = workspace, notice, Exports(workspace)
+        self.runs = runs
+        """The picker of the runs on the page, of which the first is offered first."""
         self._zips: dict[str, Path] = {}
         with gr.Accordion(text.TAKE_ALONG, open=False, elem_id="take-along", elem_classes="owners"):
             gr.Markdown(text.TAKE_ABOUT, container=False)
@@ -47,7 +49,8 @@ class ExportPage:
                 self.download = gr.DownloadButton(shared_text.DOWNLOAD, size="sm", visible=False,
                                                   elem_id="take-download")
             self.status = gr.HTML("", elem_id="take-status", apply_default_css=False)
-        self.make.click(self._make, {self.pick, self.kind, self.repo, self.private}, [self.notice, self.status],
+        self.make.click(self._make, {self.pick, self.kind, self.repo, self.private},
+                        [self.notice, self.status, self.download],
                         concurrency_id="control",
                         show_progress_on=self.make, show_progress="minimal", trigger_mode="once",
                         api_visibility="private")
@@ -58,14 +61,15 @@ class ExportPage:
                                       push=str(values[self.repo] or "").strip(), public=values[self.private] is False)
         except UserError as error:
             return {self.notice: warn(error)}
-        return {self.notice: inform(text.TAKE_BEGUN.format(name=name)), self.status: progress(name, "")}
+        return {self.notice: inform(text.TAKE_BEGUN.format(name=name)), self.status: progress(name, ""),
+                self.download: gr.update(visible=False)}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> set:
         """The components whose values `refresh` reads."""
-        return {self.pick}
+        return {self.pick, *([self.runs] if self.runs else [])}
 
     @property
     def outputs(self) -> list:
@@ -77,13 +81,24 @@ class ExportPage:
         if not self.workspace.access.owner():
             return {}
         changes, choices = {}, offered(self.workspace, entries)
+        first = self._first(values, entries, choices)
+        gone = values[self.pick] not in [value for _, value in choices]
+        follows = values[self.pick] == seen.get("take first")  # nobody has chosen another one
         if mark_seen(seen, "take offered", choices):
-            gone = values[self.pick] not in [value for _, value in choices]
-            changes[self.pick] = gr.update(choices=choices, value=choices[0][1]) if gone else gr.update(choices=choices)
+            changes[self.pick] = gr.update(choices=choices)
+        if mark_seen(seen, "take first", first) and (gone or follows) or gone:
+            changes[self.pick] = gr.update(choices=choices, value=first)
         export = self.exports.look()
         if mark_seen(seen, "take", export):
             changes.update(self._show(export))
         return changes
+
+    def _first(self, values: dict, entries: list[RunSummary], choices: list[tuple[str, str]]) -> str:
+        """What is chosen until somebody chooses: the newest checkpoint of the first run that the page shows."""
+        picked = values[self.runs] if self.runs else None
+        offered_values = [value for _, value in choices]
+        names = [name for name in picked or [entry.name for entry in entries] if name in offered_values]
+        return names[0] if names else offered_values[0]
 
     def _show(self, export: dict) -> dict:
         """Updates for the last export: how far it is, and when it is done how to load it."""

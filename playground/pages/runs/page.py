@@ -25,7 +25,7 @@ from playground.run_files import FILES, JOURNAL, METRICS, SAMPLES, read_journal,
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.measures import measure
-from rlhf_engine.runs.journal import without_rewound
+from rlhf_engine.runs.journal import changes_by_setting, without_rewound
 
 PLOTS, HEIGHT = 8, 280
 MOST_SMOOTHING = 0.99
@@ -158,10 +158,12 @@ class RunsPage:
         def short(value: str) -> str:
             return views.short_path(value, self.workspace.name_of)
 
+        changed = {name: changes_by_setting(read_journal(run)) for name, run in runs.items()}
         reports = [(name, run.report(), last_values(self._curves(name))) for name, run in runs.items()]
         return {self.warnings: views.warnings([warnings_of(self.workspace, name) for name in names]),
                 self.events: views.events([(name, read_journal(run)) for name, run in runs.items()]),
-                self.differences: views.differences([(name, self.workspace.config(name)) for name in names], short),
+                self.differences: views.differences([(name, self.workspace.config(name)) for name in names], short,
+                                                    changed),
                 self.reports: views.reports(reports)}
 
     def _plots(self, versions: tuple, drawing: Drawing, wanted: list[str], seen: dict) -> dict:
@@ -188,7 +190,7 @@ class RunsPage:
     def _curves(self, name: str) -> Curves:
         """What the curves of a run are made from."""
         run = self.workspace.run(name)
-        return Curves(name, self.workspace.effective_settings(name), read_metrics(run),
+        return Curves(name, self.workspace.config(name), read_metrics(run),
                       without_rewound(read_journal(run)))
 
     def _answers(self, values: dict, shown: list[RunSummary], files: dict, seen: dict) -> dict:

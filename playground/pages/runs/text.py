@@ -25,6 +25,7 @@ NOTHING_SAID = "None of these runs has written samples. PPO and Teach write some
 
 DIFFERENCES = "Settings in which they differ"
 DIFFERENCES_ALONE = "Settings of {name} that are not at their default"
+CHANGED_TO = ", from step {step} on {value}"
 ALL_ALIKE = "All settings are the same."
 ALL_DEFAULTS = "All settings are the defaults."
 REPORTS = "Results, side by side"

@@ -106,23 +106,32 @@ def answer_cells(answers: dict, prompt: str, steps: list[int], titles: list[str]
 
 # -- settings and reports --------------------------------------------------------------------------------------------
 
-def differences(runs: list[tuple[str, dict]], short: Callable[[str], str]) -> Markup:
+Changes = dict[str, list[tuple[int, float]]]
+"""What was changed while a run went on, as `changes_by_setting` returns it."""
+
+
+def differences(runs: list[tuple[str, dict]], short: Callable[[str], str],
+                changed: dict[str, Changes] | None = None) -> Markup:
     """The settings in which runs differ, each with its help; for a single run, those that are not at their default.
 
-    runs: (name, config with its stage) of each. short: makes a path into what the page may show of it.
+    runs: (name, config with its stage) of each. short: makes a path into what the page may show of it. changed: the
+    changes while it went on, by the name of the run; such a setting is shown with all its values.
     """
     if not runs:
         return empty(shared_text.NO_RUNS)
     columns = runs if len(runs) > 1 else [*runs, (shared_text.DEFAULT, default_settings(runs[0][1]["stage"]))]
+    changes = [(changed or {}).get(name, {}) for name, _ in runs] + [{}] * (len(columns) - len(runs))
     names = dict.fromkeys(name for _, config in columns for name in config if name not in NOT_COMPARED)
-    differing = [name for name in names if len({repr(config.get(name)) for _, config in columns}) > 1]
-    if not differing:
+    stages, rows = [config["stage"] for _, config in runs], []
+    for name in names:
+        cells = [setting_cell(name, config, each, short) for (_, config), each in zip(columns, changes)]
+        values = [(config.get(name), each.get(name)) for (_, config), each in zip(columns, changes)]
+        if len(set(map(repr, values))) > 1:
+            rows.append({"title": label(name), "help": help_of(name, stages), "values": cells})
+    if not rows:
         return empty(text.ALL_ALIKE if len(runs) > 1 else text.ALL_DEFAULTS)
-    stages = [config["stage"] for _, config in runs]
-    rows = [{"title": label(name), "help": help_of(name, stages), "values": setting_cells(name, columns, short)}
-            for name in differing]
     title = text.DIFFERENCES_ALONE.format(name=runs[0][0]) if len(runs) == 1 else ""
-    return table(text.DIFFERENCES, [shared_text.SETTING, *(name for name, _ in columns)], rows, title=title)
+    return table(text.DIFFERENCES, [shared_text.SETTING, *(name for name, *_ in columns)], rows, title=title)
 
 
 def default_settings(stage: str) -> dict:
@@ -130,9 +139,11 @@ def default_settings(stage: str) -> dict:
     return configs.to_dict(STAGES[stage].config())
 
 
-def setting_cells(name: str, columns: list[tuple[str, dict]], short: Callable[[str], str]) -> list[str]:
-    """The value of a setting in each run."""
-    return [setting_value(config[name], short) if name in config else shared_text.NOT_THERE for _, config in columns]
+def setting_cell(name: str, config: dict, changes: Changes, short: Callable[[str], str]) -> str:
+    """The value of a setting in a run, with what it was changed to and from which step on."""
+    cell = setting_value(config[name], short) if name in config else shared_text.NOT_THERE
+    later = [text.CHANGED_TO.format(value=plain(value), step=step) for step, value in changes.get(name, ())]
+    return "".join([cell, *later])
 
 
 def help_of(name: str, stages: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from contextlib import suppress
 
 import gradio as gr
 
@@ -109,10 +110,14 @@ class TeachPage:
         try:
             if labeler != PERSON and labeler not in text.TASTES:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
+            self.workspace.access.starters_only()
             run = self.worker.start(TEACH, self.workspace.settings(TEACH, {"labeler": labeler}))
         except UserError as error:
             return {self.notice: warn(error)}
-        return {self.notice: inform(shared_text.STARTED.format(name=self.workspace.name_of(run))), self.picker: ""}
+        name = self.workspace.name_of(run)
+        others = run_choices([entry for entry in self.voting.taught(self.workspace.entries()) if entry.name != name])
+        started = gr.update(choices=[(text.FOLLOW_TAUGHT, ""), (name, name), *others], value=name)
+        return {self.notice: inform(shared_text.STARTED.format(name=name)), self.picker: started}
 
     def _vote(self, values: dict, event: gr.EventData) -> dict:
         """Store an answer, and show the next question at once."""
@@ -126,9 +131,25 @@ class TeachPage:
                 # After an annotation of one response, the question stays.
                 same_query = find_query(run, card["query"]) if is_annotation(choice) else None
                 following = self._card(run.path.name, voter, query=same_query)
-            return {self.notice: "", self.card: following, self.status: self._status(run)}
-        except UserError as error:  # a card with a new time: the browser lets the voter answer again
-            return {self.notice: warn(error), self.card: card | {"time": time.time()}}
+            late = self.voting.learns_no_more(run) if choice not in ("undo", "skip") else ""
+            message = notice_html(late) if late else ""
+            return {self.notice: message, self.card: following, self.status: self._status(run)}
+        except UserError as error:
+            return {self.notice: warn(error), self.card: self._refused(card, voter, choice, error)}
+
+    def _refused(self, card: dict, voter: str, choice: str, error: UserError) -> dict:
+        """A card with a new time: the browser lets the voter answer again.
+
+        Why an undo was refused stands on the card, too: the notice at the top of the page may be out of sight.
+        """
+        again = card | {"time": time.time()}
+        if choice == "undo":
+            with suppress(UserError):  # the store cannot be read: then the card stays as it is
+                run = self.workspace.run(card["run"])
+                query = find_query(run, card["query"]) if card["query"] else None
+                fresh = self._card(card["run"], voter, query=query, done=sentence_of(str(error)))
+                again |= {"html": fresh["html"], "done": fresh["done"], "query": fresh["query"]}
+        return again
 
     def _undo(self, run: Run, card: dict, voter: str) -> dict:
         """Take back the voter's newest vote on a run, and show its question again."""
@@ -136,9 +157,19 @@ class TeachPage:
         if vote is None:
             return self._card(run.path.name, voter)
         query = self.voting.asked(run, vote)
+        done = self._undone(run, vote, query, voter)
+        again = None if self.voting.learns_no_more(run) else query
+        return self._card(run.path.name, voter, query=again, done=done)
+
+    def _undone(self, run: Run, vote: Event, query: Query | None, voter: str) -> str:
+        """What an undo has done, in words. vote: as `VotingService.undo` returned it. query: that it was about."""
+        prompt = shortened(last_message(vote.prompt))
+        annotations = self.voting.annotations(run, query, voter) if query else {}
+        now = annotations.get(vote.position, {}).get(vote.kind)
+        if now:
+            return text.UNDONE_CHANGE.format(choice=choice_of(now), number=vote.position, prompt=prompt)
         message = text.UNDONE if query else text.UNDONE_GONE
-        done = message.format(choice=choice_of(vote), prompt=shortened(last_message(vote.prompt)))
-        return self._card(run.path.name, voter, query=query, done=done)
+        return message.format(choice=choice_of(vote), prompt=prompt)
 
     def _card(self, name: str, voter: str, *, query: Query | None = None, done: str = "") -> dict:
         """The value of the vote card, with a fresh event id: `query`, or else the next question of a run.
@@ -156,16 +187,17 @@ class TeachPage:
         else:
             votes = [row for row in read_samples(self.workspace.run(name)) if "vote" in row]
             html = views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
-        return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html}
+        return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html,
+                "done": done}
 
     def _status(self, run: Run) -> dict:
         """The update of the line about the votes of a run."""
         config = self.workspace.effective_settings(run.path.name)
-        if config["labeler"] == PERSON:
-            votes = self.voting.votes(run)
-        else:
-            votes = int(max((row.get(measures.VOTES_LEARNED, 0) for row in read_metrics(run)), default=0))
-        return gr.update(value=views.vote_status(run.path.name, run.status(), votes, config["votes"]), visible=True)
+        votes = self.voting.votes(run) if config["labeler"] == PERSON else votes_learned(run)
+        status = run.status()
+        waits = views.waits_for(status, votes, config)
+        line = views.vote_status(run.path.name, status, votes, config["votes"], waits)
+        return gr.update(value=line, visible=True)
 
     # -- what has changed --------------------------------------------------------------------------------------------
 
@@ -232,9 +264,10 @@ class TeachPage:
 
     def _fill(self, card: dict, name: str, voter: str) -> dict:
         """A new value for a card that shows no question, or one of another run."""
-        if card["run"] == name and card["query"]:
+        same_run = card["run"] == name
+        if same_run and card["query"] and not self.voting.learns_no_more(self.workspace.run(name)):
             return {}
-        fresh = self._card(name, voter)
+        fresh = self._card(name, voter, done=card.get("done", "") if same_run and not card["query"] else "")
         if (fresh["run"], fresh["html"]) == (card["run"], card["html"]):
             return {}
         return {self.card: fresh}
@@ -265,7 +298,19 @@ class TeachPage:
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
                    self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
                    self.formulas: views.formulas(config, metrics)}
-        drawn = charts.teach_figures(entry.name, self.workspace.effective_settings(entry.name), metrics, journal)
+        drawn = charts.teach_figures(entry.name, config, metrics, journal)
         for plot, figure in zip(self.plots, drawn):
             changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
         return changes
+
+
+def votes_learned(run: Run) -> int:
+    """How many votes the reward of a run has learned; before its first step, the journal knows."""
+    learned = [row.get(measures.VOTES_LEARNED, 0) for row in read_metrics(run)]
+    learned += [row["votes"] for row in read_journal(run)[-1:] if row.get("event") == "reward"]
+    return int(max(learned, default=0))
+
+
+def sentence_of(message: str) -> str:
+    """A message as a sentence on the page."""
+    return f"{message[:1].upper()}{message[1:]}."

@@ -28,7 +28,7 @@ BEGIN_ABOUT = ("Teach it yourself: you vote 24 times before the policy moves, th
 NO_TASTE = "there is no built-in labeler {labeler!r}; choose one of the list"
 
 # which run is shown
-FOLLOW_TAUGHT = "Live run, or else one that asks"
+FOLLOW_TAUGHT = "Latest run"
 
 # the question
 WHICH = ("Which answer is better?", "Which answer is best?")
@@ -41,10 +41,13 @@ EDIT, EDIT_SAVE, EDIT_CANCEL = "Edit", "Save my answer", "Cancel"
 EDIT_ABOUT, EDIT_LABEL = "Write a better answer: yours is preferred to this one", ("Your better version of answer "
                                                                                    "{place}")
 UNDONE = "Your vote “{choice}” on “{prompt}” is taken back. Here is the question again."
+UNDONE_CHANGE = "Your last change is taken back: answer {number} to “{prompt}” has “{choice}” again."
 UNDONE_GONE = "Your vote “{choice}” on “{prompt}” is taken back."
 
 # the votes so far
 VOTES_SO_FAR, VOTES_BEYOND = "{votes} of {wanted} votes", "{votes} votes, {wanted} were asked for"
+VOTES_TO_START, STARTS_NOW = "votes before PPO starts: {count} more", "PPO is starting"
+WAITS_FOR_VOTE = "it has learned all votes that are in, and waits for the next"
 VOTES_KEPT = "your votes are kept; resume it on the Train tab"
 
 # a run that a built-in labeler teaches
@@ -69,8 +72,8 @@ WON_BY_SCORE = "By the labeler's own score, an answer of the policy beats one of
 FIXED = "The same prompts, answered at the start and now"
 NOT_MOVED = "still the policy of the start"
 NO_FIXED = "A run that learns from votes answers the same few prompts again and again; here you see what has changed."
-EXTREMES = "Recent answers it likes most and least"
-MOST, LEAST = "likes most", "likes least"
+EXTREMES = "Recent answers with the highest and the lowest scores"
+MOST, LEAST = "highest score", "lowest score"
 NO_EXTREMES = "After the first steps of PPO, the answers that the reward scores highest and lowest stand here."
 
 # the numbers of a step
@@ -79,8 +82,9 @@ FORMULA_REWARD = "what PPO maximises = reward − β × KL = {scores:.2f} − {c
 FORMULA_REWARD_ABOUT = ("KL says how far the policy has moved from its start: how much likelier its answers are under "
                         "the policy than "
                         "under the start, as a logarithm (in nats).")
-FORMULA_ADVANTAGE = ("advantage = what came after a token − what the value head expected; it foresaw {variance:.0%} of "
-                     "the differences")
+FORMULA_ADVANTAGE = ("advantage = what came after a token − what the value head expected; it foresaw {foresaw} "
+                     "of the differences")
+FORESAW, FORESAW_NOTHING = "{variance:.0%}", "none"
 FORMULA_ADVANTAGE_ABOUT = "Tokens that did better than expected become likelier, the others less likely."
 FORMULA_CLIP = ("ratio = new ÷ old probability of a token, counted only from {low:.2f} to {high:.2f}; {clipped:.1%} "
                 "of the tokens were "

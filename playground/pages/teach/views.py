@@ -85,17 +85,33 @@ def best_of(vote: list[int] | str, count: int) -> list[int]:
     return best if len(best) < count else []
 
 
-def vote_status(name: str, status: dict, votes: int, wanted: int) -> Markup:
-    """How many of the votes that a run wants are in, and what its trainer is doing."""
+def vote_status(name: str, status: dict, votes: int, wanted: int, waits: str = "") -> Markup:
+    """How many of the votes that a run wants are in, and what its trainer is doing.
+
+    waits: what it waits for (`waits_for`); empty takes the words of the trainer.
+    """
     state = status["state"]
     facts = [name, *progress_facts(status)]
     if state == "waiting" and status.get("advice"):
-        facts.append(status["advice"])
+        facts.append(waits or status["advice"])
     elif state in ("stopped", "failed"):
         facts.append(text.VOTES_KEPT)
     title = text.VOTES_SO_FAR if votes <= wanted else text.VOTES_BEYOND
     return progress_card(title.format(votes=votes, wanted=wanted), state, facts, label=shared_text.VOTES,
                          value=min(int(votes), int(wanted)), maximum=int(wanted), bar_class="votes")
+
+
+def waits_for(status: dict, votes: int, config: dict) -> str:
+    """What a run waits for, by the votes that are in now.
+
+    The trainer's own words may be older: while it learns some votes, others come, or are taken back.
+    """
+    first = config["votes_first"]
+    if status.get("advice_kind", "waiting") != "waiting":
+        return status["advice"]
+    if status["step"] or config.get("tamer"):
+        return text.WAITS_FOR_VOTE
+    return text.VOTES_TO_START.format(count=first - votes) if votes < first else text.STARTS_NOW
 
 
 # -- what the votes do -----------------------------------------------------------------------------------------------
@@ -195,7 +211,9 @@ def formulas(config: dict, metrics: list[dict]) -> Markup:
     scores, coef, kl = row[measures.SCORES], row[measures.KL_COEF], row[measures.KL]
     clip = config.get("clip", 0.2)
     reward = text.FORMULA_REWARD.format(scores=scores, coef=coef, kl=kl, total=scores - coef * kl)
-    advantage = text.FORMULA_ADVANTAGE.format(variance=finite(row.get(measures.EXPLAINED_VARIANCE)) or 0.0)
+    variance = finite(row.get(measures.EXPLAINED_VARIANCE)) or 0.0
+    foresaw = text.FORESAW.format(variance=variance) if variance >= 0.005 else text.FORESAW_NOTHING
+    advantage = text.FORMULA_ADVANTAGE.format(foresaw=foresaw)
     ratio = text.FORMULA_CLIP.format(low=1 - clip, high=1 + clip, clipped=row.get(measures.CLIP_FRACTION, 0.0))
     lines = [{"formula": reward, "about": text.FORMULA_REWARD_ABOUT},
              {"formula": advantage, "about": text.FORMULA_ADVANTAGE_ABOUT},

@@ -59,8 +59,8 @@ def as_yaml(stage: str, settings: dict, *, resume: bool = False, here: Path | No
 def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
     """Python that trains in a notebook, with its curves below the cell.
 
-    It writes no run folder; a resumed run begins at its last checkpoint. If a person votes, whoever runs the cell is
-    asked.
+    It writes no run folder, and at the end a checkpoint beside the notebook; a resumed run begins at its last
+    checkpoint. If a person votes, whoever runs the cell is asked.
     """
     config, values = find_stage(stage).config, differing(stage, settings, here)
     output, asks = values.pop("output", ""), values.get("labeler") == PERSON
@@ -69,13 +69,17 @@ def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | No
     checkpoint = f", checkpoint=Run({output!r}).last_checkpoint()" if resume else ""
     labeler = ", labeler=You()" if asks else ""
     names = [config.__name__, "make_trainer", *(["Run"] if resume else [])]
-    lines = [f"from playground.notebook import {'You, ' if asks else ''}live"]
+    folder = f"{Path(output).name or stage}-notebook"
+    lines = [f"# {text.CELL_PLACE}", "from pathlib import Path", "",
+             f"from playground.notebook import {'You, ' if asks else ''}live"]
     if config.__name__ not in rlhf_engine.__all__:  # a stage that was registered from outside
         lines.append(f"from {config.__module__} import {names.pop(0)}")
     lines += [f"from rlhf_engine import {', '.join(sorted(names))}", "",
               f"config = {config.__name__}({arguments(values)})",
               f"trainer = make_trainer(config{labeler}{checkpoint})",
-              f"for step in live(trainer):  # {text.CELL_STEP}", "    pass", "trainer.report()", ""]
+              f"for step in live(trainer):  # {text.CELL_STEP}", "    pass",
+              f"trainer.save(Path({folder!r}))  # {text.CELL_SAVED.format(role=find_stage(stage).makes)}",
+              "trainer.report()", ""]
     return "\n".join(lines)
 
 

@@ -50,6 +50,10 @@ class Form:
             settings.pop("reward", None)
         return {name: value for name, value in settings.items() if value != getattr(self.config, name)}
 
+    def changed(self, values: dict) -> list[str]:
+        """The settings that are not at their default. A reward is not among them: it has none."""
+        return [name for name in self.read(values) if name != "reward"]
+
     def changing_fields(self) -> list:
         """The dropdowns whose choices change with the workspace."""
         offered = self._offered()

@@ -55,7 +55,7 @@ class LiveSettings:
             self.apply = gr.Button(text.LIVE_APPLY, size="sm", elem_id="live-apply")
             with gr.Row(elem_classes="rewind"):
                 self.checkpoint = Choice([], value=None, label=text.REWIND_TO, elem_id="rewind-to", min_width=160)
-                self.rewind = gr.Button(text.REWIND, size="sm", variant="stop", elem_id="rewind")
+                self.rewind = gr.Button(text.REWIND, size="sm", variant="stop", elem_id="rewind", interactive=False)
             with gr.Group(visible=False) as self.sure:
                 self.question = gr.HTML("", padding=True)
                 with gr.Row(elem_classes="controls"):
@@ -106,6 +106,8 @@ class LiveSettings:
         """Show the question whether the run is to be rewound."""
         try:
             run = self._run(values)
+            if values[self.checkpoint] is None:
+                raise UserError(text.REWIND_CHOOSE.format(name=run.path.name))
             run.checkpoint_at(values[self.checkpoint])
         except UserError as error:
             return {self.notice: warn(error)}
@@ -126,7 +128,7 @@ class LiveSettings:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.group, self.summary, *self.fields.values(), self.checkpoint]
+        return [self.group, self.summary, *self.fields.values(), self.checkpoint, self.rewind]
 
     def refresh(self, run: Run | None, seen: dict) -> dict:
         """Updates if another run is shown or a value in force has changed; otherwise the fields keep what somebody is
@@ -144,9 +146,17 @@ class LiveSettings:
             changes.update(self._show(now, fitted_rate(journal)))
         steps = [step_of(folder) for folder in run.checkpoints()]
         if mark_seen(seen, "live checkpoints", [run.path.name, steps]):
-            choices = [(text.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
-            changes[self.checkpoint] = gr.update(choices=choices, value=steps[-1] if steps else None)
+            changes.update(self._show_checkpoints(run, steps))
         return changes
+
+    def _show_checkpoints(self, run: Run, steps: list[int]) -> dict:
+        """The steps that a run can go back to, the newest chosen; while there is none, when the first one comes."""
+        choices = [(text.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
+        settings = self.workspace.effective_settings(run.path.name)
+        first = configs.checkpoint_period(settings.get("checkpoint_every", 0), run.status()["total_steps"])
+        return {self.checkpoint: gr.update(choices=choices, value=steps[-1] if steps else None,
+                                           info="" if steps else text.REWIND_NONE.format(step=first)),
+                self.rewind: gr.update(interactive=bool(steps))}
 
     def _show(self, now: dict[str, float], fitted: str) -> dict:
         """The values in force, in words and in the fields. fitted: the learning rate that a 0 stands for."""

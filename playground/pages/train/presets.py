@@ -78,12 +78,18 @@ class PresetMenu:
         return {each: settings.get(each, getattr(self.config, each)) for each in self.names}
 
     def describe(self, name: str) -> Markup:
-        """A line about the chosen preset."""
+        """A line about the chosen preset. Without one, `Presets` looks at the whole form after that."""
         if name not in self.presets:
-            return empty(text.DEFAULTS_SAY)
+            return describe_changes([])
         preset = self.presets[name]
         fields = ", ".join(label(each) for each in preset.settings)
         return empty(text.PRESET_SAYS.format(about=preset.about, fields=fields))
+
+
+def describe_changes(changed: list[str]) -> Markup:
+    """A line about the settings of a form that are not at their default."""
+    fields = ", ".join(label(each) for each in changed)
+    return empty(text.CHANGED_SAY.format(fields=fields) if changed else text.DEFAULTS_SAY)
 
 
 class Presets:
@@ -96,12 +102,18 @@ class Presets:
         self.line = gr.HTML("", elem_id=f"{stage}-preset-said", padding=False)
 
     def fill(self, form: Form) -> None:
-        """Let the dropdowns fill a form."""
+        """Let the dropdowns fill a form, and let the line follow what somebody changes in it."""
+        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         for menu in self.menus:
             def choose(name: str, menu: PresetMenu = menu) -> list:
                 return [*(gr.update(value=value) for value in menu.values(name).values()), menu.describe(name)]
 
+            def look_again(values: dict, menu: PresetMenu = menu):
+                return gr.skip() if values[menu.dropdown] else describe_changes(form.changed(values))
+
             # `input`, not `change`: only a choice of the visitor counts, not one that a reload of the page restores.
-            menu.dropdown.input(choose, menu.dropdown, [*(form.fields[name] for name in menu.names), self.line],
-                                queue=False,
-                                show_progress="hidden", api_visibility="private")
+            filled = [*(form.fields[name] for name in menu.names), self.line]
+            chosen = menu.dropdown.input(choose, menu.dropdown, filled, **quick)
+            chosen.then(look_again, {menu.dropdown, *form.components}, self.line, **quick)
+        gr.on([field.input for field in form.components], lambda values: describe_changes(form.changed(values)),
+              {*form.components}, self.line, trigger_mode="always_last", **quick)

@@ -8,6 +8,7 @@ from playground.components import html as views
 from playground.components import text as shared_text
 from playground.components.charts import empty_figure, run_figures
 from playground.components.extend_run import ExtendRunPanel, suggested
+from playground.components.formatting import plain
 from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
 from playground.components.machine_memory import measured
 from playground.components.notices import inform, mark_seen, warn
@@ -21,6 +22,7 @@ from playground.run_files import JOURNAL, METRICS, SAMPLES, read_journal, read_m
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.config import LENGTH_FIELDS, flag
 from rlhf_engine.errors import UserError
+from rlhf_engine.runs.journal import changes_by_setting
 
 HALTED = ("stopped", "failed")
 """States of a run that goes on from its last checkpoint."""
@@ -124,7 +126,7 @@ class RunPanel:
         if entry is None:
             return None
         versions = [version_of(self.workspace.runs / entry.name / file) for file in (METRICS, SAMPLES, JOURNAL)]
-        return [entry.name, entry.state, entry.step, entry.total, *versions]
+        return [entry.name, entry.state, entry.step, entry.total, entry.checkpoints, *versions]
 
     def _code_mark(self, entry: RunSummary | None) -> list | None:
         """A value that differs whenever the code of a run would."""
@@ -150,7 +152,7 @@ class RunPanel:
                          self.samples: views.samples(read_samples(run)), self.events: views.events(read_journal(run)),
                          self.peak: measured(self.workspace, config, status)}
         changes.update(self._show_buttons(status["state"], entry.alive))
-        changes.update(zip(self.plots, run_figures(entry.name, self.workspace.effective_settings(entry.name), metrics)))
+        changes.update(zip(self.plots, run_figures(entry.name, config, metrics, read_journal(run))))
         return changes
 
     def _show_buttons(self, state: str, alive: bool) -> dict:
@@ -163,6 +165,16 @@ class RunPanel:
         changes[self.buttons["resume"]] = gr.update(interactive=enabled["resume"], value=resume)
         return changes
 
+    def _changes_in_words(self, name: str) -> str:
+        """Comments on the settings that were changed while a run went on, which no command repeats; "" without any."""
+        changes = changes_by_setting(read_journal(self.workspace.run(name)))
+        lines = []
+        for setting, values in changes.items():
+            if setting not in LENGTH_FIELDS:  # the code has the length of now
+                said = ", ".join(text.CODE_CHANGE.format(value=plain(value), step=step) for step, value in values)
+                lines.append(f"# {flag(setting)}: {said}\n")
+        return "".join([f"# {text.CODE_CHANGED}\n", *lines, "\n"]) if lines else ""
+
     def _show_code(self, entry: RunSummary | None) -> dict:
         """The run as command, YAML and notebook cell, with its present length.
 
@@ -174,7 +186,9 @@ class RunPanel:
         config, now = self.workspace.config(entry.name), self.workspace.effective_settings(entry.name)
         lengths = {name: now[name] for name in LENGTH_FIELDS if name in now}
         settings = {**config, **lengths, "output": str(self.workspace.runs / entry.name)}
-        command, *others = snippets(config["stage"], settings, resume=entry.state in HALTED)
+        remark = self._changes_in_words(entry.name)
+        command, *others = [remark + code
+                            for code in snippets(config["stage"], settings, resume=entry.state in HALTED)]
         if entry.state == "done" and entry.checkpoints:
             line = command_line(config["stage"], settings, resume=True).replace(" \\\n ", "")
             more = [f"{flag(name)} {value}" for name, value in suggested(config, now, entry.step).items()]

@@ -97,7 +97,10 @@ class StartPanel:
     def _start(self, values: dict) -> dict:
         stage = values[self.stage]
         try:
+            self.workspace.access.starters_only()
             settings = self.workspace.settings(stage, self.forms[stage].read(values))
+            if not settings.get("output"):  # the name that stands in the command below the form
+                settings["output"] = self._example_output(stage)
             run = self.worker.start(stage, settings)
         except UserError as error:
             return {self.notice: warn(error)}

@@ -33,6 +33,7 @@ SIZE, SIZE_INFO = "Fits on", "Model, number format, batch and lengths for a mach
 AS_IT_IS = "Defaults"
 PRESET_SAYS = "{about} It sets {fields}."
 DEFAULTS_SAY = "Every field is at its default."
+CHANGED_SAY = "Not at their defaults: {fields}."
 SIZE_CPU = ("A computer without a GPU", "The bundled model in fp32, and rows of up to 256 tokens.")
 SIZE_8 = ("8 GB GPU", "Qwen3 1.7B in 4 bits, recomputing activations.")
 SIZE_12 = ("12 GB GPU", "Qwen3 4B in 4 bits, recomputing activations.")
@@ -41,6 +42,10 @@ SIZE_24 = ("24 GB GPU", "Qwen3 8B in 4 bits, activations kept, and longer respon
 
 # train: as code
 CODE_COMMAND, CODE_YAML, CODE_CELL = "Command", "YAML", "Notebook cell"
+CODE_CHANGED = "These were changed while the run went on. The code below has the values of its start:"
+CODE_CHANGE = "{value} from step {step} on"
+CELL_PLACE = "Run it in the folder of the playground; elsewhere begin with: %cd FOLDER-OF-THE-PLAYGROUND"
+CELL_SAVED = "the adapter is in its folder {role}: name that as --adapter or --reward"
 CELL_STEP = "one step of training; its metrics are in `step`"
 
 # train: live controls
@@ -62,6 +67,8 @@ LIVE_ASKED = "{name}: {changes}, from the next step on."
 
 # train: the way back
 REWIND_TO, REWIND_STEP, REWIND = "Checkpoint", "step {step}", "Rewind"
+REWIND_NONE = "There is none yet. The first comes with step {step}."
+REWIND_CHOOSE = "choose a checkpoint of {name} to go back to"
 REWIND_SURE = ("Take {name} back to step {step}? Its later steps and checkpoints are removed. Votes are kept, and the "
                "reward learns from them again.")
 REWIND_YES, REWIND_NO = "Yes, go back", "Stay"

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from rlhf_engine.data.chat_templates import broken_template, template_ways
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
 from rlhf_engine.errors import UserError, kind_of
 from rlhf_engine.runs.model_files import AGAIN, read_object
@@ -117,17 +118,8 @@ def beyond_embedding(wrong: list[str], beyond: dict[str, int], rows: int, model:
 
 def check_template(tokenizer: Any, model: str) -> None:
     """Raises UserError for a chat template that is broken, or that refuses every conversation."""
-    if not tokenizer.chat_template:
-        return
-    reasons = []
-    for prompt in CONVERSATIONS:
-        try:
-            encode_prompt(tokenizer, prompt)
-            return
-        except UserError as error:
-            reasons.append(re_reason(str(error)))
-    raise UserError(f"{model}: its chat template does not work ({reasons[0]}); correct chat_template in its files, "
-                    "or choose another model")
+    if tokenizer.chat_template and template_ways(tokenizer).broken:
+        raise broken_template(template_ways(tokenizer), model)
 
 
 def try_template(tokenizer: Any, prompt: Prompt) -> list[int]:
@@ -138,9 +130,3 @@ def try_template(tokenizer: Any, prompt: Prompt) -> list[int]:
         return encode_prompt(tokenizer, prompt).prompt_ids
     except UserError:
         return []
-
-
-def re_reason(message: str) -> str:
-    """What a template says of itself, which an error of `render` has in brackets."""
-    inside = message.partition("(")[2].rpartition(")")[0]
-    return inside or message

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
@@ -18,6 +19,71 @@ QUANTISED = ("Linear4bit", "Linear8bitLt")
 PLAIN = ("Linear", "Linear4bit")
 """PEFT's classes whose forward pass is `base(x) + scaling * B(A(x))`. Its others adapt embeddings, or single parameters
 of a module that is no linear layer (the router and the experts of a mixture of experts)."""
+
+
+# -- making and removing layers ----------------------------------------------------------------------------------------
+
+def add_layers(model: Any, role: str, config: LoraConfig, *, empty: bool) -> PeftModel:
+    """Let PEFT put a role's layers around those of a base.
+
+    Args:
+        model: the base, or what this function returned for it.
+        role: the adapter's name.
+        config: its options.
+        empty: make weights without memory (`make_room` gives them some) instead of fresh ones in fp32.
+
+    Raises whatever PEFT does, with a part of the layers made, and ValueError for a layer that PEFT cannot adapt.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    unfit = layers_without_tensor(base)
+    if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
+        config.exclude_modules = sorted({*(config.exclude_modules or []), *unfit})
+    if isinstance(model, PeftModel):
+        model.add_adapter(role, config, low_cpu_mem_usage=empty)
+    else:
+        model = get_peft_model(base, config, adapter_name=role, low_cpu_mem_usage=empty)
+    wrong = [name for name in unfit if isinstance(base.get_submodule(name), LoraLayer)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} gives more than one tensor, so it cannot be adapted")
+    if not empty:
+        for parameter in role_parameters(base, role).values():
+            parameter.data = parameter.data.float()
+    return model
+
+
+@torch.no_grad()
+def layers_without_tensor(base: nn.Module) -> list[str]:
+    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does, or that take no
+    plain rows, as DeepSeek-V4's grouped ones. PEFT cannot adapt them."""
+    names = []
+    for name, module in base.named_modules():
+        has_own_forward = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
+        if has_own_forward and type(module).__name__ not in QUANTISED:
+            weight: Any = module.weight
+            inputs: Any = module.in_features
+            x = torch.zeros(1, inputs, dtype=weight.dtype, device=weight.device)
+            try:
+                fits = isinstance(module(x), torch.Tensor)
+            except (RuntimeError, TypeError, ValueError):
+                fits = False
+            if not fits:
+                names.append(name.removesuffix(".base_layer"))
+    return names
+
+
+def forget_role(base: nn.Module, role: str) -> None:
+    """Take a role out of the layers, and the layers that hold no other role out of the base."""
+    for layer in lora_layers(base).values():
+        layer.delete_adapter(role)
+    remove_layers(base, only_empty=True)
+
+
+def remove_layers(base: nn.Module, *, only_empty: bool = False) -> None:
+    """Put the base's own layers back in the place of LoRA's, or of those that hold no role any more."""
+    for name, layer in reversed(lora_layers(base).items()):  # of several around one layer, the inner ones first
+        if not (only_empty and layer.r):
+            parent, _, last = name.rpartition(".")
+            setattr(base.get_submodule(parent), last, layer.base_layer)
 
 
 # -- a role's tensors --------------------------------------------------------------------------------------------------
@@ -61,35 +127,6 @@ def make_room(base: nn.Module, role: str, device: torch.device) -> None:
                 container[role] = nn.Parameter(torch.empty(part.shape, dtype=torch.float32, device=device))
             else:
                 part.to_empty(device=device).float()
-
-
-def forget_role(base: nn.Module, role: str) -> None:
-    """Take a role out of the layers, and the layers that hold no other role out of the base."""
-    for layer in lora_layers(base).values():
-        layer.delete_adapter(role)
-    remove_layers(base, only_empty=True)
-
-
-def remove_layers(base: nn.Module, *, only_empty: bool = False) -> None:
-    """Put the base's own layers back in the place of LoRA's, or of those that hold no role any more."""
-    for name, layer in reversed(lora_layers(base).items()):  # of several around one layer, the inner ones first
-        if not (only_empty and layer.r):
-            parent, _, last = name.rpartition(".")
-            setattr(base.get_submodule(parent), last, layer.base_layer)
-
-
-@torch.no_grad()
-def layers_without_tensor(base: nn.Module) -> list[str]:
-    """Names of the linear layers that give something else than one tensor, as PhiMoE's router does. PEFT cannot adapt
-    them."""
-    names = []
-    for name, module in base.named_modules():
-        has_own_forward = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
-        if has_own_forward and type(module).__name__ not in QUANTISED:
-            x = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
-            if not isinstance(module(x), torch.Tensor):
-                names.append(name.removesuffix(".base_layer"))
-    return names
 
 
 # -- the forward pass --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import peft
 from peft import LoraConfig
 from safetensors import safe_open
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError, first_line, one_line, short_repr
 from rlhf_engine.files import read_json_or_none
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -68,16 +68,16 @@ def read_lora(folder: Path) -> LoraConfig:
     values = read_json_or_none(folder / CONFIG_FILE)
     if not isinstance(values, dict):
         raise UserError(f"{folder}: its {CONFIG_FILE} is no JSON object; fetch it anew, or name another adapter")
-    kind = values.get("peft_type")
-    if kind != "LORA":
+    kind = one_line(values.get("peft_type") or "")
+    if kind.upper() != "LORA":
         raise UserError(f"{folder}: is {f'a {kind} adapter' if kind else 'an adapter of no type'}, and only LoRA is "
                         f"known here; {PLAIN}")
     refuse_options(folder, values)
     known = {name: value for name, value in values.items() if name in KNOWN and name != "runtime_config"}
     known.update({"bias": "none", "inference_mode": False})  # biases that were trained are refused with the weights
-    if is_spelled_out(known.get("target_modules")):
-        known["target_modules"] = adapted_layers(folder)
     try:
+        if is_spelled_out(known.get("target_modules")):
+            known["target_modules"] = adapted_layers(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return LoraConfig(**known)
@@ -112,15 +112,16 @@ def refuse_options(folder: Path, values: dict[str, Any]) -> None:
     """Raises UserError for the first option that no role can hold, that PEFT does not know, or that has no sense."""
     task = values.get("task_type")
     if task not in (None, "CAUSAL_LM"):
-        raise UserError(f"{folder}: is made for the task {task}, not for a causal language model; name a policy's "
-                        "adapter, or train a reward model here on its preference data")
+        raise UserError(f"{folder}: is made for the task {one_line(task)}, not for a causal language model; name a "
+                        "policy's adapter, or train a reward model here on its preference data")
     for name, reason in REFUSED.items():
         if values.get(name):
             raise UserError(f"{folder}: sets {name}: it {reason}, which no role on a shared base can hold; {PLAIN}")
     refuse_start(folder, values.get("init_lora_weights"))
     unknown = sorted(name for name, value in values.items() if name not in KNOWN and value)
     if unknown:
-        raise UserError(f"{folder}: sets {unknown[0]}, which PEFT {peft.__version__} does not know; {PLAIN}")
+        raise UserError(f"{folder}: sets {one_line(unknown[0])}, which PEFT {peft.__version__} does not know; "
+                        f"{PLAIN}")
     refuse_numbers(folder, values)
 
 
@@ -129,37 +130,40 @@ def refuse_start(folder: Path, start: Any) -> None:
     name = start.lower() if isinstance(start, str) else start
     if any(name is allowed or (isinstance(name, str) and name == allowed) for allowed in STARTS):
         return
+    shown = short_repr(start)
     if isinstance(name, str) and name.startswith(REWRITING):
-        raise UserError(f"{folder}: sets init_lora_weights {start!r}: it rewrites the base's own weights, which all "
+        raise UserError(f"{folder}: sets init_lora_weights {shown}: it rewrites the base's own weights, which all "
                         "roles share; convert it to plain LoRA with PEFT's save_pretrained(..., "
                         f"path_initial_model_for_weight_conversion=...), or {MERGE}")
-    raise UserError(f"{folder}: sets init_lora_weights {start!r}, which no role on a shared base can hold; {PLAIN}")
+    raise UserError(f"{folder}: sets init_lora_weights {shown}, which no role on a shared base can hold; {PLAIN}")
 
 
 def refuse_numbers(folder: Path, values: dict[str, Any]) -> None:
     """Raises UserError for a rank that is no positive integer, a scale that is no number, or a switch that is none."""
     ranks, scales = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
+
+    def refuse(name: str, value: Any, needed: str) -> UserError:
+        return UserError(f"{folder}: its {name} is {short_repr(value)}, but must be {needed}; correct it in "
+                         f"{CONFIG_FILE}")
     for name, pattern in (("rank_pattern", ranks), ("alpha_pattern", scales)):
         if not isinstance(pattern, dict):
-            raise UserError(f"{folder}: its {name} is {pattern!r}, but must map names of layers to numbers")
+            raise refuse(name, pattern, "a map from names of layers to numbers")
     for name, rank in numbers("r", values.get("r", 8), "rank_pattern", ranks):
         if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise UserError(f"{folder}: its {name} is {rank!r}, but a rank is an integer of at least 1; correct it in "
-                            f"{CONFIG_FILE}")
+            raise refuse(name, rank, "an integer of at least 1")
     for name, scale in numbers("lora_alpha", values.get("lora_alpha", 8), "alpha_pattern", scales):
         if not is_number(scale):
-            raise UserError(f"{folder}: its {name} is {scale!r}, but must be a number; correct it in {CONFIG_FILE}")
+            raise refuse(name, scale, "a number")
     for name in SWITCHES:
         if not isinstance(values.get(name), (bool, type(None))):
-            raise UserError(f"{folder}: its {name} is {values[name]!r}, but must be true or false; correct it in "
-                            f"{CONFIG_FILE}")
+            raise refuse(name, values[name], "true or false")
 
 
 def numbers(name: str, value: Any, pattern: str, values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     """(name, number) of an option and of its exceptions for single layers."""
     yield name, value
     for key, other in values.items():
-        yield f"{pattern} at {key}", other
+        yield f"{pattern} at {one_line(key)}", other
 
 
 def is_number(value: Any) -> bool:

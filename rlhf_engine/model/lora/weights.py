@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from rlhf_engine.model.adapters import read_tensors
 from rlhf_engine.model.lora.options import MERGE, PREFIX, WEIGHTS_FILE
 
 ANY_NAME = "adapter"
@@ -28,8 +29,8 @@ HINTS = {
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a PEFT folder, under their names in the base."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+    """The weights of a PEFT folder, under their names in the base. Raises UserError for a broken file."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in read_tensors(folder / WEIGHTS_FILE).items()}
 
 
 def write_weights(folder: Path, parameters: dict[str, nn.Parameter]) -> None:
@@ -70,12 +71,14 @@ def fitting_weights(weights: dict[str, torch.Tensor], parameters: dict[str, nn.P
 
 
 def is_copy_of_base(name: str, tensor: torch.Tensor, base: Any) -> bool:
-    """Whether a weight is one of the base's own, as it stands there, up to the rounding of the file."""
+    """Whether a weight is one of the base's own, as it stands there, up to the rounding of either."""
     try:
-        own = base.get_parameter(name)
+        own = base.get_parameter(name).detach().cpu()
     except AttributeError:
         return False
-    return own.shape == tensor.shape and torch.equal(own.detach().cpu().to(tensor.dtype), tensor)
+    if own.shape != tensor.shape:
+        return False
+    return torch.equal(own.to(tensor.dtype), tensor) or torch.equal(own, tensor.to(own.dtype))
 
 
 def name_some(names: list[str]) -> str:

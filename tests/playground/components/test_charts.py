@@ -70,3 +70,33 @@ def test_figures_are_strict_json():
 def test_zoom_belongs_to_a_run_and_a_panel():
     one, other = (figures.run_figures(name, config("sft"), [])[0]["layout"]["uirevision"] for name in ("one", "other"))
     assert one != other
+
+
+def test_the_target_has_at_each_step_the_height_that_it_had_then():
+    changes = [{"event": "changed", "step": 3, "name": "kl_target", "old": 6.0, "new": 0.0},
+               {"event": "changed", "step": 5, "name": "kl_target", "old": 0.0, "new": 4.0},
+               {"event": "changed", "step": 7, "name": "max_new_tokens", "old": 96, "new": 10},
+               {"event": "changed", "step": 9, "name": "kl_target", "old": 4.0, "new": 1.0},
+               {"event": "rewound", "step": 9, "was": 10}]
+    metrics = [{"step": step, "objective/kl": 1.0} for step in range(1, 11)]
+    target = figures.run_figures("run", config("ppo"), metrics, changes)[1]["data"][1]
+    assert (target["x"], target["y"]) == ([1, 4, 6, 8, 10], [6.0, None, 4.0, 2.0, 2.0])
+    late = figures.run_figures("run", config("ppo"), metrics[:2], changes)[1]["data"][1]
+    assert late["y"] == [6.0, 6.0], "a change that no step has seen yet"
+
+
+def test_before_the_first_step_the_votes_are_drawn():
+    learned = [{"event": "reward", "step": 1, "votes": number, "guesses": number % 2, "guessed": 1.0 * (number == 3), "drift": 0.5, "spread": 0.1} for number in (1, 2, 3)]
+    guessed, moved, wins = figures.teach_figures("run", config("teach"), [], learned)
+    assert guessed["data"][0]["x"] == [1, 2, 3] and guessed["data"][0]["y"] == [0.0, 0.0, 0.5] and wins is None
+    assert guessed["data"][1]["y"] == [0.25, 0.25], "by chance one of four"
+    assert [line["y"] for line in moved["data"]] == [[0.5] * 3, [0.1] * 3] and "3 votes" in guessed["alt"]
+    shown = figures.teach_figures("run", config("teach"), [{"step": 1, "objective/kl": 1.0, "objective/scores": 0.1}], learned)[0]
+    assert shown["data"][0]["x"] == [1]
+
+
+def test_a_legend_of_two_axes_has_room_for_its_names():
+    for stage in STAGES:
+        for panel in figures.run_figures("run", config(stage), []):
+            width = panel["layout"]["legend"].get("entrywidth")
+            assert width is None or width >= 5 * max(len(line["name"]) for line in panel["data"])

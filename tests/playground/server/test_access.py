@@ -404,3 +404,13 @@ def test_a_visitor_is_offered_what_they_may_do_and_an_owner_everything(served):
 
 def test_outside_of_a_request_there_is_none():
     assert current_request() is None
+
+
+def test_who_asks_is_looked_at_before_what_is_asked(workspace, worker, as_visitor):
+    shut = build(workspace.home, worker=worker, access=Access(alone=False))
+    start = next(f.fn for f in shut.blocks.fns.values() if getattr(f.fn, "__name__", "") == "start")
+    with pytest.raises(gr.Error, match="Only the owner"):
+        start(stage="sft", config={"batch_size": -1})
+    alone = build(workspace.home / "empty", worker=worker)
+    call = {getattr(f.fn, "__name__", ""): f.fn for f in alone.blocks.fns.values()}
+    assert call["status"]()["run"] is None and call["checkpoints"](run="") == {"run": None, "checkpoints": []}

@@ -18,6 +18,15 @@ def run(home) -> Run:
     return write_teach(home)
 
 
+def test_a_vote_that_comes_late_is_kept_and_the_answer_says_so(run, home):
+    demo = build(home, worker=FakeWorker()).blocks
+    call = {getattr(f.fn, "__name__", ""): f.fn for f in demo.fns.values()}
+    run.set_status(state="done")
+    assert "teach is done" in call["next_query"](run="teach")["message"]
+    late = call["vote"](run="teach", query_id="q1", choice="1", event_id="e")
+    assert late["stored"] and "Your vote is kept" in late["message"]
+
+
 @pytest.fixture
 def address(home, run) -> str:
     demo = build(home, worker=FakeWorker())

@@ -273,7 +273,7 @@ def test_a_mistake_is_named_with_file_row_and_mend(write, lines, where, mend):
     ('[{"prompt": "q"},\n {"prompt": "q"}\n {"prompt": "q"}]', "row 2: broken JSON (Expecting ',' delimiter in line 3)"),
     ('[{"prompt": "q"},\n]', "row 2: broken JSON"),
     ('[{"prompt": "q"}, "q"]', "row 2: is a text, not an object with columns"),
-    ('{"rows": [\n{"prompt": "q"}]}', "row 1: broken JSON"),
+    ('{"rows": [\n{"prompt": "q"}}', "row 1: broken JSON (Expecting ',' delimiter in line 2)"),
 ])
 def test_a_broken_list_is_named_with_its_row(write, text, where):
     assert complaint(read_prompts, write([text])).startswith(f"data.jsonl, {where}")
@@ -286,7 +286,7 @@ def test_a_broken_list_is_named_with_its_row(write, text, where):
     (["prompt,completion", '"two\nlines",a', "q"], "a.csv, row 2: has 1 cells, but the header 2; put texts"),
     (["prompt,completion", '"q,a', "q,a"], "a.csv, row 1: broken CSV (unexpected end of data); put texts that hold"),
     (["prompt,completion", "q,"], "a.csv, row 1: 'completion' is empty; fill it in"),
-    (["prompt;completion", "q;a"], "a.csv: holds no demonstrations, its columns are prompt;completion; name them"),
+    (["prompt:completion", "q:a"], "a.csv: holds no demonstrations, its columns are prompt:completion; name them"),
     (["prompt,completion"], "a.csv: holds no rows"),
     (["prompt"], "a.csv: holds no demonstrations, its columns are prompt; name them"),
     ([], "a.csv: holds no rows"),
@@ -302,10 +302,10 @@ def test_files_that_are_no_data(write, tmp_path):
     Path("plain.jsonl.gz").write_text('{"prompt": "q"}\n')
     Path("a.parquet").write_text("q")
     Path("a.parquet.gz").write_text("q")
-    pyarrow.parquet.write_table(pa.table({"question": ["q"]}), "b.parquet")
+    pyarrow.parquet.write_table(pa.table({"enquiry": ["q"]}), "b.parquet")
     pyarrow.parquet.write_table(pa.table({"prompt": pa.array([], pa.string())}), "c.parquet")
     Path("latin.jsonl").write_bytes(b'{"prompt": "q"}\n{"prompt": "gr\xfcn"}\n')
-    Path("utf16.csv").write_text("prompt\nq\n", encoding="utf-16")
+    Path("utf16.csv").write_text("prompt\nq\n", encoding="utf-16-le")
     Path("owner").mkdir()
     for source, said in {
         "notes.txt": "notes.txt: cannot read a file of this kind; give a .json, .jsonl or .csv",
@@ -323,10 +323,10 @@ def test_files_that_are_no_data(write, tmp_path):
         "broken.jsonl.gz": "broken.jsonl.gz: cannot be read (Compressed file ended before",
         "plain.jsonl.gz": "plain.jsonl.gz: cannot be read (Not a gzipped file",
         "a.parquet": "a.parquet: is no Parquet file (Parquet",
-        "b.parquet": "b.parquet: holds no prompts, its columns are question; name them prompt",
+        "b.parquet": "b.parquet: holds no prompts, its columns are enquiry; name them prompt",
         "c.parquet": "c.parquet: holds no rows",
         "latin.jsonl": "latin.jsonl, line 2: is not UTF-8 text; save the file as UTF-8",
-        "utf16.csv": "utf16.csv, line 1: is not UTF-8 text; save",
+        "utf16.csv": "utf16.csv, line 1: holds a NUL byte, which no text does; save the file as UTF-8",
     }.items():
         assert said in complaint(read_prompts, source), source
     write([GOOD])
@@ -439,7 +439,7 @@ REPOS = {
     "me/splits": {"test.jsonl": LINES, "validation.jsonl": LINES},
     "me/subsets": {"README.md": CARD, "en.jsonl": LINES, "de.jsonl": LINES * 3},
     "me/code": {"code.py": b"raise SystemExit('it ran')", "train.jsonl": LINES},
-    "me/columns": {"train.jsonl": b'{"question": "q"}\n'},
+    "me/columns": {"train.jsonl": b'{"enquiry": "q"}\n'},
     "me/flawed": {"train.jsonl": LINES + b'{"prompt": "q", "chosen": null, "rejected": "b"}\n'},
     "me/nothing": {"README.md": b"# nothing\n"},
     "me/locked": 403, "me/login": 401,
@@ -495,7 +495,7 @@ def test_hub(ask_hub):
         (("me/subsets", {}), "me/subsets: has several subsets; choose one with --subset: en, de"),
         (("me/subsets", {"subset": "fr"}), "me/subsets: has no subset 'fr'; choose one with --subset: en, de"),
         (("me/code", {}), "me/code: needs code of its own, which is never run; take one that"),
-        (("me/columns", {}), "me/columns, split train: holds no preferences, its columns are question; name them"),
+        (("me/columns", {}), "me/columns, split train: holds no preferences, its columns are enquiry; name them"),
         (("me/flawed", {}), "me/flawed, split train, row 2: 'chosen' is missing; fill it in, or take the row out"),
         (("me/nothing", {}), "me/nothing: cannot be loaded (The directory at "),
         (("me/missing", {}), "me/missing: there is no such data set on the Hub and no such file here; check the spelling"),
@@ -533,6 +533,6 @@ def test_a_source_is_taken_for_what_uses_most_of_its_columns(write):
 
 
 def test_columns_that_make_no_data_are_named_beside_those_that_would(write):
-    said = complaint(read_rows, write([{"question": "q", "answer": "a"}]))
-    assert "its columns are question, answer" in said and "prompts: prompt" in said and "preferences: prompt + chosen + rejected" in said
+    said = complaint(read_rows, write([{"enquiry": "q", "reply": "a"}]))
+    assert "its columns are enquiry, reply" in said and "prompts: prompt" in said and "preferences: prompt + chosen + rejected" in said
     assert "holds no rows" in complaint(read_rows, write([]))

@@ -5,7 +5,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_engine.data.tokenization import (
@@ -17,40 +17,13 @@ from rlhf_engine.data.tokenization import (
     render,
 )
 from rlhf_engine.errors import UserError
+from tests.rlhf_engine.data.conftest import TEXTS, SimpleTemplate, around, byte_level, text_of
 
-TEXTS = ["the quick brown fox jumps over the lazy dog", "once upon a time there was a little girl who ran quickly",
-         "Human: hello, how are you? Assistant: I am fine, thank you!"] * 5
-CHATML = ("{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
-          "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello"},
             {"role": "assistant", "content": "I am fine."}, {"role": "user", "content": "how are you?"}]
 ROWS = [("once upon a time", " there was a girl"), ("there was a quick", "ly girl"), ("hello", "fine\n"),
         ("the lazy dog\n\n", "\nran"), ("", "the fox"), ("  ", " "), ("größe 🦊", "🦊 ß"), ("over", ""),
         (MESSAGES, "thank you"), (MESSAGES[1:2], " I am fine, and you? ")]
-
-
-def byte_level(special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(
-        vocab_size=340, special_tokens=special, show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    return tokenizer
-
-
-def around(tokenizer: Tokenizer, pattern: str, *names: str) -> None:
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=pattern, special_tokens=[(name, tokenizer.token_to_id(name)) for name in names])
-
-
-@pytest.fixture(scope="module")
-def chat():
-    """ChatML like Qwen's, with a newline behind the end of a turn; BOS from the template and from the tokenizer."""
-    tokenizer = byte_level(["<|pad|>", "<|bos|>", "<|start|>", "<|end|>"])
-    around(tokenizer, "<|bos|> $A", "<|bos|>")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|bos|>", eos_token="<|end|>",
-                                   pad_token="<|pad|>", chat_template=CHATML)
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +62,6 @@ def llama():
 @pytest.fixture(params=["chat", "gpt2", "closing", "llama"])
 def tokenizer(request):
     return request.getfixturevalue(request.param)
-
-
-def text_of(tokenizer, ids: list[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def test_render(chat, gpt2):
@@ -147,25 +116,6 @@ def test_an_end_is_appended_where_the_template_writes_none(chat):
     # A newline may be such a token for a model that writes lines; it does not end a text in the data.
     newline = chat("\n", add_special_tokens=False)["input_ids"][0]
     assert text_of(chat, encode_example(chat, "hello", "I\nam", [end, newline]).completion_ids) == "I\nam<|end|>"
-
-
-class SimpleTemplate:
-    """A tokenizer with another chat template."""
-
-    def __init__(self, tokenizer, template: str):
-        self.inner, self.chat_template = tokenizer, template
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
-
-    def __call__(self, *args, **options):
-        return self.inner(*args, **options)
-
-    def __len__(self):
-        return len(self.inner)
-
-    def apply_chat_template(self, messages, **options):
-        return self.inner.apply_chat_template(messages, chat_template=self.chat_template, **options)
 
 
 def test_a_template_that_rewrites_the_prompt_once_answered_leaves_the_prompt_alone(chat):

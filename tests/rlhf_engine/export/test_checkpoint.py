@@ -409,3 +409,10 @@ def test_a_push_that_fails_leaves_the_export_and_says_how_to_go_on(pushing, tmp_
     hub.stop(server)
     code, out, err = push("--merge", "--push", "me/other", output="three")
     assert code == 2 and "cannot be pushed to (" in err and "check the network" in err and not (tmp_path / "three").exists()
+
+
+def test_a_card_of_a_local_base_names_no_folder_of_this_machine(tmp_path):
+    from rlhf_engine.export.model_card import Card, card
+    text = card(Card(str(tmp_path / "mine"), tmp_path / "mine", False))
+    assert str(tmp_path) not in text and 'from_pretrained("BASE-FOLDER")' in text and "BASE-FOLDER is the folder of the base model mine" in text
+    assert 'from_pretrained("meta/llama")' in card(Card("meta/llama", tmp_path, True))

@@ -190,6 +190,9 @@ def test_an_export_that_fails_leaves_the_old_file(tmp_path, monkeypatch, suffix)
     assert read_events(path) == EVENTS and os.listdir(tmp_path) == [path.name]
     assert "cannot be written" in refused(export, EVENTS, tmp_path / "none" / path.name)
     assert "name one of these" in refused(export, EVENTS, tmp_path / "votes.csv")
+    (tmp_path / path.name).rename(tmp_path / path.name.upper())
+    assert read_events(tmp_path / path.name.upper()) == EVENTS
+    (tmp_path / path.name.upper()).rename(path)
     with small_disk("64k") as disk:
         assert "No space left" in refused(export, [vote(responses=(os.urandom(50_000).hex()[:90_000], "b"))], disk / path.name)
         assert os.listdir(disk) == []

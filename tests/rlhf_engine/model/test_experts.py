@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf_engine.cli import main
@@ -102,6 +103,36 @@ def test_a_router_that_peft_cannot_adapt_has_no_adapter(model, tmp_path):
             other.load_role("other", tmp_path)
         assert "other" not in other.roles
         logits(other, None)
+
+
+@pytest.mark.parametrize("kind, block, names", [("mixtral", "block_sparse_moe", ("w1", "w3", "w2")),
+                                                ("qwen3_moe", "mlp", ("gate_proj", "up_proj", "down_proj"))])
+def test_an_adapter_with_a_matrix_for_each_expert_is_read_as_peft_reads_it(kind, block, names, model, tmp_path):
+    """That is how adapters look that were trained with transformers 4."""
+    weights, inner = {}, 24 if kind == "mixtral" else 16
+    for place in [f"{block}.experts.{expert}.{name}" for expert in range(4) for name in names] + ["self_attn.q_proj"]:
+        into, out = (inner, 16) if place.endswith(names[2]) else (16, 16 if "q_proj" in place else inner)
+        for layer in range(2):
+            weights[f"base_model.model.model.layers.{layer}.{place}.lora_A.weight"] = torch.randn(2, into) / 3
+            weights[f"base_model.model.model.layers.{layer}.{place}.lora_B.weight"] = torch.randn(out, 2) / 3
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 8,
+                                                              "target_modules": [*names, "q_proj"]}))
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(model(kind))
+        expected = PeftModel.from_pretrained(plain, str(tmp_path)).eval()(IDS).logits
+    backbone = Backbone.load(str(model(kind)))
+    backbone.load_role("policy", tmp_path)
+    backbone.copy_role("reference", "policy")
+    torch.testing.assert_close(logits(backbone, "reference"), expected, rtol=0, atol=5e-5)
+    assert (expected - logits(backbone, None)).abs().max() > 0.1
+    backbone.save_role("reference", tmp_path / "saved")
+    backbone.load_role("value", tmp_path / "saved")
+    assert torch.equal(logits(backbone, "value"), logits(backbone, "policy"))
+    del weights[min(name for name in weights if "experts.2" in name)]
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="does not fit"):
+        backbone.load_role("other", tmp_path)
 
 
 def test_adapters_on_other_experts_beside_each_other_are_refused_in_words(model, tmp_path):

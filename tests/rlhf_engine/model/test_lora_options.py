@@ -31,6 +31,8 @@ from rlhf_engine.model.logprobs import token_logprobs
 NO_MEANING = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
               "megatron_core", "runtime_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"}
 """Fields of LoraConfig that belong to another option, or do not change what an adapter computes."""
+MERGED_LIKE_ANY_OTHER = {"exclude_modules", "layers_to_transform", "lora_dropout", "bias", "init_lora_weights"}
+"""Options that leave the sum of base and adapter as it is in other adapters."""
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,8 @@ def test_roles_hold_an_option_as_peft_does(chosen, bases, tmp_path):
         backbone.drop_role(role)
     after = base_weights(backbone)
     assert after.keys() == own.keys() and all(torch.equal(value, own[name]) for name, value in after.items())
+    if chosen.settings.keys() & MERGED_LIKE_ANY_OTHER:
+        return
     if chosen.merged:
         close(merged_logits(backbone, base, tmp_path / "saved", tmp_path / "merged"), expected)
     else:
@@ -251,7 +255,7 @@ def test_weights_that_only_repeat_the_base_are_no_reason_to_refuse(plain, loaded
 @pytest.mark.parametrize("change, words", [
     ({"r": 0}, "its r is 0"), ({"r": "8"}, "its r is '8'"), ({"r": True}, "its r is True"), ({"r": 3}, "has shape (2, 16), the base needs (3, 16)"),
     ({"r": 1 << 40}, "this adapter does not fit"), ({"r": -1}, "its r is -1"), ({"r": None}, "its r is None"),
-    ({"rank_pattern": {"q_proj": 0}}, "rank_pattern at q_proj is 0"), ({"rank_pattern": [1]}, "must map names"),
+    ({"rank_pattern": {"q_proj": 0}}, "rank_pattern at q_proj is 0"), ({"rank_pattern": [1]}, "its rank_pattern is [1], but must be a map"),
     ({"lora_alpha": "16"}, "its lora_alpha is '16'"), ({"lora_alpha": float("nan")}, "its lora_alpha is nan"), ({"lora_alpha": 10 ** 400}, "its lora_alpha"),
     ({"alpha_pattern": {"q_proj": None}}, "alpha_pattern at q_proj is None"), ({"use_rslora": "yes"}, "its use_rslora is 'yes'"),
     ({"target_modules": "((("}, "does not fit"), ({"target_modules": ["nowhere"]}, "does not fit"), ({"target_modules": 7}, "does not fit"),
@@ -259,7 +263,8 @@ def test_weights_that_only_repeat_the_base_are_no_reason_to_refuse(plain, loaded
     ({"init_lora_weights": "PiSSA"}, "rewrites"), ({"init_lora_weights": "nonsense"}, "init_lora_weights 'nonsense'"),
     ({"use_moonshine": {"a": 1}}, "sets use_moonshine, which PEFT"), ({"task_type": "SEQ_CLS"}, "the task SEQ_CLS"),
     ({"peft_type": "ADALORA"}, "is a ADALORA adapter"), ({"peft_type": "VERA"}, "is a VERA adapter"), ({"peft_type": None}, "no type"),
-    ({"peft_type": 3}, "is a 3 adapter"), ({"modules_to_save": ["score"]}, "modules_to_save"), ({"eva_config": 3}, "cannot be used"),
+    ({"peft_type": 3}, "is a 3 adapter"), ({"peft_type": "A\nB\x1b[2J"}, "is a A B [2J adapter"), ({"task_type": ["x\ny"]}, "is made for the task"),
+    ({"r": 3, "base_model_name_or_path": "a\nb"}, "use it with the base a b"), ({"x\ny": 1}, "sets x y, which"), ({"modules_to_save": ["score"]}, "modules_to_save"), ({"eva_config": 3}, "cannot be used"),
     ({"target_parameters": "mlp"}, "cannot be used"), ({"bias": "lora_only", "use_dora": True}, "lacks"),
 ])
 def test_a_configuration_that_makes_no_sense_is_refused_in_one_line(change, words, plain, loaded, tmp_path):
@@ -329,6 +334,7 @@ REWARD = "def score(prompt, response):\n    return float(len(response) % 7)\n"
     option("rsLoRA by a regular expression", use_rslora=True, r=4, rank_pattern={"q_proj": 2}, target_modules=r".*\.(q|up)_proj"),
     option("DoRA on one layer", use_dora=True, layers_to_transform=[1]),
     option("Conv1D", "gpt2", use_rslora=True, target_modules=["c_attn"]),
+    option("the embedding and the output layer", target_modules=["embed_tokens", "lm_head", "q_proj"]),
 ], ids=lambda chosen: chosen.name)
 def test_a_run_starts_at_the_adapter_that_was_given_and_resumes_as_itself(chosen, bases, tmp_path):
     base, folder = bases[chosen.base], tmp_path / "made"

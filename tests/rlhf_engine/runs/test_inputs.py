@@ -187,6 +187,13 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_note_and_its_base_is_still_c
     assert resume(run).inputs.notes == [], "from now on it has fingerprints"
 
 
+@pytest.mark.parametrize("text", ["{broken", "[1]", '{"model": 3}', '{"data": {"place": 4, "content": 5}}', ""])
+def test_a_broken_record_is_as_none(tmp_path, base, data, text):
+    run = sft(tmp_path, base, data)
+    (run.path / "inputs.json").write_text(text)
+    assert "has not been checked" in resume(run).inputs.notes[0] and resume(run).config.data == str(data)
+
+
 def test_on_the_command_line(cli, tmp_path, tiny_llama, inputs):
     """No adapter: the base's own fingerprint counts. The same name, with other weights behind it."""
     model, file = tmp_path / "model", tmp_path / "demos.jsonl"
@@ -215,3 +222,21 @@ def test_on_the_command_line(cli, tmp_path, tiny_llama, inputs):
 def test_a_reward_config_has_no_function(tmp_path, base, data):
     run = begin(RewardConfig(model=str(base), data=str(data), output=str(tmp_path / "run")))
     assert set(json.loads((run.path / "inputs.json").read_text())) == {"model", "data"}
+
+
+def test_the_worker_refuses_the_same_as_the_command_line(tmp_path, base, data):
+    """What the page, `/start` and `/control` send to resume a run goes through `check_start`."""
+    from rlhf_engine.worker.model_owner import ModelOwner
+    from rlhf_engine.worker.requests import StartRequest
+
+    class Server:
+        home = tmp_path
+
+    run = begin(SFTConfig(model=str(base), data=str(data), output=str(tmp_path / "runs" / "sft")))
+    owner = ModelOwner(Server())
+    request = StartRequest("sft", {"output": "sft"}, resume=True)
+    assert owner.check_start(request).inputs.notes == []
+    data.write_text("other")
+    with pytest.raises(UserError, match="has another content") as caught:
+        owner.check_start(request)
+    assert str(caught.value) == refused(run)

@@ -217,3 +217,19 @@ def test_a_prompt_stands_on_one_side_of_the_held_out_split(tiny_llama):
     starts = [{tuple(group.rows[0][:5]) for group in groups} for groups in (trainer.groups, trainer.held_out)]
     assert len(trainer.held_out) == 18 and not starts[0] & starts[1]
     assert not make(tiny_llama, [dataclasses.replace(p, prompt="one") for p in PAIRS[:5]]).held_out
+
+
+def test_responses_that_the_cut_made_equal_are_no_pairs_and_are_counted(tiny_llama):
+    """They would pull nowhere, and count as guessed: chosen and rejected would be the same tokens."""
+    long = "once upon a time there was " * 20
+    pair, tie = Preference("once", long + "the", long + "girl"), Ranking("once", (long + "the", long + "girl"), (1, 1))
+    three = Ranking("twice", (long + "the", long + "girl", "a"), (1, 2, 3))
+    cut = make(tiny_llama, [*PAIRS[:8], pair, three, tie], max_tokens=40)
+    groups = cut.groups + cut.held_out
+    assert len(groups) == 10 and sorted(len(group.pairs) for group in groups) == [1] * 9 + [2]
+    [ranked] = [group for group in groups if len(group.rows) == 3]
+    assert [(each.better, each.worse) for each in ranked.pairs] == [(0, 2), (1, 2)]
+    assert cut.data_notes[-1].startswith("2 pairs skipped: both responses are the same tokens")
+    assert not any("same tokens" in note for note in make(tiny_llama, [*PAIRS[:8], tie], max_tokens=40).data_notes)
+    with pytest.raises(UserError, match="there is nothing to learn from: 1 pair skipped: .*; raise --max-tokens"):
+        make(tiny_llama, [pair], max_tokens=12)

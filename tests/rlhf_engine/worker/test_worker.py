@@ -227,7 +227,7 @@ def test_a_run_is_made_longer_live_and_when_it_is_done(idle, tiny):
     run = Run(path)
     wait_for(lambda: run.status()["state"] == "paused")
     at = run.status()["step"]
-    for steps, words in ((at, f"would end with step {at}, and has taken {at}"), (-1, "at least 0"), (at + 0.5, "of type int"), (None, "needs a value")):
+    for steps, words in ((at, f"would end with step {at}, and has taken {at}"), (-1, "at least 0"), (at + 0.5, "a whole number"), (None, "needs a value")):
         with pytest.raises(UserError, match=words):
             idle.control(path, "steps", steps)
     idle.control(path, "steps", at + 2)

@@ -454,6 +454,13 @@ def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
     page.locator("#chat-left textarea").fill(f"Mine {EVIL}")
     page.locator("#chat-left").get_by_label("Submit").click()
     expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+    page.locator("#chat-left").get_by_label("Edit").last.click()
+    expect(page.locator("#chat-left textarea")).to_have_value(f"Mine {EVIL}")  # as it was written, and no entities
+    page.locator("#chat-right").get_by_label("Liked").click()  # a button that ends no edit
+    page.locator("#chat-right").get_by_label("Like", exact=True).click()
+    expect(page.locator("#chat-right").get_by_label("Liked")).to_be_visible()
+    expect(page.locator("#chat-left textarea")).to_have_value(f"Mine {EVIL}")
+    page.locator("#chat-left").get_by_label("Cancel").click()
     assert page.evaluate("window.hacked") is None and page.locator("#chat-sides :is(img[src=x], b, script)").count() == 0
     # The same browser comes back. Not by a reload: that cuts requests off, of which Gradio complains in the console.
     page = page.context.browser.new_context(storage_state=page.context.storage_state()).new_page()
@@ -473,7 +480,7 @@ def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
     expect(page.locator("#chat-result")).to_contain_text("1 of 1")
     page.close()
     store = Store(place / "feedback.sqlite")
-    assert [event.kind for event in store.events(retracted=True)] == ["thumb", "edit", "retract", "comparison"]
+    assert [event.kind for event in store.events(retracted=True)] == ["thumb", "edit", "retract", "thumb", "retract", "comparison"]
     assert store.events()[0].value == f"Mine {EVIL}"
 
 

@@ -20,7 +20,7 @@ from rlhf_engine.data.formats import COLUMNS
 from rlhf_engine.data.readers import read_demonstrations, read_preferences
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.exchange import read_events
+from rlhf_engine.feedback.exchange import export, read_events
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import STAGES
@@ -70,13 +70,29 @@ def test_what_a_file_is_taken_for_is_said(home):
     assert "row 3" in data_view.rows(look(home, "uploads/mine.jsonl"), [1]), "the number of a row is that in the file"
 
 
+def test_what_a_public_set_is_taken_for_is_said(home):
+    row = {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 1, "domain": "x"}
+    html = data_view.summary(look(home, write(home, [row])))
+    for said in ("Read as Stanford&#x27;s SHP.", "column history", "column human_ref_A or human_ref_B, as labels says", "Columns that are not used: domain."):
+        assert said in html
+    row = {"instruction": "q", "input": "nan", "output": "a", "system": "s", "kto_tag": True}
+    html = data_view.summary(look(home, write(home, [row, row | {"kto_tag": None}], "alpaca.jsonl")))
+    for said in ("The column input stands below", "The column system is a system turn", "Rows whose kto_tag is false", "1 row skipped: the kto_tag is missing",
+                 "1 row where the text &#x27;nan&#x27; in &#x27;input&#x27; stands for nothing"):
+        assert said in html
+
+
 def test_every_set_of_columns_that_the_readers_know_is_described():
+    """A part of an example comes from a column of its own name, or its format says where it comes from."""
     for kind, forms in COLUMNS.items():
-        named = shared_text.COLUMN_OF[kind]
-        assert set(named) <= {"all", *forms}
-        for form in forms:
-            by_name = set(form.split(" + ")) & set(named["all"])
-            assert by_name | set(named.get(form, {})) >= ({"prompt", "response"} if "responses" in form else set(named["all"]) - {"response"})
+        parts = set(shared_text.PARTS_OF_DATA[kind])
+        for form, each in forms.items():
+            columns = set(form.split(" + "))
+            assert set(each.parts) <= parts, form
+            assert set(each.optional) <= {*shared_text.ALSO_USED, "rank", "deleted"}, form
+            if not each.refusal:
+                described = columns & parts | set(each.parts)
+                assert described >= parts - {"response"} or described >= {"prompt", "response"}, form
 
 
 def test_lengths_are_of_characters(home):
@@ -478,3 +494,10 @@ def test_votes_are_read_taken_back_and_exported(served):
     expect(page.locator("#exchange-outcome")).to_contain_text("new.jsonl: 1 of 1 preferences are new in the store.")
     expect(page.locator("#feedback-votes li")).to_have_count(6)
     expect(page.locator("#feedback-place")).to_contain_text("21 to 26 of 26")
+
+
+def test_a_single_event_is_imported_as_one(home, store, tmp_path):
+    """One object that is the whole file is a row of it, whatever lists it has."""
+    export([vote("1", prompt=[{"role": "user", "content": "q"}])], tmp_path / "one.jsonl")
+    exchange.import_file(tmp_path / "one.jsonl", store.path)
+    assert [each.id for each in store.events()] == ["1"]

@@ -222,6 +222,12 @@ def test_an_adapter_comes_as_a_file_and_a_merged_model_as_a_place(page, trained,
     assert not page._show(page.exports.look())[page.download]["visible"]
 
 
+def test_a_new_export_takes_the_old_download_away_at_once(page, trained, commands):
+    values = {page.pick: "taught", page.kind: "adapter", page.repo: "", page.private: True}
+    assert page._make(values)[page.download]["visible"] is False
+    ended(page.exports)
+
+
 @needs_browser
 def test_an_owner_takes_a_checkpoint_along(trained, worker, tmp_path):
     with serving(trained.home, worker) as url, browsing(url) as open_page:

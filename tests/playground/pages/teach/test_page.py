@@ -147,6 +147,9 @@ def test_a_run_with_a_simulated_labeler_can_be_watched(home):
     page = Page(home)
     page.tick()
     assert "shown is taught by a simulated labeler (short answers)" in page["vote-card"]["html"] and "0 of 10 votes" in page["vote-status"]
+    run.note("reward", step=1, consumed=[], votes=3, new=3, guessed=0.0, guesses=0, loss=1.0, drift=0.1, spread=0.1)
+    page.tick()
+    assert "3 of 10 votes" in page["vote-status"], "votes are counted before the first step is over"
     run.add_samples([{"step": 3, "prompt": "p", "response": "a", "responses": ["one", "two", EVIL], "vote": [2, 1, 2]}])
     run.log({"step": 4, "objective/scores": 1.0, "objective/kl": 2.0, "reward/votes": 4, "gold/wins": 0.75})
     page.tick()
@@ -160,7 +163,7 @@ def test_a_run_with_a_simulated_labeler_can_be_watched(home):
 
 
 def test_another_run_that_is_picked_asks(page, home):
-    write_teach(home, "other", queries=1, state="done")
+    write_teach(home, "other", queries=1, state="stopped")
     page.tick()
     assert page["vote-card"]["run"] == "teach"
     page.values[page.parts["vote-run"]] = "other"

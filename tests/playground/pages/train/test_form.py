@@ -7,7 +7,7 @@ from playground.components.stage_views import stage_view
 from playground.pages.train.code_snippets import command_line
 from playground.pages.train.form import Form
 from rlhf_engine import config as configs
-from rlhf_engine.cli import make_parser
+from rlhf_engine.arguments import make_parser
 from rlhf_engine.stages import STAGES
 
 

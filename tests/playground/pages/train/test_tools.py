@@ -26,7 +26,8 @@ from playground.pages.train.form import Form
 from playground.pages.train.live_settings import controls_of, live_values
 from playground.pages.train.presets import FILL, SIZES, Presets
 from rlhf_engine import config as configs
-from rlhf_engine.cli import make_parser, read_config
+from rlhf_engine.arguments import make_parser
+from rlhf_engine.cli import read_config
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
@@ -221,11 +222,13 @@ def test_paths_are_seen_from_where_the_page_was_started(tmp_path):
     assert "data='uploads/mine.jsonl'" in as_cell("sft", settings, here=tmp_path)
 
 
-def test_a_cell_trains(tiny_llama, tmp_path, capsys):
+def test_a_cell_trains_and_keeps_what_it_has_trained(tiny_llama, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rows, found = tmp_path / "rows.jsonl", {}
     rows.write_text("".join(json.dumps({"prompt": text[:20], "completion": text[20:]}) + "\n" for text in sentences(12)))
     exec(as_cell("sft", {"model": str(tiny_llama), "data": str(rows), "steps": 2, "batch_size": 4, "max_tokens": 64}), found)  # noqa: S102
     assert found["trainer"].step == 2 and found["step"]["loss/train"] > 0 and found["trainer"].config.batch_size == 4
+    assert (tmp_path / "sft-notebook" / "policy" / "adapter_model.safetensors").is_file()
 
 
 def test_a_cell_of_a_person_asks_whoever_sits_there_and_one_of_a_halted_run_goes_on():
@@ -316,7 +319,7 @@ def test_only_what_differs_is_sent_and_a_refusal_is_one_line(workspace, worker, 
     assert change(now) == "" and not worker.log and said[-1] == train_text.LIVE_NOTHING
     assert change(now | {fields["kl_target"]: 4, fields["temperature"]: 0.5}) == ""
     assert [entry[2:] for entry in worker.log] == [("kl_target", 4), ("temperature", 0.5)] and "4 (was 6)" in said[-1]
-    assert "--kl-target is -1" in change(now | {fields["kl_target"]: -1}) and len(worker.log) == 2
+    assert "“KL target (nats per sequence)” is -1" in change(now | {fields["kl_target"]: -1}) and len(worker.log) == 2
     assert change(now | {fields["steps"]: 200}) == "" and worker.log[-1][2:] == ("steps", 200) and "Steps 200 (was 22)" in said[-1]
 
 
@@ -351,7 +354,7 @@ def test_a_visitor_uses_them(workspace, worker, lesson):
         assert worker.log[-1][2:] == ("kl_target", 4)
         field.fill("-1")
         page.click("#live-apply")
-        expect(page.locator("#notice [role=alert]")).to_have_text("--kl-target is -1, but must be at least 0.0")
+        expect(page.locator("#notice [role=alert]")).to_have_text("“KL target (nats per sequence)” is -1, but must be at least 0.0")
         page.click("#rewind")
         expect(page.get_by_text("Take lesson back to step 3?")).to_be_visible()
         page.click("#rewind-no")

@@ -1,0 +1,199 @@
+"""How a row becomes a preference or a ranking, in the columns of this project and in those of public data sets."""
+
+from collections.abc import Callable, Sequence
+
+from rlhf_engine.data.examples import Preference, Ranking
+from rlhf_engine.data.fields import (
+    ALWAYS,
+    NEVER,
+    RARE,
+    Row,
+    RowError,
+    check_text,
+    is_missing,
+    list_of,
+    margin_of,
+    parse_cell,
+    parse_number,
+    required_number,
+)
+from rlhf_engine.data.messages import (
+    is_dialogue,
+    messages_ending_with,
+    read_conversation,
+    read_messages,
+    read_prompt,
+    read_response,
+    turns_up_to,
+    unfold,
+)
+from rlhf_engine.data.tokenization import Prompt
+from rlhf_engine.errors import kind_of
+
+# -- pairs -----------------------------------------------------------------------------------------------------------
+
+def pair(prompt: Prompt, chosen: str, rejected: str, margin: float = 0.0) -> Preference:
+    if chosen == rejected:
+        raise RowError("chosen equals rejected", tolerated=ALWAYS)
+    return Preference(prompt, chosen, rejected, margin)
+
+
+def pair_of_conversations(chosen: list[dict], rejected: list[dict], margin: float = 0.0) -> Preference:
+    """A preference from two whole conversations.
+
+    What the two share is the prompt. The first turns that differ are the answers.
+    """
+    if chosen == rejected:
+        raise RowError("chosen equals rejected", tolerated=ALWAYS)
+    differ = (i for i, (left, right) in enumerate(zip(chosen, rejected)) if left != right)
+    shared = next(differ, min(len(chosen), len(rejected)))
+    first, second = chosen[shared:shared + 1], rejected[shared:shared + 1]
+    if not shared or [turn["role"] for turn in first + second] != ["assistant", "assistant"]:
+        raise RowError("chosen and rejected do not part at an answer to the same prompt", tolerated=ALWAYS)
+    if chosen[shared - 1]["role"] != "user":
+        raise RowError("'chosen' has no turn of the user before the answer", "take the row out", RARE)
+    prompt = turns_up_to(chosen[:shared], "user", "chosen")
+    return Preference(prompt, first[0]["content"], second[0]["content"], margin)
+
+
+def dialogue_pair(row: Row) -> Preference:
+    """HH's rows: two whole dialogues and no column for the prompt."""
+    chosen, rejected = (read_conversation(row, column) for column in ("chosen", "rejected"))
+    return pair_of_conversations(chosen, rejected, margin_of(row))
+
+
+def pair_after(row: Row, prompt: Prompt) -> Preference:
+    """The pair of the columns `chosen` and `rejected`: answers to the prompt, or conversations that begin with it."""
+    whole = [column for column in ("chosen", "rejected") if is_dialogue(row.get(column))]
+    if len(whole) == 1:
+        raise RowError(f"of chosen and rejected, only '{whole[0]}' is a dialogue of Human and Assistant",
+                       "write both in the same way, or take the row out", RARE)
+    if whole:
+        row.remarks.append("'chosen' and 'rejected' are dialogues, whose Human and Assistant became turns")
+        result = dialogue_pair(row)
+    else:
+        before_chosen, chosen = read_response(row, "chosen")
+        before_rejected, rejected = read_response(row, "rejected")
+        if not before_chosen and not before_rejected:
+            if is_dialogue(row.get("prompt")):  # its answers begin with the blank after "Assistant:"
+                chosen, rejected = chosen.strip(), rejected.strip()
+            return pair(prompt, chosen, rejected, margin_of(row))
+        first, second = (read_messages(row, column, unfold(row[column], column)) for column in ("chosen", "rejected"))
+        result = pair_of_conversations(first, second, margin_of(row))
+    if result.prompt == [{"role": "user", "content": prompt}]:
+        return Preference(prompt, result.chosen, result.rejected, result.margin)  # a text, as read_prompts returns it
+    return result
+
+
+def conversation_and_pair(column: str) -> Callable[[Row], Preference]:
+    """A reader of a conversation that ends with the user, and two answers to it."""
+    def convert(row: Row) -> Preference:
+        turns = messages_ending_with(row, row.get(column), "user", column)
+        return pair(turns_up_to(turns, "user", column), read_response(row, "chosen")[1],
+                    read_response(row, "rejected")[1], margin_of(row))
+    return convert
+
+
+def text_pair(prompt: str, chosen: str, rejected: str) -> Callable[[Row], Preference]:
+    """A reader of a prompt and two answers in columns of these names."""
+    def convert(row: Row) -> Preference:
+        return pair(read_prompt(row, prompt), read_response(row, chosen)[1], read_response(row, rejected)[1])
+    return convert
+
+
+# -- two answers, and a number that says which is better -------------------------------------------------------------
+
+def judged_pair(prompt: Callable[[Row], Prompt], first: str, second: str,
+                verdict: Callable[[Row], float]) -> Callable[[Row], Preference | Ranking]:
+    """A reader of two answers, in the columns `first` and `second`.
+
+    `verdict` is above 0 where the first one is better, below 0 where the second one is, and 0 where they are equal.
+    """
+    def convert(row: Row) -> Preference | Ranking:
+        asked, sign = prompt(row), verdict(row)
+        one, other = read_response(row, first)[1], read_response(row, second)[1]
+        if sign == 0:
+            return Ranking(asked, (one, other), (1.0, 1.0))
+        return pair(asked, one, other) if sign > 0 else pair(asked, other, one)
+    return convert
+
+
+def is_one_of(column: str, first: float, second: float) -> Callable[[Row], float]:
+    """A verdict by a column that holds `first` where the first answer is better, and else `second`."""
+    def verdict(row: Row) -> float:
+        value = required_number(row, column)
+        if value not in (first, second):
+            raise RowError(f"'{column}' is {value:g}", f"write {first:g} where the first answer is better, "
+                                                       f"and {second:g} where the second is")
+        return 1.0 if value == first else -1.0
+    return verdict
+
+
+def arena_battle(row: Row) -> Preference | Ranking:
+    """Two conversations with two models, and the winner: model_a, model_b, or a tie."""
+    first, second = (read_conversation(row, column) for column in ("conversation_a", "conversation_b"))
+    winner = str(row.get("winner"))
+    if winner == "model_b":
+        first, second = second, first
+    elif winner != "model_a" and not winner.startswith("tie"):
+        raise RowError(f"'winner' is {winner[:40]!r}", "write model_a, model_b or tie")
+    result = pair_of_conversations(first, second)
+    if winner.startswith("tie"):
+        return Ranking(result.prompt, (result.chosen, result.rejected), (1.0, 1.0))
+    return result
+
+
+# -- rankings --------------------------------------------------------------------------------------------------------
+
+def ranking(prompt: Prompt, texts: Sequence, numbers: Sequence, column: str, best_is_low: bool) -> Ranking:
+    """K responses and as many numbers: ranks (1 is best) where `best_is_low`, else scores (more is better)."""
+    responses = tuple(check_text(text, "a response") for text in texts)
+    if len(responses) < 2 or len(numbers) != len(responses):
+        alone = len(responses) < 2 and len(numbers) == len(responses)
+        raise RowError(f"{len(responses)} responses and {len(numbers)} numbers in '{column}'",
+                       "give two or more responses and one number for each", RARE if alone else NEVER)
+    values = tuple(parse_number(number) for number in numbers)
+    known = tuple(value for value in values if value is not None)
+    if len(known) < len(values):
+        wrong = any(value is None and not is_missing(number) for value, number in zip(values, numbers))
+        raise RowError(f"'{column}' holds something other than numbers", "write one number for each response",
+                       NEVER if wrong else RARE)
+    if best_is_low:
+        return Ranking(prompt, responses, known)
+    ranks = tuple(1.0 + sum(other > number for other in known) for number in known)
+    return Ranking(prompt, responses, ranks, known)
+
+
+def ranking_by(column: str) -> Callable[[Row], Ranking]:
+    """A reader of the columns prompt and responses, and of a list of numbers: `ranking` or `scores`."""
+    def convert(row: Row) -> Ranking:
+        prompt = read_prompt(row)
+        return ranking(prompt, list_of(row, "responses"), list_of(row, column), column, column == "ranking")
+    return convert
+
+
+def ranking_of_objects(prompt: Callable[[Row], Prompt], column: str, text: str, *numbers: str,
+                       best_is_low: bool = False) -> Callable[[Row], Ranking]:
+    """A reader of a list of objects, of which each has a text and a rank or score: the first of `numbers` it has."""
+    def convert(row: Row) -> Ranking:
+        asked, answers = prompt(row), list_of(row, column)
+        if not all(isinstance(answer, dict) for answer in answers):
+            raise RowError(f"'{column}' is a list of other things", f'write a list of objects {{"{text}": ...}}')
+        values = []
+        for answer in answers:
+            given = [answer[name] for name in numbers if not is_missing(answer.get(name))]
+            known = [value for value in given if parse_number(value) is not None]
+            values.append(next(iter(known + given), None))
+        return ranking(asked, [answer.get(text) for answer in answers], values, f"{column}: {numbers[0]}", best_is_low)
+    return convert
+
+
+def question_text(row: Row) -> Prompt:
+    """The question of a row, which WebGPT has as an object around its text."""
+    value = parse_cell(row.get("question"))
+    if isinstance(value, dict):
+        text = value.get("full_text", value.get("text"))
+        if text is None:
+            raise RowError(f"'question' is {kind_of(value)} without a field full_text", "write a text")
+        return check_text(text, "'question'")
+    return read_prompt(row, "question")
