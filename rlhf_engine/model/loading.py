@@ -73,6 +73,10 @@ def read_config(files: ModelFiles) -> Any:
         raise not_causal(model, f"of the type {kind}")
     if config.is_encoder_decoder:
         raise not_causal(model, f"an encoder and a decoder ({kind})")
+    names = files.config.get("architectures")
+    masked = [name for name in names if str(name).endswith("ForMaskedLM")] if isinstance(names, list) else []
+    if masked and not getattr(config, "is_decoder", False):
+        raise not_causal(model, f"an encoder ({masked[0]})")
     for part in (config, config.get_text_config()):
         if isinstance(part, PreTrainedConfig):
             # It may name code on the Hub. transformers chooses an implementation that this machine has.

@@ -37,7 +37,8 @@ def add_layers(model: Any, role: str, config: LoraConfig, *, empty: bool) -> Pef
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     unfit = layers_without_tensor(base)
     if unfit and config.target_modules == "all-linear" and not isinstance(config.exclude_modules, str):
-        config.exclude_modules = sorted({*(config.exclude_modules or []), *unfit})
+        excluded: set[str] = {*(config.exclude_modules or []), *unfit}
+        config.exclude_modules = sorted(excluded)
     if isinstance(model, PeftModel):
         model.add_adapter(role, config, low_cpu_mem_usage=empty)
     else:

@@ -263,7 +263,7 @@ def test_weights_that_only_repeat_the_base_are_no_reason_to_refuse(plain, loaded
     ({"init_lora_weights": "PiSSA"}, "rewrites"), ({"init_lora_weights": "nonsense"}, "init_lora_weights 'nonsense'"),
     ({"use_moonshine": {"a": 1}}, "sets use_moonshine, which PEFT"), ({"task_type": "SEQ_CLS"}, "the task SEQ_CLS"),
     ({"peft_type": "ADALORA"}, "is a ADALORA adapter"), ({"peft_type": "VERA"}, "is a VERA adapter"), ({"peft_type": None}, "no type"),
-    ({"peft_type": 3}, "is a 3 adapter"), ({"peft_type": "A\nB\x1b[2J"}, "is a A B [2J adapter"), ({"task_type": ["x\ny"]}, "is made for the task"),
+    ({"peft_type": 3}, "is a 3 adapter"), ({"peft_type": "A\nB\x1b[2J"}, "is a A B\\x1b[2J adapter"), ({"task_type": ["x\ny"]}, "is made for the task"),
     ({"r": 3, "base_model_name_or_path": "a\nb"}, "use it with the base a b"), ({"x\ny": 1}, "sets x y, which"), ({"modules_to_save": ["score"]}, "modules_to_save"), ({"eva_config": 3}, "cannot be used"),
     ({"target_parameters": "mlp"}, "cannot be used"), ({"bias": "lora_only", "use_dora": True}, "lacks"),
 ])

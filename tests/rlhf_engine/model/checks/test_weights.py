@@ -220,6 +220,7 @@ def test_a_config_that_is_not_of_the_files(tiny_llama, tmp_path):
                          ({"model_type": "flubber"}, "is of the type 'flubber', which transformers"),
                          ({"model_type": "flubber", "auto_map": {"AutoConfig": "x.C"}}, "needs code of its own"),
                          ({"model_type": "vit"}, "not a causal language model"), ({"is_encoder_decoder": True}, "an encoder and a decoder"),
+                         ({"architectures": ["BertForMaskedLM"]}, "is an encoder .BertForMaskedLM., not a causal language model"),
                          ({"hidden_size": None}, "config.json does not work .*hidden_size"), ({"vocab_size": "400"}, "vocab_size"),
                          ({"rms_norm_eps": None}, "rms_norm_eps"), ({"num_attention_heads": 0}, "config.json does not work"),
                          ({"num_key_value_heads": -2}, "cannot be loaded|does not work"), ({"dtype": "x"}, "does not work|cannot be loaded"),
