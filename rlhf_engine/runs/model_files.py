@@ -212,7 +212,8 @@ def read_header(file: Path, model: str) -> dict[str, Stored]:
         for name, entry in header.items():
             start, stop = entry["data_offsets"]
             bits = BITS.get(tensors[name].format, 0)
-            fits = fits and isinstance(entry["dtype"], str) and (not bits or (stop - start) * 8 == math.prod(entry["shape"]) * bits)
+            whole = not bits or (stop - start) * 8 == math.prod(entry["shape"]) * bits
+            fits = fits and whole and isinstance(entry["dtype"], str)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise refusal from None
     if not fits:
