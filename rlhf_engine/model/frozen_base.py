@@ -96,7 +96,8 @@ class FrozenBase:
     def longest(self) -> int:
         """Number of positions the base knows."""
         config = self.base.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or UNLIMITED
+        names = ("max_position_embeddings", "max_target_positions")  # Whisper has the latter
+        return min((size for name in names if (size := getattr(config, name, None))), default=UNLIMITED)
 
     # -- forward passes ----------------------------------------------------------------------------------------------
 
