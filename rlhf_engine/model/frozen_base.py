@@ -97,7 +97,8 @@ class FrozenBase:
         """Number of positions the base knows."""
         config = self.base.config.get_text_config()
         names = ("max_position_embeddings", "max_target_positions")  # Whisper has the latter
-        return min((size for name in names if (size := getattr(config, name, None))), default=UNLIMITED)
+        sizes = [getattr(config, name, None) or 0 for name in names]
+        return min((size for size in sizes if size > 0), default=UNLIMITED)
 
     # -- forward passes ----------------------------------------------------------------------------------------------
 
