@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf_engine import config as configs
 from rlhf_engine.console import typed_text
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.files import expand_user
 from rlhf_engine.spelling import closest
 from rlhf_engine.stages import STAGES
@@ -152,3 +152,10 @@ def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
         elif isinstance(value, str):
             setattr(args, name, configs.check_text(name, expand_user(value) if name in PATHS else value))
     return args
+
+
+def check_number(args: argparse.Namespace, name: str, low: int, high: int) -> None:
+    """Raises UserError, with the range, for a number that is out of it or NaN."""
+    value = getattr(args, name)
+    if not low <= value <= high:
+        raise UserError(f"{configs.flag(name)} is {short_repr(value)}, but must be at least {low} and at most {high}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.arguments import clean_arguments, make_parser
+from rlhf_engine.arguments import check_number, clean_arguments, make_parser
 from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
 from rlhf_engine.errors import UserError, first_line, one_line
 from rlhf_engine.files import check_place, json_lines, what_failed, write_json, write_text
@@ -18,6 +18,8 @@ from rlhf_engine.stages import STAGES, check_names, make_config
 
 EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full")
 """Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains; what else goes wrong is a bug."""
+MOST_SAMPLES = 1000
+"""Samples per prompt and side of an evaluation, at most."""
 
 
 # -- the stages ------------------------------------------------------------------------------------------------------
@@ -145,9 +147,8 @@ def evaluate(args: argparse.Namespace) -> None:
     """Compare two checkpoints on the same prompts, and write report.json and samples.jsonl."""
     output = Path(args.output)
     check_evaluation_folder(output, overwrite=args.overwrite)
-    for name, low in (("per_prompt", 1), ("limit", 0)):
-        if getattr(args, name) < low:
-            raise UserError(f"{configs.flag(name)} is {getattr(args, name)}, but must be at least {low}")
+    check_number(args, "per_prompt", 1, MOST_SAMPLES)
+    check_number(args, "limit", 0, configs.LONGEST)
     from rlhf_engine.data.readers import read_prompts
     from rlhf_engine.evaluation.compare import compare
     from rlhf_engine.model.backbone import Backbone
@@ -240,12 +241,9 @@ def load_judge(spec: str):
 def check_sampling(args: argparse.Namespace):
     """The sampling settings of a command. Raises UserError for values out of bounds."""
     from rlhf_engine.model.generation import Sampling
-    if args.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens is {args.max_new_tokens}, but must be at least 1")
-    if not 0 <= args.temperature <= 10:
-        raise UserError(f"--temperature is {args.temperature}, but must be between 0 and 10")
-    if not 0 <= args.seed <= configs.LARGEST_SEED:
-        raise UserError(f"--seed is {args.seed}, but must be between 0 and {configs.LARGEST_SEED}")
+    check_number(args, "max_new_tokens", 1, configs.MOST_TOKENS)
+    check_number(args, "temperature", 0, 10)
+    check_number(args, "seed", 0, configs.LARGEST_SEED)
     return Sampling(args.max_new_tokens, args.temperature)
 
 

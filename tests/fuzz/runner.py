@@ -52,12 +52,13 @@ class Outcome:
 @contextlib.contextmanager
 def captured() -> Iterator[Callable[[], tuple[str, str]]]:
     """Take what this process prints, by Python and by libraries, away from the terminal; call for (stdout, stderr)."""
-    files = tempfile.TemporaryFile("w+b"), tempfile.TemporaryFile("w+b")
+    files = [tempfile.TemporaryFile("w+b") for _ in range(2)]  # noqa: SIM115 (closed below)
     old = sys.stdout, sys.stderr
     for stream in old:
         stream.flush()
     saved = os.dup(1), os.dup(2)
-    streams = [io.TextIOWrapper(open(os.dup(file.fileno()), "wb", buffering=0), encoding="utf-8", errors="backslashreplace", write_through=True) for file in files]
+    raw = [io.FileIO(os.dup(file.fileno()), "w") for file in files]
+    streams = [io.TextIOWrapper(io.BufferedWriter(each), encoding="utf-8", errors="backslashreplace", write_through=True) for each in raw]
 
     def read() -> tuple[str, str]:
         texts = []

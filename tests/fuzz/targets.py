@@ -208,7 +208,7 @@ def rows_as(rows: list, ending: str) -> tuple[bytes, str]:
 SCORES = ("", "import nothing\n", "def length(prompt, response): return None\n", "def length(prompt, response): return float('nan')\n", "def length(prompt, response): return 'good'\n", "def length(prompt, response): return 1\n",
           "def length(prompt, response): raise KeyError(response)\n", "def length(prompt): return 1.0\n", "length = 5\n", "class length: pass\n", "def length(prompt, response): return 10 ** 400\n",
           "def length(prompt, response): return 1e308 * len(response)\n", "def length(prompt, response):\n  import sys\n  sys.exit(3)\n", "raise SystemExit(4)\n", "def length(prompt, response): return [1]\n", "def length(p, r): return len(r) % 3\n",
-          "def length(*, prompt, response): return 1.0\n", "async def length(prompt, response): return 1.0\n", "def length(prompt, response): raise MemoryError\n", "def length(prompt, response): raise KeyboardInterrupt\n",
+          "def length(*, prompt, response): return 1.0\n", "async def length(prompt, response): return 1.0\n", "def length(prompt, response): raise MemoryError\n",
           "import random\nrandom.seed(0)\ndef length(prompt, response): return 1e300 * len(response)\n", "def length(prompt, response): return complex(1, 2)\n", "def length(prompt, response): return True\n", "def length(prompt, response): return -float('inf') if response else 0.0\n")
 
 
@@ -249,7 +249,14 @@ EDGES = (0, 1, -1, 2, 3, 10**9, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**20, 1
 
 
 def setting(rng: random.Random, folder: Path) -> tuple[list[str], str]:
-    """One setting of a stage at a strange edge; now and then two."""
+    """One setting of a stage, or one number of another command, at a strange edge; now and then two settings."""
+    if rng.random() < 0.2:
+        argv = list(COMMANDS[rng.choice(["chat", "evaluate"])])
+        name = rng.choice([word for word in argv if word in ("--max-new-tokens", "--seed", "--limit", "--per-prompt")] + ["--temperature"])
+        value = str(rng.choice(EDGES))
+        argv += ["--temperature", value] if name not in argv else []
+        argv[argv.index(name) + 1] = value
+        return argv, f"{argv[0]}: {name} {value}"
     stage = rng.choice(list(SETTINGS))
     changes = {}
     for _ in range(rng.choice([1, 1, 2])):

@@ -247,13 +247,24 @@ def contents(folder: Path) -> dict:
     ("ppo", ["--reward", "none.py:f"], "none.py: there is no such file"), ("ppo", ["--reward", "length", "--minibatches", 40], "--minibatches"),
     ("ppo", ["--max-new-tokens", 600], "--max-new-tokens"), ("reward", ["--max-tokens", 64], "--max-new-tokens"),
     ("chat", ["--model", "no-such-model", "--prompt", "x"], "no such model"), ("chat", ["--max-new-tokens", 0], "at least 1"),
-    ("chat", ["--temperature", -1], "between 0 and 10"), ("chat", ["--temperature", "warm"], "temperature"), ("chat", ["--dtype", "int8"], "int8"),
+    ("chat", ["--temperature", -1], "at least 0 and at most 10"), ("chat", ["--temperature", "nan"], "--temperature is nan"), ("chat", ["--max-new-tokens", 10**9], "at most"), ("chat", ["--temperature", "warm"], "temperature"), ("chat", ["--dtype", "int8"], "int8"),
     ("chat", ["--adapter", "bundled", "--model", "a/b", "--prompt", "x"], "--adapter bundled belongs to"),
     ("evaluate", ["--output", "x"], "--against, --judge"),
     ("evaluate", ["--against", "none", "--judge", "bundled", "--output", "x", "--limit", -1], "--limit is -1"),
     ("evaluate", ["--against", "none", "--judge", "bundled", "--output", "x", "--per-prompt", 0], "--per-prompt is 0")])
 def test_a_wrong_flag(refused, command, flags, says):
     assert says in refused(command, *flags)
+
+
+@pytest.mark.parametrize("flag", ["--model", "--adapter", "--data", "--output", "--config"])
+@pytest.mark.parametrize("path", ["x" * 300, "x/" * 3000, "loop", "loop/x"])
+def test_a_path_that_no_system_takes(refused, tmp_path, monkeypatch, flag, path):
+    """A name that is too long, and a link to itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    command = ["sft", flag, path] if flag != "--output" else ["sft"]
+    message = refused(*command, **({"output": path} if flag == "--output" else {}))
+    assert len(message) < 2100
 
 
 def test_a_missing_output(refused):

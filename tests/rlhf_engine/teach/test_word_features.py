@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.teach.word_features import WIDTH, Splitter, WordFeatures
 from rlhf_engine.trainers.state import load_state, save_state
@@ -89,6 +90,17 @@ def test_the_commonest_words_are_landmarks(tiny_llama, monkeypatch):
     words = WordFeatures(Backbone.load(str(tiny_llama)), batch=4)
     words.fit([([5], [20, 10, 21, 22, 10, 21, 22]), ([5], [10, 22])])
     assert words.chosen == [(10,), (21, 22)]
+
+
+def test_words_that_come_once_are_landmarks_where_no_others_are(tiny_llama):
+    words = WordFeatures(Backbone.load(str(tiny_llama)), batch=4)
+    features = words.fit([([5], [20, 21]), ([5], [22])])
+    assert len(words.chosen) >= 1 and features.isfinite().all() and features.abs().max() > 0.1
+
+
+def test_answers_without_a_word_are_refused(tiny_llama):
+    with pytest.raises(UserError, match="2 answers of the starting policy hold no word"):
+        WordFeatures(Backbone.load(str(tiny_llama)), batch=4).fit([([5], []), ([6], [])])
 
 
 def test_features_are_centred_and_of_size_one(tiny_model):
