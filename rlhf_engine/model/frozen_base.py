@@ -19,8 +19,8 @@ from rlhf_engine.model.loading import stop_ids
 from rlhf_engine.model.logit_transform import read_logit_transform
 from rlhf_engine.runs.resolve import fingerprint
 
-PROBED_TOKENS = 16
-"""Tokens of the rows on which a model is tried when it is loaded."""
+PROBED_TOKENS, MOST_PROBED_TOKENS = 16, 256
+"""Tokens of the rows on which a model is tried when it is loaded, and the most of them."""
 UNLIMITED = 1 << 30
 """Positions of a model that does not say how many it knows."""
 
@@ -96,7 +96,9 @@ class FrozenBase:
     def longest(self) -> int:
         """Number of positions the base knows."""
         config = self.base.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or UNLIMITED
+        names = ("max_position_embeddings", "max_target_positions")  # Whisper has the latter
+        sizes = [getattr(config, name, None) or 0 for name in names]
+        return min((size for size in sizes if size > 0), default=UNLIMITED)
 
     # -- forward passes ----------------------------------------------------------------------------------------------
 
@@ -155,11 +157,16 @@ class FrozenBase:
 
 
 def probed_rows(frozen: FrozenBase) -> torch.Tensor:
-    """Random token rows [3, PROBED_TOKENS] of which the first halves are equal; the last one's other half is
-    padding."""
+    """Random token rows [3, T] of which the first halves are equal; the last one's other half is padding.
+
+    They are longer than the chunks of a model that sorts its tokens into some (Reformer), where such chunks are short.
+    """
+    settings = frozen.base.config.get_text_config().to_dict()
+    chunks = [size for name, size in settings.items() if "chunk_length" in name and type(size) is int]
+    length = min(max([PROBED_TOKENS, *(3 * size for size in chunks)]), MOST_PROBED_TOKENS, frozen.longest)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(frozen.known_tokens, (3, PROBED_TOKENS), generator=generator).to(frozen.device)
-    half = PROBED_TOKENS // 2
+    ids = torch.randint(frozen.known_tokens, (3, length), generator=generator).to(frozen.device)
+    half = length // 2
     ids[1:, :half] = ids[0, :half]
     ids[2, half:] = frozen.pad_id
     return ids
@@ -186,7 +193,8 @@ def use_fast_layers(frozen: FrozenBase) -> None:
 def check_causal(frozen: FrozenBase) -> None:
     """Raises UserError for a model in which a token sees the tokens behind it, or in which padding on the right
     changes the tokens before it."""
-    ids, half = probed_rows(frozen), PROBED_TOKENS // 2
+    ids = probed_rows(frozen)
+    half = ids.shape[1] // 2
     alone = frozen.hidden(ids[:1, :half])
     if not alone.isfinite().all():  # where numbers go wrong, sampling and training say so
         return
