@@ -45,7 +45,7 @@ def load_tokenizer(folder: Path, model: str) -> Any:
     try:
         tokenizer(CONVERSATIONS[0], add_special_tokens=False, split_special_tokens=True, verbose=False)
     except Exception as error:  # of a setting of another type, such as model_max_length as a text
-        raise UserError(f"{model}: its tokenizer cannot read a text ({type(error).__name__}: {first_line(error)[:150]});"
+        raise UserError(f"{model}: its tokenizer reads no text ({type(error).__name__}: {first_line(error)[:150]});"
                         f" correct tokenizer_config.json, or {AGAIN}") from None
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise UserError(f"{model}: its tokenizer has no vocabulary; {AGAIN} with its tokenizer")

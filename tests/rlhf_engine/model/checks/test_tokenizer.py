@@ -45,7 +45,7 @@ def answer(backbone):
 def test_a_setting_of_another_type_that_breaks_every_text(tiny_llama, tmp_path):
     folder = spoilt(tiny_llama, tmp_path / "base")
     edit_json(folder / "tokenizer_config.json", model_max_length="true")
-    assert "its tokenizer cannot read a text (TypeError" in refusal(folder)
+    assert "its tokenizer reads no text (TypeError" in refusal(folder)
 
 
 def test_tokens_beyond_the_embedding_that_a_text_would_get(tiny_llama, tmp_path):
