@@ -79,11 +79,12 @@ def go(trainer, run: Run, changes: dict | None = None) -> int:
     try:
         state = drive(trainer, run, control=control)
     except Exception as error:
-        if failure_kind(error) not in EXPLAINED:
+        kind = failure_kind(error)
+        if kind not in EXPLAINED:
             raise
         print(f"error: {run.path}: {type(error).__name__}: {first_line(error)}. "
               f"{failure_hint(error, run, trainer.config)}", file=sys.stderr)
-        return 1
+        return 2 if kind == "not_finite" else 1  # it is the settings, the data or the model that make such numbers
     peak = (run.report() or {}).get("peak_memory_mb")
     print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {peak} MB")
     if state == "stopped":
