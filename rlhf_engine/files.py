@@ -118,12 +118,26 @@ def write_json(path: Path, value, *, mode: int = 0o666) -> None:
 
 
 def json_text(value, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """A value as strict JSON, which knows no NaN and no infinity: each becomes null."""
-    options: dict[str, Any] = {"indent": indent, "sort_keys": sort_keys, "ensure_ascii": False, "allow_nan": False}
+    """A value as strict JSON, which knows no NaN and no infinity: each becomes null.
+
+    Half of a character, which no file can hold, stands there by its number (\\ud800).
+    """
+    options: dict[str, Any] = {"indent": indent, "sort_keys": sort_keys, "allow_nan": False}
     try:
-        return json.dumps(value, **options)
+        text = json.dumps(value, ensure_ascii=False, **options)
     except ValueError:  # so that a sound value, which is nearly every one, is not walked through twice
-        return json.dumps(without_nan(value), **options)
+        value = without_nan(value)
+        text = json.dumps(value, ensure_ascii=False, **options)
+    return text if is_encodable(text) else json.dumps(value, ensure_ascii=True, **options)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written to a file in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def without_nan(value):

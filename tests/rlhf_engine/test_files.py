@@ -1,5 +1,6 @@
 """Files: written whole or not at all, with the permissions that were asked for, and no leftovers."""
 
+import json
 import os
 import stat
 
@@ -12,6 +13,7 @@ from rlhf_engine.files import (
     atomic_file,
     atomic_folder,
     check_place,
+    json_lines,
     read_json,
     read_json_or_none,
     write_json,
@@ -82,3 +84,11 @@ def test_a_folder_can_be_made_anywhere_but_below_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is no folder in which you may write"):
         check_place(tmp_path / "file" / "new")
+
+
+def test_json_that_is_written_can_be_read_by_everybody(tmp_path):
+    """Half of a character came out of a damaged file, and could not be written again."""
+    write_text(tmp_path / "rows.jsonl", json_lines([{"text": "caf\u00e9 \ud800", "loss": float("nan")}, {"text": "\u2603"}]))
+    text = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line) for line in text.splitlines()] == [{"text": "caf\u00e9 \ud800", "loss": None}, {"text": "\u2603"}]
+    assert "\u2603" in text and "\\ud800" in text

@@ -4,11 +4,12 @@ embedding for, a chat template that never works."""
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_engine.data.chat_templates import broken_template, template_ways
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
 from rlhf_engine.errors import UserError, first_line, kind_of
+from rlhf_engine.files import read_json_or_none
 from rlhf_engine.runs.model_files import AGAIN, read_object
 from rlhf_engine.runs.resolve import code_needed
 
@@ -20,6 +21,8 @@ CONVERSATIONS: tuple[Prompt, ...] = (
     [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}, {"role": "user", "content": "Bye"}],
 )
 """What a chat template is tried with. It may refuse some of them."""
+GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Names, now and earlier, of transformers' class that does what tokenizer.json says, and no more."""
 NEEDED = ("bos_token", "eos_token")
 """Special tokens that are put around a text."""
 STRANGE_TEXT = "a \u2603\U00012000\x07"
@@ -41,6 +44,8 @@ def load_tokenizer(folder: Path, model: str) -> Any:
         if "trust_remote_code" in str(error):
             raise code_needed(model) from None
         raise UserError(f"{model}: {why_not_loaded(folder, error)}") from None
+    if declares_no_class(folder) and not is_general(tokenizer):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     drop_empty_names(tokenizer)
     try:
         tokenizer(CONVERSATIONS[0], add_special_tokens=False, split_special_tokens=True, verbose=False)
@@ -51,6 +56,22 @@ def load_tokenizer(folder: Path, model: str) -> Any:
         raise UserError(f"{model}: its tokenizer has no vocabulary; {AGAIN} with its tokenizer")
     check_template_kind(tokenizer.chat_template, model)
     return tokenizer
+
+
+def declares_no_class(folder: Path) -> bool:
+    """Whether a tokenizer says that all it does stands in its tokenizer.json.
+
+    For some types of models, transformers takes a class of its own all the same (Qwen2), with another way to split
+    words. Then a tokenizer that was trained for a model of that type would read other tokens, or none.
+    """
+    values = read_json_or_none(folder / "tokenizer_config.json")
+    declared = values.get("tokenizer_class") if isinstance(values, dict) else None
+    return declared in GENERAL and (folder / "tokenizer.json").exists()
+
+
+def is_general(tokenizer: Any) -> bool:
+    """Whether a tokenizer is of the class that does what tokenizer.json says, and no more."""
+    return type(tokenizer).__name__ in GENERAL
 
 
 def why_not_loaded(folder: Path, error: Exception) -> str:

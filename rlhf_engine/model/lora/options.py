@@ -48,6 +48,8 @@ REFUSED = {
     "ensure_weight_tying": "shares its matrices between the embedding and the output layer",
 }
 """Options that no role can hold -> what such an adapter does."""
+NAME_LISTS = ("target_modules", "exclude_modules", "layers_pattern", "target_parameters")
+"""Options that are lists of names, or a regular expression."""
 SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")
 """Options that are true or false."""
 
@@ -139,7 +141,8 @@ def refuse_start(folder: Path, start: Any) -> None:
 
 
 def refuse_numbers(folder: Path, values: dict[str, Any]) -> None:
-    """Raises UserError for a rank that is no positive integer, a scale that is no number, or a switch that is none."""
+    """Raises UserError for a rank that is no positive integer, a scale that is no number, a name that is no text, or a
+    switch that is none."""
     ranks, scales = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
 
     def refuse(name: str, value: Any, needed: str) -> UserError:
@@ -154,6 +157,10 @@ def refuse_numbers(folder: Path, values: dict[str, Any]) -> None:
     for name, scale in numbers("lora_alpha", values.get("lora_alpha", 8), "alpha_pattern", scales):
         if not is_number(scale):
             raise refuse(name, scale, "a number")
+    for name in NAME_LISTS:
+        value = values.get(name)
+        if isinstance(value, list) and not all(isinstance(part, str) for part in value):
+            raise refuse(name, value, "a list of names")
     for name in SWITCHES:
         if not isinstance(values.get(name), (bool, type(None))):
             raise refuse(name, values[name], "true or false")

@@ -258,6 +258,7 @@ def test_weights_that_only_repeat_the_base_are_no_reason_to_refuse(plain, loaded
     ({"rank_pattern": {"q_proj": 0}}, "rank_pattern at q_proj is 0"), ({"rank_pattern": [1]}, "its rank_pattern is [1], but must be a map"),
     ({"lora_alpha": "16"}, "its lora_alpha is '16'"), ({"lora_alpha": float("nan")}, "its lora_alpha is nan"), ({"lora_alpha": 10 ** 400}, "its lora_alpha"),
     ({"alpha_pattern": {"q_proj": None}}, "alpha_pattern at q_proj is None"), ({"use_rslora": "yes"}, "its use_rslora is 'yes'"),
+    ({"target_modules": ["q_proj", False]}, "target_modules is ['q_proj', False], but must be a list of names"),
     ({"target_modules": "((("}, "does not fit"), ({"target_modules": ["nowhere"]}, "does not fit"), ({"target_modules": 7}, "does not fit"),
     ({"target_modules": "q_proj"}, "does not fit"), ({"layers_to_transform": [9]}, "does not fit"), ({"lora_dropout": 7}, "does not fit"),
     ({"init_lora_weights": "PiSSA"}, "rewrites"), ({"init_lora_weights": "nonsense"}, "init_lora_weights 'nonsense'"),

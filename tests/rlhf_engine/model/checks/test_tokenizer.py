@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from rlhf_engine.data.tokenization import encode_example, encode_prompt
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.checks.tokenizer import load_tokenizer
 from rlhf_engine.model.generation import Sampling, sample
 from tests.conftest import make_tokenizer, save
 from tests.rlhf_engine.helpers.bases import GONE, edit_json, refusal, spoilt
@@ -165,3 +166,14 @@ def test_end_tokens_of_the_generation_config(tiny_llama, tmp_path, value, stops)
             Backbone.load(str(folder))
     else:
         assert Backbone.load(str(folder)).stop_ids == stops
+
+
+def test_a_tokenizer_does_what_its_file_says_whatever_class_transformers_has_for_the_model(tmp_path):
+    """For a Qwen2 model transformers took its own way to split words: a tokenizer of words read nothing at all."""
+    folder = tmp_path / "model"
+    AutoConfig.for_model("qwen2", vocab_size=3).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"once": 0, "upon": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    assert load_tokenizer(folder, "model")("once upon")["input_ids"] == [0, 1]
+    assert AutoTokenizer.from_pretrained(folder)("once upon")["input_ids"] != [0, 1], "transformers does it now"
