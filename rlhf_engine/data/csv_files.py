@@ -20,6 +20,8 @@ def csv_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[st
     row that does not fit the header. `wanted` are the names that tell a header's delimiter.
     """
     csv.field_size_limit(1 << 30)
+    if re.match(r'\s*(\[\s*)?\{\s*"', text):
+        raise UserError(f"{path}: holds JSON and not CSV; let its name end in .jsonl")
     text, delimiter = _delimiter(text.lstrip("\r\n"), wanted)
     header = _header(text, delimiter)
     # A program that writes ", " between two names writes it between two cells as well.

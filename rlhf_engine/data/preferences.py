@@ -13,6 +13,7 @@ from rlhf_engine.data.fields import (
     is_missing,
     list_of,
     margin_of,
+    optional_text,
     parse_cell,
     parse_number,
     required_number,
@@ -158,6 +159,9 @@ def ranking(prompt: Prompt, texts: Sequence, numbers: Sequence, column: str, bes
         wrong = any(value is None and not is_missing(number) for value, number in zip(values, numbers))
         raise RowError(f"'{column}' holds something other than numbers", "write one number for each response",
                        NEVER if wrong else RARE)
+    if best_is_low and min(known) < 0:
+        raise RowError(f"'{column}' holds {min(known):g}", "a rank is 1 for the best response, 2 for the next; numbers "
+                       "of which more is better belong in a column scores")
     if best_is_low:
         return Ranking(prompt, responses, known)
     ranks = tuple(1.0 + sum(other > number for other in known) for number in known)
@@ -168,7 +172,11 @@ def ranking_by(column: str) -> Callable[[Row], Ranking]:
     """A reader of the columns prompt and responses, and of a list of numbers: `ranking` or `scores`."""
     def convert(row: Row) -> Ranking:
         prompt = read_prompt(row)
-        return ranking(prompt, list_of(row, "responses"), list_of(row, column), column, column == "ranking")
+        result = ranking(prompt, list_of(row, "responses"), list_of(row, column), column, column == "ranking")
+        if column == "ranking" and not result.ratings and min(result.ranks) > len(result.ranks):
+            row.remarks.append("all numbers in 'ranking' are larger than the number of responses: the lowest was taken "
+                               "for the best; scores, of which the highest is best, belong in a column scores")
+        return result
     return convert
 
 
@@ -197,3 +205,18 @@ def question_text(row: Row) -> Prompt:
             raise RowError(f"'question' is {kind_of(value)} without a field full_text", "write a text")
         return check_text(text, "'question'")
     return read_prompt(row, "question")
+
+
+def question_with_context(row: Row) -> Prompt:
+    """A question, with the passage that it is about (`context`) below it."""
+    asked = question_text(row)
+    if isinstance(row.get("context"), list | dict) and row["context"]:
+        row.remarks.append("'context' is no text and is not used")
+        return asked
+    context = optional_text(row, "context")
+    if not context:
+        return asked
+    if isinstance(asked, str):
+        return f"{asked}\n\n{context}"
+    *before, last = asked
+    return [*before, {**last, "content": f"{last['content']}\n\n{context}"}]

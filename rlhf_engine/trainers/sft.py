@@ -1,5 +1,6 @@
 """Supervised fine-tuning: cross-entropy of a completion's tokens given the prompt (Ouyang et al. 2022, step 1)."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,9 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.trainers.base import Trainer, adam
+
+SLACK = 1.0
+"""Nats per token above guessing that are no warning yet: a model that has never been trained may begin there."""
 
 
 class SFT(Trainer[SFTConfig]):
@@ -74,6 +78,8 @@ class SFT(Trainer[SFTConfig]):
         self.update_weights()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
             metrics[measures.LOSS_HELD_OUT] = self.evaluate()
+        if self.step == self.total_steps and (warning := self.warning(metrics.get(measures.LOSS_HELD_OUT, sums["loss"]))):
+            self.events.append({"event": "warning", "step": self.step, "kind": "worse_than_guessing", "text": warning})
         metrics[measures.TIME_UPDATE] = time.perf_counter() - started
         return metrics
 
@@ -93,4 +99,14 @@ class SFT(Trainer[SFTConfig]):
                                   "held_out_rows": len(self.held_out)}
         if self.held_out:
             report["held_out_loss"] = self.evaluate()
+            if warning := self.warning(report["held_out_loss"]):
+                report["warning"] = warning
         return report
+
+    def warning(self, loss: float) -> str:
+        """What to say of a policy of this loss that is worse than to guess every token; "" of a better one."""
+        guessing = math.log(self.backbone.vocabulary)
+        if loss <= guessing + SLACK:
+            return ""
+        return (f"the loss ends at {loss:.3g} nats per token, but guessing among all tokens has {guessing:.3g}: the run "
+                f"has spoiled the model; start anew with a lower --learning-rate than {self.peak_lr:g}")
