@@ -18,8 +18,8 @@ from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.trainers.base import Trainer, adam
 
-SLACK = 1.0
-"""Nats per token above guessing that are no warning yet: a model that has never been trained may begin there."""
+SLACK = 2.0
+"""Nats per token above its first loss, or above that of a guess, at which a run that ends has spoiled its model."""
 
 
 class SFT(Trainer[SFTConfig]):
@@ -48,6 +48,10 @@ class SFT(Trainer[SFTConfig]):
         examples = [(row.prompt, row.completion) for row in demonstrations]
         rows, self.data_notes = encode_examples(backbone, examples, self.max_tokens)
         self.rows, self.held_out = split_held_out(rows, config.held_out, config.seed)
+        self.first_loss = math.inf
+        """The loss of the first step, before anything is learned. A resumed run does not know it."""
+        self.last_loss = 0.0
+        """The loss of the last step: on the held-out rows, or where it was not measured, on its batch."""
         self.apply_config()
         if "policy" not in backbone.roles:
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
@@ -73,12 +77,15 @@ class SFT(Trainer[SFTConfig]):
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
+        if self.step == 1:
+            self.first_loss = sums["loss"]
         metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
                    measures.GRADIENT_NORM: self.clip_gradients()}
         self.update_weights()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
             metrics[measures.LOSS_HELD_OUT] = self.evaluate()
-        if self.step == self.total_steps and (warning := self.warning(metrics.get(measures.LOSS_HELD_OUT, sums["loss"]))):
+        self.last_loss = metrics.get(measures.LOSS_HELD_OUT, sums["loss"])
+        if self.step == self.total_steps and (warning := self.warning(self.last_loss)):
             self.events.append({"event": "warning", "step": self.step, "kind": "worse_than_guessing", "text": warning})
         metrics[measures.TIME_UPDATE] = time.perf_counter() - started
         return metrics
@@ -99,14 +106,15 @@ class SFT(Trainer[SFTConfig]):
                                   "held_out_rows": len(self.held_out)}
         if self.held_out:
             report["held_out_loss"] = self.evaluate()
-            if warning := self.warning(report["held_out_loss"]):
-                report["warning"] = warning
+        if warning := self.warning(report.get("held_out_loss", self.last_loss)):
+            report["warning"] = warning
         return report
 
     def warning(self, loss: float) -> str:
-        """What to say of a policy of this loss that is worse than to guess every token; "" of a better one."""
+        """What to say of a policy whose loss ends far above its first one, or above that of a guess; else ""."""
         guessing = math.log(self.backbone.vocabulary)
-        if loss <= guessing + SLACK:
+        began = f", and it began at {self.first_loss:.3g}" if self.first_loss < guessing else ""
+        if loss < min(self.first_loss + SLACK, guessing + SLACK):
             return ""
-        return (f"the loss ends at {loss:.3g} nats per token, but guessing among all tokens has {guessing:.3g}: the run "
-                f"has spoiled the model; start anew with a lower --learning-rate than {self.peak_lr:g}")
+        return (f"the loss ends at {loss:.3g} nats per token{began}; a guess among all tokens has {guessing:.3g}. The "
+                f"run has spoiled the model: start anew with a lower --learning-rate than {self.peak_lr:g}")

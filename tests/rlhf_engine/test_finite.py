@@ -300,7 +300,10 @@ def max_length(prompt, response, factor=0.5):
 def test_sft_that_ends_worse_than_guessing_says_so(tiny_llama, tmp_path, monkeypatch):
     """Its weights are finite, so nothing stops it: somebody has to be told."""
     trainer = make_sft(tiny_llama)
-    assert trainer.warning(math.log(trainer.backbone.vocabulary)) == ""
+    guessing = math.log(trainer.backbone.vocabulary)
+    assert trainer.warning(guessing) == "" and trainer.warning(guessing + 2.1)
+    trainer.first_loss = 1.5
+    assert trainer.warning(2.0) == "" and "it began at 1.5" in trainer.warning(guessing), "weights so large that every token is as likely"
     monkeypatch.setattr(trainer, "evaluate", lambda: 50.0)
     run = Run.create(tmp_path / "run", trainer.config)
     assert drive(trainer, run, progress=False) == "done"
