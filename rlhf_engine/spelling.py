@@ -75,7 +75,12 @@ def renamed(columns: Collection[str], forms: Mapping[str, Collection[str]]) -> s
             pairs |= {column: plain(column) for column in left if column not in optional and plain(column) in optional}
             ways.append((foreign, -len(names), pairs))
     pairs = min(ways, key=lambda way: way[:2])[2] if ways else {}
-    return ", ".join(f"{' '.join(column.split())[:60]} to {name}" for column, name in pairs.items())
+    return ", ".join(f"{_shown(column)} to {name}" for column, name in pairs.items())
+
+
+def _shown(column: str) -> str:
+    """A name as it is, or in quotes where it has something that nobody would see."""
+    return column[:60] if column.isprintable() and column == column.strip() else repr(column[:60])
 
 
 def _like(name: str, columns: Collection[str]) -> str | None:

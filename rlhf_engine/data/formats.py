@@ -68,6 +68,7 @@ class Format:
         example = self.read(row)
         if not isinstance(example, Demonstration | Preference | Ranking):
             return frame_prompt(row, example, self.optional)
+        pairs.note_repeats(row, example.prompt, pairs.answers_of(example))
         prompt = frame_prompt(row, example.prompt, self.optional)
         return example if prompt is example.prompt else dataclasses.replace(example, prompt=prompt)
 

@@ -143,15 +143,24 @@ def _unpack(path: object, content: dict, wanted: set[str]) -> list:
                 return _rows_of_columns(path, columns)
             if any(wanted & set(value) for value in values):
                 return values
+    viewed = content.get("rows")
+    if _is_of_rows(viewed) and all(isinstance(row.get("row"), dict) for row in viewed):
+        return _rows_of_viewer(path, viewed)
     lists = [] if wanted & set(content) else [name for name, value in content.items() if _is_of_rows(value)]
     if len(lists) > 1:
         raise UserError(f"{path}: holds several lists of rows, {', '.join(lists)}; write each into a file of its own")
     if not lists:
         return [content]
-    rows = content[lists[0]]
-    if all(isinstance(row.get("row"), dict) for row in rows):  # as the Hub's viewer gives them
-        return [row["row"] for row in rows]
-    return rows
+    return content[lists[0]]
+
+
+def _rows_of_viewer(path: object, rows: list[dict]) -> list[dict]:
+    """The rows that the Hub's viewer gives. Raises UserError for one of which it shows the beginning only."""
+    for number, row in enumerate(rows, 1):
+        if row.get("truncated_cells"):
+            raise UserError(f"{path}, row {number}: the Hub's viewer has cut {short_repr(row['truncated_cells'])}; "
+                            "give the Hub id, or a file that holds the whole texts")
+    return [row["row"] for row in rows]
 
 
 def _rows_of_columns(path: object, columns: dict[str, list]) -> list[dict]:

@@ -235,6 +235,8 @@ def frame_prompt(row: Row, prompt: Prompt, columns: tuple[str, ...]) -> Prompt:
     """A prompt with the system text and the earlier turns that the row has in those of `columns`."""
     texts = [optional_text(row, name) for name in SYSTEM_COLUMNS if name in columns]
     system = next(filter(None, texts), "")
+    if len(set(filter(None, texts))) > 1:
+        row.remarks.append(f"'{SYSTEM_COLUMNS[0]}' and '{SYSTEM_COLUMNS[1]}' differ, so the second one is left out")
     earlier = read_history(row) if "history" in columns else []
     if not system and not earlier:
         return prompt

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from rlhf_engine.data.examples import Preference, Ranking
+from rlhf_engine.data.examples import Demonstration, Preference, Ranking
 from rlhf_engine.data.fields import (
     ALWAYS,
     NEVER,
@@ -83,6 +83,9 @@ def pair_after(row: Row, prompt: Prompt) -> Preference:
         result = pair_of_conversations(first, second, margin_of(row))
     if result.prompt == [{"role": "user", "content": prompt}]:
         return Preference(prompt, result.chosen, result.rejected, result.margin)  # a text, as read_prompts returns it
+    asked = text_of_prompt(prompt).strip()
+    if not any(asked in turn["content"] for turn in result.prompt):
+        row.remarks.append("'chosen' and 'rejected' begin with other turns than the prompt, which is left out")
     return result
 
 
@@ -220,3 +223,27 @@ def question_with_context(row: Row) -> Prompt:
         return f"{asked}\n\n{context}"
     *before, last = asked
     return [*before, {**last, "content": f"{last['content']}\n\n{context}"}]
+
+
+def text_of_prompt(prompt: Prompt) -> str:
+    """The text of a prompt; of a conversation that of its last turn."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def answers_of(example: Demonstration | Preference | Ranking) -> tuple[str, ...]:
+    """The answers that an example has to its prompt."""
+    if isinstance(example, Demonstration):
+        return (example.completion,)
+    return (example.chosen, example.rejected) if isinstance(example, Preference) else example.responses
+
+
+SHORTEST_REPEAT = 8
+"""Characters of a prompt at least that an answer may begin with by chance."""
+
+
+def note_repeats(row: Row, prompt: Prompt, answers: Sequence[str]) -> None:
+    """Remark on answers that begin with the whole prompt, so that the model would read it twice."""
+    asked = text_of_prompt(prompt).strip() if prompt else ""
+    if len(asked) >= SHORTEST_REPEAT and all(answer.lstrip().startswith(asked) for answer in answers):
+        row.remarks.append("the answers begin with the whole prompt, so that it stands there twice; "
+                           "take it out of them")

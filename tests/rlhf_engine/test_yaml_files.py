@@ -66,3 +66,10 @@ def test_what_a_yaml_file_lacks_is_said_in_plain_words(tmp_path):
             read_yaml(tmp_path / "c.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["no", "5", "2024-01-01"])
+def test_a_name_that_yaml_takes_for_something_else(tmp_path, cli, value):
+    (tmp_path / "c.yaml").write_text(f"output: {value}\n")
+    code, _, err = cli("sft", "--config", tmp_path / "c.yaml")
+    assert code == 2 and 'must be a text: in YAML, put it into "quotes"' in err

@@ -51,6 +51,8 @@ def complaint(read, source) -> str:
     ("a.csv", '[{"prompt": "q"}]', "holds JSON and not CSV; let its name end in .jsonl"),
     ("a.csv", "prompt,completion\r\nhi,there\r\n".encode("utf-16-le"), "is UTF-16 text without the mark"),
     ("a.csv", "prompt,completion\r\ncaf\xe9,a\r\n".encode("cp1252"), "line 2: is not UTF-8 text; save the file as UTF-8 (Excel"),
+    ("a.csv", "prompt,completion\nq,a\nprompt, completion\nr,b\n", "row 2: is the header once more; take that line out"),
+    ("a.json", json.dumps({"features": [{"name": "prompt"}], "rows": [{"row": {"prompt": "q"}, "truncated_cells": ["prompt"]}]}), "row 1: the Hub's viewer has cut ['prompt']; give the Hub id"),
     ("a.csv", "prompt,completion\nq,#NAME?\n", "row 1: 'completion' is #NAME?, a spreadsheet's error"),
 ])
 def test_another_file_than_was_meant_is_called_what_it_is(save, name, content, said):
@@ -137,3 +139,27 @@ def test_scores_in_a_column_of_ranks_are_remarked_on(save):
     rows = read_preferences(save({"prompt": "q", "responses": ["a", "b"], "ranking": [9, 4]}))
     assert rows == [Ranking("q", ("a", "b"), (9.0, 4.0))] and "belong in a column scores" in rows.notes[0]
     assert not read_preferences(save({"prompt": "q", "responses": ["a", "b"], "ranking": [0, 1]})).notes
+
+
+def test_what_the_viewer_of_the_hub_gives(save):
+    file = save(json.dumps({"features": [{"name": "prompt"}], "rows": [{"row_idx": 0, "row": {"prompt": "q"}, "truncated_cells": []}]}), "a.json")
+    assert read_prompts(file) == ["q"]
+
+
+def test_marks_that_nobody_sees_before_a_header(save):
+    assert read_demonstrations(save(b"\xef\xbb\xbf\xef\xbb\xbfprompt,\xe2\x80\x8bcompletion\nq,a\n", "a.csv")) == [Demonstration("q", "a")]
+    assert "rename ' prompt' to prompt" in complaint(read_prompts, save({" prompt": "q"}))
+
+
+@pytest.mark.parametrize(("read", "row"), [
+    (read_demonstrations, {"prompt": "What is 2+2?", "completion": "What is 2+2? 4"}), (read_preferences, {"prompt": "What is 2+2?", "chosen": " What is 2+2? 4", "rejected": "What is 2+2? 5"})])
+def test_answers_that_repeat_the_prompt_are_remarked_on(save, read, row):
+    assert "so that it stands there twice" in read(save(row)).notes[0]
+    assert not read(save({**row, "prompt": "Add two and two."})).notes
+
+
+def test_texts_that_are_left_out_are_named(save):
+    pair = {"chosen": [QUESTION, {"role": "assistant", "content": "a"}], "rejected": [QUESTION, {"role": "assistant", "content": "b"}]}
+    rows = read_preferences(save({**pair, "prompt": "another"}))
+    assert rows == [PAIR] and "other turns than the prompt, which is left out" in rows.notes[0]
+    assert "'system' and 'system_prompt' differ" in read_prompts(save({"prompt": "q", "system": "s", "system_prompt": "t"})).notes[0]
