@@ -106,7 +106,7 @@ def _text_of(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8{EXCEL}") from None
     if "\0" in text:  # UTF-16 without a mark, or a file with holes
-        if text.count("\0") * 3 > len(text):
+        if len(text) > 8 and text.count("\0") * 3 > len(text):
             raise UserError(f"{path}: is UTF-16 text without the mark that says so; save the file as UTF-8{EXCEL}")
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{path}, line {line}: holds a NUL byte, which no text does; save the file as UTF-8")
