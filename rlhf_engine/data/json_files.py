@@ -144,7 +144,7 @@ def _unpack(path: object, content: dict, wanted: set[str]) -> list:
             if any(wanted & set(value) for value in values):
                 return values
     viewed = content.get("rows")
-    if _is_of_rows(viewed) and all(isinstance(row.get("row"), dict) for row in viewed):
+    if isinstance(viewed, list) and _is_of_rows(viewed) and all(isinstance(row.get("row"), dict) for row in viewed):
         return _rows_of_viewer(path, viewed)
     lists = [] if wanted & set(content) else [name for name, value in content.items() if _is_of_rows(value)]
     if len(lists) > 1:

@@ -84,7 +84,8 @@ def pair_after(row: Row, prompt: Prompt) -> Preference:
     if result.prompt == [{"role": "user", "content": prompt}]:
         return Preference(prompt, result.chosen, result.rejected, result.margin)  # a text, as read_prompts returns it
     asked = text_of_prompt(prompt).strip()
-    if not any(asked in turn["content"] for turn in result.prompt):
+    turns = result.prompt if isinstance(result.prompt, list) else []
+    if not any(asked in turn["content"] for turn in turns):
         row.remarks.append("'chosen' and 'rejected' begin with other turns than the prompt, which is left out")
     return result
 
