@@ -16,7 +16,7 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
 
-EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full")
+EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full", "disk_fails")
 """Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains; what else goes wrong is a bug."""
 MOST_SAMPLES = 1000
 """Samples per prompt and side of an evaluation, at most."""
@@ -57,7 +57,13 @@ def begin(start: RunStart) -> int:
     for note in start.inputs.notes if start.inputs else []:
         print(note)
     trainer = make_trainer(start.config, checkpoint=start.checkpoint, home=workspace_home())
-    return go(trainer, start.open_folder(trainer), start.lengths)
+    run = start.open_folder(trainer)
+    try:
+        return go(trainer, run, start.lengths)
+    except UserError:  # such as a reward that is the same for all samples
+        if not start.resumed and run.holds_nothing():
+            run.discard()
+        raise
 
 
 def workspace_home() -> Path:
@@ -69,7 +75,7 @@ def workspace_home() -> Path:
 
 
 def go(trainer, run: Run, changes: dict | None = None) -> int:
-    """Take the steps of a run. Returns 0, or 1 where it has failed in a way that its advice explains."""
+    """Take the steps of a run. Returns the exit code: 0, or another where its advice explains how it failed."""
     from rlhf_engine.loop import RunControl, drive, stop_on_signals
     from rlhf_engine.trainers.failures import failure_hint, failure_kind
     for note in trainer.data_notes:
@@ -85,7 +91,10 @@ def go(trainer, run: Run, changes: dict | None = None) -> int:
         print(f"error: {run.path}: {type(error).__name__}: {first_line(error)}. "
               f"{failure_hint(error, run, trainer.config)}", file=sys.stderr)
         return 2 if kind in ("diverged", "not_finite") else 1  # 2: of its settings, data or model; 1: of the machine
-    peak = (run.report() or {}).get("peak_memory_mb")
+    report = run.report() or {}
+    peak = report.get("peak_memory_mb")
+    if "warning" in report:
+        print(f"warning: {report['warning']}")
     print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {peak} MB")
     if state == "stopped":
         print(f"go on with: python -m rlhf_engine {trainer.config.stage} --output {run.path} --resume")

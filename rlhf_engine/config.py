@@ -466,7 +466,8 @@ def coerce(name: str, value, kind):
         return value
     if kind is str:
         if value is not None and not isinstance(value, (str, Path)):
-            raise wrong
+            quotes = "" if isinstance(value, list | dict) else ': in YAML, put it into "quotes"'
+            raise UserError(f"{wrong}{quotes}")
         return check_text(name, expand_user(str(value or "")) if name in PATHS else str(value or ""))
     if isinstance(value, bool):
         raise wrong

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -189,6 +190,19 @@ def disk_is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL_DISK
     return any(words in str(error) for words in FULL_DISK_WORDS)
+
+
+BROKEN_DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EACCES,
+               errno.EPERM, errno.ENOENT, errno.EMFILE, errno.ENFILE)
+"""The numbers with which a system says that a file cannot be written or read, though there may be room."""
+
+
+def disk_fails(error: BaseException) -> bool:
+    """Whether an error means that a disk is broken, away or read-only, or that its files are not ours to write."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in BROKEN_DISK
+    said = re.search(r"\(os error (\d+)\)", str(error))  # as libraries in Rust say it
+    return bool(said) and int(said[1]) in BROKEN_DISK
 
 
 def what_failed(error: OSError) -> str:

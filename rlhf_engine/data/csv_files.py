@@ -10,6 +10,8 @@ from rlhf_engine.errors import UserError
 DELIMITERS = (",", ";", "\t", "|")
 """What may stand between two cells; the first one that fits the header best is taken."""
 MEND = 'put texts that hold {delimiter}, quotes or line breaks into "double quotes" and double the quotes inside'
+INVISIBLE = "\ufeff\u200b"
+"""Marks that nobody sees, which programs leave before the first name of a header."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -20,12 +22,14 @@ def csv_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[st
     row that does not fit the header. `wanted` are the names that tell a header's delimiter.
     """
     csv.field_size_limit(1 << 30)
+    if re.match(r'\s*(\[\s*)?\{\s*"', text):
+        raise UserError(f"{path}: holds JSON and not CSV; let its name end in .jsonl")
     text, delimiter = _delimiter(text.lstrip("\r\n"), wanted)
     header = _header(text, delimiter)
     # A program that writes ", " between two names writes it between two cells as well.
     blanks = len(header) > 1 and all(name[:1] == " " for name in header[1:])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=blanks)
-    names = [name.strip() for name in header]
+    names = [name.strip().strip(INVISIBLE) for name in header]
     rows: list[list[str]] = []
     mend = MEND.format(delimiter=NAMES.get(delimiter, repr(delimiter)))
     try:
@@ -38,6 +42,8 @@ def csv_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[st
             if len(cells) != len(names):
                 wrong = f"has {len(cells)} cells, but the header {len(names)}"
                 raise UserError(f"{path}, row {len(rows) + 1}: {wrong}; {mend}")
+            if len(names) > 1 and [cell.strip() for cell in cells] == names:
+                raise UserError(f"{path}, row {len(rows) + 1}: is the header once more; take that line out")
             rows.append(cells)
     except csv.Error as error:
         raise UserError(f"{path}, row {len(rows) + 1}: broken CSV ({error}); {mend}") from None
@@ -52,7 +58,7 @@ def _delimiter(text: str, wanted: Collection[str]) -> tuple[str, str]:
         return text[said.end():], said[1]
     scores = []
     for delimiter in DELIMITERS:
-        names = {name.strip() for name in _header(text, delimiter)}
+        names = {name.strip().strip(INVISIBLE) for name in _header(text, delimiter)}
         scores.append((len(names & set(wanted)), len(names)))
     return text, DELIMITERS[scores.index(max(scores))]
 

@@ -37,9 +37,12 @@ class Row(dict):
 
 # -- values that are text ---------------------------------------------------------------------------------------------
 
-NO_VALUE = {"nan", "none", "null", "<na>", "[]", "{}", "noinput", "no input", "<noinput>", "<no input>"}
+NO_VALUE = {"nan", "none", "null", "<na>", "n/a", "#n/a", "[]", "{}", "noinput", "no input", "<noinput>",
+            "<no input>"}
 """Texts that stand for a missing value where a column may be empty. Programs that turn every value into text write
 them, and Alpaca has its own. In a column that must be filled, such a text is a text like any other."""
+SPREADSHEET_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NUM!", "#NULL!"}
+"""What a spreadsheet writes in place of a text that it took for a formula, such as one that begins with "=" or "-"."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -137,6 +140,9 @@ def check_text(value, name: str) -> str:
         raise RowError(f"{name} is {kind_of(value)}", "write a text")
     if not value.strip():
         raise RowError(f"{name} is empty", tolerated=RARE)
+    if value.strip() in SPREADSHEET_ERRORS:
+        raise RowError(f"{name} is {value.strip()}, a spreadsheet's error in place of a text",
+                       "write the text again, in a cell of the kind Text", RARE)
     if re.search("[\ud800-\udfff]", value):
         raise RowError(f"{name} holds half a character (a lone surrogate)", "write the text again")
     return value
@@ -186,8 +192,10 @@ def list_of(row: Row, column: str) -> list:
     value = row.get(column)
     value = parse_numbers(value) if column in ("ranking", "scores") else parse_cell(value)
     if not isinstance(value, list):
-        raise RowError(f"'{column}' is {kind_of(value)}", "write a list, in a text cell as JSON")
+        ranks = ", such as [2, 1, 3]: the rank of each response, 1 is best" if column == "ranking" else ""
+        raise RowError(f"'{column}' is {kind_of(value)}", f"write a list, in a text cell as JSON{ranks}")
     return value
+
 
 # -- thumbs ----------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from rlhf_engine.data.messages import (
     SYSTEM_COLUMNS,
     frame_prompt,
     is_dialogue,
+    note_markup,
     read_conversation,
     read_prompt,
     read_response,
@@ -67,6 +68,7 @@ class Format:
         example = self.read(row)
         if not isinstance(example, Demonstration | Preference | Ranking):
             return frame_prompt(row, example, self.optional)
+        pairs.note_repeats(row, example.prompt, pairs.answers_of(example))
         prompt = frame_prompt(row, example.prompt, self.optional)
         return example if prompt is example.prompt else dataclasses.replace(example, prompt=prompt)
 
@@ -88,8 +90,10 @@ def prompt_column(column: str) -> Callable[[Row], Prompt]:
 
 def instruction(row: Row) -> Prompt:
     """Alpaca's `instruction`, with its `input` (Dolly: `context`) below."""
-    texts = [required_text(row, "instruction"), optional_text(row, "input"), optional_text(row, "context")]
-    return [{"role": "user", "content": "\n\n".join(filter(None, texts))}]
+    more = [text for column in ("input", "context") if (text := optional_text(row, column))]
+    # Alpaca-like sets leave the instruction empty where the input says it all.
+    first = "" if more and is_missing(row.get("instruction")) else required_text(row, "instruction")
+    return [{"role": "user", "content": "\n\n".join(filter(None, [first, *more]))}]
 
 
 def answer_to(prompt: Callable[[Row], Prompt], column: str) -> Callable[[Row], Demonstration]:
@@ -120,6 +124,7 @@ def plain_text(row: Row) -> Demonstration:
     text = required_text(row, "text")
     if unfold(text, "text") != text:
         raise RowError("'text' is a list of messages", "name the column messages")
+    note_markup(row, "text", text)
     return Demonstration("", text)
 
 
@@ -133,8 +138,13 @@ FRAME = SYSTEM_COLUMNS
 ALPACA = ("input", "context", "history", *FRAME)
 
 
-def prompt_in(column: str, public: str = "", read: Callable[[Row], Prompt] | None = None) -> Format:
-    return Format(read or prompt_column(column), FRAME, {"prompt": f"column {column}"}, public)
+PROMPT_READERS = {"question": pairs.question_with_context}
+"""Readers of a prompt in columns that hold more than a prompt."""
+
+
+def prompt_in(column: str, public: str = "", *optional: str) -> Format:
+    return Format(PROMPT_READERS.get(column) or prompt_column(column), (*optional, *FRAME),
+                  {"prompt": f"column {column}"}, public)
 
 
 def prompt_of(column: str, public: str = "") -> Format:
@@ -143,7 +153,8 @@ def prompt_of(column: str, public: str = "") -> Format:
 
 def answer_in(answer: str, prompt: str = "prompt", public: str = "", *optional: str) -> Format:
     parts = {"prompt": f"column {prompt}", "completion": f"column {answer}"}
-    return Format(answer_to(prompt_column(prompt), answer), (*optional, *LABEL_COLUMNS, *FRAME), parts, public)
+    read = PROMPT_READERS.get(prompt) or prompt_column(prompt)
+    return Format(answer_to(read, answer), (*optional, *LABEL_COLUMNS, *FRAME), parts, public)
 
 
 def answer_of(column: str, public: str = "") -> Format:
@@ -156,10 +167,10 @@ def instruction_and(answer: str, public: str = "") -> Format:
     return Format(answer_to(instruction, answer), (*ALPACA, *LABEL_COLUMNS), parts, public)
 
 
-def pair_after(prompt: str, public: str = "") -> Format:
-    read = prompt_column(prompt)
-    return Format(lambda row: pairs.pair_after(row, read(row)), ("margin", *FRAME), {"prompt": f"column {prompt}"},
-                  public)
+def pair_after(prompt: str, public: str = "", *optional: str) -> Format:
+    read = PROMPT_READERS.get(prompt) or prompt_column(prompt)
+    return Format(lambda row: pairs.pair_after(row, read(row)), ("margin", *optional, *FRAME),
+                  {"prompt": f"column {prompt}"}, public)
 
 
 def pair_of(prompt: str, first: str, second: str, better: str, public: str, verdict: Callable[[Row], float],
@@ -193,18 +204,18 @@ HELPSTEER = "NVIDIA's HelpSteer"
 PROMPTS = {
     OASST_MESSAGES: MESSAGES(trees.tree_prompts, read_prompt),
     OASST_TREES: TREES(trees.tree_prompts, read_prompt),
-    "prompt": prompt_in("prompt"),
+    "prompt": prompt_in("prompt", "", "history"),
     "messages": prompt_of("messages"),
     "conversations": prompt_of("conversations"),
     "instruction": Format(instruction, ALPACA, {"prompt": INSTRUCTED}),
-    "question": prompt_in("question", QUESTIONS, pairs.question_text),
+    "question": prompt_in("question", QUESTIONS, "context", "history"),
     "input + chosen + rejected": prompt_in("input", "Argilla's Orca pairs"),
     "context + response1 + response2": prompt_in("context", f"{HELPSTEER}3"),
     "chosen": prompt_of("chosen"),
     "conversation": prompt_of("conversation", "Capybara and its like"),
     "history + human_ref_A + human_ref_B": prompt_in("history", "Stanford's SHP"),
     "problem": prompt_in("problem", "a set of problems, as MATH"),
-    "query": prompt_in("query", "a set of queries, as MetaMath")}
+    "query": prompt_in("query", "a set of queries, as MetaMath", "history")}
 
 DEMONSTRATIONS = {
     OASST_MESSAGES: MESSAGES(trees.tree_demonstrations, answer_to(read_prompt, "completion"), completion=BEST_REPLY),
@@ -216,16 +227,16 @@ DEMONSTRATIONS = {
     "text": Format(plain_text, (), {"prompt": "nothing: plain language modelling", "completion": "column text"}),
     "instruction + response": instruction_and("response", "instructions with responses, as Dolly and Magpie"),
     "prompt + response": answer_in("response", "prompt", "prompts with responses", "history"),
-    "question + answer": answer_in("answer", "question", QUESTIONS),
-    "question + response": answer_in("response", "question", QUESTIONS),
+    "question + answer": answer_in("answer", "question", QUESTIONS, "context", "history"),
+    "question + response": answer_in("response", "question", QUESTIONS, "context", "history"),
     "conversation": answer_of("conversation", "Capybara and its like"),
     "problem + solution": answer_in("solution", "problem", "a set of problems, as MATH"),
-    "query + response": answer_in("response", "query", "a set of queries, as MetaMath")}
+    "query + response": answer_in("response", "query", "a set of queries, as MetaMath", "history")}
 
 PREFERENCES = {
     OASST_MESSAGES: MESSAGES(trees.tree_rankings, pairs.ranking_by("ranking"), response=REPLIES),
     OASST_TREES: TREES(trees.tree_rankings, pairs.ranking_by("ranking"), response=REPLIES),
-    "prompt + chosen + rejected": pair_after("prompt"),
+    "prompt + chosen + rejected": pair_after("prompt", "", "history"),
     "conversations + chosen + rejected": Format(
         pairs.conversation_and_pair("conversations"), ("margin", *FRAME), {"prompt": "column conversations"}),
     "messages + chosen + rejected": Format(
@@ -233,7 +244,7 @@ PREFERENCES = {
     "instruction + chosen + rejected": Format(
         lambda row: pairs.pair_after(row, instruction(row)), ("margin", *ALPACA), {"prompt": INSTRUCTED},
         "Alpaca's instructions with chosen and rejected"),
-    "question + chosen + rejected": pair_after("question", "Orca's pairs"),
+    "question + chosen + rejected": pair_after("question", "Orca's pairs", "context", "history"),
     "input + chosen + rejected": pair_after("input", "Argilla's Orca pairs"),
     "chosen + rejected": Format(pairs.dialogue_pair, ("margin", *FRAME), {
         "prompt": SHARED.format("chosen", "rejected"), "chosen": DIFFERENT.format("chosen"),

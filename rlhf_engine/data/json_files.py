@@ -4,9 +4,26 @@ import json
 import re
 from collections.abc import Collection
 
-from rlhf_engine.errors import UserError, first_line, kind_of
+from rlhf_engine.errors import UserError, first_line, kind_of, short_repr
 
 MEND = "write a list [{...}, {...}], or one complete {...} per line"
+
+
+class TwiceError(ValueError):
+    """An object has a name twice. Python takes the last value without a word, so a text would vanish."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """An object of which each name is there once. Raises TwiceError."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TwiceError(f"has {short_repr(twice)} twice; keep one of the two")
+    return result
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def json_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[str], list[dict]]:
@@ -34,6 +51,8 @@ def json_table(path: object, text: str, wanted: Collection[str]) -> tuple[list[s
 
 def _broken(path: object, row: int, error: Exception, line: int = 0) -> UserError:
     what = first_line(error)
+    if isinstance(error, TwiceError):
+        return UserError(f"{path}, row {row}: {what}")
     if isinstance(error, json.JSONDecodeError):
         what = f"{error.msg} in line {line + error.lineno}"
     return UserError(f"{path}, row {row}: broken JSON ({what}); {MEND}")
@@ -43,7 +62,7 @@ def _broken(path: object, row: int, error: Exception, line: int = 0) -> UserErro
 
 def _list(path: object, text: str) -> list:
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise _broken(path, _row_of_mistake(text), error) from None
 
@@ -55,7 +74,7 @@ def _objects(path: object, text: str) -> list:
         if not content.strip():
             continue
         try:
-            rows.append(json.loads(content.strip().removesuffix(",")))
+            rows.append(DECODER.decode(content.strip().removesuffix(",")))
         except (ValueError, RecursionError) as error:
             broken = _broken(path, len(rows) + 1, error, number)
             break
@@ -70,10 +89,10 @@ def _objects(path: object, text: str) -> list:
 
 def _values(path: object, text: str) -> list:
     """The values of a text in which each may take several lines."""
-    decoder, rows, position = json.JSONDecoder(), [], _after_space(text, 0)
+    rows, position = [], _after_space(text, 0)
     while position < len(text):
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, position = DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             raise _broken(path, len(rows) + 1, error) from None
         rows.append(value)
@@ -85,10 +104,10 @@ def _values(path: object, text: str) -> list:
 
 def _row_of_mistake(text: str) -> int:
     """The number of the element at which a JSON list is broken, or after which it is broken."""
-    decoder, row, position = json.JSONDecoder(), 1, text.index("[") + 1
+    row, position = 1, text.index("[") + 1
     while True:
         try:
-            position = decoder.raw_decode(text, _after_space(text, position))[1]
+            position = DECODER.raw_decode(text, _after_space(text, position))[1]
         except (ValueError, RecursionError):
             return row
         position = _after_space(text, position)
@@ -124,15 +143,24 @@ def _unpack(path: object, content: dict, wanted: set[str]) -> list:
                 return _rows_of_columns(path, columns)
             if any(wanted & set(value) for value in values):
                 return values
+    viewed = content.get("rows")
+    if isinstance(viewed, list) and _is_of_rows(viewed) and all(isinstance(row.get("row"), dict) for row in viewed):
+        return _rows_of_viewer(path, viewed)
     lists = [] if wanted & set(content) else [name for name, value in content.items() if _is_of_rows(value)]
     if len(lists) > 1:
         raise UserError(f"{path}: holds several lists of rows, {', '.join(lists)}; write each into a file of its own")
     if not lists:
         return [content]
-    rows = content[lists[0]]
-    if all(isinstance(row.get("row"), dict) for row in rows):  # as the Hub's viewer gives them
-        return [row["row"] for row in rows]
-    return rows
+    return content[lists[0]]
+
+
+def _rows_of_viewer(path: object, rows: list[dict]) -> list[dict]:
+    """The rows that the Hub's viewer gives. Raises UserError for one of which it shows the beginning only."""
+    for number, row in enumerate(rows, 1):
+        if row.get("truncated_cells"):
+            raise UserError(f"{path}, row {number}: the Hub's viewer has cut {short_repr(row['truncated_cells'])}; "
+                            "give the Hub id, or a file that holds the whole texts")
+    return [row["row"] for row in rows]
 
 
 def _rows_of_columns(path: object, columns: dict[str, list]) -> list[dict]:

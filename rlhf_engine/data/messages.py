@@ -66,6 +66,10 @@ def _read_turn(row: Row, column: str, turn: dict) -> list[dict]:
     name = turn.get("from") if turn.get("role") is None else turn["role"]
     content = turn.get("value") if turn.get("content") is None else turn["content"]
     role = name.strip().lower() if isinstance(name, str) else ""
+    has_content = {"content", "value", "tool_calls", "function_call"} & set(turn)
+    if not ({"role", "from"} & set(turn) and has_content):
+        fields = " ".join(", ".join(map(str, turn)).split())[:200] or "no fields"
+        raise RowError(f"'{column}' has a turn of {fields}", 'write each turn as {"role": ..., "content": ...}')
     if role in TOOL_ROLES:
         raise RowError(f"'{column}' has a turn with the role {str(name)[:40]!r}", NO_TOOLS, RARE)
     if role not in ROLES:
@@ -153,16 +157,20 @@ def read_prompt(row: Row, column: str = "prompt") -> Prompt:
     if isinstance(value, list | dict):
         return turns_up_to(messages_ending_with(row, value, "user", column), "user", column)
     text = check_text(value, f"'{column}'")
-    if re.match(r"\s*Human:.*\n[ \t]*Assistant:\s*\Z|(\r?\n){2}Human:", text, re.DOTALL):
-        turns = read_dialogue(re.sub(r"\s*Assistant:\s*\Z", "", text), column)
-        row.remarks.append(f"'{column}' is a dialogue, whose Human and Assistant became turns")
+    if re.match(rf"\s*{USER}:.*\n[ \t]*{ASSISTANT}:\s*\Z|(\r?\n){{2}}Human:", text, re.DOTALL):
+        turns = read_dialogue(re.sub(rf"\s*{ASSISTANT}:\s*\Z", "", text), column)
+        row.remarks.append(f"'{column}' is a dialogue, whose {speaker_of(text)} and Assistant became turns")
         return turns_up_to(turns, "user", column)
+    note_markup(row, column, text)
     return text
 
 
 def read_response(row: Row, column: str) -> tuple[list[dict], str]:
     """(the turns before it, its text) of a response: a text, a message, or a list of messages that ends with it."""
     value = unfold(row.get(column), column)
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        raise RowError(f"'{column}' is a list of texts", "write one text; of two answers, the better one belongs in a "
+                       "column chosen and the other one in a column rejected")
     if not isinstance(value, list | dict):
         return [], check_text(value, f"'{column}'")
     *before, last = messages_ending_with(row, value, "assistant", column)
@@ -177,13 +185,33 @@ def read_conversation(row: Row, column: str) -> list[dict]:
     return read_dialogue(value, column)
 
 
-TURN_STARTS = (r"(?:\A\s*|\n\n)(Human|Assistant):", r"(?:\A\s*|\n)[ \t]*(Human|Assistant):")
+USER, ASSISTANT = r"(?:###? ?)?(?:Human|User)", r"(?:###? ?)?Assistant"
+"""The speakers of a dialogue in one text: HH's Human or, in other sets, User, with or without ### before them."""
+MARKUP = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|\[INST\]|"
+                    r"### ?(?:Human|User|Assistant|Instruction|Response):")
+"""How templates of models, and of data sets, mark the beginning of a turn."""
+
+
+def note_markup(row: Row, column: str, text: str) -> None:
+    """Remark on a text that a template has been through: its marks are read as characters, and no turns begin there."""
+    mark = MARKUP.search(text)
+    if mark:
+        row.remarks.append(f"'{column}' holds the marks of turns ({mark[0]}), which are read as plain characters; to "
+                           "make turns of them, give a column messages")
+
+
+TURN_STARTS = (rf"(?:\A\s*|\n\n)({USER}|{ASSISTANT}):", rf"(?:\A\s*|\n)[ \t]*({USER}|{ASSISTANT}):")
 """How a turn of HH's dialogues begins: after an empty line, or (in copies of it) after any line."""
+
+
+def speaker_of(text: str) -> str:
+    """What a dialogue calls the one who asks: Human or User."""
+    return "Human" if re.match(r"[\s#]*Human", text) else "User"
 
 
 def is_dialogue(value) -> bool:
     """Whether a value is a text of HH's kind: it begins with "Human:", and a later line with "Assistant:"."""
-    return isinstance(value, str) and bool(re.match(r"\s*Human:.*\n[ \t]*Assistant:", value, re.DOTALL))
+    return isinstance(value, str) and bool(re.match(rf"\s*{USER}:.*\n[ \t]*{ASSISTANT}:", value, re.DOTALL))
 
 
 def read_dialogue(text: str, column: str) -> list[dict]:
@@ -192,7 +220,7 @@ def read_dialogue(text: str, column: str) -> list[dict]:
     readings = []
     for pattern in TURN_STARTS:
         head, *parts = re.split(pattern, text)
-        roles = [{"Human": "user", "Assistant": "assistant"}[speaker] for speaker in parts[::2]]
+        roles = ["assistant" if speaker.endswith("Assistant") else "user" for speaker in parts[::2]]
         if parts and not head.strip():
             readings.append([{"role": role, "content": content} for role, content in zip(roles, parts[1::2])])
     if not readings:
@@ -207,6 +235,8 @@ def frame_prompt(row: Row, prompt: Prompt, columns: tuple[str, ...]) -> Prompt:
     """A prompt with the system text and the earlier turns that the row has in those of `columns`."""
     texts = [optional_text(row, name) for name in SYSTEM_COLUMNS if name in columns]
     system = next(filter(None, texts), "")
+    if len(set(filter(None, texts))) > 1:
+        row.remarks.append(f"'{SYSTEM_COLUMNS[0]}' and '{SYSTEM_COLUMNS[1]}' differ, so the second one is left out")
     earlier = read_history(row) if "history" in columns else []
     if not system and not earlier:
         return prompt

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from rlhf_engine.data.examples import Preference, Ranking
+from rlhf_engine.data.examples import Demonstration, Preference, Ranking
 from rlhf_engine.data.fields import (
     ALWAYS,
     NEVER,
@@ -13,6 +13,7 @@ from rlhf_engine.data.fields import (
     is_missing,
     list_of,
     margin_of,
+    optional_text,
     parse_cell,
     parse_number,
     required_number,
@@ -82,6 +83,10 @@ def pair_after(row: Row, prompt: Prompt) -> Preference:
         result = pair_of_conversations(first, second, margin_of(row))
     if result.prompt == [{"role": "user", "content": prompt}]:
         return Preference(prompt, result.chosen, result.rejected, result.margin)  # a text, as read_prompts returns it
+    asked = text_of_prompt(prompt).strip()
+    turns = result.prompt if isinstance(result.prompt, list) else []
+    if not any(asked in turn["content"] for turn in turns):
+        row.remarks.append("'chosen' and 'rejected' begin with other turns than the prompt, which is left out")
     return result
 
 
@@ -158,6 +163,9 @@ def ranking(prompt: Prompt, texts: Sequence, numbers: Sequence, column: str, bes
         wrong = any(value is None and not is_missing(number) for value, number in zip(values, numbers))
         raise RowError(f"'{column}' holds something other than numbers", "write one number for each response",
                        NEVER if wrong else RARE)
+    if best_is_low and min(known) < 0:
+        raise RowError(f"'{column}' holds {min(known):g}", "a rank is 1 for the best response, 2 for the next; numbers "
+                       "of which more is better belong in a column scores")
     if best_is_low:
         return Ranking(prompt, responses, known)
     ranks = tuple(1.0 + sum(other > number for other in known) for number in known)
@@ -168,7 +176,11 @@ def ranking_by(column: str) -> Callable[[Row], Ranking]:
     """A reader of the columns prompt and responses, and of a list of numbers: `ranking` or `scores`."""
     def convert(row: Row) -> Ranking:
         prompt = read_prompt(row)
-        return ranking(prompt, list_of(row, "responses"), list_of(row, column), column, column == "ranking")
+        result = ranking(prompt, list_of(row, "responses"), list_of(row, column), column, column == "ranking")
+        if column == "ranking" and not result.ratings and min(result.ranks) > len(result.ranks):
+            row.remarks.append("all numbers in 'ranking' are larger than the number of responses: the lowest was taken "
+                               "for the best; scores, of which the highest is best, belong in a column scores")
+        return result
     return convert
 
 
@@ -197,3 +209,42 @@ def question_text(row: Row) -> Prompt:
             raise RowError(f"'question' is {kind_of(value)} without a field full_text", "write a text")
         return check_text(text, "'question'")
     return read_prompt(row, "question")
+
+
+def question_with_context(row: Row) -> Prompt:
+    """A question, with the passage that it is about (`context`) below it."""
+    asked = question_text(row)
+    if isinstance(row.get("context"), list | dict) and row["context"]:
+        row.remarks.append("'context' is no text and is not used")
+        return asked
+    context = optional_text(row, "context")
+    if not context:
+        return asked
+    if isinstance(asked, str):
+        return f"{asked}\n\n{context}"
+    *before, last = asked
+    return [*before, {**last, "content": f"{last['content']}\n\n{context}"}]
+
+
+def text_of_prompt(prompt: Prompt) -> str:
+    """The text of a prompt; of a conversation that of its last turn."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def answers_of(example: Demonstration | Preference | Ranking) -> tuple[str, ...]:
+    """The answers that an example has to its prompt."""
+    if isinstance(example, Demonstration):
+        return (example.completion,)
+    return (example.chosen, example.rejected) if isinstance(example, Preference) else example.responses
+
+
+SHORTEST_REPEAT = 8
+"""Characters of a prompt at least that an answer may begin with by chance."""
+
+
+def note_repeats(row: Row, prompt: Prompt, answers: Sequence[str]) -> None:
+    """Remark on answers that begin with the whole prompt, so that the model would read it twice."""
+    asked = text_of_prompt(prompt).strip() if prompt else ""
+    if len(asked) >= SHORTEST_REPEAT and all(answer.lstrip().startswith(asked) for answer in answers):
+        row.remarks.append("the answers begin with the whole prompt, so that it stands there twice; "
+                           "take it out of them")

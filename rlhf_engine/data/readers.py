@@ -24,6 +24,7 @@ from rlhf_engine.data.tokenization import (
 )
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import ASSETS
+from rlhf_engine.spelling import renamed
 
 __all__ = [
     "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "encode_example", "encode_examples",
@@ -186,6 +187,11 @@ def _kind_of_columns(columns: Collection[str], name: str) -> str:
         if _forms(kind, columns):
             return kind
     formats = "; ".join(f"{kind}: {_own_names(kind)}" for kind in reversed(RICHEST_FIRST))
+    for kind in RICHEST_FIRST[:2]:
+        pairs = renamed(columns, _own_forms(kind))
+        if pairs:
+            formats = f"{kind}: rename {pairs}; {formats}"
+            break
     raise UserError(f"{name}: its columns are {column_names(columns)}, which make no data; name them, for {formats}")
 
 
@@ -196,7 +202,12 @@ def _forms(kind: str, columns: Collection[str]) -> list[str]:
 
 def _own_names(kind: str) -> str:
     """The columns of a kind by the names that a user should give them. Names of public sets are known besides."""
-    return ", or ".join(form for form, each in COLUMNS[kind].items() if not each.public)
+    return ", or ".join(_own_forms(kind))
+
+
+def _own_forms(kind: str) -> dict[str, tuple[str, ...]]:
+    """The formats of a kind with the names of this project, and the columns that each can use besides."""
+    return {form: each.optional for form, each in COLUMNS[kind].items() if not each.public}
 
 
 def _format_of(table: Table, name: str, kind: str) -> str:
@@ -206,7 +217,9 @@ def _format_of(table: Table, name: str, kind: str) -> str:
     if not forms and (columns or len(rows)):
         others = [other for other in RICHEST_FIRST if _forms(other, columns)]
         hint = f"; as they are, they make {' or '.join(others)}" if others else ""
-        raise UserError(f"{name}: holds no {kind}, its columns are {column_names(columns)}; "
+        pairs = renamed(columns, _own_forms(kind))
+        mend = f"rename {pairs}; or " if pairs else ""
+        raise UserError(f"{name}: holds no {kind}, its columns are {column_names(columns)}; {mend}"
                         f"name them {_own_names(kind)}{hint}")
     if not len(rows):
         raise UserError(f"{name}: holds no rows; fill it, or choose another file or split")

@@ -31,6 +31,11 @@ def read_table(source: str, subset: str | None, split: str | None,
 
     Columns that are not in `wanted` may be left unread. Raises UserError for whatever cannot be read.
     """
+    if not source.strip():
+        raise UserError(f"the name of the data is empty; give {READABLE}")
+    if re.match(r"[a-z][a-z0-9+]+://", source, re.IGNORECASE):
+        raise UserError(f"{source}: is an address; download the file and name it where it is then, or give a Hub id "
+                        "(owner/name)")
     path = Path(os.path.expanduser(source))
     name = path.name.lower()
     exists = os.path.exists(path)  # unlike Path.exists, it accepts a text that is too long for a path
@@ -56,6 +61,9 @@ def _parquet_table(path: Path, wanted: Collection[str]) -> Table:
         columns = file.schema_arrow.names
         return columns, file.read(columns=[column for column in columns if column in wanted]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
+        with open(path, "rb") as pointer:
+            if pointer.read(len(LFS)) == LFS:
+                raise UserError(f"{path}: {NOT_FETCHED}") from None
         raise UserError(f"{path}: is no Parquet file ({first_line(error)}); write or download it again") from None
 
 
@@ -68,6 +76,16 @@ READERS = {".json": _text_table(json_table), ".jsonl": _text_table(json_table), 
            ".csv": _text_table(csv_table), ".tsv": _text_table(csv_table), ".parquet": _parquet_table}
 MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """The bytes with which a text begins that is not UTF-8."""
+EXCEL = " (Excel: CSV UTF-8)"
+LFS = b"version https://git-lfs"
+NOT_FETCHED = "is a pointer of Git LFS and not the file itself; fetch it with `git lfs pull`, or download it"
+WEB_PAGE = "is a web page and not the file itself; download the raw file"
+OTHER_FILES = {b"pk\x03\x04": "is a zip or Excel file; unpack it, or save the table as CSV", LFS: NOT_FETCHED,
+               b"<!doctype html": WEB_PAGE, b"<html": WEB_PAGE,
+               b"par1": "is a Parquet file; let its name end in .parquet"}
+"""How files begin that are no table as text, in lower case, and what to say of them."""
+LONGEST_BEGINNING = 200
+"""Bytes in which the beginning is looked for. There may be blanks before it."""
 
 
 def _text_of(path: Path) -> str:
@@ -78,15 +96,18 @@ def _text_of(path: Path) -> str:
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); write or download it again") from None
-    if data.startswith(b"PK\x03\x04"):
-        raise UserError(f"{path}: is a zip or Excel file; unpack it, or save the table as CSV")
+    for beginning, what in OTHER_FILES.items():
+        if data[:LONGEST_BEGINNING].lstrip().lower().startswith(beginning):
+            raise UserError(f"{path}: {what}")
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8-sig")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
+        raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8{EXCEL}") from None
     if "\0" in text:  # UTF-16 without a mark, or a file with holes
+        if len(text) > 8 and text.count("\0") * 3 > len(text):
+            raise UserError(f"{path}: is UTF-16 text without the mark that says so; save the file as UTF-8{EXCEL}")
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{path}, line {line}: holds a NUL byte, which no text does; save the file as UTF-8")
     return text

@@ -5,12 +5,13 @@ can never become a control token. Text that looks like one is encoded as the cha
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 from rlhf_engine.data.chat_templates import fill_answer, fill_prompt, template_notes
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, short_repr
 
 Prompt = str | list[dict]
 """Plain text, or messages {"role": system|user|assistant, "content": text} that end with the user's."""
@@ -103,7 +104,10 @@ def encode_example(tokenizer, prompt: Prompt, completion: str, end_id: int | Col
 def encode_prompts(backbone, prompts: list[Prompt], max_tokens: int | None = None) -> tuple[list[Encoded], list[str]]:
     """(the encoded prompts, lines about cut rows and about what the chat template lacks), with the backbone's
     tokenizer."""
-    rows = [encode_prompt(backbone.tokenizer, prompt, max_tokens) for prompt in prompts]
+    rows = []
+    for prompt in prompts:
+        with _named(prompt):
+            rows.append(encode_prompt(backbone.tokenizer, prompt, max_tokens))
     notes = template_notes(backbone.tokenizer, prompts, answers=False)
     return rows, notes + cut_report(rows, max_tokens)
 
@@ -114,10 +118,24 @@ def encode_examples(backbone, examples: list[tuple[Prompt, str]],
 
     The backbone's tokenizer encodes them, and its `stop_ids` end a turn.
     """
-    rows = [encode_example(backbone.tokenizer, prompt, completion, backbone.stop_ids, max_tokens=max_tokens)
-            for prompt, completion in examples]
+    rows = []
+    for prompt, completion in examples:
+        with _named(prompt):
+            rows.append(encode_example(backbone.tokenizer, prompt, completion, backbone.stop_ids,
+                                       max_tokens=max_tokens))
     notes = template_notes(backbone.tokenizer, [prompt for prompt, _ in examples], answers=True)
     return rows, notes + cut_report(rows, max_tokens, backbone.stop_ids)
+
+
+@contextmanager
+def _named(prompt: Prompt) -> Iterator[None]:
+    """Let the errors of this block end with the beginning of the prompt, by which somebody finds the row."""
+    try:
+        yield
+    except UserError as error:
+        text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        shown = short_repr(" ".join(text.split()))
+        raise UserError(f"{error} (the first is the one whose prompt is {shown})") from None
 
 
 def cut_report(rows: list[Encoded], max_tokens: int | None, stops: Collection[int] = ()) -> list[str]:

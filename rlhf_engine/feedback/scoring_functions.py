@@ -4,6 +4,7 @@ A file is run when it is loaded, so only the command line may name one.
 """
 
 import importlib.util
+import inspect
 import math
 import re
 import sys
@@ -124,6 +125,7 @@ def score_text(function: ScoringFunction, prompt: Prompt, response: str) -> floa
     text = prompt_text(prompt)
     where = f"on prompt {text[:60]!r} and response {response[:60]!r}"
     try:
+        check_arguments(function)
         score = as_number(function(text, response))
     except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise UserError(f"{name_of(function)} fails with {type(error).__name__} ({first_line(error)}) {where}; "
@@ -141,7 +143,28 @@ def as_number(value) -> float:
         raise TypeError("it gives None: does each of its ways end in `return`?")
     if isinstance(value, str | bytes):
         raise ValueError(f"it gives {kind_of(value)} and not a number: {value[:40]!r}")
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # or Python complains that nobody waited for it
+        raise TypeError("it is async, but is called without waiting: write `def` in place of `async def`")
+    if isinstance(value, list | tuple | set | dict) or inspect.isgenerator(value):
+        raise TypeError(f"it gives {kind_of(value)}, but it is called once for each response and gives one number")
+    if getattr(value, "size", 0) == 1 and callable(getattr(value, "item", None)):
+        return float(value.item())  # an array of numpy that holds one number
     return float(value)
+
+
+def check_arguments(function: Callable) -> None:
+    """Raises TypeError for a function that cannot be called with a prompt and a response, as TRL's reward functions."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    try:
+        signature.bind("", "")
+    except TypeError:
+        raise TypeError(f"it takes {signature}, but is called with (prompt, response), two texts, and gives one "
+                        "number") from None
 
 
 def name_of(function: Callable) -> str:

@@ -111,6 +111,10 @@ class Run:
         """Whether the folder holds a run."""
         return (self.path / "config.yaml").exists() and (self.path / "status.json").exists()
 
+    def holds_nothing(self) -> bool:
+        """Whether no step has been taken, no text written and nobody asked, so that nobody would miss the run."""
+        return not (self.checkpoints() or self.metrics() or self.samples() or self.queries())
+
     # -- going back to a checkpoint ------------------------------------------------------------------------------------
 
     def truncate_to_checkpoint(self) -> None:

@@ -7,6 +7,7 @@ with what its checkpoint says.
 
 import gzip
 import hashlib
+import json
 import os
 import re
 import zlib
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_engine.config import RunConfig, flag
-from rlhf_engine.errors import UserError
-from rlhf_engine.files import read_json_or_none, write_json
+from rlhf_engine.config import LENGTH_FIELDS, RunConfig, flag
+from rlhf_engine.errors import UserError, short_repr
+from rlhf_engine.files import json_text, read_json_or_none, write_json
 from rlhf_engine.runs.folder import INPUTS_FILE, Run
 from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model
+from rlhf_engine.yaml_files import read_yaml
 
 DATA = ("data", "ptx_data")
 """Settings that name data."""
@@ -29,6 +31,8 @@ ADAPTERS = ("adapter", "reward")
 """Settings that may name an adapter, which is copied into the first checkpoint."""
 MOVABLE = ("model", *DATA)
 """Settings that a resumed run may give another path, with the same content behind it."""
+SETTINGS, CONFIG_FILE = "settings", "config.yaml"
+"""The entry about the settings, and the file that holds them. A run is not resumed with edited ones."""
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 FILE_ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".gz")
 BLOCK = 1 << 20
@@ -47,7 +51,7 @@ class Inputs:
 
     def write(self, run: Run) -> None:
         """Write `inputs.json` into a run folder."""
-        write_json(run.path / INPUTS_FILE, self.settings)
+        write_json(run.path / INPUTS_FILE, {**self.settings, SETTINGS: settings_entry(run)})
 
 
 # -- fingerprints ------------------------------------------------------------------------------------------------------
@@ -142,6 +146,13 @@ def hub_revision(source: str) -> str:
         return ""
 
 
+def settings_entry(run: Run) -> dict[str, str]:
+    """The entry about a run's config.yaml: the settings there that may never change, as JSON."""
+    values = read_yaml(run.path / CONFIG_FILE)
+    fixed = {name: value for name, value in values.items() if name not in ("output", *MOVABLE, *LENGTH_FIELDS)}
+    return {"place": CONFIG_FILE, "content": json_text(fixed, sort_keys=True)}
+
+
 # -- comparison --------------------------------------------------------------------------------------------------------
 
 def recorded_inputs(run: Run) -> dict[str, dict[str, str]]:
@@ -203,6 +214,19 @@ def check_inputs(run: Run, config: RunConfig, *, resumed: bool) -> Inputs:
     if read_record(run) is None:
         notes.append(NOT_RECORDED)
     return Inputs(now.settings | kept_entries(recorded, now.settings), notes)
+
+
+def check_settings(run: Run) -> None:
+    """Raises UserError, with the names, for settings in config.yaml that are not those of the start."""
+    recorded = recorded_inputs(run).get(SETTINGS, {}).get("content", "")
+    content = settings_entry(run)["content"]
+    if not recorded or content == recorded:
+        return
+    before, now = json.loads(recorded), json.loads(content)
+    changed = [f"{name} was {short_repr(before.get(name))} and is {short_repr(now.get(name))}"
+               for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    raise UserError(f"{run.path} cannot be resumed: its {CONFIG_FILE} has been edited since it began "
+                    f"({'; '.join(changed)}); put that back, or start a new run with these settings")
 
 
 def kept_entries(recorded: dict[str, dict[str, str]], now: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.damage import check_journal, explain_damage
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.inputs import Inputs, check_inputs, read_inputs, where_inputs_are
+from rlhf_engine.runs.inputs import Inputs, check_inputs, check_settings, read_inputs, where_inputs_are
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import make_config
 
@@ -97,6 +97,7 @@ def check_resume(run: Run, stage: str, settings: dict) -> RunStart:
 
 def _check_resume(run: Run, stage: str, settings: dict) -> RunStart:
     began_with = settings_at_start(run, stage, settings)
+    check_settings(run)
     check_journal(run)
     places = where_inputs_are(run, began_with, settings)
     config = make_config(stage, {**began_with, "output": str(run.path), **places})

@@ -2,7 +2,7 @@
 
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import NotFinite, UserError, first_line
-from rlhf_engine.files import disk_is_full
+from rlhf_engine.files import disk_fails, disk_is_full
 from rlhf_engine.model.batching import out_of_memory
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import find_stage
@@ -12,6 +12,7 @@ FAILURE_HINTS = {
     "out_of_memory": "Lower micro_batch, or max_new_tokens where the stage samples, use dtype nf4, or switch "
                      "gradient_checkpointing on; then resume.",
     "disk_full": "Make room on the disk, then resume: the last checkpoint is whole.",
+    "disk_fails": "See why the disk cannot be used: it may be read-only, away or broken. Then resume.",
     "diverged": "Lower learning_rate or raise kl_coef and start again from the last good checkpoint.",
     "not_finite": "Start again with a lower learning_rate: to resume would only repeat it.",
     "input": "Correct the input, then resume; to change a setting, start a new run.",
@@ -27,6 +28,8 @@ def failure_kind(error: BaseException) -> str:
         return "out_of_memory"
     if disk_is_full(error):
         return "disk_full"
+    if disk_fails(error):
+        return "disk_fails"
     if isinstance(error, Diverged):
         return "diverged"
     if isinstance(error, NotFinite):

@@ -1,5 +1,6 @@
 """Supervised fine-tuning: cross-entropy of a completion's tokens given the prompt (Ouyang et al. 2022, step 1)."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,9 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.trainers.base import Trainer, adam
+
+SLACK = 2.0
+"""Nats per token above its first loss, or above that of a guess, at which a run that ends has spoiled its model."""
 
 
 class SFT(Trainer[SFTConfig]):
@@ -44,6 +48,10 @@ class SFT(Trainer[SFTConfig]):
         examples = [(row.prompt, row.completion) for row in demonstrations]
         rows, self.data_notes = encode_examples(backbone, examples, self.max_tokens)
         self.rows, self.held_out = split_held_out(rows, config.held_out, config.seed)
+        self.first_loss = math.inf
+        """The loss of the first step, before anything is learned. A resumed run does not know it."""
+        self.last_loss = 0.0
+        """The loss of the last step: on the held-out rows, or where it was not measured, on its batch."""
         self.apply_config()
         if "policy" not in backbone.roles:
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
@@ -69,11 +77,16 @@ class SFT(Trainer[SFTConfig]):
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward)
+        if self.step == 1:
+            self.first_loss = sums["loss"]
         metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
                    measures.GRADIENT_NORM: self.clip_gradients()}
         self.update_weights()
         if self.held_out and (self.step % config.evaluate_every == 0 or self.step == self.total_steps):
             metrics[measures.LOSS_HELD_OUT] = self.evaluate()
+        self.last_loss = metrics.get(measures.LOSS_HELD_OUT, sums["loss"])
+        if self.step == self.total_steps and (warning := self.warning(self.last_loss)):
+            self.events.append({"event": "warning", "step": self.step, "kind": "worse_than_guessing", "text": warning})
         metrics[measures.TIME_UPDATE] = time.perf_counter() - started
         return metrics
 
@@ -93,4 +106,15 @@ class SFT(Trainer[SFTConfig]):
                                   "held_out_rows": len(self.held_out)}
         if self.held_out:
             report["held_out_loss"] = self.evaluate()
+        if warning := self.warning(report.get("held_out_loss", self.last_loss)):
+            report["warning"] = warning
         return report
+
+    def warning(self, loss: float) -> str:
+        """What to say of a policy whose loss ends far above its first one, or above that of a guess; else ""."""
+        guessing = math.log(self.backbone.vocabulary)
+        began = f", and it began at {self.first_loss:.3g}" if self.first_loss < guessing else ""
+        if loss < min(self.first_loss + SLACK, guessing + SLACK):
+            return ""
+        return (f"the loss ends at {loss:.3g} nats per token{began}; a guess among all tokens has {guessing:.3g}. The "
+                f"run has spoiled the model: start anew with a lower --learning-rate than {self.peak_lr:g}")

@@ -442,3 +442,13 @@ def test_a_policy_that_runs_away_is_stopped_with_one_line(cli, tmp_path, inputs,
     assert status["state"] == "failed" and status["error"].startswith("Diverged") and "learning_rate" in status["advice"]
     last = err.splitlines()[-1]
     assert last.startswith("error: ") and status["error"] in last and status["advice"] in last
+
+
+def test_a_reward_that_is_the_same_for_all_leaves_no_run_behind(cli, tiny_llama, inputs, tmp_path):
+    """It is found in the first step. The mended command is then not refused for a run in its way."""
+    (tmp_path / "same.py").write_text("def same(prompt, response):\n    return 1.0\n")
+    command = ["ppo", "--model", tiny_llama, "--data", inputs / "prompts.jsonl", "--reward", f"{tmp_path / 'same.py'}:same", "--output", tmp_path / "run",
+               "--steps", 1, "--batch-size", 2, "--lora-rank", 2, "--max-new-tokens", 4, "--reference-samples", 4, "--max-tokens", 64]
+    code, _, err = cli(*command)
+    assert code == 2 and "--no-normalise-reward" in err and not (tmp_path / "run").exists()
+    assert cli(*command, "--no-normalise-reward")[0] == 0

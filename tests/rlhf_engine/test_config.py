@@ -128,8 +128,8 @@ def test_every_text_survives_yaml(text, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("seed: 1\nsteps: [1, 2\n", "line 3"), ("seed: 1\nsteps: 2: 3\n", "line 2"), ("seed: 1\n\tsteps: 2\n", "line 2"), ("- 1\n- 2\n", "list"),
-    ("hello", "str"), ("", "NoneType"), ("seed: !!python/object/apply:os.system ['true']\n", "line 1"), ("a: 2024-13-45\n", "month"),
+    ("seed: 1\nsteps: [1, 2\n", "line 3"), ("seed: 1\nsteps: 2: 3\n", "line 2"), ("seed: 1\n\tsteps: 2\n", "line 2"), ("- 1\n- 2\n", "found a list"),
+    ("hello", "found a text"), ("", "found nothing"), ("seed: !!python/object/apply:os.system ['true']\n", "line 1"), ("a: 2024-13-45\n", "month"),
     ("a: \x07\n", "YAML")])
 def test_a_broken_yaml_file_is_named_with_its_line(text, says, tmp_path):
     path = tmp_path / "c.yaml"

@@ -3,9 +3,11 @@
 import json
 import math
 import shutil
+import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -263,6 +265,51 @@ def test_a_scoring_function_that_gives_no_number(function, says):
 @pytest.mark.parametrize("value", [True, 2, torch.tensor(0.5), torch.tensor([0.5])])
 def test_numbers_of_other_kinds_are_scores(value):
     assert score_text(Scorer(value), "p", "r") == float(value)
+
+
+async def late(prompt, response):
+    return 1.0
+
+
+def of_trl(completions, **kwargs):
+    return [1.0 for _ in completions]
+
+
+def of_trl_with_prompts(prompts, completions, **kwargs):
+    return [1.0 for _ in completions]
+
+
+@pytest.mark.parametrize(("function", "says"), [
+    (late, "it is async"), (of_trl, r"it takes \(completions, \*\*kwargs\), but is called with \(prompt, response\)"), (of_trl_with_prompts, "it gives a list, but it is called once for each"),
+    (lambda p, r: {"score": 1}, "it gives an object"), (lambda p, r: (1.0, "why"), "it gives a tuple"), (lambda p, r: (x for x in [1.0]), "it gives a generator"), (Scorer, r"it takes \(value\)")])
+def test_a_function_for_another_tool_is_told_what_is_wanted(function, says):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a coroutine that nobody waited for
+        with pytest.raises(UserError, match=says):
+            score_text(function, "p", "r")
+
+
+def test_an_array_of_one_number_is_a_score():
+    assert score_text(lambda p, r: numpy.array([0.5]), "p", "r") == score_text(max_length, "p", "r") == 0.5
+
+
+def max_length(prompt, response, factor=0.5):
+    return len(response) * factor
+
+
+def test_sft_that_ends_worse_than_guessing_says_so(tiny_llama, tmp_path, monkeypatch):
+    """Its weights are finite, so nothing stops it: somebody has to be told."""
+    trainer = make_sft(tiny_llama)
+    guessing = math.log(trainer.backbone.vocabulary)
+    assert trainer.warning(guessing) == "" and trainer.warning(guessing + 2.1)
+    trainer.first_loss = 1.5
+    assert trainer.warning(2.0) == "" and "it began at 1.5" in trainer.warning(guessing), "weights so large that every token is as likely"
+    monkeypatch.setattr(trainer, "evaluate", lambda: 50.0)
+    run = Run.create(tmp_path / "run", trainer.config)
+    assert drive(trainer, run, progress=False) == "done"
+    [row] = [row for row in run.journal() if row["event"] == "warning"]
+    assert row["kind"] == "worse_than_guessing" and "50 nats per token" in row["text"] and "--learning-rate" in row["text"]
+    assert run.report()["warning"] == row["text"]
 
 
 def test_a_reward_to_which_all_anchors_are_alike_is_shifted_and_warns(tiny_llama, tmp_path):

@@ -29,8 +29,8 @@ ABOUT = {
 """What the messages of a file or a folder are about: each flag in them exists for all of these commands."""
 OTHER_COMMANDS = ("--max-new-tokens", "--reward", "--judge")
 """Flags that such a message may name although not all of its commands have them: SFT does not sample, and an export says what its folder is for."""
-NOT_OURS = {"--outfile", "--help", "--private", "--format"}
-"""Flags of other programs, in commands that we tell a user to run, and argparse's own."""
+NOT_OURS = {"--outfile", "--help", "--private", "--format", "--mutations"}
+"""Flags of other programs, in commands that we tell a user to run, of the fuzzer in tests/, and argparse's own."""
 
 
 def texts(file: Path) -> list[str]:

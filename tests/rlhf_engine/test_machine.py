@@ -119,6 +119,20 @@ def test_what_a_full_disk_says():
     assert not disk_is_full(RuntimeError("anything else"))
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "read-only"), OSError(errno.EIO, "broken"), PermissionError(errno.EACCES, "no"), SafetensorError("I/O error: broken (os error 5)")])
+def test_a_run_whose_disk_cannot_be_written_says_that_it_can_be_resumed(cli, tiny_llama, inputs, tmp_path, monkeypatch, error):
+    def fail(*args):
+        raise error
+    with monkeypatch.context() as patch:
+        patch.setattr("rlhf_engine.trainers.state.save_file", fail)
+        command = ["sft", "--data", inputs / "demos.jsonl", "--model", tiny_llama, *SMALL, "--output", tmp_path / "run"]
+        code, _, err = cli(*command)
+    assert code == 1 and "it may be read-only, away or broken. Then resume." in err and "Traceback" not in err
+    status = Run(tmp_path / "run").status()
+    assert (status["state"], status["advice_kind"]) == ("failed", "disk_fails")
+    assert cli(*command, "--resume")[0] == 0
+
+
 class FullFile:
     """A raw file on a disk that is full after the first bytes."""
 

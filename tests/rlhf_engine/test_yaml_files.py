@@ -51,3 +51,25 @@ def test_a_message_is_one_line_that_can_be_seen():
     assert one_line("größe 漢字 🎉") == "größe 漢字 🎉"
     assert one_line("x\u202ey\x1b[31m\ud800\x00") == "x\\u202ey\\x1b[31m\\ud800\\x00"
     assert len(one_line("x" * 10**6)) <= LONGEST_MESSAGE and " ... " in one_line("x" * 10**6)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1:30", "1:30"), ("010", "010"), ("1_0", 10), ("0x1f", 31), ("-2", -2), ("1.5", 1.5), ("-.5", -0.5), (".inf", float("inf")), ("1.0e-4", 1e-4)])
+def test_numbers_are_what_they_look_like(text, value):
+    """YAML 1.1 reads 1:30 as 90 and 010 as 8, so that a run would have other settings than its file seems to say."""
+    assert parse_yaml(f"a: {text}") == {"a": value}
+
+
+def test_what_a_yaml_file_lacks_is_said_in_plain_words(tmp_path):
+    for content, said in ((b"", "found nothing"), (b"model:m", "with a space after the colon"), ("a: 1".encode("utf-16"), "save the file as UTF-8"), (b'a: "C:\\models"', "'single quotes'")):
+        (tmp_path / "c.yaml").write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            read_yaml(tmp_path / "c.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["no", "5", "2024-01-01"])
+def test_a_name_that_yaml_takes_for_something_else(tmp_path, cli, value):
+    (tmp_path / "c.yaml").write_text(f"output: {value}\n")
+    code, _, err = cli("sft", "--config", tmp_path / "c.yaml")
+    assert code == 2 and 'must be a text: in YAML, put it into "quotes"' in err

@@ -103,3 +103,11 @@ def test_a_template_that_asks_for_a_system_turn_works_where_there_is_one(with_te
     assert text_of(chat, row.ids) == "<|start|>system\nBe kind.<|end|>\n<|start|>user\nhello<|end|>\n<|start|>assistant\nfine<|end|>"
     with pytest.raises(UserError, match='cannot write a conversation of the turns user: it refuses it with "system first"'):
         encode_prompt(picky, [USER])
+
+
+def test_a_refusal_names_the_row(with_template, chat):
+    tokenizer = with_template("{% for m in messages %}{% if m.content|length > 20 %}{{ raise_exception('too long') }}{% endif %}{{ m.content }}{% endfor %}")
+    backbone = SimpleNamespace(tokenizer=tokenizer, stop_ids=[chat.eos_token_id])
+    for encode, rows in ((encode_prompts, ["hi", "a long prompt " * 9]), (encode_examples, [("hi", "a"), ("a long prompt " * 9, "a")])):
+        with pytest.raises(UserError, match=r'refuses it with "too long".* \(the first is the one whose prompt is .a long prompt'):
+            encode(backbone, rows)

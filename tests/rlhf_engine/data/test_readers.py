@@ -316,7 +316,7 @@ def test_files_that_are_no_data(write, tmp_path):
         "nonsense": "nonsense: there is no such file; give",
         "json": "json: there is no such file",  # not the builder of that name in `datasets`
         "/no/such/thing": "/no/such/thing: there is no such file",
-        "": ": is a folder",
+        "": "the name of the data is empty; give a .json",
         "~nobody/there": "~nobody/there: there is no such file",
         "so/" + "long" * 1000 + "/x": "x: there is no such file",
         "owner": "owner: is a folder; name one file in it",
@@ -326,7 +326,7 @@ def test_files_that_are_no_data(write, tmp_path):
         "b.parquet": "b.parquet: holds no prompts, its columns are enquiry; name them prompt",
         "c.parquet": "c.parquet: holds no rows",
         "latin.jsonl": "latin.jsonl, line 2: is not UTF-8 text; save the file as UTF-8",
-        "utf16.csv": "utf16.csv, line 1: holds a NUL byte, which no text does; save the file as UTF-8",
+        "utf16.csv": "utf16.csv: is UTF-16 text without the mark that says so; save the file as UTF-8",
     }.items():
         assert said in complaint(read_prompts, source), source
     write([GOOD])

@@ -221,7 +221,7 @@ def test_on_the_command_line(cli, tmp_path, tiny_llama, inputs):
 
 def test_a_reward_config_has_no_function(tmp_path, base, data):
     run = begin(RewardConfig(model=str(base), data=str(data), output=str(tmp_path / "run")))
-    assert set(json.loads((run.path / "inputs.json").read_text())) == {"model", "data"}
+    assert set(json.loads((run.path / "inputs.json").read_text())) == {"model", "data", "settings"}
 
 
 def test_the_worker_refuses_the_same_as_the_command_line(tmp_path, base, data):
@@ -240,3 +240,17 @@ def test_the_worker_refuses_the_same_as_the_command_line(tmp_path, base, data):
     with pytest.raises(UserError, match="has another content") as caught:
         owner.check_start(request)
     assert str(caught.value) == refused(run)
+
+
+def test_settings_that_were_edited_by_hand_are_refused_by_name(tmp_path, base, data):
+    """Else the run goes on with others, and config.yaml says that it always had them."""
+    run = sft(tmp_path, base, data)
+    file = run.path / "config.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("batch_size: 16", "batch_size: 8") + "colour: red\n")
+    assert "config.yaml has been edited since it began (batch_size was 16 and is 8; colour was None and is 'red'); put that back" in refused(run)
+    file.write_bytes(text.replace("\n", "\r\n").encode())  # the same settings, from Windows
+    assert resume(run).config.batch_size == 16
+    (run.path / "inputs.json").write_text('{"model": {"place": "m", "content": ""}}')  # of a version that did not record them
+    file.write_text(text.replace("batch_size: 16", "batch_size: 8"))
+    assert resume(run).config.batch_size == 8
