@@ -81,6 +81,7 @@ def read_config(files: ModelFiles) -> Any:
         if isinstance(part, PreTrainedConfig):
             # It may name code on the Hub. transformers chooses an implementation that this machine has.
             part._attn_implementation_internal = part._experts_implementation_internal = None
+            part.return_dict = True  # else a pass would return a tuple, whose parts have no names
     return config
 
 

@@ -117,6 +117,18 @@ def test_adapters_are_found_where_they_are(tmp_path):
     assert resolve_adapter("none") is resolve_adapter("") is None
 
 
+def test_folders_of_other_trainers(tmp_path):
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "adapter_config.json").write_text("{}")
+    assert f"such as {tmp_path}/checkpoint-10" in refused(resolve_adapter, str(tmp_path))
+    assert f"such as {tmp_path}/checkpoint-9" in refused(resolve_adapter, f"{tmp_path}/checkpoint-9/adapter_config.json")
+    assert "hf download someone/lora --local-dir lora" in refused(resolve_adapter, "someone/lora")
+    mlx = tmp_path / "checkpoint-9"
+    (mlx / "adapters.safetensors").write_bytes(b"")
+    assert "mlx_lm.fuse" in refused(check_adapter, mlx, "abc")
+
+
 @pytest.mark.parametrize("text", ["not json", "[]", "{}", '{"fingerprint": 5}'])
 def test_a_base_json_that_is_broken_is_told(tmp_path, text):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
