@@ -91,6 +91,11 @@ def test_folders_that_are_no_models(tmp_path):
     assert "config.json" in refused(resolve_model, str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert "safetensors" in refused(resolve_model, str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.safetensors").write_bytes(b"")
+    assert "weights in it does" in refused(resolve_model, str(tmp_path))
+    (tmp_path / "x.incomplete").write_bytes(b"")
+    assert "broke off" in refused(resolve_model, str(tmp_path))
     assert "no such model" in refused(resolve_model, str(tmp_path / "config.json"))
     assert "no such model" in refused(resolve_model, "")
 
