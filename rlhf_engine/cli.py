@@ -1,4 +1,4 @@
-"""The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input; 1 the machine fails: a line on stderr."""
+"""The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input, 1 a machine that fails: one line."""
 
 import argparse
 import os
