@@ -44,8 +44,12 @@ def fill_prompt(tokenizer, messages: list[dict]) -> str:
     roles = [message["role"] for message in messages]
     if ways.no_system and roles[0] == "system":
         why = ways.no_system
+    advice = "take the rows with such turns out, or choose another model"
+    with_system = [{"role": "system", "content": TRIAL["system"]}, *messages]
+    if roles[0] != "system" and not _try(tokenizer, with_system, ways.parts, add_generation_prompt=True)[1]:
+        advice = "begin each conversation with a system turn (a `messages` column), or choose another model"
     raise UserError(f"{tokenizer.name_or_path}: its chat template cannot write a conversation of the turns "
-                    f"{', '.join(roles)}: it {why}; take the rows with such turns out, or choose another model")
+                    f"{', '.join(roles)}: it {why}; {advice}")
 
 
 def broken_template(ways: TemplateWays, model: str) -> UserError:

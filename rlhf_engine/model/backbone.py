@@ -22,7 +22,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 
-from rlhf_engine.errors import UserError, first_line, one_line
+from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import expand_user, json_text
 from rlhf_engine.model.adapters import ScalarHead, has_head, read_head, save_beside
 from rlhf_engine.model.checks.finite import check_file
@@ -37,7 +37,7 @@ from rlhf_engine.model.lora.layers import (
     role_parameters,
     speed_up,
 )
-from rlhf_engine.model.lora.options import CONFIG_FILE, copy_lora, fresh_lora, lora_values, read_lora
+from rlhf_engine.model.lora.options import CONFIG_FILE, copy_lora, fresh_lora, lora_values, name_fitting, read_lora
 from rlhf_engine.model.lora.weights import convert_names, fitting_weights, read_weights, write_weights
 from rlhf_engine.runs.resolve import check_adapter
 
@@ -116,7 +116,7 @@ class Backbone(FrozenBase):
         folder = Path(expand_user(str(folder)))
         check_adapter(folder, self.fingerprint)
         config = read_lora(folder)
-        trained_on = one_line(config.base_model_name_or_path or "that it was trained on")
+        advice = name_fitting(config, self.name)  # PEFT writes the name of this base over the adapter's own
         if head and not has_head(folder):
             raise UserError(f"{folder}: holds an adapter but no scalar head; name a reward run")
         if role in self.roles:
@@ -133,8 +133,8 @@ class Backbone(FrozenBase):
             self.drop_role(role)
             if isinstance(error, torch.OutOfMemoryError):  # of a GPU
                 raise
-            raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)}); use it with the "
-                            f"base {trained_on}, or name another adapter") from None
+            raise UserError(f"{folder}: this adapter does not fit {self.name} ({first_line(error)}); {advice}") \
+                from None
 
     def fill_role(self, role: str, folder: Path) -> None:
         """Copy the weights of a PEFT folder into a role that exists.

@@ -94,10 +94,15 @@ class FrozenBase:
 
     @property
     def longest(self) -> int:
-        """Number of positions the base knows."""
+        """Number of positions the base knows.
+
+        LongRoPE turns every position of a row by other angles once the row is longer than `original`. A response that
+        grows past it would be scored as a model that never sampled it, so it ends there.
+        """
         config = self.base.config.get_text_config()
         names = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # Whisper and MPT have the latter
         sizes = [getattr(config, name, None) or 0 for name in names]
+        sizes.append(longrope_original(getattr(config, "rope_parameters", None)))
         return min((size for size in sizes if size > 0), default=UNLIMITED)
 
     # -- forward passes ----------------------------------------------------------------------------------------------
@@ -154,6 +159,19 @@ class FrozenBase:
                 layer.__dict__.pop("forward", None)
                 if forward is not None:
                     layer.forward = forward
+
+
+def longrope_original(rope: Any) -> int:
+    """Tokens of the longest row that LongRoPE reads with its first angles; 0 for other rotary embeddings.
+
+    Args:
+        rope: the parameters of a model's rotary embedding, or a mapping from kinds of layers to such.
+    """
+    if not isinstance(rope, dict):
+        return 0
+    if rope.get("rope_type") == "longrope":
+        return int(rope.get("original_max_position_embeddings") or 0)
+    return min(filter(None, map(longrope_original, rope.values())), default=0)
 
 
 def decoder_of(base: Any) -> nn.Module:

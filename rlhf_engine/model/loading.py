@@ -81,7 +81,19 @@ def read_config(files: ModelFiles) -> Any:
         if isinstance(part, PreTrainedConfig):
             # It may name code on the Hub. transformers chooses an implementation that this machine has.
             part._attn_implementation_internal = part._experts_implementation_internal = None
+            part.return_dict = True  # else a pass would return a tuple, whose parts have no names
+            drop_padding_outside(part)
     return config
+
+
+def drop_padding_outside(config: PreTrainedConfig) -> None:
+    """Take away a padding token that the embedding has no row for: torch would make no such embedding.
+
+    Many models got one without a new row. `FrozenBase.pad_id` replaces it.
+    """
+    pad, rows = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
+        config.pad_token_id = None
 
 
 def resolve_dtype(dtype: str | torch.dtype, config: Any, device: torch.device, model: str) -> str | torch.dtype:

@@ -72,5 +72,11 @@ def no_weights_in(folder: Path, model: str) -> UserError:
     error = f"{model}: holds no .safetensors weights"
     if any(folder.glob("*.gguf")):
         return UserError(f"{error} but GGUF files, which are not read; give a folder with safetensors weights")
+    if any(folder.glob("**/*.incomplete")):
+        return UserError(f"{error}: a download of it broke off; download it again")
+    below = sorted(folder.glob("*/model*.safetensors"))
+    if below:
+        return UserError(f"{error}, but {below[0].parent.name} in it does; give a folder that holds config.json, the "
+                         "tokenizer and the weights together")
     return UserError(f"{error}; pickled weights are never loaded, convert them first: load the model with "
                      "transformers where you trust it, and call its save_pretrained")

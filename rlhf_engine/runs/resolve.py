@@ -147,7 +147,19 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
         return folder / role
     if (folder / "config.json").exists():
         raise UserError(f"{adapter}: is a model, not an adapter; give it as --model, and --adapter none")
-    raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with adapter_config.json")
+    steps = sorted(folder.glob("checkpoint-*/adapter_config.json"), key=lambda file: (len(file.parent.name), str(file)))
+    if steps:
+        raise UserError(f"{adapter}: holds the checkpoints of a training, but no adapter; give one of them, such as "
+                        f"{steps[-1].parent}")
+    if folder.is_file():
+        raise UserError(f"{adapter}: no such adapter, this is a file; give the folder that holds the whole adapter, "
+                        f"such as {folder.parent}")
+    hint = ""
+    if not folder.exists() and is_hub_id(adapter):
+        hint = (f"; an adapter of the Hub is downloaded first: hf download {adapter} --local-dir "
+                f"{adapter.partition('/')[2]}")
+    raise UserError(f"{adapter}: no such adapter; give `none`, a run folder, or a PEFT folder with "
+                    f"adapter_config.json{hint}")
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -179,6 +191,9 @@ def check_adapter(folder: Path, expected: str) -> None:
 
     Raises UserError for pickled weights and for an adapter of another base.
     """
+    if (folder / "adapters.safetensors").exists() and not (folder / "adapter_model.safetensors").exists():
+        raise UserError(f"{folder}: holds an adapter of MLX (adapters.safetensors), not PEFT's; fuse it with its base "
+                        "(mlx_lm.fuse), and give the result as --model")
     if not (folder / "adapter_model.safetensors").exists():
         raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded: load it "
                         "with PEFT where you trust it, and call its save_pretrained")

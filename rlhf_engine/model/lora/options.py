@@ -9,7 +9,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ NAME_LISTS = ("target_modules", "exclude_modules", "layers_pattern", "target_par
 """Options that are lists of names, or a regular expression."""
 SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")
 """Options that are true or false."""
+DEFAULTS = {field.name: field.default if field.default_factory is MISSING else field.default_factory()
+            for field in fields(LoraConfig)}
+"""The value of each option that a file does not name."""
 
 
 def fresh_lora(rank: int, alpha: int, base: str) -> LoraConfig:
@@ -75,8 +78,13 @@ def read_lora(folder: Path) -> LoraConfig:
         raise UserError(f"{folder}: is {f'a {kind} adapter' if kind else 'an adapter of no type'}, and only LoRA is "
                         f"known here; {PLAIN}")
     refuse_options(folder, values)
-    known = {name: value for name, value in values.items() if name in KNOWN and name != "runtime_config"}
+    known: dict[str, Any] = {name: value for name, value in values.items()
+                             if name in KNOWN and name != "runtime_config"}
+    # A null stands for the default where PEFT itself never writes one.
+    known = {name: value for name, value in known.items() if value is not None or DEFAULTS[name] is None}
     known.update({"bias": "none", "inference_mode": False})  # biases that were trained are refused with the weights
+    if "task_type" in known:
+        known["task_type"] = str(known["task_type"]).upper() if known["task_type"] else None
     try:
         if is_spelled_out(known.get("target_modules")):
             known["target_modules"] = adapted_layers(folder)
@@ -86,6 +94,14 @@ def read_lora(folder: Path) -> LoraConfig:
     except Exception as error:  # whatever PEFT makes of values that are not its own
         raise UserError(f"{folder}: its {CONFIG_FILE} cannot be used ({first_line(error)}); name another adapter") \
             from None
+
+
+def name_fitting(config: LoraConfig, model: str) -> str:
+    """What to do with an adapter that does not fit the base `model`."""
+    base = one_line(config.base_model_name_or_path or "that it was trained on")
+    if base == one_line(model):
+        return "save it again with PEFT's save_pretrained, or name another adapter"
+    return f"use it with the base {base}, or name another adapter"
 
 
 def is_spelled_out(targets: Any) -> bool:
@@ -113,7 +129,7 @@ def lora_values(config: LoraConfig) -> dict[str, Any]:
 def refuse_options(folder: Path, values: dict[str, Any]) -> None:
     """Raises UserError for the first option that no role can hold, that PEFT does not know, or that has no sense."""
     task = values.get("task_type")
-    if task not in (None, "CAUSAL_LM"):
+    if task is not None and str(task).upper() != "CAUSAL_LM":
         raise UserError(f"{folder}: is made for the task {one_line(task)}, not for a causal language model; name a "
                         "policy's adapter, or train a reward model here on its preference data")
     for name, reason in REFUSED.items():
@@ -122,8 +138,8 @@ def refuse_options(folder: Path, values: dict[str, Any]) -> None:
     refuse_start(folder, values.get("init_lora_weights"))
     unknown = sorted(name for name, value in values.items() if name not in KNOWN and value)
     if unknown:
-        raise UserError(f"{folder}: sets {one_line(unknown[0])}, which PEFT {peft.__version__} does not know; "
-                        f"{PLAIN}")
+        raise UserError(f"{folder}: sets {one_line(unknown[0])}, which PEFT {peft.__version__} does not know; update "
+                        f"PEFT, or take it out of {CONFIG_FILE} if the adapter makes no use of it; otherwise {PLAIN}")
     refuse_numbers(folder, values)
 
 
@@ -161,6 +177,9 @@ def refuse_numbers(folder: Path, values: dict[str, Any]) -> None:
         value = values.get(name)
         if isinstance(value, list) and not all(isinstance(part, str) for part in value):
             raise refuse(name, value, "a list of names")
+    dropout = values.get("lora_dropout")
+    if dropout is not None and not is_number(dropout):
+        raise refuse("lora_dropout", dropout, "a number")
     for name in SWITCHES:
         if not isinstance(values.get(name), (bool, type(None))):
             raise refuse(name, values[name], "true or false")

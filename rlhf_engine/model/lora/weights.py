@@ -3,6 +3,7 @@
 PEFT itself leaves a weight that its file lacks as it was drawn at random, and drops one that has no place.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rlhf_engine.model.adapters import read_tensors
+from rlhf_engine.model.checks.weights import WRAPPERS
 from rlhf_engine.model.lora.options import MERGE, PREFIX, WEIGHTS_FILE
 
 ANY_NAME = "adapter"
@@ -27,6 +29,8 @@ HINTS = {
     "": f"the adapter brings whole weights of its base, as one with a resized vocabulary does; {MERGE}",
 }
 """Part of a name that has no place -> what that means and what to do; the first that fits."""
+EMPTY = (": empty tensors come from DeepSpeed ZeRO-3, so gather the weights before you save "
+         "(stage3_gather_16bit_weights_on_model_save)")
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -64,15 +68,31 @@ def fitting_weights(weights: dict[str, torch.Tensor], parameters: dict[str, nn.P
             if name in parameters or not is_copy_of_base(name, tensor, base)}
     extra, missing = sorted(set(kept) - set(parameters)), sorted(set(parameters) - set(kept))
     if extra:
-        hint = next(text for part, text in HINTS.items() if part in extra[0])
+        hint = explain_name(extra[0])
         raise ValueError(f"its file holds {name_some(extra)}, for which the base has no place" +
                          (f": {hint}" if hint else ""))
     if missing:
         raise ValueError(f"its file lacks {name_some(missing)}, which its configuration asks for")
     for name, parameter in parameters.items():
         if parameter.shape != kept[name].shape:
-            raise ValueError(f"{name} has shape {tuple(kept[name].shape)}, the base needs {tuple(parameter.shape)}")
+            hint = EMPTY if kept[name].numel() == 0 else ""
+            raise ValueError(f"{name} has shape {tuple(kept[name].shape)}, the base needs {tuple(parameter.shape)}"
+                             + hint)
     return kept
+
+
+def explain_name(name: str) -> str:
+    """What a weight that has no place says of its file, and what to do; empty where nothing is known."""
+    parts = name.split(".")
+    for wrapper, origin in WRAPPERS.items():
+        if wrapper in parts:
+            return f"the names still have `{wrapper}.` in them, from {origin}; save the model that is inside of it"
+    if "base_model" in parts:
+        return "PEFT was put on a model that it was on already; save the inner one, or train on the bare base"
+    named = re.search(r"\.lora_[AB]\.(\w+)\.weight$", name)
+    if named:
+        return f"the names still hold the adapter's name, {named[1]}; write it with PEFT's save_pretrained"
+    return next(text for part, text in HINTS.items() if part in name)
 
 
 def is_copy_of_base(name: str, tensor: torch.Tensor, base: Any) -> bool:

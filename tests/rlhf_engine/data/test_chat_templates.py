@@ -101,7 +101,7 @@ def test_a_template_that_asks_for_a_system_turn_works_where_there_is_one(with_te
     picky = with_template("{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + LOOP % (TURN % "{{ m.content }}"))
     row = encode_example(picky, [SYSTEM, USER], "fine", chat.eos_token_id)
     assert text_of(chat, row.ids) == "<|start|>system\nBe kind.<|end|>\n<|start|>user\nhello<|end|>\n<|start|>assistant\nfine<|end|>"
-    with pytest.raises(UserError, match='cannot write a conversation of the turns user: it refuses it with "system first"'):
+    with pytest.raises(UserError, match='turns user: it refuses it with "system first"; begin each conversation with a system turn'):
         encode_prompt(picky, [USER])
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Phi3Config, Phi3ForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
 
 from benchmarks.surveys.architecture_checks import CHECKS, Refused
@@ -12,7 +13,9 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import CpuDecoder, cpu_decoder, smallest_window
 from rlhf_engine.model.decoders import CachedDecoder, RereadingDecoder, model_decoder
+from rlhf_engine.model.frozen_base import longrope_original
 from rlhf_engine.model.generation import Sampling, sample
+from tests.conftest import make_tokenizer, save
 
 CACHED, REREAD = CachedDecoder, RereadingDecoder
 DECODERS = {
@@ -140,3 +143,16 @@ def test_sampling_follows_the_role_and_its_batch_is_cut_where_every_token_is_rea
 
 def test_every_kind_has_a_class_in_transformers():
     assert set(DECODERS) <= set(NAMES)
+
+
+def test_a_row_ends_where_longrope_would_turn_its_positions_anew(tmp_path):
+    """Scored as a whole, a longer row has other angles everywhere than each of its tokens had when it was sampled."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 32}
+    config = Phi3Config(vocab_size=len(make_tokenizer(chat=True)), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2, pad_token_id=0, rope_parameters=rope,
+                        original_max_position_embeddings=32)
+    backbone = Backbone.load(str(save(Phi3ForCausalLM(config), make_tokenizer(chat=True), tmp_path)))
+    assert backbone.longest == 32
+    assert longrope_original({"full_attention": rope, "sliding_attention": {"rope_type": "default"}}) == 32
+    assert longrope_original({"rope_type": "yarn", "original_max_position_embeddings": 32}) == longrope_original(None) == 0

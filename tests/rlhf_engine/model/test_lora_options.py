@@ -210,7 +210,12 @@ RENAMED = {
     "a compiled model": lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."),
     "a model that sees": lambda name: name.replace("model.layers", "model.language_model.layers"),
     "another library": lambda name: name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"),
+    "a wrapper of FSDP": lambda name: name.replace("model.layers", "_fsdp_wrapped_module.model.layers"),
+    "DeepSpeed": lambda name: name.replace("base_model.model.", "base_model.model.module."),
+    "PEFT on PEFT": lambda name: name.replace("base_model.model.", "base_model.model.base_model.model."),
 }
+ADVICE = {"an adapter's name": "still hold the adapter's name, default", "a compiled model": "from torch.compile",
+          "a wrapper of FSDP": "from FSDP", "DeepSpeed": "from DistributedDataParallel or DeepSpeed", "PEFT on PEFT": "save the inner one"}
 
 
 @pytest.mark.parametrize("kind", RENAMED)
@@ -224,13 +229,21 @@ def test_weights_under_other_names_are_refused_by_a_name(kind, plain, loaded, tm
         return
     line = refused(loaded, damaged(plain, tmp_path, weights=rename))
     assert "its file holds" in line and "for which the base has no place" in line
+    assert ADVICE.get(kind, "") in line
+
+
+def test_an_adapter_of_this_very_base_is_not_sent_to_it(plain, loaded, tmp_path):
+    def without_first(tensors):
+        return {name: value for name, value in tensors.items() if name != FIRST}
+    line = refused(loaded, damaged(plain, tmp_path, weights=without_first, config={"base_model_name_or_path": loaded.name}))
+    assert "use it with the base" not in line and "save it again" in line
 
 
 @pytest.mark.parametrize("change, words", [
     (lambda w: {k: v for k, v in w.items() if k != FIRST}, "lacks model.layers.0.self_attn.q_proj.lora_A.weight, which"),
     (lambda w: {k: v for k, v in w.items() if "layers.1" not in k}, "lacks model.layers.1.self_attn.q_proj.lora_A.weight and 3 more"),
     (lambda w: {**w, FIRST: torch.zeros(2, 9)}, "has shape (2, 9), the base needs (2, 16)"),
-    (lambda w: {**w, FIRST: torch.zeros(0)}, "has shape (0,)"),
+    (lambda w: {**w, FIRST: torch.zeros(0)}, "has shape (0,) .* ZeRO-3"),
     (lambda w: {**w, FIRST.replace("layers.0", "layers.7"): torch.zeros(2, 16)}, "holds model.layers.7.self_attn.q_proj.lora_A.weight"),
     (lambda w: {**w, "base_model.model.lm_head.weight": torch.zeros(66, 16)}, "holds lm_head.weight, .* resized vocabulary"),
     (lambda w: {**w, "base_model.model.score.weight": torch.zeros(1, 16)}, "holds score.weight, .* reward model"),
@@ -262,7 +275,7 @@ def test_weights_that_only_repeat_the_base_are_no_reason_to_refuse(plain, loaded
     ({"target_modules": "((("}, "does not fit"), ({"target_modules": ["nowhere"]}, "does not fit"), ({"target_modules": 7}, "does not fit"),
     ({"target_modules": "q_proj"}, "does not fit"), ({"layers_to_transform": [9]}, "does not fit"), ({"lora_dropout": 7}, "does not fit"),
     ({"init_lora_weights": "PiSSA"}, "rewrites"), ({"init_lora_weights": "nonsense"}, "init_lora_weights 'nonsense'"),
-    ({"use_moonshine": {"a": 1}}, "sets use_moonshine, which PEFT"), ({"task_type": "SEQ_CLS"}, "the task SEQ_CLS"),
+    ({"lora_dropout": "0.05"}, "its lora_dropout is '0.05'"), ({"use_moonshine": {"a": 1}}, "sets use_moonshine, which PEFT"), ({"task_type": "SEQ_CLS"}, "the task SEQ_CLS"),
     ({"peft_type": "ADALORA"}, "is a ADALORA adapter"), ({"peft_type": "VERA"}, "is a VERA adapter"), ({"peft_type": None}, "no type"),
     ({"peft_type": 3}, "is a 3 adapter"), ({"peft_type": "A\nB\x1b[2J"}, "is a A B\\x1b[2J adapter"), ({"task_type": ["x\ny"]}, "is made for the task"),
     ({"r": 3, "base_model_name_or_path": "a\nb"}, "use it with the base a b"), ({"x\ny": 1}, "sets x y, which"), ({"modules_to_save": ["score"]}, "modules_to_save"), ({"eva_config": 3}, "cannot be used"),
@@ -270,6 +283,13 @@ def test_weights_that_only_repeat_the_base_are_no_reason_to_refuse(plain, loaded
 ])
 def test_a_configuration_that_makes_no_sense_is_refused_in_one_line(change, words, plain, loaded, tmp_path):
     assert words in refused(loaded, damaged(plain, tmp_path, config=change))
+
+
+def test_a_null_where_peft_writes_none_is_the_default(plain, loaded, tmp_path):
+    nulls = dict.fromkeys(["rank_pattern", "alpha_pattern", "loftq_config", "use_rslora", "fan_in_fan_out", "init_lora_weights", "lora_dropout"])
+    loaded.load_role("policy", damaged(plain, tmp_path, config={**nulls, "task_type": "causal_lm", "modules_to_save": []}))
+    close(role_logits(loaded, "policy"), peft_logits(*plain))
+    loaded.drop_role("policy")
 
 
 def test_options_of_a_later_peft_that_are_off_do_not_matter(plain, loaded, tmp_path):

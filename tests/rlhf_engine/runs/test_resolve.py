@@ -91,6 +91,11 @@ def test_folders_that_are_no_models(tmp_path):
     assert "config.json" in refused(resolve_model, str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert "safetensors" in refused(resolve_model, str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.safetensors").write_bytes(b"")
+    assert "weights in it does" in refused(resolve_model, str(tmp_path))
+    (tmp_path / "x.incomplete").write_bytes(b"")
+    assert "broke off" in refused(resolve_model, str(tmp_path))
     assert "no such model" in refused(resolve_model, str(tmp_path / "config.json"))
     assert "no such model" in refused(resolve_model, "")
 
@@ -115,6 +120,18 @@ def test_adapters_are_found_where_they_are(tmp_path):
     assert resolve_adapter(str(checkpoint)) == resolve_adapter(str(checkpoint / "policy")) == checkpoint / "policy"
     assert "holds no reward adapter" in refused(resolve_adapter, str(run.path), role="reward")
     assert resolve_adapter("none") is resolve_adapter("") is None
+
+
+def test_folders_of_other_trainers(tmp_path):
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "adapter_config.json").write_text("{}")
+    assert f"such as {tmp_path}/checkpoint-10" in refused(resolve_adapter, str(tmp_path))
+    assert f"such as {tmp_path}/checkpoint-9" in refused(resolve_adapter, f"{tmp_path}/checkpoint-9/adapter_config.json")
+    assert "hf download someone/lora --local-dir lora" in refused(resolve_adapter, "someone/lora")
+    mlx = tmp_path / "checkpoint-9"
+    (mlx / "adapters.safetensors").write_bytes(b"")
+    assert "mlx_lm.fuse" in refused(check_adapter, mlx, "abc")
 
 
 @pytest.mark.parametrize("text", ["not json", "[]", "{}", '{"fingerprint": 5}'])

@@ -242,8 +242,14 @@ def test_a_config_that_is_not_of_the_files(tiny_llama, tmp_path):
         assert says in refusal(tmp_path / "base")
 
 
+def test_a_padding_token_without_a_row_is_replaced(tiny_llama, tmp_path):
+    rows = json.loads((tiny_llama / "config.json").read_text())["vocab_size"]
+    folder = spoilt(tiny_llama, tmp_path / "base", None, pad_token_id=rows)
+    assert torch.equal(states(folder), states(tiny_llama))
+
+
 def test_nulls_that_mean_nothing_special_and_code_of_others_change_nothing(tiny_llama, tmp_path):
     folder = spoilt(tiny_llama, tmp_path / "base", None, architectures=None, pad_token_id=None, rope_scaling=None, head_dim=None,
-                    quantization_config=None, attn_implementation="kernels-community/flash-attn2", experts_implementation="someone/code",
+                    quantization_config=None, return_dict=False, attn_implementation="kernels-community/flash-attn2", experts_implementation="someone/code",
                     auto_map={"AutoModelForCausalLM": "evil.Model"})
     assert torch.equal(states(folder), states(tiny_llama))
