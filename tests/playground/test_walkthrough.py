@@ -3,11 +3,13 @@
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from playground.pages.train import text as train_text
+from playground.server.link_preview import address_of_page
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
@@ -316,3 +318,10 @@ def test_a_link_shows_our_own_title_and_a_picture_from_here(url):
     request = urllib.request.Request(f"{url}/", headers={"X-Forwarded-Host": '"><script>x</script>', "X-Forwarded-Proto": "https"})  # noqa: S310
     with urllib.request.urlopen(request) as answer:  # noqa: S310
         assert '"><script>x' not in answer.read().decode().split("</head>")[0].split("gradio_config")[0]
+
+
+def test_the_preview_of_a_page_under_a_folder_of_a_proxy_has_the_folder():
+    scope = {"type": "http", "scheme": "http", "headers": [(b"host", b"localhost:7860"), (b"x-forwarded-host", b"a.example, b.example"),
+                                                           (b"x-forwarded-proto", b"https, http")]}
+    for root, address in (("", "https://a.example"), ("/play/", "https://a.example/play"), ("https://b.example/deep/", "https://b.example/deep")):
+        assert address_of_page({**scope, "app": SimpleNamespace(root_path=root)}) == address
