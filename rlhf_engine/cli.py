@@ -1,4 +1,4 @@
-"""The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input, one line on stderr."""
+"""The command line: `python -m rlhf_engine COMMAND`. Exit 0 done; 2 bad input, 1 a machine that fails: one line."""
 
 import argparse
 import os
@@ -79,11 +79,12 @@ def go(trainer, run: Run, changes: dict | None = None) -> int:
     try:
         state = drive(trainer, run, control=control)
     except Exception as error:
-        if failure_kind(error) not in EXPLAINED:
+        kind = failure_kind(error)
+        if kind not in EXPLAINED:
             raise
         print(f"error: {run.path}: {type(error).__name__}: {first_line(error)}. "
               f"{failure_hint(error, run, trainer.config)}", file=sys.stderr)
-        return 1
+        return 2 if kind in ("diverged", "not_finite") else 1  # 2: of its settings, data or model; 1: of the machine
     peak = (run.report() or {}).get("peak_memory_mb")
     print(f"{run.path}: {state} after {trainer.step} of {trainer.total_steps} steps, peak memory {peak} MB")
     if state == "stopped":

@@ -107,6 +107,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "inkling2_loop_text": {"unpadded_vocab_size": VOCABULARY}, "inkling2_text": {"unpadded_vocab_size": VOCABULARY},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
+    "longcat_flash": {"qk_head_dim": 16, "num_key_value_heads": 4},
     "laguna": {"num_attention_heads_per_layer": [4, 4]},
     "lfm2": {"layer_types": ["conv", "full_attention"]}, "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "codegen": {"rotary_dim": 4}, "gptj": {"rotary_dim": 4},
@@ -115,6 +116,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mellum": WINDOWED, "ministral": {"head_dim": 8, "layer_types": ALTERNATING},
     "mixtral": {"sliding_window": WINDOW}, "phi3": {"sliding_window": WINDOW}, "starcoder2": {"sliding_window": WINDOW},
     "phimoe": {"sliding_window": WINDOW},
+    "moshi": {"sliding_window": POSITIONS},  # as long as its context: its masks know no window
     "mpt": {"attn_config.attn_pdrop": 0},
     "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
     "qwen2": WINDOWED, "qwen2_moe": WINDOWED, "qwen3": WINDOWED,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,10 @@ def merge_role(backbone: Backbone, source: Source) -> None:
     """Add the policy's products to the base's weights, layer by layer in fp32, and drop its adapter. Raises
     UserError."""
     base = backbone.base
-    embedding, output = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    owners = Counter(id(weight) for module in base.modules() for weight in module.parameters(recurse=False))
     layers = lora_layers(base).values()
     for layer in layers:
-        weight = adapted_weight(layer)
-        if embedding is output and weight is embedding:
+        if owners[id(adapted_weight(layer))] > 1:  # a tied output layer, or Zamba's blocks that repeat
             raise UserError(f"{source.folder}: adapts one of two layers that share their weights, so it is never "
                             "merged; leave out --merge")
         if layer.lora_bias.get("policy") and layer.get_base_layer().bias is None:

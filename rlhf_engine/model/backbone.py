@@ -143,8 +143,9 @@ class Backbone(FrozenBase):
         """
         stored = read_weights(folder)
         check_file(folder, stored)
-        weights = convert_names(self._peft, self._peft.peft_config[role], stored)
-        self._set_adapter(role, fitting_weights(weights, role_parameters(self.base, role), self.base))
+        parameters = role_parameters(self.base, role)
+        weights = convert_names(self._peft, self._peft.peft_config[role], stored, parameters)
+        self._set_adapter(role, fitting_weights(weights, parameters, self.base))
         if role in self.heads:
             head = read_head(folder)
             check_file(folder, head)

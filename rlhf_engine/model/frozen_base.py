@@ -96,7 +96,7 @@ class FrozenBase:
     def longest(self) -> int:
         """Number of positions the base knows."""
         config = self.base.config.get_text_config()
-        names = ("max_position_embeddings", "max_target_positions")  # Whisper has the latter
+        names = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # Whisper and MPT have the latter
         sizes = [getattr(config, name, None) or 0 for name in names]
         return min((size for size in sizes if size > 0), default=UNLIMITED)
 
@@ -107,12 +107,12 @@ class FrozenBase:
 
         A causal model cannot see padding on the right, so no mask is needed. `options` go to the model.
         """
-        return self.base.get_decoder()(input_ids=ids, use_cache=False, **options).last_hidden_state
+        return decoder_of(self.base)(input_ids=ids, use_cache=False, **options).last_hidden_state
 
     def depths(self, ids: torch.Tensor, **options: Any) -> list[torch.Tensor]:
         """Hidden states [B, T, d] of right-padded `ids` [B, T] at three depths: embeddings, middle, and end
         (normed)."""
-        output = self.base.get_decoder()(input_ids=ids, use_cache=False, output_hidden_states=True, **options)
+        output = decoder_of(self.base)(input_ids=ids, use_cache=False, output_hidden_states=True, **options)
         states = output.hidden_states
         return [states[0], states[len(states) // 2], states[-1]]
 
@@ -154,6 +154,15 @@ class FrozenBase:
                 layer.__dict__.pop("forward", None)
                 if forward is not None:
                     layer.forward = forward
+
+
+def decoder_of(base: Any) -> nn.Module:
+    """The part of a causal language model that ends in its last hidden states.
+
+    transformers' `get_decoder` gives the whole model for Llama 4, whose decoder has another name than it looks for.
+    """
+    decoder = base.get_decoder()
+    return base.model if decoder is base and isinstance(getattr(base, "model", None), nn.Module) else decoder
 
 
 def probed_rows(frozen: FrozenBase) -> torch.Tensor:

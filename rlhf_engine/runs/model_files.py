@@ -208,13 +208,15 @@ def read_header(file: Path, model: str) -> dict[str, Stored]:
             header = json.loads(handle.read(length))
         header.pop("__metadata__", None)
         tensors = {name: Stored(str(entry["dtype"]), tuple(entry["shape"])) for name, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        counts = [(entry["data_offsets"], math.prod(entry["shape"]), entry["dtype"]) for entry in header.values()]
+        fits = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) == size
+        for name, entry in header.items():
+            start, stop = entry["data_offsets"]
+            bits = BITS.get(tensors[name].format, 0)
+            whole = not bits or (stop - start) * 8 == math.prod(entry["shape"]) * bits
+            fits = fits and whole and isinstance(entry["dtype"], str)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise refusal from None
-    if 8 + length + end != size:
-        raise refusal
-    if any(dtype in BITS and (stop - start) * 8 != count * BITS[dtype] for (start, stop), count, dtype in counts):
+    if not fits:
         raise refusal
     return tensors
 

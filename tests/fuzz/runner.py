@@ -192,9 +192,9 @@ def wrong_words(outcome: Outcome) -> Iterator[str]:
     if "Traceback (most recent call last)" in outcome.stderr + outcome.stdout:
         yield "a traceback was printed:\n" + outcome.stderr[-3000:]
     lines = [line for line in outcome.stderr.replace("\r", "\n").split("\n") if line.strip() and not EXPECTED.search(line)]
-    if outcome.code not in (0, None, 1, 2):
+    if outcome.code not in (0, None, 2):
         yield f"exit code {outcome.code}" + (" after an interruption" if outcome.interrupted else "")
-    elif outcome.code in (1, 2):
+    elif outcome.code == 2:
         if len(lines) != 1 or not lines[0].startswith("error: "):
             yield f"exit {outcome.code} with {len(lines)} lines: " + " | ".join(lines)[-1500:]
         elif len(lines[0]) > 2100:

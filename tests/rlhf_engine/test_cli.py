@@ -438,7 +438,7 @@ def test_a_policy_that_runs_away_is_stopped_with_one_line(cli, tmp_path, inputs,
     code, out, err = cli(*settings("ppo", inputs, steps=40), "--model", tiny_llama, "--reward", f"{inputs / 'score.py'}:vowels", "--learning-rate", 0.3,
                          "--kl-target", 0.01, "--kl-coef", 0, "--kl-stop", 1, "--output", tmp_path / "run")
     status = Run(tmp_path / "run").status()
-    assert code == 1 and "Traceback" not in err
+    assert code == 2 and "Traceback" not in err
     assert status["state"] == "failed" and status["error"].startswith("Diverged") and "learning_rate" in status["advice"]
     last = err.splitlines()[-1]
     assert last.startswith("error: ") and status["error"] in last and status["advice"] in last

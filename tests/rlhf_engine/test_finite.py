@@ -185,7 +185,7 @@ def test_on_the_command_line_a_run_that_diverges_is_one_line_and_no_export(cli, 
     run = tmp_path / "run"
     code, _, err = cli("sft", "--model", tiny_llama, "--data", inputs / "demos.jsonl", "--output", run, "--steps", 3, "--batch-size", 4,
                        "--warmup", 0, "--learning-rate", 1e38)
-    assert code == 1 and "Traceback" not in err and "NotFinite" in err.splitlines()[-1]
+    assert code == 2 and "Traceback" not in err and "NotFinite" in err.splitlines()[-1]
     assert cli("export", "--model", tiny_llama, "--adapter", run, "--output", tmp_path / "out")[0] == 2
     assert not (tmp_path / "out").exists()
 

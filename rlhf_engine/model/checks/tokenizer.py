@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from rlhf_engine.data.chat_templates import broken_template, template_ways
 from rlhf_engine.data.tokenization import Prompt, encode_prompt
-from rlhf_engine.errors import UserError, kind_of
+from rlhf_engine.errors import UserError, first_line, kind_of
 from rlhf_engine.runs.model_files import AGAIN, read_object
 from rlhf_engine.runs.resolve import code_needed
 
@@ -42,6 +42,11 @@ def load_tokenizer(folder: Path, model: str) -> Any:
             raise code_needed(model) from None
         raise UserError(f"{model}: {why_not_loaded(folder, error)}") from None
     drop_empty_names(tokenizer)
+    try:
+        tokenizer(CONVERSATIONS[0], add_special_tokens=False, split_special_tokens=True, verbose=False)
+    except Exception as error:  # of a setting of another type, such as model_max_length as a text
+        raise UserError(f"{model}: its tokenizer reads no text ({type(error).__name__}: {first_line(error)[:150]});"
+                        f" correct tokenizer_config.json, or {AGAIN}") from None
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise UserError(f"{model}: its tokenizer has no vocabulary; {AGAIN} with its tokenizer")
     check_template_kind(tokenizer.chat_template, model)

@@ -3,6 +3,7 @@
 PEFT itself leaves a weight that its file lacks as it was drawn at random, and drops one that has no place.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,15 @@ def write_weights(folder: Path, parameters: dict[str, nn.Parameter]) -> None:
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
 
 
-def convert_names(peft: PeftModel, config: LoraConfig, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def convert_names(peft: PeftModel, config: LoraConfig, weights: dict[str, torch.Tensor],
+                  parameters: Iterable[str]) -> dict[str, torch.Tensor]:
     """Weights under the names of this version of transformers, which holds the experts of many models in one tensor.
 
-    An adapter from an earlier version has a matrix for each expert.
+    An adapter from an earlier version has a matrix for each expert. One that has all the names of the role's
+    `parameters` is left alone: PEFT would convert some names a second time (Laguna's shared experts).
     """
+    if all(name in weights for name in parameters):
+        return weights
     named = {PREFIX + name: tensor for name, tensor in weights.items()}
     converted = convert_peft_adapter_state_dict_for_transformers(peft, config, named, ANY_NAME)
     return {name.removeprefix(PREFIX): tensor for name, tensor in converted.items()}

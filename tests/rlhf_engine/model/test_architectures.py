@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
 
-from benchmarks.surveys.architecture_checks import CHECKS
+from benchmarks.surveys.architecture_checks import CHECKS, Refused
 from benchmarks.surveys.tiny_models import WINDOW, tiny_model
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
@@ -58,11 +58,29 @@ def test_the_first_step_of_ppo_has_no_kl_and_a_ratio_of_one(kind, folders):
     CHECKS["first step"](folders(kind))
 
 
-@pytest.mark.parametrize("kind", ["lfm2", "mamba", "rwkv"])
+@pytest.mark.parametrize("kind", ["lfm2", "mamba", "rwkv", "laguna"])
 def test_a_role_is_saved_loaded_and_merged(kind, folders, tmp_path):
     (tmp_path / "model").symlink_to(folders(kind))
     CHECKS["checkpoint"](tmp_path / "model")
     CHECKS["merge"](tmp_path / "model")
+
+
+def test_layers_that_share_their_weights_are_not_merged(folders, tmp_path):
+    """Zamba's blocks repeat: each repetition has an adapter of its own on the same weights."""
+    (tmp_path / "model").symlink_to(folders("zamba"))
+    CHECKS["checkpoint"](tmp_path / "model")
+    with pytest.raises(Refused, match="share their weights, so it is never merged; leave out --merge"):
+        CHECKS["merge"](tmp_path / "model")
+
+
+def test_a_decoder_of_another_name_is_found(folders):
+    """Llama 4's `get_decoder` gives the whole model."""
+    CHECKS["states"](folders("llama4_text"))
+
+
+def test_the_longest_row_is_one_that_the_model_can_read(folders):
+    """MPT has a name of its own for its positions."""
+    CHECKS["longest"](folders("mpt"))
 
 
 def load(folder: Path, dtype: str = "fp32") -> Backbone:

@@ -42,6 +42,12 @@ def answer(backbone):
         return sample(backbone, rows, Sampling(4, temperature=0), torch.Generator().manual_seed(0))
 
 
+def test_a_setting_of_another_type_that_breaks_every_text(tiny_llama, tmp_path):
+    folder = spoilt(tiny_llama, tmp_path / "base")
+    edit_json(folder / "tokenizer_config.json", model_max_length="true")
+    assert "its tokenizer reads no text (TypeError" in refusal(folder)
+
+
 def test_tokens_beyond_the_embedding_that_a_text_would_get(tiny_llama, tmp_path):
     for number, (tokens, names, says) in enumerate((
             (["<b>"], {}, "the token '<b>' (number 400), but its embedding has 400 rows"), (["dog cat", "<b>"], {}, "and 1 more"),

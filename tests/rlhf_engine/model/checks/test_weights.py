@@ -15,9 +15,10 @@ from transformers import (
     MixtralForCausalLM,
 )
 
+from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.checks.weights import may_be_left
-from rlhf_engine.runs.model_files import Stored
+from rlhf_engine.runs.model_files import Stored, read_header
 from tests.conftest import make_tokenizer, save
 from tests.rlhf_engine.helpers.bases import GONE, edit_json, in_shards, refusal, spoilt, write_weights
 
@@ -177,6 +178,15 @@ def test_files_that_are_no_weights(tiny_llama, tmp_path):
     (folder / "adapter_config.json").unlink()
     file.rename(folder / "shard-00000-model-00001-of-00001.safetensors")
     assert "distributed training checkpoint" in refusal(folder)
+
+
+@pytest.mark.parametrize("entry", [
+    {"dtype": ["F32"]}, {"dtype": None}, {"shape": "8"}, {"shape": [None]}, {"data_offsets": ["0", "8"]}, {"data_offsets": [0]}, {"data_offsets": {"a": 1}}, {"shape": [10**400]}])
+def test_a_header_of_other_types_is_broken(tmp_path, entry):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **entry}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(UserError, match="cut short or broken"):
+        read_header(tmp_path / "model.safetensors", "mine")
 
 
 # -- quantised folders -----------------------------------------------------------------------------------------------
