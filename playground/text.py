@@ -28,7 +28,7 @@ NOBODY_ASKS = f"No run asks for votes. {HOW_TO_ASK}"
 ASKS_NOBODY = f"{{name}} asks nobody for votes. {HOW_TO_ASK}"
 ASKS_NO_MORE = ("{name} is {state} and has no more questions for you. To start another run: "
                 + HOW_TO_ASK[0].lower() + HOW_TO_ASK[1:])
-RUN_DONE = ("{name} is done: {votes} votes taught it, and it asks no more. Talk to it on the Chat tab, compare or "
+RUN_DONE = ("{name} is done, and asks no more. Talk to it on the Chat tab, compare or "
             "export it on the Runs tab, let it go on with more votes, or start another run.")
 TOO_LATE = "{name} is done. Your vote is kept, but this run learns from it only if it goes on with more steps."
 ALL_VOTES_IN = "All {wanted} votes are in. The policy goes on learning from them."

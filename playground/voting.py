@@ -103,7 +103,7 @@ class VotingService:
             return text.ASKS_NOBODY.format(name=name)
         status = run.status()
         if status["state"] == DONE:
-            return text.RUN_DONE.format(name=name, votes=self.votes(run))
+            return text.RUN_DONE.format(name=name)
         if status["state"] not in ALIVE:
             return text.ASKS_NO_MORE.format(name=name, state=text.STATES[status["state"]])
         if self.votes(run) >= config["votes"]:

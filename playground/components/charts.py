@@ -212,9 +212,16 @@ def level_trace(name: str, heights: list[tuple[int, float | None]], steps: list[
     first, last = min(steps), max(steps)
     end = max(last, first + 1)
     begun = [height for step, height in heights if step <= first][-1:] or [None]
-    inside = [(step, height) for step, height in heights if first < step <= last]
-    y = [begun[0], *(height for _, height in inside)]
-    return {"type": "scatter", "mode": "lines", "x": [first, *(step for step, _ in inside), end], "y": [*y, y[-1]],
+    x, y = [first], [begun[0]]
+    for step, height in [change for change in heights if first < change[0] <= last]:
+        if height is None:  # Plotly draws nothing between a point and a gap, so the line ends with a point of its own
+            x.append(step)
+            y.append(y[-1])
+        x.append(step)
+        y.append(height)
+    x.append(end)
+    y.append(y[-1])
+    return {"type": "scatter", "mode": "lines", "x": x, "y": y,
             "name": name, "line": {"color": REFERENCE, "width": 1.5, "dash": "dash", "shape": "hv"},
             "hoverinfo": "name+y"}
 

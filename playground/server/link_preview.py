@@ -31,11 +31,18 @@ IMAGE_ROUTE = Route(IMAGE_PATH, send_image)
 
 
 def address_of_page(scope: Scope) -> str:
-    """The address under which the page was asked for, without a slash at its end; behind a proxy, that of the proxy."""
+    """The address under which the page was asked for, without a slash at its end; behind a proxy, that of the proxy.
+
+    The folder under which a proxy serves the page is `root_path` of `launch`, or GRADIO_ROOT_PATH: a folder, or a whole
+    address.
+    """
+    root = getattr(scope.get("app"), "root_path", "") or scope.get("root_path", "")
+    if root.startswith(("http://", "https://")):
+        return root.rstrip("/")
     headers = Headers(scope=scope)
     scheme = headers.get("x-forwarded-proto", scope["scheme"]).split(",")[0].strip()
-    host = headers.get("x-forwarded-host") or headers.get("host", "")
-    return f"{scheme}://{host}{scope.get('root_path', '')}".rstrip("/")
+    host = (headers.get("x-forwarded-host") or headers.get("host", "")).split(",")[0].strip()
+    return "/".join([f"{scheme}://{host}", root.strip("/")]).rstrip("/")
 
 
 def own_lines(address: str) -> str:

@@ -3,11 +3,13 @@
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from playground.pages.train import text as train_text
+from playground.server.link_preview import address_of_page
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
@@ -90,6 +92,8 @@ def test_a_run_that_was_started_stays_in_front_when_it_is_over(page, home):
     expect(page.locator("#vote-status")).to_contain_text("begun-1")
     page.reload()
     expect(page.locator("#vote-status")).to_contain_text("begun-1")
+    Run(home / "runs" / "begun-1").set_status(state="stopped")
+    expect(page.locator("#vote-card .silent")).to_contain_text("It is stopped, before its first step.")
     Run(home / "runs" / "begun-1").discard()
     expect(page.locator("#vote-status")).to_contain_text("mine")
 
@@ -134,10 +138,17 @@ def test_the_votes_to_go_are_counted_at_once_and_what_they_teach_is_shown_before
 
 def test_a_run_that_is_done_asks_no_more_and_says_what_one_can_do(page, run, votes):
     expect(page.locator("#vote-1")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.locator("#vote-card .prompt")).to_contain_text("prompt 3 ")
     run.set_status(state="done")
     expect(page.locator("#vote-card .silent")).to_contain_text("asking is done")
     expect(page.locator("#vote-card .silent")).to_contain_text("Chat tab")
     expect(page.locator("#vote-1")).to_have_count(0)
+    page.keyboard.press("u")
+    done = page.locator("#vote-card .done")
+    expect(done).to_contain_text("is taken back.")
+    expect(done).not_to_contain_text("Here is the question again")
+    assert of(run, votes) == []
     ask(run, 9)
     page.wait_for_timeout(1000)  # a look later
     expect(page.locator("#vote-1")).to_have_count(0)
@@ -194,6 +205,39 @@ def test_a_rewind_needs_a_checkpoint_and_the_default_period_gives_short_runs_som
         (folder / "policy").mkdir()
     expect(page.locator("#rewind")).to_be_enabled()
     expect(page.locator("#live-controls")).not_to_contain_text("The first comes with")
+    page.locator("#live-controls").get_by_text(train_text.LIVE_CONTROLS).click()
+
+
+def test_a_yes_is_about_the_run_and_the_step_of_the_question(page, home, worker, changed):
+    go(page, "Train")
+    page.locator("#live-controls").get_by_text(train_text.LIVE_CONTROLS).click()
+    for step in (3, 6):
+        with changed.checkpoint(step) as folder:
+            (folder / "policy").mkdir()
+    choice = page.locator("#rewind-to input")
+    expect(choice).to_have_value("step 6")
+    choice.click()
+    page.get_by_role("option", name="step 3").click()
+    page.click("#rewind")
+    expect(page.locator("#live-controls")).to_contain_text("back to step 3?")
+    with changed.checkpoint(9) as folder:
+        (folder / "policy").mkdir()
+    choice.click()
+    expect(page.get_by_role("option", name="step 9")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(choice).to_have_value("step 3")
+    page.click("#rewind-yes")
+    wait_until(page, lambda: worker.log[-1] == ("control", str(changed.path), "rewind", 3))
+    page.click("#rewind")
+    expect(page.locator("#rewind-yes")).to_be_visible()
+    page.click("#discard")
+    expect(page.locator("#discard-yes")).to_be_visible()
+    newer = write_run(home, "newer", PPOConfig(reward="taste"), state="running", checkpoint=False)
+    expect(page.locator("#run-card")).to_contain_text("newer")
+    expect(page.locator("#rewind-yes")).to_be_hidden()
+    page.click("#discard-yes")
+    wait_until(page, lambda: worker.log[-1] == ("control", str(changed.path), "discard"))
+    newer.discard()
     page.locator("#live-controls").get_by_text(train_text.LIVE_CONTROLS).click()
 
 
@@ -274,3 +318,10 @@ def test_a_link_shows_our_own_title_and_a_picture_from_here(url):
     request = urllib.request.Request(f"{url}/", headers={"X-Forwarded-Host": '"><script>x</script>', "X-Forwarded-Proto": "https"})  # noqa: S310
     with urllib.request.urlopen(request) as answer:  # noqa: S310
         assert '"><script>x' not in answer.read().decode().split("</head>")[0].split("gradio_config")[0]
+
+
+def test_the_preview_of_a_page_under_a_folder_of_a_proxy_has_the_folder():
+    scope = {"type": "http", "scheme": "http", "headers": [(b"host", b"localhost:7860"), (b"x-forwarded-host", b"a.example, b.example"),
+                                                           (b"x-forwarded-proto", b"https, http")]}
+    for root, address in (("", "https://a.example"), ("/play/", "https://a.example/play"), ("https://b.example/deep/", "https://b.example/deep")):
+        assert address_of_page({**scope, "app": SimpleNamespace(root_path=root)}) == address

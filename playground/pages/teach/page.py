@@ -156,15 +156,16 @@ class TeachPage:
         vote = self.voting.undo(run, f"{card['event']} undo", voter)
         if vote is None:
             return self._card(run.path.name, voter)
-        query = self.voting.asked(run, vote)
+        over = bool(self.voting.learns_no_more(run))  # then no question is shown again
+        query = None if over else self.voting.asked(run, vote)
         done = self._undone(run, vote, query, voter)
-        again = None if self.voting.learns_no_more(run) else query
-        return self._card(run.path.name, voter, query=again, done=done)
+        return self._card(run.path.name, voter, query=query, done=done)
 
     def _undone(self, run: Run, vote: Event, query: Query | None, voter: str) -> str:
-        """What an undo has done, in words. vote: as `VotingService.undo` returned it. query: that it was about."""
+        """What an undo has done, in words. vote: as `VotingService.undo` returned it. query: the one shown again."""
         prompt = shortened(last_message(vote.prompt))
-        annotations = self.voting.annotations(run, query, voter) if query else {}
+        asked = self.voting.asked(run, vote)
+        annotations = self.voting.annotations(run, asked, voter) if asked else {}
         now = annotations.get(vote.position, {}).get(vote.kind)
         if now:
             return text.UNDONE_CHANGE.format(choice=choice_of(now), number=vote.position, prompt=prompt)
@@ -186,7 +187,8 @@ class TeachPage:
             html = views.no_question(self.voting.why_silent(name), done, undo=bool(name))
         else:
             votes = [row for row in read_samples(self.workspace.run(name)) if "vote" in row]
-            html = views.watched(name, self.workspace.config(name), votes[-1] if votes else None)
+            html = views.watched(name, self.workspace.config(name), votes[-1] if votes else None,
+                                 self.workspace.run(name).status()["state"])
         return {"run": name, "query": query.id if query else "", "event": secrets.token_hex(16), "html": html,
                 "done": done}
 

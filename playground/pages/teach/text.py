@@ -54,6 +54,7 @@ VOTES_KEPT = "your votes are kept; resume it on the Train tab"
 TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its last vote, in step {step}."
 TAUGHT_SOON = ("{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first "
                "step: about a minute.")
+TAUGHT_NEVER = "{name} was to be taught by a simulated labeler ({labeler}). It is {state}, before its first step."
 PICKED = "chosen"
 
 # what the votes do to the reward

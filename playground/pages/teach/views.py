@@ -11,6 +11,7 @@ from playground.pages.teach import text
 from rlhf_engine import measures
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.kinds import SCORES
+from rlhf_engine.runs.folder import ALIVE
 
 RECENT = 10
 """Votes over which the reward's guesses are counted, at least."""
@@ -58,12 +59,14 @@ def no_question(reason: str, done: str = "", *, undo: bool = True) -> Markup:
     return render("teach/no_question.html", text=text, reason=reason, done=done, undo=undo)
 
 
-def watched(name: str, config: dict, row: dict | None) -> Markup:
+def watched(name: str, config: dict, row: dict | None, state: str = "running") -> Markup:
     """What stands where a question would be while a built-in labeler votes: its last vote.
 
-    `row` is that vote, as samples.jsonl has it, or None before the first.
+    `row` is that vote, as samples.jsonl has it, or None before the first. state: of the run.
     """
     taste = text.TASTES.get(config["labeler"], config["labeler"])
+    if row is None and state not in ALIVE:
+        return no_question(text.TAUGHT_NEVER.format(name=name, labeler=taste, state=app_text.STATES[state]), undo=False)
     if row is None:
         return no_question(text.TAUGHT_SOON.format(name=name, labeler=taste, first=config.get("votes_first", 1)),
                            undo=False)

@@ -56,6 +56,8 @@ class LiveSettings:
             with gr.Row(elem_classes="rewind"):
                 self.checkpoint = Choice([], value=None, label=text.REWIND_TO, elem_id="rewind-to", min_width=160)
                 self.rewind = gr.Button(text.REWIND, size="sm", variant="stop", elem_id="rewind", interactive=False)
+            self.asked = gr.State(None)
+            """Name of a run and the step that somebody is asked about."""
             with gr.Group(visible=False) as self.sure:
                 self.question = gr.HTML("", padding=True)
                 with gr.Row(elem_classes="controls"):
@@ -73,11 +75,9 @@ class LiveSettings:
         inputs = {self.picker, *self.fields.values()}
         gr.on([self.apply.click, *(field.submit for field in self.fields.values())], self._change, inputs, self.notice,
               show_progress_on=self.apply, **CONTROL_EVENT)
-        self.rewind.click(self._ask_sure, {self.picker, self.checkpoint}, [self.notice, self.sure, self.question],
-                          queue=False,
-                          api_visibility="private")
-        self.yes.click(self._rewind, {self.picker, self.checkpoint}, [self.notice, self.sure],
-                       show_progress_on=self.yes, **CONTROL_EVENT)
+        self.rewind.click(self._ask_sure, {self.picker, self.checkpoint},
+                          [self.notice, self.sure, self.question, self.asked], queue=False, api_visibility="private")
+        self.yes.click(self._rewind, self.asked, [self.notice, self.sure], show_progress_on=self.yes, **CONTROL_EVENT)
         self.no.click(lambda: gr.update(visible=False), None, self.sure, queue=False, api_visibility="private")
 
     # -- what the buttons do -----------------------------------------------------------------------------------------
@@ -112,11 +112,13 @@ class LiveSettings:
         except UserError as error:
             return {self.notice: warn(error)}
         question = text.REWIND_SURE.format(name=run.path.name, step=values[self.checkpoint])
-        return {self.sure: gr.update(visible=True), self.question: views.escape(question), self.notice: ""}
+        return {self.sure: gr.update(visible=True), self.question: views.escape(question), self.notice: "",
+                self.asked: (run.path.name, values[self.checkpoint])}
 
-    def _rewind(self, values: dict) -> dict:
+    def _rewind(self, asked: tuple[str, int]) -> dict:
+        """Rewind what the question was about: the pickers may show another run or step by now."""
         try:
-            run, step = self._run(values), values[self.checkpoint]
+            run, step = self.workspace.run(asked[0]), asked[1]
             self.worker.control(str(run.path), "rewind", step)
             message = inform(text.REWIND_ASKED.format(name=run.path.name, step=step))
         except UserError as error:
@@ -128,33 +130,44 @@ class LiveSettings:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.group, self.summary, *self.fields.values(), self.checkpoint, self.rewind]
+        return [self.group, self.summary, *self.fields.values(), self.checkpoint, self.rewind, self.sure]
 
-    def refresh(self, run: Run | None, seen: dict) -> dict:
+    def refresh(self, run: Run | None, seen: dict, chosen: int | None = None) -> dict:
         """Updates if another run is shown or a value in force has changed; otherwise the fields keep what somebody is
         typing.
 
-        run: the run that is shown, if it is alive; None otherwise.
+        run: the run that is shown, if it is alive; None otherwise. chosen: the step of the checkpoint that is chosen.
         """
+        name = run.path.name if run else ""
+        changes: dict = {self.sure: gr.update(visible=False)} if mark_seen(seen, "live run", name) else {}
         if run is None:
             seen.pop("live checkpoints", None)
-            return {self.group: gr.update(visible=False)} if mark_seen(seen, "live settings", None) else {}
+            if mark_seen(seen, "live settings", None):
+                changes[self.group] = gr.update(visible=False)
+            return changes
         journal = read_journal(run)
         now = live_values(self.workspace.config(run.path.name), journal)
-        changes: dict = {}
         if mark_seen(seen, "live settings", [run.path.name, now]):
             changes.update(self._show(now, fitted_rate(journal)))
         steps = [step_of(folder) for folder in run.checkpoints()]
-        if mark_seen(seen, "live checkpoints", [run.path.name, steps]):
-            changes.update(self._show_checkpoints(run, steps))
+        name_before, steps_before = seen.get("live checkpoints", ("", []))
+        if mark_seen(seen, "live checkpoints", [name, steps]):
+            # Whoever has chosen an older checkpoint keeps it when a new one comes.
+            keeps = name == name_before and chosen in steps and [chosen] != steps_before[-1:]
+            changes.update(self._show_checkpoints(run, steps, chosen if keeps else None))
         return changes
 
-    def _show_checkpoints(self, run: Run, steps: list[int]) -> dict:
-        """The steps that a run can go back to, the newest chosen; while there is none, when the first one comes."""
+    def _show_checkpoints(self, run: Run, steps: list[int], chosen: int | None) -> dict:
+        """The steps that a run can go back to; while there is none, when the first one comes.
+
+        chosen: the step that stays chosen; None chooses the newest.
+        """
         choices = [(text.REWIND_STEP.format(step=step), step) for step in reversed(steps)]
         settings = self.workspace.effective_settings(run.path.name)
         first = configs.checkpoint_period(settings.get("checkpoint_every", 0), run.status()["total_steps"])
-        return {self.checkpoint: gr.update(choices=choices, value=steps[-1] if steps else None,
+        if chosen is None and steps:
+            chosen = steps[-1]
+        return {self.checkpoint: gr.update(choices=choices, value=chosen,
                                            info="" if steps else text.REWIND_NONE.format(step=first)),
                 self.rewind: gr.update(interactive=bool(steps))}
 

@@ -40,6 +40,8 @@ class RunPanel:
         with gr.Row(elem_classes="controls starts"):
             self.buttons = {name: self._button(name, title) for name, title in text.BUTTONS.items()}
         self.longer = ExtendRunPanel(workspace, worker, notice, "", self.picker, workspace.chosen)
+        self.asked = gr.State("")
+        """Name of the run that somebody is asked about."""
         with gr.Group(visible=False) as self.sure:
             self.question = gr.HTML("", padding=True)
             with gr.Row(elem_classes="controls"):
@@ -67,9 +69,9 @@ class RunPanel:
         for name, button in self.buttons.items():
             if name != "discard":
                 button.click(self._sender(name), self.picker, self.notice, show_progress_on=button, **CONTROL_EVENT)
-        self.buttons["discard"].click(self._ask_sure, self.picker, [self.sure, self.question], queue=False,
+        self.buttons["discard"].click(self._ask_sure, self.picker, [self.sure, self.question, self.asked], queue=False,
                                       api_visibility="private")
-        self.yes.click(self._discard, self.picker, [self.notice, self.sure, self.picker], **CONTROL_EVENT)
+        self.yes.click(self._discard, self.asked, [self.notice, self.sure, self.picker], **CONTROL_EVENT)
         self.no.click(lambda: gr.update(visible=False), None, self.sure, queue=False, api_visibility="private")
 
     def _sender(self, command: str) -> Callable[[str], str]:
@@ -84,18 +86,20 @@ class RunPanel:
         return send
 
     def _ask_sure(self, picked: str) -> dict:
-        question = text.DISCARD_SURE.format(name=self.workspace.chosen(picked))
-        return {self.sure: gr.update(visible=True), self.question: views.escape(question)}
+        name = self.workspace.chosen(picked)
+        question = text.DISCARD_SURE.format(name=name)
+        return {self.sure: gr.update(visible=True), self.question: views.escape(question), self.asked: name}
 
-    def _discard(self, picked: str) -> dict:
-        return {self.notice: self._sender("discard")(picked), self.sure: gr.update(visible=False), self.picker: ""}
+    def _discard(self, name: str) -> dict:
+        """Discard the run that the question was about: the picker may show another by now."""
+        return {self.notice: self._sender("discard")(name), self.sure: gr.update(visible=False), self.picker: ""}
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
     @property
     def watched(self) -> set:
         """The components whose values `refresh` reads."""
-        return {self.picker}
+        return {self.picker, self.live.checkpoint}
 
     @property
     def outputs(self) -> list:
@@ -115,7 +119,8 @@ class RunPanel:
         entry = next((entry for entry in entries if entry.name == picked or not picked), None)
         if mark_seen(seen, "run", self._mark(entry)):
             changes.update(self._show(entry) if entry else self._show_nothing())
-            changes.update(self.live.refresh(self.workspace.run(entry.name) if entry and entry.alive else None, seen))
+            changes.update(self.live.refresh(self.workspace.run(entry.name) if entry and entry.alive else None, seen,
+                                             values[self.live.checkpoint]))
             changes.update(self.longer.refresh(entry, seen))
             if mark_seen(seen, "run code", self._code_mark(entry)):
                 changes.update(self._show_code(entry))

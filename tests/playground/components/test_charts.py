@@ -80,7 +80,7 @@ def test_the_target_has_at_each_step_the_height_that_it_had_then():
                {"event": "rewound", "step": 9, "was": 10}]
     metrics = [{"step": step, "objective/kl": 1.0} for step in range(1, 11)]
     target = figures.run_figures("run", config("ppo"), metrics, changes)[1]["data"][1]
-    assert (target["x"], target["y"]) == ([1, 4, 6, 8, 10], [6.0, None, 4.0, 2.0, 2.0])
+    assert (target["x"], target["y"]) == ([1, 4, 4, 6, 8, 10], [6.0, 6.0, None, 4.0, 2.0, 2.0]), "drawn up to where it ends"
     late = figures.run_figures("run", config("ppo"), metrics[:2], changes)[1]["data"][1]
     assert late["y"] == [6.0, 6.0], "a change that no step has seen yet"
 
@@ -100,3 +100,9 @@ def test_a_legend_of_two_axes_has_room_for_its_names():
         for panel in figures.run_figures("run", config(stage), []):
             width = panel["layout"]["legend"].get("entrywidth")
             assert width is None or width >= 5 * max(len(line["name"]) for line in panel["data"])
+
+
+def test_a_level_lasts_up_to_the_step_at_which_there_is_none():
+    line = figures.level_trace("target", [(0, 6.0), (5, 4.0), (7, None), (9, 2.0)], [1, 10])
+    assert line["x"] == [1, 5, 7, 7, 9, 10]
+    assert line["y"] == [6.0, 4.0, 4.0, None, 2.0, 2.0]
