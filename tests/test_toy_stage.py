@@ -108,7 +108,7 @@ def test_it_runs_stops_and_goes_on(echo, tiny_llama, tmp_path, capsys):
     assert run.status()["step"] == 5 and len(run.metrics()) == 5
     assert main(["chat", "--model", str(tiny_llama), "--adapter", str(output), "--prompt", "once", "--max-new-tokens", "3"]) == 0
     assert main(["echo", *options, "--overwrite", "--volume", "2"]) == 2
-    assert "--volume is 2.0, but must be at most 1.0" in capsys.readouterr().err
+    assert "--volume is 2.0, but must be at least 0.0 and at most 1.0" in capsys.readouterr().err
 
 
 def test_its_memory_is_estimated(echo, tiny_llama):
@@ -162,7 +162,7 @@ def test_its_curves_come_from_what_it_measures(home):
 def test_its_memory_is_drawn(home):
     html = budget(Workspace(home), "echo", {"volume": 0.25})
     assert 'class="budget fits"' in html and "policy" in html
-    assert "--volume is 2.0, but must be at most 1.0" in budget(Workspace(home), "echo", {"volume": 2})
+    assert "--volume is 2.0, but must be at least 0.0 and at most 1.0" in budget(Workspace(home), "echo", {"volume": 2})
 
 
 def test_every_page_shows_it(home):
