@@ -15,10 +15,9 @@ from rlhf_engine.stages import STAGES
 HELP = {"chat": "talk to a model or a checkpoint",
         "evaluate": "compare two checkpoints on the same prompts",
         "export": "write an adapter, or the model merged with it, for others to load"}
-
-
 PATHS = (*configs.PATHS, "against", "judge", "config")
 """Arguments that may name a file or a folder."""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with the contract's manners: one line on stderr, exit 2."""

@@ -16,8 +16,9 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
 
-EXPLAINED = ("diverged", "not_finite", "out_of_memory", "disk_full", "disk_fails")
-"""Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains; what else goes wrong is a bug."""
+EXIT_CODES = {"diverged": 2, "not_finite": 2, "out_of_memory": 1, "disk_full": 1, "disk_fails": 1}
+"""Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains -> the exit code: 2 where the settings,
+the data or the model are at fault, 1 where the machine is. What else goes wrong is a bug."""
 MOST_SAMPLES = 1000
 """Samples per prompt and side of an evaluation, at most."""
 
@@ -86,11 +87,11 @@ def go(trainer, run: Run, changes: dict | None = None) -> int:
         state = drive(trainer, run, control=control)
     except Exception as error:
         kind = failure_kind(error)
-        if kind not in EXPLAINED:
+        if kind not in EXIT_CODES:
             raise
         print(f"error: {run.path}: {type(error).__name__}: {first_line(error)}. "
               f"{failure_hint(error, run, trainer.config)}", file=sys.stderr)
-        return 2 if kind in ("diverged", "not_finite") else 1  # 2: of its settings, data or model; 1: of the machine
+        return EXIT_CODES[kind]
     report = run.report() or {}
     peak = report.get("peak_memory_mb")
     if "warning" in report:

@@ -12,8 +12,6 @@ from rlhf_engine.errors import UserError, kind_of
 
 MERGE = "tag:yaml.org,2002:merge"
 """The tag of the key `<<`, whose entries others may replace."""
-
-
 NUMBERS = {"tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)",
            "tag:yaml.org,2002:float": r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|"
                                       r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"}

@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.helpers.common import make_tokenizer
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.lora.options import CONFIG_FILE
+from rlhf_engine.runs.adapter_folder import CONFIG_FILE
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 3, 4], [11, 12, 13, 14, 5, 6, 7, 8]])
 """The tokens whose logits are compared."""

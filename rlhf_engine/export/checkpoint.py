@@ -16,9 +16,9 @@ from rlhf_engine.export.model_card import Card, card
 from rlhf_engine.export.output_folder import check_output, output_folder, save_tokenizer
 from rlhf_engine.export.source import Source, find_source
 from rlhf_engine.files import expand_user, write_json
-from rlhf_engine.model.adapters import BASE_FILE, HEAD_FILE
 from rlhf_engine.model.checks.tokenizer import load_tokenizer
-from rlhf_engine.model.lora.options import CONFIG_FILE, WEIGHTS_FILE, lora_values, read_lora
+from rlhf_engine.model.lora.options import lora_values, read_lora
+from rlhf_engine.runs.adapter_folder import BASE_FILE, CONFIG_FILE, HEAD_FILE, WEIGHTS_FILE
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import fingerprint
 

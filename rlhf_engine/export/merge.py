@@ -1,6 +1,5 @@
 """Merges an adapter into its base, and writes the result as a whole model."""
 
-import json
 import shutil
 from collections import Counter
 from math import prod
@@ -12,13 +11,14 @@ import torch
 from peft.tuners.lora.layer import ParamWrapper
 from transformers import GenerationConfig
 
-from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.errors import UserError
 from rlhf_engine.export.output_folder import existing_parent, save_tokenizer, strip_local_paths
 from rlhf_engine.export.source import Source
 from rlhf_engine.files import read_json_or_none
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.loading import load_base
 from rlhf_engine.model.lora.layers import lora_layers
+from rlhf_engine.runs import model_files
 
 MERGEABLE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The formats of weights that an adapter can be merged into, under their names in safetensors."""
@@ -56,17 +56,9 @@ def read_weights(source: Source) -> tuple[int, torch.dtype]:
     Raises UserError for quantised or broken files.
     """
     counts: dict[str, int] = {}
-    try:
-        for file in source.base.glob("model*.safetensors"):
-            with open(file, "rb") as handle:
-                size = int.from_bytes(handle.read(8), "little")
-                header = json.loads(handle.read(size))
-            header.pop("__metadata__", None)
-            for entry in header.values():
-                counts[entry["dtype"]] = counts.get(entry["dtype"], 0) + prod(entry["shape"])
-        most = max(counts, key=lambda name: counts[name])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f"{source.model}: its weights cannot be read ({first_line(error)}); fetch them anew") from None
+    for tensor in model_files.read_weights(source.base, f"{source.model}: its weights cannot be read").values():
+        counts[tensor.format] = counts.get(tensor.format, 0) + prod(tensor.shape)
+    most = max(counts, key=lambda name: counts[name])
     if most not in MERGEABLE:
         raise UserError(f"{source.model}: has weights in {most}, and nothing is merged into a quantised base; leave "
                         "out --merge")

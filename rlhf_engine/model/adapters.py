@@ -10,9 +10,7 @@ from torch import nn
 
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import json_text
-
-HEAD_FILE, BASE_FILE = "head.safetensors", "base.json"
-"""The scalar head, and the name and fingerprint of the base, beside PEFT's files."""
+from rlhf_engine.runs.adapter_folder import BASE_FILE, HEAD_FILE
 
 
 class ScalarHead(nn.Module):

@@ -37,8 +37,9 @@ from rlhf_engine.model.lora.layers import (
     role_parameters,
     speed_up,
 )
-from rlhf_engine.model.lora.options import CONFIG_FILE, copy_lora, fresh_lora, lora_values, name_fitting, read_lora
+from rlhf_engine.model.lora.options import copy_lora, fresh_lora, lora_values, name_fitting, read_lora
 from rlhf_engine.model.lora.weights import convert_names, fitting_weights, read_weights, write_weights
+from rlhf_engine.runs.adapter_folder import CONFIG_FILE
 from rlhf_engine.runs.resolve import check_adapter
 
 HEAD_PREFIX = "head."

@@ -62,8 +62,7 @@ class FrozenBase:
         """Id that fills rows up. Many tokenizers got a padding token for which their model has no embedding."""
         try:
             self.logit_transform = read_logit_transform(base, self.hidden, name)
-            use_fast_layers(self)
-            check_causal(self)
+            check_causal(self, use_fast_layers(self))
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # of the model's own code: a kernel that is missing here, say
@@ -200,32 +199,37 @@ def probed_rows(frozen: FrozenBase) -> torch.Tensor:
 
 
 @torch.no_grad()
-def use_fast_layers(frozen: FrozenBase) -> None:
-    """Replace layers of the model by faster ones (`fast_layers`), unless it computes something else with them."""
+def use_fast_layers(frozen: FrozenBase) -> torch.Tensor:
+    """Replace layers of the model by faster ones (`fast_layers`), unless it computes something else with them.
+
+    Returns the states [3, T, d] of `probed_rows`, as the model computes them from then on.
+    """
     ids = probed_rows(frozen)
     expected = frozen.hidden(ids)
     use_short_rows(frozen.base)
     use_frozen_norms(frozen.base)
     try:
-        same = agree(frozen.hidden(ids), expected, frozen.dtype)
+        states = frozen.hidden(ids)
     except (RuntimeError, TypeError, ValueError) as error:  # of a model that asks which attention it has
         if out_of_memory(error):
             raise
-        same = False
-    if not same:
-        use_stock_layers(frozen.base)
+        states = None
+    if states is not None and agree(states, expected, frozen.dtype):
+        return states
+    use_stock_layers(frozen.base)
+    return expected
 
 
 @torch.no_grad()
-def check_causal(frozen: FrozenBase) -> None:
+def check_causal(frozen: FrozenBase, states: torch.Tensor) -> None:
     """Raises UserError for a model in which a token sees the tokens behind it, or in which padding on the right
-    changes the tokens before it."""
+    changes the tokens before it. `states` [3, T, d] are those of `probed_rows`."""
     ids = probed_rows(frozen)
     half = ids.shape[1] // 2
     alone = frozen.hidden(ids[:1, :half])
     if not alone.isfinite().all():  # where numbers go wrong, sampling and training say so
         return
-    if not agree(frozen.hidden(ids)[:, :half], alone.expand(3, -1, -1), frozen.dtype):
+    if not agree(states[:, :half], alone.expand(3, -1, -1), frozen.dtype):
         raise UserError(f"{frozen.name}: what it computes for a token depends on the tokens behind it, so it does not "
                         "write from left to right; choose a causal language model, such as Llama, Qwen or GPT-2")
 

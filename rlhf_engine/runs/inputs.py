@@ -19,6 +19,7 @@ from typing import Any
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig, flag
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.files import json_text, read_json_or_none, write_json
+from rlhf_engine.runs.adapter_folder import BASE_FILE, HEAD_FILE, WEIGHTS_FILE
 from rlhf_engine.runs.folder import INPUTS_FILE, Run
 from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model
 from rlhf_engine.yaml_files import read_yaml
@@ -114,8 +115,7 @@ def content_hash(path: Path) -> str:
 
 def folder_hash(folder: Path) -> str:
     """A hash of the weights of an adapter, and of its head."""
-    names = ("adapter_model.safetensors", "head.safetensors")
-    return " ".join(filter(None, (content_hash(folder / name) for name in names)))
+    return " ".join(filter(None, (content_hash(folder / name) for name in (WEIGHTS_FILE, HEAD_FILE))))
 
 
 def function_file(spec: str) -> Path | None:
@@ -161,7 +161,7 @@ def recorded_inputs(run: Run) -> dict[str, dict[str, str]]:
     if recorded is not None:
         return recorded
     checkpoint = run.last_checkpoint()
-    for file in sorted(checkpoint.glob("*/base.json")) if checkpoint else []:
+    for file in sorted(checkpoint.glob(f"*/{BASE_FILE}")) if checkpoint else []:
         base = read_json_or_none(file)
         if isinstance(base, dict) and base.get("fingerprint"):
             return {"model": {"content": str(base["fingerprint"])}}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import ASSETS, expand_user
-from rlhf_engine.runs.adapter_folder import refuse_as_model
+from rlhf_engine.runs.adapter_folder import BASE_FILE, CONFIG_FILE, WEIGHTS_FILE, refuse_as_model
 from rlhf_engine.runs.model_files import check_config, read_object
 from rlhf_engine.runs.model_path import is_hub_id, near_names, no_model_in, no_such_model, no_weights_in
 
@@ -133,7 +133,7 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
                             "give `none`, a run folder or a PEFT folder")
         return bundled_folder(BUNDLED_ADAPTER)
     folder = Path(expand_user(adapter))
-    if (folder / "adapter_config.json").exists():
+    if (folder / CONFIG_FILE).exists():
         return folder
     if (folder / "config.yaml").exists():
         last = newest_checkpoint(folder)
@@ -143,11 +143,11 @@ def resolve_adapter(adapter: str, model: str = "", *, role: str = "policy") -> P
         if not newest.exists():
             raise UserError(f"{folder}: this run holds no {role} adapter; name a run that trained one")
         return newest
-    if (folder / role / "adapter_config.json").exists():
+    if (folder / role / CONFIG_FILE).exists():
         return folder / role
     if (folder / "config.json").exists():
         raise UserError(f"{adapter}: is a model, not an adapter; give it as --model, and --adapter none")
-    steps = sorted(folder.glob("checkpoint-*/adapter_config.json"), key=lambda file: (len(file.parent.name), str(file)))
+    steps = sorted(folder.glob(f"checkpoint-*/{CONFIG_FILE}"), key=lambda file: (len(file.parent.name), str(file)))
     if steps:
         raise UserError(f"{adapter}: holds the checkpoints of a training, but no adapter; give one of them, such as "
                         f"{steps[-1].parent}")
@@ -191,16 +191,16 @@ def check_adapter(folder: Path, expected: str) -> None:
 
     Raises UserError for pickled weights and for an adapter of another base.
     """
-    if (folder / "adapters.safetensors").exists() and not (folder / "adapter_model.safetensors").exists():
+    if (folder / "adapters.safetensors").exists() and not (folder / WEIGHTS_FILE).exists():
         raise UserError(f"{folder}: holds an adapter of MLX (adapters.safetensors), not PEFT's; fuse it with its base "
                         "(mlx_lm.fuse), and give the result as --model")
-    if not (folder / "adapter_model.safetensors").exists():
+    if not (folder / WEIGHTS_FILE).exists():
         raise UserError(f"{folder}: holds no adapter_model.safetensors; pickled adapters are never loaded: load it "
                         "with PEFT where you trust it, and call its save_pretrained")
-    if not (folder / "base.json").exists():
+    if not (folder / BASE_FILE).exists():
         return
     try:
-        base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+        base = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
         model, made_for = str(base["model"]), str(base["fingerprint"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder}: its base.json is broken; name another checkpoint, or take the file out") from None

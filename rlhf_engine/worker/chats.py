@@ -19,6 +19,7 @@ from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, decode, seeded_generator, text_of
+from rlhf_engine.runs.adapter_folder import WEIGHTS_FILE
 from rlhf_engine.runs.resolve import fingerprint, locate, resolve_adapter, resolve_model
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import as_user_error
@@ -191,7 +192,7 @@ class Chats:
             return None
         try:
             folder = folder.resolve(strict=True)
-            written = (folder / "adapter_model.safetensors").stat().st_mtime_ns
+            written = (folder / WEIGHTS_FILE).stat().st_mtime_ns
         except OSError:
             raise UserError(f"{adapter}: this adapter is gone, or holds no adapter_model.safetensors; "
                             "choose another") from None

@@ -19,9 +19,8 @@ from safetensors import safe_open
 
 from rlhf_engine.errors import UserError, first_line, one_line, short_repr
 from rlhf_engine.files import read_json_or_none
+from rlhf_engine.runs.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-"""PEFT's names."""
 PREFIX = "base_model.model."
 """Begins each name in PEFT's files of weights."""
 MERGE = "merge it into its base with PEFT's merge_and_unload() and give the result as --model"

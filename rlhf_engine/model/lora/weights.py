@@ -16,7 +16,8 @@ from torch import nn
 
 from rlhf_engine.model.adapters import read_tensors
 from rlhf_engine.model.checks.weights import WRAPPERS
-from rlhf_engine.model.lora.options import MERGE, PREFIX, WEIGHTS_FILE
+from rlhf_engine.model.lora.options import MERGE, PREFIX
+from rlhf_engine.runs.adapter_folder import WEIGHTS_FILE
 
 ANY_NAME = "adapter"
 """Stands for the adapter's name while PEFT converts names. It is in no result."""

@@ -20,7 +20,7 @@ from rlhf_engine.data.readers import (
     read_preferences,
     read_prompts,
 )
-from rlhf_engine.errors import UserError
+from tests.rlhf_engine.helpers.messages import refused
 
 ROWS = [{"prompt": "q, really; yes\tor no", "completion": "a\n\"b\""}, {"prompt": "1;2", "completion": "x"}]
 READ = [Demonstration(row["prompt"], row["completion"]) for row in ROWS]
@@ -36,13 +36,6 @@ def save(text: str | bytes, name: str = "a.csv") -> str:
     data = text.encode() if isinstance(text, str) else text
     Path(name).write_bytes(gzip.compress(data) if name.lower().endswith(".gz") else data)
     return name
-
-
-def complaint(read, source) -> str:
-    with pytest.raises(UserError) as error:
-        read(source)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def as_csv(rows, **options) -> str:
@@ -89,7 +82,7 @@ def test_blanks_and_empty_cells(text):
 def test_files_whose_ending_hides_what_they_are():
     save(gzip.compress(as_csv(ROWS).encode()), "zipped.csv")
     assert read_demonstrations("zipped.csv") == READ
-    assert complaint(read_demonstrations, save(b"PK\x03\x04" + b"x" * 40, "excel.csv")) == "excel.csv: is a zip or Excel file; unpack it, or save the table as CSV"
+    assert refused(read_demonstrations, save(b"PK\x03\x04" + b"x" * 40, "excel.csv")) == "excel.csv: is a zip or Excel file; unpack it, or save the table as CSV"
 
 
 def test_a_column_without_a_name_is_named_as_unused():
@@ -108,7 +101,7 @@ def test_a_column_without_a_name_is_named_as_unused():
 ])
 def test_what_a_csv_file_cannot_mean_is_refused(text, said):
     read = read_preferences if "chosen" in text else read_demonstrations
-    assert complaint(read, save(text)).startswith(said)
+    assert refused(read, save(text)).startswith(said)
 
 
 # Values as text
@@ -171,7 +164,7 @@ def test_what_pandas_writes():
     ({"instruction": "q", "output": "a", "history": "[['x', 'y'"}, "'history' is a text; write a list of pairs"),
 ])
 def test_half_a_list_is_refused(row, said):
-    assert said in complaint(read_demonstrations, save(as_csv([row])))
+    assert said in refused(read_demonstrations, save(as_csv([row])))
 
 
 @pytest.mark.parametrize(("row", "said"), [
@@ -182,7 +175,7 @@ def test_half_a_list_is_refused(row, said):
     ({"prompt": "q", "responses": '["a", "b"]', "scores": "[1, NaN]"}, "'scores' holds something other than numbers"),
 ])
 def test_half_a_ranking_is_refused(row, said):
-    assert said in complaint(read_preferences, save(as_csv([row])))
+    assert said in refused(read_preferences, save(as_csv([row])))
 
 
 @pytest.mark.parametrize("text", ['{"name": "x"}', "[1, 2]", "['a', 'b']", '["role", "content"]', "[see below]", "{curly}", '{"role": "x"', "[{1: 2}]", "{'a': [", "[" * 5000, "{}"])
@@ -250,4 +243,4 @@ def test_one_pair_that_is_the_whole_file():
     ('{"prompt": NaN, "completion": "a"}', "row 1: 'prompt' is missing"),
 ])
 def test_what_a_json_file_cannot_mean_is_refused(text, said):
-    assert said in complaint(read_demonstrations, save(text, "a.json"))
+    assert said in refused(read_demonstrations, save(text, "a.json"))

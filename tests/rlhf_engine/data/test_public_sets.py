@@ -16,7 +16,7 @@ from rlhf_engine.data.readers import (
     read_prompts,
     read_rows,
 )
-from rlhf_engine.errors import UserError
+from tests.rlhf_engine.helpers.messages import refused
 
 
 def user(text):
@@ -63,13 +63,6 @@ def write(tmp_path, monkeypatch):
         return ["data.jsonl", "data.parquet"]
 
     return write
-
-
-def complaint(read, source) -> str:
-    with pytest.raises(UserError) as error:
-        read(source)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 PROMPTS = [
@@ -250,9 +243,9 @@ def test_responses_of_a_prompt_in_rows_of_their_own(write):
 def test_labels_of_steps_are_refused_by_name(write):
     row = {"prompt": "q", "completions": ["first", "second"], "labels": [True, False]}
     for file in write([row]):
-        assert "labels each step of an answer (TRL's stepwise supervision)" in complaint(read_preferences, file)
-        assert "give prompt and completion" in complaint(read_rows, file)
-        assert complaint(read_demonstrations, file).endswith("; as they are, they make preferences or prompts")
+        assert "labels each step of an answer (TRL's stepwise supervision)" in refused(read_preferences, file)
+        assert "give prompt and completion" in refused(read_rows, file)
+        assert refused(read_demonstrations, file).endswith("; as they are, they make preferences or prompts")
 
 
 @pytest.mark.parametrize(("row", "said"), [
@@ -271,7 +264,7 @@ def test_labels_of_steps_are_refused_by_name(write):
 ])
 def test_what_cannot_be_read_is_named(write, row, said):
     [file] = write([row], parquet=False)
-    message = complaint(read_demonstrations, file)
+    message = refused(read_demonstrations, file)
     assert message.startswith("data.jsonl, row 1: ") and said in message
 
 
@@ -290,7 +283,7 @@ def test_few_rows_without_a_rating_are_skipped_and_counted(write):
     assert len(read) == 98 and len(read.notes) == 2 and "(first: row 99)" in read.notes[0] and "(first: row 100)" in read.notes[1]
     rows[99] = {"instruction": "q", "completions": [{"response": "a", "overall_score": "good"}, {"response": "b", "overall_score": 1}]}
     [file] = write(rows, parquet=False)
-    assert "row 100: 'completions: fine-grained_score' holds something other than numbers" in complaint(read_preferences, file)
+    assert "row 100: 'completions: fine-grained_score' holds something other than numbers" in refused(read_preferences, file)
 
 
 # Values that look like others
@@ -307,8 +300,8 @@ def test_an_input_that_says_nothing_adds_nothing(write, value):
 @pytest.mark.parametrize(("value", "kind"), [(3, "a number"), (0, "a number"), (1.5, "a number"), (True, "true or false"), (["x"], "a list"), ({"x": 1}, "an object")])
 def test_an_input_that_is_no_text_is_refused(write, value, kind):
     [file] = write([{"instruction": "q", "input": value, "output": "a"}], parquet=False)
-    assert complaint(read_demonstrations, file) == f"data.jsonl, row 1: 'input' is {kind}; write a text"
-    assert complaint(read_prompts, file) == f"data.jsonl, row 1: 'input' is {kind}; write a text"
+    assert refused(read_demonstrations, file) == f"data.jsonl, row 1: 'input' is {kind}; write a text"
+    assert refused(read_prompts, file) == f"data.jsonl, row 1: 'input' is {kind}; write a text"
 
 
 def test_a_system_text_beside_a_system_turn(write):
@@ -340,14 +333,14 @@ def test_a_missing_thumb_is_neither_up_nor_down(write, label):
     rows = read_demonstrations(file)
     assert rows == [Demonstration("q", "a")] and rows.notes == ["2 rows skipped: the label is missing (first: row 2)"]
     [file] = write([{"prompt": "q", "completion": "b", "label": label}], parquet=False)
-    assert "leaves nothing to use: 1 row skipped: the label is missing" in complaint(read_demonstrations, file)
+    assert "leaves nothing to use: 1 row skipped: the label is missing" in refused(read_demonstrations, file)
 
 
 def test_thumbs_that_could_mean_two_things_are_refused(write):
     [file, _] = write([{"prompt": "q", "completion": "a", "label": label} for label in (1, 0, -1)])
-    assert "'label' holds both 0 and -1" in complaint(read_demonstrations, file)
+    assert "'label' holds both 0 and -1" in refused(read_demonstrations, file)
     [file, _] = write([{"prompt": "q", "completion": "a", "label": label} for label in (1, 2)])
-    assert "row 2: 'label' is '2'; a thumb is true or false" in complaint(read_demonstrations, file)
+    assert "row 2: 'label' is '2'; a thumb is true or false" in refused(read_demonstrations, file)
 
 
 @pytest.mark.parametrize(("margin", "read"), [(1.5, 1.5), ("1.5", 1.5), (" 2 ", 2.0), ("1e-1", 0.1), (None, 0.0), ("", 0.0), (float("nan"), 0.0), ("nan", 0.0), (0, 0.0)])
@@ -363,7 +356,7 @@ def test_margins(write, margin, read):
                                               (float("inf"), "'margin' is a number ('inf'); write"), (True, "'margin' is true or false"), ([1], "'margin' is a list")])
 def test_margins_that_are_none(write, margin, said):
     [file] = write([{"prompt": "q", "chosen": "a", "rejected": "b", "margin": margin}], parquet=False)
-    assert said in complaint(read_preferences, file)
+    assert said in refused(read_preferences, file)
 
 
 @pytest.mark.parametrize("text", [
@@ -385,7 +378,7 @@ def test_a_dialogue_that_speaks_of_an_assistant_keeps_its_turns(write):
 def test_a_dialogue_beside_an_answer_is_refused(write):
     """Else the one would be an answer that holds the question, and learned as such."""
     [file] = write([{"prompt": HH, "chosen": HH + " a", "rejected": " b"}], parquet=False)
-    assert "row 1: of chosen and rejected, only 'chosen' is a dialogue of Human and Assistant; write both" in complaint(read_preferences, file)
+    assert "row 1: of chosen and rejected, only 'chosen' is a dialogue of Human and Assistant; write both" in refused(read_preferences, file)
 
 
 def test_empty_rows_of_plain_text_are_skipped_and_counted(write):

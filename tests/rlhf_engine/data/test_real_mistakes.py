@@ -12,7 +12,7 @@ from rlhf_engine.data.readers import (
     read_preferences,
     read_prompts,
 )
-from rlhf_engine.errors import UserError
+from tests.rlhf_engine.helpers.messages import refused
 
 QUESTION = {"role": "user", "content": "q"}
 PAIR = Preference([QUESTION], "a", "b")
@@ -34,13 +34,6 @@ def save(tmp_path, monkeypatch):
     return save
 
 
-def complaint(read, source) -> str:
-    with pytest.raises(UserError) as error:
-        read(source)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.mark.parametrize(("name", "content", "said"), [
     ("a.jsonl", '{"prompt": "q", "completion": "a", "completion": "b"}\n', "row 1: has 'completion' twice; keep one"),
     ("a.json", '[{"prompt": "q", "completion": "a"}, {"prompt": "q", "prompt": "z"}]', "row 2: has 'prompt' twice"),
@@ -56,12 +49,12 @@ def complaint(read, source) -> str:
     ("a.csv", "prompt,completion\nq,#NAME?\n", "row 1: 'completion' is #NAME?, a spreadsheet's error"),
 ])
 def test_another_file_than_was_meant_is_called_what_it_is(save, name, content, said):
-    assert said in complaint(read_demonstrations, save(content, name))
+    assert said in refused(read_demonstrations, save(content, name))
 
 
 @pytest.mark.parametrize("source", ["https://example.org/a.jsonl", "file:///a.jsonl", " "])
 def test_an_address_is_no_file(source):
-    assert "is an address" in (line := complaint(read_prompts, source)) or "is empty" in line
+    assert "is an address" in (line := refused(read_prompts, source)) or "is empty" in line
 
 
 @pytest.mark.parametrize(("read", "columns", "said"), [
@@ -72,11 +65,11 @@ def test_an_address_is_no_file(source):
     (read_preferences, ["input", "preferred_output", "non_preferred_output"], "preferred_output to chosen"),
 ])
 def test_names_of_other_tools_are_told_apart_from_ours(save, read, columns, said):
-    assert said in complaint(read, save(dict.fromkeys(columns, "x")))
+    assert said in refused(read, save(dict.fromkeys(columns, "x")))
 
 
 def test_names_that_are_like_nothing_get_no_advice(save):
-    assert "rename" not in complaint(read_preferences, save({"a": "x", "b": "y"}))
+    assert "rename" not in refused(read_preferences, save({"a": "x", "b": "y"}))
 
 
 @pytest.mark.parametrize(("user", "assistant", "line"), [("### Human", "### Assistant", "\n"), ("User", "Assistant", "\n\n"), ("###Human", "###Assistant", "\n\n"), ("Human", "Assistant", "\n")])
@@ -118,7 +111,7 @@ def test_a_spreadsheet_s_word_for_nothing_is_no_input(save, nothing):
 
 def test_an_input_without_an_instruction_is_the_prompt(save):
     assert read_demonstrations(save({"instruction": "", "input": "q", "output": "a"})) == [Demonstration([QUESTION], "a")]
-    assert "'instruction' is empty" in complaint(read_demonstrations, save({"instruction": "", "input": "", "output": "a"}))
+    assert "'instruction' is empty" in refused(read_demonstrations, save({"instruction": "", "input": "", "output": "a"}))
 
 
 @pytest.mark.parametrize(("row", "said"), [
@@ -127,12 +120,12 @@ def test_an_input_without_an_instruction_is_the_prompt(save):
     ({"messages": [{"role": "user", "parts": [{"text": "q"}]}]}, "has a turn of role, parts"),
 ])
 def test_what_a_turn_or_an_answer_is_made_of_is_said(save, row, said):
-    assert said in complaint(read_demonstrations, save(row))
+    assert said in refused(read_demonstrations, save(row))
 
 
 @pytest.mark.parametrize(("ranks", "said"), [("2>1>3", "such as [2, 1, 3]: the rank of each response, 1 is best"), ([-1, -2, -3], "'ranking' holds -3; a rank is 1 for the best")])
 def test_rankings_that_are_no_ranks(save, ranks, said):
-    assert said in complaint(read_preferences, save({"prompt": "q", "responses": ["a", "b", "c"], "ranking": ranks}))
+    assert said in refused(read_preferences, save({"prompt": "q", "responses": ["a", "b", "c"], "ranking": ranks}))
 
 
 def test_scores_in_a_column_of_ranks_are_remarked_on(save):
@@ -148,7 +141,7 @@ def test_what_the_viewer_of_the_hub_gives(save):
 
 def test_marks_that_nobody_sees_before_a_header(save):
     assert read_demonstrations(save(b"\xef\xbb\xbf\xef\xbb\xbfprompt,\xe2\x80\x8bcompletion\nq,a\n", "a.csv")) == [Demonstration("q", "a")]
-    assert "rename ' prompt' to prompt" in complaint(read_prompts, save({" prompt": "q"}))
+    assert "rename ' prompt' to prompt" in refused(read_prompts, save({" prompt": "q"}))
 
 
 @pytest.mark.parametrize(("read", "row"), [

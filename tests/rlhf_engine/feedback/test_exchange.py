@@ -30,7 +30,8 @@ from rlhf_engine.feedback.exchange import (
 )
 from rlhf_engine.feedback.store import Store
 from tests.rlhf_engine.conftest import write_rows
-from tests.rlhf_engine.helpers.feedback import CHAT, ids, refused, small_disk, vote
+from tests.rlhf_engine.helpers.feedback import CHAT, ids, small_disk, vote
+from tests.rlhf_engine.helpers.messages import refused
 
 EVENTS = [
     vote("left"),

@@ -19,7 +19,8 @@ from rlhf_engine.feedback import store as feedback
 from rlhf_engine.feedback.checks import MAX_NAME, MAX_TEXT
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.store import Store
-from tests.rlhf_engine.helpers.feedback import CHAT, VALUES, ids, refused, small_disk, vote
+from tests.rlhf_engine.helpers.feedback import CHAT, VALUES, ids, small_disk, vote
+from tests.rlhf_engine.helpers.messages import refused
 
 ROOT = Path(__file__).resolve().parents[3]
 

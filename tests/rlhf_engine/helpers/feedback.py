@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
@@ -26,14 +25,6 @@ def vote(name: str = "e1", kind: str = "comparison", **changes) -> Event:
 
 def ids(events) -> list[str]:
     return [event.id for event in events]
-
-
-def refused(function, *args, **options) -> str:
-    """The one line with which a call is refused."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @contextlib.contextmanager

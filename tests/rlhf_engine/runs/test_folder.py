@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from rlhf_engine.config import RewardConfig, SFTConfig
-from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json, read_lines, write_json
 from rlhf_engine.runs.folder import Run, is_alive, process_start
 from rlhf_engine.runs.start import RunIsDone, check_resume, length_overrides, settings_at_start
+from tests.rlhf_engine.helpers.messages import refused
 
 
 def make(tmp_path, **settings) -> Run:
@@ -26,13 +26,6 @@ def add_checkpoint(run: Run, step: int, keep: int = 0) -> None:
     with run.checkpoint(step, keep) as folder:
         (folder / "policy").mkdir()
         (folder / "policy" / "weights").write_text(str(step))
-
-
-def refused(function, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_new_run_holds_its_config_and_waits(tmp_path):

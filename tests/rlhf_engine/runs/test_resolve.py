@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from rlhf_engine.config import SFTConfig
-from rlhf_engine.errors import UserError
 from rlhf_engine.runs import resolve as models
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
 from tests import hub
+from tests.rlhf_engine.helpers.messages import refused
 
 ROOT = Path(__file__).resolve().parents[3]
 RESOLVE = """
 import json, sys
 from rlhf_engine.errors import UserError
+from tests.rlhf_engine.helpers.messages import refused
 from rlhf_engine.runs.resolve import resolve_model
 for model in sys.argv[1:]:
     try:
@@ -27,13 +28,6 @@ for model in sys.argv[1:]:
     except UserError as error:
         print(json.dumps(str(error)))
 """
-
-
-def refused(function, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
