@@ -15,7 +15,7 @@ from playground.workspace import Workspace
 from rlhf_engine.config import SFTConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
-from tests.playground.browser import browsing, needs_browser, serving
+from tests.playground.browser import browsing, needs_browser, serving, wait_until
 from tests.playground.conftest import EVIL, FakeWorker, from_chatbot, write_run
 
 BASE, SFT = "Base model, no adapter", "SFT (bundled)"
@@ -453,7 +453,8 @@ def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
     assert page.locator("#chat-left textarea").input_value().startswith("0: ")
     page.locator("#chat-left textarea").fill(f"Mine {EVIL}")
     page.locator("#chat-left").get_by_label("Submit").click()
-    expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
+    expect(page.locator("#chat-left .bot")).to_contain_text("Mine")  # Gradio shows it before the server has it
+    wait_until(page, lambda: [event.kind for event in Store(place / "feedback.sqlite").events()] == ["thumb", "edit"])
     page.locator("#chat-left").get_by_label("Edit").last.click()
     expect(page.locator("#chat-left textarea")).to_have_value(f"Mine {EVIL}")  # as it was written, and no entities
     page.locator("#chat-right").get_by_label("Liked").click()  # a button that ends no edit
