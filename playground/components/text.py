@@ -37,6 +37,8 @@ EVENT = {
     "warning": "Warning at step {step}: {text}",
     "memory": "Memory ran out at step {step}: micro-batches have {micro_batch} rows now, and had {was} before; the "
               "gradients are the same.",
+    "passes": "A pass reads {rows} rows of {longest:,} tokens, or more shorter ones, {tokens:,} tokens in all: the run "
+              "takes about {need_mb:,} MB then, and {free_mb:,} MB are free.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
     "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",

@@ -120,6 +120,7 @@ class Teach:
 
     def prepare(self) -> None:
         """Sample the anchors, on which the reward is normalised, and the start's answers to the fixed prompts."""
+        self.learner.choose_passes()
         rollout = self.learner.sample_reference()
         self.reward.set_anchors(list(zip(rollout.prompt_ids, rollout.response_ids)))
         self.learner.fit_reward_normalisation(rollout)

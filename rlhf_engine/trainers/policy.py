@@ -19,7 +19,7 @@ from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_g
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
-from rlhf_engine.rollout.reward_functions import RewardFunction
+from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel
 from rlhf_engine.rollout.rollout import Rollout, make_rollout
 from rlhf_engine.trainers.base import Diverged, Trainer
 
@@ -109,6 +109,15 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         self.controller.aim(*self._kl_aim())
         if self.mix:
             self.mix.apply_config()
+
+    def largest_row(self) -> tuple[int, int]:
+        longest = min(max(len(row.ids) for row in self.encoded) + self.config.max_new_tokens, self.max_tokens)
+        return longest, longest
+
+    def choose_passes(self) -> None:
+        super().choose_passes()
+        if isinstance(self.reward, RewardModel):
+            self.reward.pass_tokens = self.pass_tokens
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
