@@ -50,7 +50,8 @@ class LoadRequest:
 
     def __post_init__(self):
         if not isinstance(self.model, str) or not self.model:
-            raise UserError("a load needs the name of a model: bundled, a Hub id or a local folder")
+            raise UserError("a load needs the name of a model: bundled, smollm2, a Hub id, a .gguf file or a local "
+                            "folder")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype is {self.dtype!r}, but must be auto, fp32, bf16 or nf4")
 
