@@ -53,16 +53,21 @@ def is_later_part(file: Path) -> bool:
     return bool(found) and int(found[2]) > 1
 
 
-def read_gguf_config(file: Path, model: str) -> dict[str, Any]:
-    """The config.json that a GGUF file will get. Only its header is read. Raises UserError."""
+def read_gguf_config(file: Path, model: str) -> tuple[dict[str, Any], bool]:
+    """(the config.json that a GGUF file will get, whether it has a chat template). Only its header is read.
+
+    Raises UserError for a file that cannot be converted, as far as its header shows it.
+    """
     state = file.stat()
-    return dict(_read_config(file, model, state.st_mtime_ns, state.st_size))
+    config, has_template = _read_config(file, model, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+    return dict(config), has_template
 
 
 @lru_cache(maxsize=16)
-def _read_config(file: Path, model: str, *_state: int) -> dict[str, Any]:
+def _read_config(file: Path, model: str, *_state: int) -> tuple[dict[str, Any], bool]:
     from rlhf_engine.gguf.architectures import make_plan
     from rlhf_engine.gguf.metadata import Metadata
     from rlhf_engine.gguf.parts import read_model
     gguf = read_model(file, model)
-    return make_plan(Metadata(gguf.metadata, model), gguf.tensors).config
+    metadata = Metadata(gguf.metadata, model)
+    return make_plan(metadata, gguf.tensors).config, bool(metadata.raw("tokenizer.chat_template"))

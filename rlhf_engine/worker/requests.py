@@ -46,7 +46,8 @@ class LoadRequest:
     dtype: str = "auto"
     device: str = "auto"
     result: Future = field(default_factory=Future, init=False)
-    """{"dtype", "device"}: how it was loaded; or a UserError."""
+    """{"dtype", "device"}: how it was loaded, and "base": what its name stands for, where it does not say it; or a
+    UserError."""
 
     def __post_init__(self):
         if not isinstance(self.model, str) or not self.model:

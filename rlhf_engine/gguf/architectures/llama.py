@@ -1,4 +1,4 @@
-"""Llama, and what llama.cpp writes under its name: Mistral, SmolLM, Mixtral and others. Also Granite and SmolLM3."""
+"""Llama, and what llama.cpp writes under its name: Mistral, SmolLM, Mixtral and others."""
 
 from rlhf_engine.errors import UserError
 from rlhf_engine.gguf.architectures.common import (
