@@ -45,7 +45,8 @@ def model_folder(workspace: Workspace, model: str) -> Path | None:
 
 
 def gguf_file(workspace: Workspace, model: str) -> Path | None:
-    """The GGUF file that a model is read from; None for any other. Raises UserError for a path outside the workspace."""
+    """The GGUF file that a model is read from; None for any other. Raises UserError for a path outside the
+    workspace."""
     name = workspace.seen_model(model)
     if name == smollm2.NAME:
         return None if smollm2.hub_folder() else smollm2.package_file()

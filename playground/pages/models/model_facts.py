@@ -28,10 +28,10 @@ class Facts:
     """Whether the tokenizer has a chat template."""
     weights: bool | None = None
     """Whether there are weights that can be loaded."""
-    kind: str = text.SAFETENSORS
-    """What the weights are, in words."""
     trouble: str = ""
     """Why there is no shape."""
+    kind: str = text.SAFETENSORS
+    """What the weights are, in words."""
 
 
 def read_facts(workspace: Workspace, name: str) -> Facts:
@@ -61,11 +61,13 @@ def read_gguf_facts(file: Path, name: str) -> Facts:
     """The facts that stand in a GGUF file."""
     try:
         config, template = read_gguf_config(file, name)
-        shape = read_shape(config, name)
     except UserError as error:
         return Facts(name, trouble=str(error))
-    return Facts(name, config["architectures"][0].removesuffix("ForCausalLM"), shape, template, weights=True,
-                 kind=text.GGUF)
+    try:
+        shape, trouble = read_shape(config, name), ""
+    except UserError as error:
+        shape, trouble = None, str(error)
+    return Facts(name, config["architectures"][0].removesuffix("ForCausalLM"), shape, template, True, trouble, text.GGUF)
 
 
 def has_template(folder: Path) -> bool | None:

@@ -3,7 +3,8 @@
 MODELS_ABOUT = ("Base models: the one that ships with the playground, folders under `models/` of the workspace, and "
                 "any "
                 "causal language model on the Hub with safetensors weights. Code that comes with a model is never run.")
-MODEL_FIELD, MODEL_FIELD_INFO = "Model", "Choose one, or type a Hub id such as Qwen/Qwen3-0.6B, or the name of a .gguf file under models/."
+MODEL_FIELD = "Model"
+MODEL_FIELD_INFO = ("Choose one, or type a Hub id such as Qwen/Qwen3-0.6B, or the name of a .gguf file under models/.")
 MODEL_DTYPE = "Number format"
 MODEL_LOAD = "Load"
 MODEL_HEADS = ("Model", "Architecture", "Parameters", "Vocabulary", "Chat template")
