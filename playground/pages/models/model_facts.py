@@ -67,7 +67,8 @@ def read_gguf_facts(file: Path, name: str) -> Facts:
         shape, trouble = read_shape(config, name), ""
     except UserError as error:
         shape, trouble = None, str(error)
-    return Facts(name, config["architectures"][0].removesuffix("ForCausalLM"), shape, template, True, trouble, text.GGUF)
+    architecture = config["architectures"][0].removesuffix("ForCausalLM")
+    return Facts(name, architecture, shape, template, True, trouble, text.GGUF)
 
 
 def has_template(folder: Path) -> bool | None:
