@@ -6,7 +6,7 @@ if it gives the same factors.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ THETA = 10000.0
 """What llama.cpp takes where a file names no base."""
 CLOSE = 2e-5
 """Largest relative difference of two factors that are the same."""
+LONG = 1 << 20
+"""Tokens in the length of a rule that is written with larger bounds."""
 YARN = {"attention_factor": "yarn_attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 """transformers' names of YaRN's settings -> llama.cpp's."""
 
@@ -88,40 +90,40 @@ def find_rule(factors: np.ndarray, theta: float, dimensions: int, model: str) ->
                     "without them the model would come out wrong; choose its safetensors, or another model")
 
 
-def candidates(factors: np.ndarray, waves: np.ndarray) -> list[dict[str, Any]]:
-    """Rules that may have given these factors of waves of these lengths."""
+def candidates(factors: np.ndarray, waves: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Rules that may have given these factors of waves of these lengths, the likeliest first."""
     largest = float(factors.max())
-    rules = []
-    for factor in dict.fromkeys((round(largest, 4), largest, 8.0, 32.0, 16.0, 4.0, 2.0)):
+    for factor in dict.fromkeys((round(largest, 4), largest)):
         if factor <= 1:
             continue
-        rules.append(rule_of(factor, 1.0, 4.0, 8192))
+        yield rule_of(factor, 1.0, 4.0, 8192)
         blended = (factors > 1 + CLOSE) & (factors < factor * (1 - CLOSE))
         shares = (1 / factors[blended] - 1 / factor) / (1 - 1 / factor)  # of the unstretched frequency
-        inverse = 1 / waves[blended]
-        rules += bounds_of(factor, shares, inverse, factors, waves)
-    return rules
+        for high, length in bounds(shares, waves, blended, factors):
+            yield rule_of(factor, 1.0, round(high, 3), round(length))
+            # The same rule with all bounds larger: the length is a whole number, so it is rounded less.
+            scale = LONG / length
+            yield rule_of(factor, scale, high * scale, LONG)
 
 
-def bounds_of(factor: float, shares: np.ndarray, inverse: np.ndarray, factors: np.ndarray,
-              waves: np.ndarray) -> list[dict[str, Any]]:
-    """Rules from the waves in between, whose share is `(length / wave - low) / (high - low)`."""
-    if len(shares) == 0:  # a bound anywhere between the last short wave and the first long one
-        short, long = waves[factors < 1 + CLOSE], waves[factors > 1 + CLOSE]
-        edges = (short.max() if len(short) else waves.min() / 8, long.min() if len(long) else waves.max() * 8)
-        middle = math.sqrt(float(edges[0]) * float(edges[1]))
-        return [rule_of(factor, 1.0, 1.0001, max(1, round(middle)))]
-    if len(shares) == 1:
-        return [rule_of(factor, 1.0, high, round(float((1 + (high - 1) * shares[0]) / inverse[0])))
-                for high in (4.0, 2.0, 8.0, 16.0, 32.0, 64.0)]
-    slope, offset = np.polyfit(inverse, shares, 1)
-    if offset >= 0 or slope <= 0:
-        return []
-    high = 1 - 1 / offset
-    length = float(slope * (high - 1))
-    exact = rule_of(factor, 1.0, float(high), round(length))
-    return [rule_of(factor, 1.0, round(float(high), 3), round(length)), exact,
-            rule_of(factor, 2.0, 2 * float(high), round(2 * length)), rule_of(factor, 8.0, 8 * high, round(8 * length))]
+def bounds(shares: np.ndarray, waves: np.ndarray, blended: np.ndarray,
+           factors: np.ndarray) -> Iterator[tuple[float, float]]:
+    """(high, length) of rules with low 1, from the waves in between: their share is `(length / wave - 1) / (high - 1)`.
+
+    Two such waves say both numbers, one says the length for each high, none says only between which waves a bound is.
+    """
+    if len(shares) >= 2:
+        slope, offset = np.polyfit(1 / waves[blended], shares, 1)
+        if offset < 0 < slope:
+            high = 1 - 1 / float(offset)
+            yield high, float(slope) * (high - 1)
+    elif len(shares) == 1:
+        for high in (4.0, 2.0, 8.0, 16.0, 32.0, 1.5, 1.1, 1.01):
+            yield high, float(waves[blended][0] * (1 + (high - 1) * shares[0]))
+    else:
+        short, long = waves[factors <= 1 + CLOSE], waves[factors > 1 + CLOSE]
+        last = short.max() if len(short) else waves.min() / 4
+        yield 1.0001, math.sqrt(float(last) * float(long.min()))
 
 
 def rule_of(factor: float, low: float, high: float, length: int) -> dict[str, Any]:
