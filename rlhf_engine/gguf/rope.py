@@ -137,5 +137,6 @@ def llama3_factors(waves: np.ndarray, rule: Mapping[str, Any]) -> np.ndarray:
     factor, low, high = rule["factor"], rule["low_freq_factor"], rule["high_freq_factor"]
     length = rule["original_max_position_embeddings"]
     share = (length / waves - low) / (high - low)
-    blend = 1 / ((1 - share) / factor + share)
+    with np.errstate(divide="ignore"):  # outside of the bounds, where the blend is not used
+        blend = 1 / ((1 - share) / factor + share)
     return np.where(waves < length / high, 1.0, np.where(waves > length / low, factor, blend))

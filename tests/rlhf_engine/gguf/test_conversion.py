@@ -57,7 +57,7 @@ def test_a_chat_model_keeps_its_template_its_ends_and_its_special_tokens():
     text = backbone.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
     assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert backbone.stop_ids == [2] and backbone.tokenizer.decode([1, 2], skip_special_tokens=True) == ""
-    assert backbone.tokenizer.tokenize("a<think>b") == ["a", "<think>", "b"] and TOKENS > len(backbone.tokenizer)
+    assert backbone.tokenizer.tokenize("a<think>b") == ["a", "<think>", "b"] and len(backbone.tokenizer) < TOKENS
 
 
 def test_further_tokens_that_end_a_turn_end_a_response(tmp_path):
