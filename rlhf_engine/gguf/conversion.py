@@ -17,7 +17,7 @@ from rlhf_engine.gguf.numbers import check_kinds
 from rlhf_engine.gguf.parts import GgufModel
 from rlhf_engine.gguf.tokenizer import make_tokenizer, write_tokenizer
 from rlhf_engine.gguf.tokenizer.vocabulary import Vocabulary
-from rlhf_engine.gguf.weights import Plan, Step, make_steps, size_of, write_weights
+from rlhf_engine.gguf.weights import Plan, Step, check_shapes, make_steps, size_of, write_weights
 
 WEIGHTS_FILE = "model.safetensors"
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS_FILE)
@@ -63,6 +63,7 @@ def plan_conversion(gguf: GgufModel) -> Conversion:
     metadata = Metadata(gguf.metadata, gguf.model)
     plan = make_plan(metadata, gguf.tensors)
     steps = make_steps(plan, gguf.tensors, gguf.model)
+    check_shapes(plan, steps, gguf.model)
     check_kinds(gguf.tensors.values(), gguf.model)
     tokenizer, vocabulary = make_tokenizer(metadata)
     rows = plan.config["vocab_size"]

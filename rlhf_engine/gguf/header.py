@@ -21,7 +21,7 @@ FLOAT32, TEXT, ARRAY = 6, 8, 9
 """Other types of metadata values."""
 ALIGNMENT = 32
 """Bytes to which tensors are aligned, unless `general.alignment` says otherwise."""
-LONGEST_SHAPE = 4
+LONGEST_SHAPE, LONGEST_NAME = 4, 256
 DOWNLOAD = "download or copy the file again"
 
 
@@ -122,12 +122,19 @@ class HeaderReader:
         self.position = end
         return text
 
+    def name(self) -> str:
+        """A name of a key or a tensor, which messages may show. Raises UserError for one that nobody would give."""
+        name = self.text()
+        if not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
+            raise self.broken()
+        return name
+
     def read_metadata(self, count: int) -> dict[str, Any]:
         if count > len(self.data):
             raise self.broken()
         metadata: dict[str, Any] = {}
         for _ in range(count):
-            key = self.text()
+            key = self.name()
             if key in metadata:
                 raise UserError(f"{self.model}: {self.path.name} says {key} twice; {DOWNLOAD}")
             metadata[key] = self.value(self.number("<I"), key)
@@ -162,7 +169,7 @@ class HeaderReader:
             raise self.broken()
         rows = []
         for _ in range(count):
-            name, dimensions = self.text(), self.number("<I")
+            name, dimensions = self.name(), self.number("<I")
             if not 1 <= dimensions <= LONGEST_SHAPE:
                 raise self.broken()
             shape = tuple(self.number("<Q") for _ in range(dimensions))[::-1]

@@ -81,6 +81,25 @@ def make_steps(plan: Plan, tensors: Mapping[str, Tensor], model: str) -> list[St
     return steps
 
 
+def check_shapes(plan: Plan, steps: list[Step], model: str) -> None:
+    """Raises UserError for a matrix whose size is not the one that the metadata give it, where their names say it."""
+    config = plan.config
+    width, inner = config.get("hidden_size"), config.get("intermediate_size")
+    heads = config.get("num_attention_heads") or 1
+    size = config.get("head_dim") or (width or 0) // heads
+    queries, keys = heads * size, (config.get("num_key_value_heads") or heads) * size
+    wanted = {"q_proj": (queries, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, queries),
+              "mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner),
+              "embed_tokens": (config["vocab_size"], width), "lm_head": (config["vocab_size"], width)}
+    for step in steps:
+        part = step.row.target.removesuffix(".weight")
+        shape = next((shape for name, shape in wanted.items() if f".{part}".endswith(f".{name}")), None)
+        found = step.sources[0].shape
+        if shape and None not in shape and "{e}" not in part and part != step.row.target and found != shape:
+            raise UserError(f"{model}: the tensor {step.sources[0].name} is {list(found)}, and by its metadata "
+                            f"{list(shape)}; download or convert the file again")
+
+
 def words(names: list[str]) -> str:
     """The first of some tensors, and how many more there are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
