@@ -81,6 +81,7 @@ DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
 KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
 BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
                 "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
+OWN_PROMPTS = "bundled prompts for {model}"
 READ_HUB = "Read from the Hub"
 ASK_HUB = "{name} is on the Hub: press “Read from the Hub” to fetch it."
 NO_DATA_CHOSEN = "choose data: bundled, an uploaded file, or a Hub id"
