@@ -84,7 +84,8 @@ EARLY = ("reward", "turned", "passes", "warning")
 
 def early_key(row: dict) -> tuple:
     """What tells such an event apart from others of its run."""
-    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0), row.get("tokens", 0), row.get("kind", "")
+    details = [row.get(name, "") for name in ("outdated", "tokens", "kind")]
+    return row["event"], row["step"], *row.get("consumed", ()), *details
 
 
 class JournalReplay:

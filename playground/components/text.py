@@ -130,6 +130,7 @@ CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradien
               "micro_batch": "micro-batches of {}"}
 ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
 ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter rows take less."
+IN_PASSES = "A pass reads {rows} such rows ({tokens:,} tokens); the rest of the batch follows in further passes."
 FREE = "free"
 MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
 MEASURED_ONLY = "Memory: {peak} at the peak, measured."

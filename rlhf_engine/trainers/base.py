@@ -215,8 +215,8 @@ class Trainer(Generic[ConfigT]):
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, except adapters and heads. The keys are those of trainer.json on disk."""
-        return {"step": self.step, "micro_batch": self.micro_batch, "pass_tokens": self.pass_tokens, "changed": self.overrides,
-                "optimizer": self.optimizer.state_dict()}
+        return {"step": self.step, "micro_batch": self.micro_batch, "pass_tokens": self.pass_tokens,
+                "changed": self.overrides, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
