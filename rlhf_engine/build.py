@@ -149,7 +149,9 @@ def read_ptx_texts(config: PolicyConfig) -> Rows:
         return read_demonstrations(config.ptx_data, subset=config.ptx_subset or None, split=config.ptx_split or None,
                                    model=config.model)
     except UserError as error:
-        message = str(error).replace("--subset", "--ptx-subset").replace("--split", "--ptx-split").replace("--data", "--ptx-data")
+        message = str(error)
+        for flag in ("--subset", "--split", "--data"):
+            message = message.replace(flag, f"--ptx-{flag.removeprefix('--')}")
         raise UserError(f"--ptx-data {message}") from None
 
 

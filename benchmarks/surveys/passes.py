@@ -3,8 +3,9 @@
     python benchmarks/surveys/passes.py [--model MODEL] [--dtypes fp32 bf16] [--lengths 64 256] [--rows 1 2 4 8 16 32]
 
 Each case is a process of its own with one LoRA adapter. `reward` reads states alone, `sft` also the log-probabilities
-of the second half of each row. `seconds` are the processor's, of `total` rows, cut into passes of `rows`: the median of some
-repeats. They are those of the clock on one thread that nobody disturbs. `peak_mb` is the most that the process has held.
+of the second half of each row. `seconds` are the processor's, of `total` rows, cut into passes of `rows`: the median
+of some repeats. On one thread that nobody disturbs the clock shows the same. `peak_mb` is the most that the process
+has held.
 """
 
 import argparse

@@ -20,9 +20,11 @@ NOT_DOWNLOADED_YET = "{model} is not on this machine. “Load” fetches it from
 GGUF = "a GGUF file, which is unpacked once into the cache"
 SAFETENSORS, NO_SAFETENSORS = "safetensors", "no safetensors: pickled weights are never loaded"
 FITS_TITLE = "What fits on {device} ({free} free)"
-FITS_HEADS = {"cpu": {"auto": "fp32", "bf16": "bf16", "nf4": "4-bit (nf4)"}, "cuda": {"auto": "bf16", "nf4": "4-bit (nf4)"}}
+FITS_HEADS = {"cpu": {"auto": "fp32", "bf16": "bf16", "nf4": "4-bit (nf4)"},
+              "cuda": {"auto": "bf16", "nf4": "4-bit (nf4)"}}
 """For each kind of machine: the number format that `auto` means there, and smaller ones."""
-FITS_NOTE = ("With the defaults of each stage and rows of up to 512 tokens; on a CPU in passes that fit. Where that is too much: with gradient "
+FITS_NOTE = ("With the defaults of each stage and rows of up to 512 tokens; on a CPU in passes that fit. Where that is "
+             "too much: with gradient "
              "checkpointing and micro-batches of one row (“in small pieces”). Estimated from the model's config.json.")
 VERDICTS = {"fits": "fits", "small": "fits in small pieces", "no": "too much"}
 LOAD_WAITING = "Asking the worker for {model}."
