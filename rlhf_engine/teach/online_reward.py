@@ -73,12 +73,20 @@ class OnlineReward:
         positions, so its value is known at each of them. PPO need not find out which of a hundred tokens earned a score
         that comes at the end.
         """
-        rewards = torch.zeros(rollout.mask.shape)
         rows = list(zip(rollout.prompt_ids, rollout.response_ids))
-        cap = self.score_cap()
-        for row, adds in zip(rewards, self.words.token_contributions(rows, self.weights)):
+        adds = [self.gains * each for each in self.words.token_contributions(rows, self.weights)]
+        return self.token_rewards(rollout, adds, self.offsets, self.score_cap())
+
+    def token_rewards(self, rollout: Rollout, contributions: list[torch.Tensor], constant: torch.Tensor,
+                      cap: torch.Tensor | float) -> torch.Tensor:
+        """[B, R] from what each token adds to the normalised scores: [T, members] for each row.
+
+        constant: [members], the score of no tokens at all. cap: as of `score_cap`.
+        """
+        rewards = torch.zeros(rollout.mask.shape)
+        for row, adds in zip(rewards, contributions):
             raw = torch.cat([torch.zeros(1, adds.shape[1]), adds]).cumsum(0)
-            scores = soft_cap(self.lower_bound(self.gains * raw + self.offsets), cap)
+            scores = soft_cap(self.lower_bound(raw + constant), cap)
             row[:len(adds)] = scores.diff()
             row[len(adds) - 1] += scores[0]
         return rewards
@@ -87,7 +95,11 @@ class OnlineReward:
         """The score above which PPO gains hardly anything: a quantile of the anchors' scores; infinite without one."""
         if not self.config.score_cap_quantile:
             return torch.inf
-        return self.lower_bound(self._scores(self.anchor_features)).quantile(self.config.score_cap_quantile)
+        return self.lower_bound(self.anchor_scores()).quantile(self.config.score_cap_quantile)
+
+    def anchor_scores(self) -> torch.Tensor:
+        """Normalised scores [N, members] of the anchors."""
+        return self._scores(self.anchor_features)
 
     def score(self, rows: list[Row]) -> torch.Tensor:
         """Normalised scores [N, members] on the CPU."""
@@ -118,15 +130,15 @@ class OnlineReward:
         the one honest number about it. Raises NotFinite if the fit ends in numbers that are NaN or infinite.
         """
         votes = [event for event in events if event.kind != "retract"]
-        guesses = [guess for guess in map(self._guess, votes) if guess is not None]
+        predictions = [None if event.kind == "retract" else self._guess(event) for event in events]
         before = self._scores(self.anchor_features).mean(-1)
         changed = self._update_drift(votes)
         self.events = without_retracted([*self.events, *events])
         loss = self._fit()
         self._normalise()
         after = self._scores(self.anchor_features)
-        update = {"votes": len(self.events), "new": len(events), "guessed": sum(guesses), "guesses": len(guesses),
-                  "loss": loss, "drift": (after.mean(-1) - before).square().mean().sqrt().item(),
+        update = {"votes": len(self.events), "new": len(events), **counted_predictions(predictions), "loss": loss,
+                  "drift": (after.mean(-1) - before).square().mean().sqrt().item(),
                   "spread": after.std(-1, correction=0).mean().item(), "gain": self.gains.mean().item()}
         if changed:
             update["outdated"] = len(self.outdated)
@@ -198,9 +210,13 @@ class OnlineReward:
         It grows with the number of votes that prefer something, so that the noise of the first few is not enlarged.
         """
         raw = self.anchor_features @ self.weights.T
-        trust = min(1.0, sum(not event.tie for event in self._counted()) / self.config.votes_trusted)
-        self.gains = trust / raw.std(0, correction=0).clamp(min=SMALLEST_SPREAD)
+        self.gains = self.trust / raw.std(0, correction=0).clamp(min=SMALLEST_SPREAD)
         self.offsets = -self.gains * raw.mean(0)
+
+    @property
+    def trust(self) -> float:
+        """The standard deviation that scores get on the anchors, in [0, 1]."""
+        return min(1.0, sum(not event.tie for event in self._counted()) / self.config.votes_trusted)
 
     # -- features ------------------------------------------------------------------------------------------------------
 
@@ -210,10 +226,13 @@ class OnlineReward:
     def features_of(self, event: Event) -> torch.Tensor:
         """[K, D] of an event's texts, in the order of `FeedbackKind.texts`."""
         if event.id not in self.event_features:
-            rows = [as_sampled(self.backbone, event.prompt, text, event.sampling, self.config.max_tokens)
-                    for text in event.rules.texts(event)]
-            self.event_features[event.id] = self.words.read(rows)
+            self.event_features[event.id] = self.words.read(self.rows_of(event))
         return self.event_features[event.id]
+
+    def rows_of(self, event: Event) -> list[Row]:
+        """The token rows of an event's texts, in the order of `FeedbackKind.texts`."""
+        return [as_sampled(self.backbone, event.prompt, text, event.sampling, self.config.max_tokens)
+                for text in event.rules.texts(event)]
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -235,6 +254,12 @@ class OnlineReward:
         detectors = state.get("turning", {})
         self.drift = {voter: DriftDetector.from_state(each) for voter, each in detectors.items()}
         self.event_features.clear()
+
+
+def counted_predictions(predictions: list[float | None]) -> dict[str, Any]:
+    """What the journal says about predictions of events: 1, 0, 1/2 between equals, None where there is no order."""
+    guesses = [guess for guess in predictions if guess is not None]
+    return {"guessed": sum(guesses), "guesses": len(guesses), "predictions": predictions}
 
 
 def soft_cap(scores: torch.Tensor, cap: torch.Tensor | float) -> torch.Tensor:
