@@ -113,15 +113,15 @@ class AdapterReward:
         return self.head.member_scores(self._read(rows).to(self.backbone.device)).cpu()
 
     @torch.no_grad()
-    def token_contributions(self, rows: list[Row]) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """([T, members] for each row, [members]): what each token adds to the normalised score, and a constant.
+    def scores_after_tokens(self, rows: list[Row]) -> list[torch.Tensor]:
+        """For each row, normalised scores [T + 1, members] on the CPU that grow from token to token to that of the row.
 
         A token adds its share of the mean state. The last one also adds what the state there says.
         """
         head, width = self.head, self.backbone.hidden_size
         weights = head.gain[:, None] * head.weight / self.size
         constant = head.shift + head.gain * head.bias - weights @ self.centre
-        contributions = [torch.zeros(0, head.members)] * len(rows)
+        scores = [constant[None].cpu()] * len(rows)
         with self.backbone.use(ROLE):
             for part in self._parts(rows):
                 for reading in self._readings([rows[i] for i in part]):
@@ -130,9 +130,9 @@ class AdapterReward:
                     for index, each, last in zip(reading.indices, adds, at_end):
                         each = each / max(len(each), 1)
                         each[-1:] += last
-                        contributions[part[index]] = each.cpu()
+                        scores[part[index]] = torch.cat([constant[None], each]).cumsum(0).cpu()
                 self.on_microbatch()
-        return contributions, constant.cpu()
+        return scores
 
     def guess(self, event: Event, rows: list[Row]) -> float | None:
         """Whether it predicts an event (`was_predicted`), whose texts are `rows`."""

@@ -20,7 +20,6 @@ from rlhf_engine.teach.reward_contest import RewardContest
 from rlhf_engine.teach.word_features import Row
 from rlhf_engine.trainers.base import check_numbers
 
-
 ROWS = 2
 """Responses that the adapter learns from at an update, at most, in rollouts of a step. That is what PPO's own update
 costs, about twice."""
@@ -58,7 +57,7 @@ class LiveReward(OnlineReward):
         if self.leader is None:
             return super().__call__(rollout)
         rows = list(zip(rollout.prompt_ids, rollout.response_ids))
-        return self.token_rewards(rollout, *self.leader.token_contributions(rows), self.score_cap())
+        return self.token_rewards(rollout, self.leader.scores_after_tokens(rows))
 
     def score(self, rows: list[Row]) -> torch.Tensor:
         return self.leader.score(rows) if self.leader else super().score(rows)

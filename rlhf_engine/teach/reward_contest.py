@@ -2,9 +2,9 @@
 
 Each vote is predicted by both before either learns it. A vote that the challenger predicts and the leader does not is
 evidence for the challenger, the reverse is evidence against it, and other votes say nothing. The evidence is a bet of
-a fixed share of what has been won so far, in nats. It never falls below 0 (Page's CUSUM 1954, as in `preference_drift`),
-so that a challenger which was worse at first is not held back by that for long. To take over, a challenger must also
-have the higher accuracy over all votes since the last change. So rewards that are equally good do not take turns.
+a fixed share of what has been won so far, in nats. It never falls below 0 (Page's CUSUM 1954, as in
+`preference_drift`), so a challenger that was worse at first is not held back by that. To take over, a challenger must
+also have the higher accuracy over all votes since the last change. So equals do not take turns.
 """
 
 import math

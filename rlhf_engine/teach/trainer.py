@@ -231,8 +231,10 @@ class Teach:
         self.last_vote = step
         update = self.reward.learn(events)
         likes, dislikes = self.reward.top_words()
+        likes_features, dislikes_features = self.reward.top_features()
         self.events.append({"event": "reward", "step": step, "consumed": [event.id for event in events], **update,
-                            "likes": likes, "dislikes": dislikes})
+                            "likes": likes, "dislikes": dislikes, "likes_features": likes_features,
+                            "dislikes_features": dislikes_features})
         if "outdated" in update:
             self.events.append({"event": "turned", "step": step, "outdated": update["outdated"]})
         self.events += [{"event": "takeover", "step": step, **change} for change in self.reward.take_changes()]
