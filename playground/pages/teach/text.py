@@ -82,7 +82,7 @@ NO_GUESS_YET = "So far it had no guess: it found the best answers equally good."
 GUESSES_ALT = "Guesses of the reward. {spoken}"
 BLOCK_SHARE, BLOCK_BLIND = "{right} of {guesses}", "no guess"
 BLOCK_SPOKEN = "marks {first} to {last}: {count}"
-EFFECT_MOVED = ("They moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
+EFFECT_MOVED = ("The newest votes moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
                 "its members differ by {spread:.2f}.")
 NO_EFFECT = "What the votes do is measured here: how many of them the reward guessed before it learned them."
 WON_BY_VOTES = ("Against answers of the start, answers of the policy won {won:g} of {count} votes (by chance: "
