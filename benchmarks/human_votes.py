@@ -1,11 +1,11 @@
-"""How well a few votes of real people predict further ones: the live reward, the adapter reward, "the longer one", chance.
+"""How well a few votes of real people predict further ones: live reward, adapter reward, "the longer one", chance.
 
     python benchmarks/human_votes.py --data PAIRS.jsonl.gz [--model smollm2] [--votes 40 100 300] [--cache FOLDER]
 
-PAIRS are public comparisons, such as Anthropic's HH (`chosen` and `rejected` dialogues). `--pool` of them are the votes,
-`--held-out` further ones, of other prompts, are to be predicted. For each number of votes, `--draws` draws from the
-pool are learned by the rewards of `teach` from nothing, each in one update. Where a draw is the whole pool there is only
-one. The features are fitted to one response of each of the first pairs; what people said of them is not used for that.
+PAIRS are public comparisons, such as Anthropic's HH (`chosen` and `rejected` dialogues). `--pool` of them are the
+votes; `--held-out` further ones, of other prompts, are to be predicted. For each number of votes, `--draws` draws from
+the pool are learned by the rewards of `teach` from nothing, each in one update. Where a draw is the whole pool, there
+is only one. The features are fitted to one response of each of the first pairs, without what people said of them.
 
 Prints one line of JSON for each method and number of votes: the share of held-out pairs that it predicts (ties count
 half), and a 95 % interval, bootstrapped over held-out pairs and over draws. The cache holds what was read and what was
@@ -92,7 +92,8 @@ class HumanVotes:
         reward.config.seed = draw
         reward.event_features.update(self.features)
         reward.learn(events)
-        return [verdict(event, (self.features[event.id] @ reward.weights.T).mean(1).tolist()) for event in self.held_out]
+        scores = [(self.features[event.id] @ reward.weights.T).mean(1).tolist() for event in self.held_out]
+        return [verdict(event, each) for event, each in zip(self.held_out, scores)]
 
     def predict_adapter(self, events: list, draw: int) -> list[float]:
         """The adapter that `teach` would have after as many updates as it needs."""

@@ -31,8 +31,8 @@ UNREAD = 0.1
 """Share of all passes that may be due still when the adapter predicts or leads."""
 VOTES_PER_BATCH = 8
 """Votes of an optimiser step."""
-RATE = 0.4
-"""Share of the fitted learning rate, as for `RewardConfig`."""
+RATE = 1.2
+"""Factor on the fitted learning rate: three times that of `RewardConfig`, for few steps (benchmarks/README.md)."""
 RESPONSE_RATE = 10.0
 """Rate of the response model, in rates of the adapter: it is a few numbers of size 1, and has as few steps."""
 MOST_ANCHORS = 128

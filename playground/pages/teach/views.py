@@ -160,8 +160,9 @@ def effect_lines(journal: list[dict], rows: list[dict], choices: int, wins: str)
         guess_line = text.RECENT_GUESSES.format(guessed=guessed, guesses=guesses, choices=choices)
     else:
         guess_line = text.EFFECT_NO_GUESS.format(**last)
-    return [guess_line, *taste_lines(last, larger_leads(journal)), wins, text.EFFECT_MOVED.format(**last), turned_line(journal),
-            takeover_line(journal)]
+    tastes = taste_lines(last, larger_leads(journal))
+    moved = text.EFFECT_MOVED.format(**last)
+    return [guess_line, *tastes, wins, moved, turned_line(journal), takeover_line(journal)]
 
 
 def taste_lines(row: dict, larger: bool) -> list[str]:
