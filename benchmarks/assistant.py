@@ -4,7 +4,7 @@
         [--seeds 0] [--set steps=12 ...]
 
 Each task is a run of its own in FOLDER, by the command line of the engine and in a process of its own. A task that was
-ended goes on from its last checkpoint, and one that is done is only read. Prints one line of JSON for each:
+ended goes on from its last checkpoint; of one that is done the result stands beside it. Prints a line of JSON for each:
 
 - `reward` (needs `--pairs`, such as HH): accuracy on the pairs held out, with a 95 % interval, beside chance and "the
   longer one" on the same pairs;
@@ -73,7 +73,7 @@ def plain_words(prompt: str, response: str) -> float:
 # -- one task, in this process -----------------------------------------------------------------------------------------
 
 def run_task(task: dict) -> dict:
-    """Start the run of a task, or go on with it; returns what it has measured."""
+    """Start the run of a task, or go on with it; returns what it has measured, which it writes beside the run."""
     from rlhf_engine.cli import main as command_line
     from rlhf_engine.runs.folder import Run
 
@@ -91,7 +91,9 @@ def run_task(task: dict) -> dict:
             sys.exit(code)
     measured = {"stage": task["stage"], "steps": len(run.metrics()), "seconds": round(seconds_of(run)),
                 "peak_mb": peak_mb()}
-    return measured | {"reward": measure_reward, "ppo": measure_ppo, "teach": measure_teach}[task["stage"]](run)
+    measured |= {"reward": measure_reward, "ppo": measure_ppo, "teach": measure_teach}[task["stage"]](run)
+    Path(f"{task['output']}.json").write_text(json.dumps(measured))
+    return measured
 
 
 def seconds_of(run) -> float:
@@ -203,6 +205,10 @@ def main() -> None:
         parser.error("the task reward needs --pairs, a file of preferences")
     say({"machine": machine(), "model": args.model, "set": args.set, "threads": args.threads})
     for task in tasks_of(args):
+        file = Path(f"{task['output']}.json")
+        if file.exists():
+            say({"task": task["name"]} | json.loads(file.read_text()))
+            continue
         command = [sys.executable, __file__, "--one", json.dumps(task)]
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(args.threads)}, stdout=subprocess.PIPE,
                               text=True)

@@ -80,7 +80,8 @@ class LiveReward(OnlineReward):
             update |= counted_predictions(guesses)
         if led or self.leader:
             after = self.anchor_scores()
-            update |= {"drift": (after.mean(-1) - before).square().mean().sqrt().item(),
+            count = min(len(before), len(after))  # the adapter reads the first of the anchors
+            update |= {"drift": (after.mean(-1)[:count] - before[:count]).square().mean().sqrt().item(),
                        "spread": after.std(-1, correction=0).mean().item()}
         if self.leader:
             update |= {"loss": loss, "gain": self.leader.head.gain.mean().item()}

@@ -297,6 +297,7 @@ def test_the_journal_says_when_it_takes_over(cli, tiny_llama, inputs, tmp_path, 
     """A sparse reward that is always wrong, and an adapter that is always right."""
     monkeypatch.setattr(LiveReward, "_adapter_guesses", lambda self, events: [1.0 if self.adapter and self.adapter.ready else None for _ in events])
     monkeypatch.setattr(LiveReward, "_guess", lambda self, event: 0.0)
+    monkeypatch.setattr(adapter_reward, "MOST_ANCHORS", 5)
     code, _, err = cli(*flags(inputs, votes=40, votes_first=8, votes_per_step=8, steps=4, batch_size=32, adapter_reward_from=4), "--model", tiny_llama, "--labeler",
                        f"{inputs / 'score.py'}:vowels", "--output", tmp_path / "run")
     assert code == 0, err
@@ -305,5 +306,6 @@ def test_the_journal_says_when_it_takes_over(cli, tiny_llama, inputs, tmp_path, 
     assert {name: takeover[name] for name in ("reward", "features_accuracy", "adapter_accuracy")} == {
         "reward": "adapter", "features_accuracy": 0.0, "adapter_accuracy": 1.0} and takeover["votes"] == 8
     rows = [row for row in journal if row["event"] == "reward"]
+    assert all(row["drift"] > 0 and math.isfinite(row["loss"]) for row in rows)
     assert all(len(row["predictions"]) == len(row["consumed"]) for row in rows)
     assert rows[-1]["guessed"] == rows[-1]["guesses"] == 8  # the guesses are those of the reward that leads
