@@ -3,7 +3,8 @@
 A group's scale is the standard deviation of the prior on its weights. Averaged over all weights that the prior allows,
 a scale that is too small cannot explain the votes, and one that is too large explains anything (MacKay 1992). The
 average is Laplace's approximation, computed on the responses instead of the weights (Rasmussen & Williams 2006,
-sections 3.4 and 5.5): there are a hundred responses, and thousands of weights. A prior on the scales makes a group
+sections 3.4 and 5.5): there are a hundred responses, and thousands of weights. As in MacKay's updates, the curvature
+of the votes' log-likelihood is taken as fixed while a scale moves. A prior on the scales makes a group
 that the votes do not need fade.
 """
 
@@ -33,7 +34,8 @@ class ScalePrior(NamedTuple):
 
 WORDS = ScalePrior(math.log(1 / PRIOR), 1.5)
 """Words are believed in as before, until the votes say otherwise."""
-OTHERS = ScalePrior(-1.0, 1.5)
+OTHERS = ScalePrior(-4.0, 3.0)
+"""There are forty other groups: together they may explain as much as the words do, and any one of them all there is."""
 
 
 def weigh_groups(votes: list[VoteGroup], groups: dict[str, slice], sparse: Iterable[str]) -> list[FeatureGroup]:

@@ -95,7 +95,7 @@ class OnlineReward:
             if self.features.version == WORDS_ONLY:
                 row[count - 1] += scores[0]
             else:
-                row[:count] += scores[0] / count
+                row[:count] += scores[0] / max(count, 1)
         return rewards
 
     def score_cap(self) -> torch.Tensor | float:
@@ -126,7 +126,9 @@ class OnlineReward:
 
         Only what makes a difference between responses is named; nothing before the first vote.
         """
-        likes = self.features.likes(self.weights.mean(0)) if self.weights.any() else {}
+        if not self.weights.any():
+            return [], []
+        likes = self.features.likes(self.weights.mean(0))
         names = [name for name, adds in self.feature_shares().items() if adds >= NAMED]
         liked = [likes[name][0] for name in names if likes[name][0]]
         disliked = [likes[name][1] for name in names if likes[name][1]]

@@ -90,5 +90,5 @@ def phrase_at(phrase: Phrase, knots: torch.Tensor, curve: torch.Tensor) -> str:
 
 
 def phrase_with(place: str, words: list[str]) -> str:
-    """What is liked in a place, by the words that add most there."""
-    return PLACES[place].format(", ".join(words[:WORDS]))
+    """What is liked in a place, by the words that add most there; "" where no word does."""
+    return PLACES[place].format(", ".join(words[:WORDS])) if words else ""
