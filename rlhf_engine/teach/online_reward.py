@@ -20,7 +20,7 @@ from rlhf_engine.errors import noop
 from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Rollout, as_sampled
-from rlhf_engine.teach.evidence import weigh_groups
+from rlhf_engine.teach.features.evidence import weigh_groups
 from rlhf_engine.teach.features.feature_set import NEWEST, WORDS_ONLY, FeatureSet
 from rlhf_engine.teach.likelihood import ResponseModel, was_predicted
 from rlhf_engine.teach.preference_drift import DriftDetector

@@ -16,13 +16,12 @@ from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at, phrase_with
 from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords, Words
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation
-from rlhf_engine.teach.features.shape import Shape
 from rlhf_engine.teach.features.text_words import TextWords
 from rlhf_engine.teach.word_features import EVENED, WIDTH, Part, Row, Word, WordFeatures
 
 WORDS_ONLY, NEWEST = 1, 2
 """Versions of the set."""
-NUMBERS = (*Shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
+NUMBERS = (*shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
 """The numbers, in the order of their features."""
 SHRUNK = 8
 """Tokens of the anchors' mean likelihood that are mixed into that of a response: its first token says little."""
@@ -206,7 +205,7 @@ class FeatureSet:
 
     def _nothing(self) -> torch.Tensor:
         """[P]: the numbers of no words at all."""
-        return torch.tensor(Shape().values() + Relation({}, []).values() + [0.0, self.likelihood])
+        return torch.tensor(list(shape.Shape().numbers().values()) + Relation({}, []).values() + [0.0, self.likelihood])
 
     def _number_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """[M, D]: the share of weights that belongs to the curves."""
@@ -242,7 +241,7 @@ class FeatureSet:
         counted = lengths.cumsum(0) + SHRUNK
         likelihood = (logprobs.cumsum(0) + SHRUNK * self.likelihood) / counted
         rest = torch.stack([self._nearness(prompt, response), likelihood], dim=1)
-        values = torch.tensor(numbers).view(len(places), len(Shape.NAMES) + len(Relation.NAMES))
+        values = torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES))
         sentences = torch.tensor([place.sentence for place in places], dtype=torch.long)
         return Reading(torch.cat([values, rest], dim=1), Words(similarities, sentences))
 

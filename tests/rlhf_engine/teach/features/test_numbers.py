@@ -11,7 +11,6 @@ from rlhf_engine.teach.features.curves import make_knots, smooth_basis, tents
 from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation, alike
-from rlhf_engine.teach.features.shape import Shape
 from rlhf_engine.teach.features.text_words import TextWords
 from rlhf_engine.teach.word_features import Splitter
 
@@ -27,7 +26,7 @@ def tokens(texts: TextWords, text: str, ended: bool = True) -> list[int]:
 
 
 def numbers_of(texts: TextWords, text: str, ended: bool = True) -> dict[str, float]:
-    return dict(zip(Shape.NAMES, shape.trace(texts.places(tokens(texts, text, ended)))[-1]))
+    return dict(zip(shape.NAMES, shape.trace(texts.places(tokens(texts, text, ended)))[-1]))
 
 
 def sentences_of(texts: TextWords, text: str) -> list[str]:
@@ -50,8 +49,10 @@ def test_the_numbers_of_a_text(texts):
     found = numbers_of(texts, '"Hello!" said Tom, the dog. The dog ran. Did the dog ran, too?')
     assert math.exp(found["length"]) == pytest.approx(14 - 1)
     assert (found["sentences"], found["questions"], found["exclamations"]) == (4, 1, 1)
-    assert found["starts_with_speech"] == 1 and found["ends_with_question"] == 1 and found["ended"] == 1
+    assert found["starts_with_speech"] == 1 and found["ends_with_question"] == 1 and found["early_speech"] == found["ended"] == 1
+    assert numbers_of(texts, 'He said, "Go."')["early_speech"] == pytest.approx(math.exp(-2 / shape.SOON))
     assert found["commas"] == pytest.approx(2 / 13) and found["names"] == pytest.approx(1 / 13)
+    assert found["growth"] == pytest.approx((8 - 5) / 2 / (13 / 4)) and found["different_names"] == 1
     assert found["speech"] == pytest.approx(1 / 13) and found["late_speech"] < 0
     assert math.exp(found["first_sentence"]) == pytest.approx(1) and math.exp(found["last_sentence"]) == pytest.approx(5)
     assert found["variation"] == pytest.approx((3 + 1 + 2) / 3 / (13 / 4))  # 1, 4, 3 and 5 words
@@ -61,7 +62,9 @@ def test_the_numbers_of_a_text(texts):
 def test_what_comes_again_is_counted(texts):
     found = numbers_of(texts, "The dog ran home. The dog ran away. A cat sat there.")
     assert found["repeated_words"] == pytest.approx(3 / 12) and found["repeated_pairs"] == pytest.approx(2 / 12)
-    assert found["repeated_starts"] == pytest.approx(1 / 3)
+    assert found["repeated_starts"] == pytest.approx(1 / 3) and found["echo"] == found["circle"] == 0
+    found = numbers_of(texts, "Once a dog ran. It sat. So a dog sat once.")
+    assert found["echo"] == pytest.approx(3 / 5) and found["circle"] == 1
 
 
 def test_lists_lines_and_numbers_are_counted(texts):
@@ -70,13 +73,13 @@ def test_lists_lines_and_numbers_are_counted(texts):
 
 
 def test_an_empty_response_has_numbers(texts):
-    assert all(math.isfinite(value) for value in Shape().values())
+    assert all(math.isfinite(value) for value in shape.Shape().numbers().values())
     assert all(math.isfinite(value) for value in Relation({}, []).values())
     assert numbers_of(texts, "")["ended"] == 1
 
 
 def test_every_number_has_phrases():
-    assert set(Shape.NAMES) | set(Relation.NAMES) <= set(PHRASES)
+    assert set(shape.NAMES) | set(Relation.NAMES) <= set(PHRASES)
 
 
 # -- the prompt --------------------------------------------------------------------------------------------------------
