@@ -132,7 +132,7 @@ def test_an_older_run_goes_on_with_words_alone_bit_for_bit(tiny_llama, tmp_path)
     # The arithmetic of the first version, written out.
     rollout, words = resumed.learner.sample_reference(), reward.features.words
     rows = list(zip(rollout.prompt_ids, rollout.response_ids))
-    assert torch.equal(reward.weights, fit_sparse(reward._groups(), len(reward.weights))[0])
+    assert torch.equal(reward.weights, fit_sparse(reward._groups(reward._counted()), len(reward.weights))[0])
     assert torch.equal(reward.features.read(rows), words.read(rows))
     paid, cap = reward(rollout), reward.score_cap()
     for row, adds in zip(paid, words.token_contributions(rows, reward.weights)):
