@@ -20,7 +20,7 @@ from rlhf_engine.errors import noop
 from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Rollout, as_sampled
-from rlhf_engine.teach.evidence import weigh_groups
+from rlhf_engine.teach.features.evidence import is_one_mind, weigh_groups
 from rlhf_engine.teach.features.feature_set import NEWEST, WORDS_ONLY, FeatureSet
 from rlhf_engine.teach.likelihood import ResponseModel, was_predicted
 from rlhf_engine.teach.preference_drift import DriftDetector
@@ -99,7 +99,7 @@ class OnlineReward:
             if self.features.version == WORDS_ONLY:
                 row[count - 1] += scores[0]
             else:
-                row[:count] += scores[0] / count
+                row[:count] += scores[0] / max(count, 1)
         return rewards
 
     def score_cap(self) -> torch.Tensor | float:
@@ -134,7 +134,9 @@ class OnlineReward:
 
         Only what makes a difference between responses is named; nothing before the first vote.
         """
-        likes = self.features.likes(self.weights.mean(0)) if self.weights.any() else {}
+        if not self.weights.any():
+            return [], []
+        likes = self.features.likes(self.weights.mean(0))
         names = [name for name, adds in self.feature_shares().items() if adds >= NAMED]
         liked = [likes[name][0] for name in names if likes[name][0]]
         disliked = [likes[name][1] for name in names if likes[name][1]]
@@ -179,12 +181,27 @@ class OnlineReward:
             detector = self.drift.setdefault(event.voter, DriftDetector())
             features = self.features_of(event)
             if detector.update(event, features, self.weights.mean(0), self.response_model):
-                earlier = [old for old in (*self.events, *votes[:number]) if old.voter == event.voter]
-                outdated = [old.id for old in earlier if old.id not in detector.votes]
+                before = [old for old in (*self.events, *votes[:number]) if old.voter == event.voter]
+                outdated = [old.id for old in before if old.id not in detector.votes]
+                if self._is_one_mind([*before, event], detector.votes):
+                    detector.forget()
+                    continue
                 self.changes_of_mind.append((detector.votes, outdated))
                 self.drift[event.voter] = DriftDetector()
                 return True  # the other votes wait for a reward that has learned this
         return False
+
+    def _is_one_mind(self, votes: list[Event], later: list[str]) -> bool:
+        """Whether one reward explains a person's votes, those of the ids `later` as well as those before.
+
+        A reward with many kinds of features may have believed in the wrong one. That is no change of mind.
+        """
+        if self.features.version == WORDS_ONLY:
+            return False
+        counted = [event for event in votes if event.id not in self.outdated]
+        before = self._groups([event for event in counted if event.id not in later])
+        after = self._groups([event for event in counted if event.id in later])
+        return not before or not after or is_one_mind(before, after, self.features.groups)
 
     @property
     def outdated(self) -> set[str]:
@@ -203,7 +220,7 @@ class OnlineReward:
 
     def _fit(self) -> float:
         """Set weights and response model to the most probable ones, given all events; returns nats per event."""
-        groups = self._groups()
+        groups = self._groups(self._counted())
         if not groups:
             self.weights, self.response_model = torch.zeros_like(self.weights), ResponseModel().requires_grad_(False)
             return 0.0
@@ -213,10 +230,10 @@ class OnlineReward:
         self.weights, self.response_model, loss = fit_sparse(groups, len(self.weights), parts)
         return loss / len(self._counted())
 
-    def _groups(self) -> list[VoteGroup]:
-        """The events that count, grouped by what they say, so that a thousand votes are a few products."""
+    def _groups(self, events: list[Event]) -> list[VoteGroup]:
+        """Events grouped by what they say, so that a thousand votes are a few products."""
         alike: dict[tuple, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        for event in self._counted():
+        for event in events:
             order, value = event.rules.canonical(event)
             features = self.features_of(event)[order]
             alike.setdefault((event.kind, value, len(features)), []).append((features, self.bootstrap_weights(event)))

@@ -1,7 +1,7 @@
 """Fits the live reward to votes: the most probable weights on few features, and how people answer.
 
 There is no optimiser whose past could matter: each fit starts from nothing. It is four convex problems of milliseconds.
-How far each group of features is believed in is found before (`evidence`).
+How far each group of features is believed in is found before (`features.evidence`).
 """
 
 from dataclasses import dataclass

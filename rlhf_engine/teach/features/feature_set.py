@@ -16,13 +16,12 @@ from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at, phrase_with
 from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords, Words
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation
-from rlhf_engine.teach.features.shape import Shape
 from rlhf_engine.teach.features.text_words import TextWords
 from rlhf_engine.teach.word_features import EVENED, WIDTH, Part, Row, Word, WordFeatures
 
 WORDS_ONLY, NEWEST = 1, 2
 """Versions of the set."""
-NUMBERS = (*Shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
+NUMBERS = (*shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
 """The numbers, in the order of their features."""
 SHRUNK = 8
 """Tokens of the anchors' mean likelihood that are mixed into that of a response: its first token says little."""
@@ -105,14 +104,15 @@ class FeatureSet:
         """[N, D]: the features of rows."""
         if self.version == WORDS_ONLY:
             return self.words.read(rows)
-        features = torch.zeros(len(rows), self.size)
-        count = 2 * len(self.words.chosen)
+        words = torch.zeros(len(rows), 2 * len(self.words.chosen))
+        places = [torch.zeros(len(rows), 2 * len(place.landmarks)) for place in self.places]
+        numbers = torch.zeros(len(rows), len(NUMBERS))
         for i, reading in self._readings(rows):
-            whole = torch.cat([each.mean(0) for each in reading.words.similarities])
-            features[i, :count] = (whole - self.words.centre) / self.words.size
-            rest = [place.read([reading.words])[0] for place in self.places]
-            features[i, count:] = torch.cat([*rest, self.curves.read(reading.numbers[-1:])[0]])
-        return features
+            words[i] = torch.cat([each.sum(0) / max(len(each), 1) for each in reading.words.similarities])
+            numbers[i] = reading.numbers[-1] if len(reading.numbers) else self._nothing()
+            for place, features in zip(self.places, places):
+                features[i] = place.read([reading.words])[0]
+        return torch.cat([(words - self.words.centre) / self.words.size, *places, self.curves.read(numbers)], dim=1)
 
     @property
     def size(self) -> int:
@@ -131,20 +131,24 @@ class FeatureSet:
         if self.version == WORDS_ONLY:
             return [torch.cat([torch.zeros(1, adds.shape[1]), adds]).cumsum(0)
                     for adds in self.words.token_contributions(rows, weights)]
-        results: list[torch.Tensor] = [torch.zeros(1, len(weights)) for _ in rows]
         scaled = word_share / self.words.size
         usual = scaled @ self.words.centre.expand(scaled.shape[1])
-        start = self._start_scores(weights)
+        totals, numbers = [torch.zeros(0, len(weights))] * len(rows), [torch.zeros(0, len(NUMBERS))] * len(rows)
         for i, reading in self._readings(rows):
-            ends = self.words.splitter.ends(rows[i][1])
             total = torch.zeros(len(reading.numbers), len(weights))
             for each, share in zip(reading.words.similarities, scaled.chunk(2, dim=1)):
                 total += each @ share.T
             total = ((total - usual) / max(len(total), 1)).cumsum(0)
             for place in self.places:
                 total += place.trace(reading.words, weights[:, groups[place.place]])
-            total += self.curves.read(reading.numbers) @ self._number_weights(weights).T
-            results[i] = torch.cat([start, torch.cat([start, total])[ends.cumsum(0)]])
+            totals[i], numbers[i] = total, reading.numbers
+        curves = (self.curves.read(torch.cat(numbers)) @ self._number_weights(weights).T).split(list(map(len, numbers)))
+        start = self._start_scores(weights)
+        results = []
+        for (_, response), total, curve in zip(rows, totals, curves):
+            # The score before a word's last token is that after the word before it.
+            words_so_far = F.pad(self.words.splitter.ends(response).cumsum(0), (1, 0))
+            results.append(torch.cat([start, total + curve])[words_so_far])
         return results
 
     def likes(self, weights: torch.Tensor) -> dict[str, tuple[str, str]]:
@@ -193,12 +197,15 @@ class FeatureSet:
 
     def _start_scores(self, weights: torch.Tensor) -> torch.Tensor:
         """[1, M]: what no words at all would score."""
-        nothing = torch.tensor(Shape().values() + Relation({}, []).values() + [0.0, self.likelihood])
-        total = self.curves.read(nothing[None]) @ self._number_weights(weights).T
+        total = self.curves.read(self._nothing()[None]) @ self._number_weights(weights).T
         for place in self.places:
             share = weights[:, self.groups[place.place]] / place.size
             total = total - share @ place.centre.expand(share.shape[1])
         return total
+
+    def _nothing(self) -> torch.Tensor:
+        """[P]: the numbers of no words at all."""
+        return torch.tensor(list(shape.Shape().numbers().values()) + Relation({}, []).values() + [0.0, self.likelihood])
 
     def _number_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """[M, D]: the share of weights that belongs to the curves."""
@@ -234,8 +241,9 @@ class FeatureSet:
         counted = lengths.cumsum(0) + SHRUNK
         likelihood = (logprobs.cumsum(0) + SHRUNK * self.likelihood) / counted
         rest = torch.stack([self._nearness(prompt, response), likelihood], dim=1)
-        return Reading(torch.cat([torch.tensor(numbers), rest], dim=1),
-                       Words(similarities, torch.tensor([place.sentence for place in places])))
+        values = torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES))
+        sentences = torch.tensor([place.sentence for place in places], dtype=torch.long)
+        return Reading(torch.cat([values, rest], dim=1), Words(similarities, sentences))
 
     def _own_words(self, prompt: list[int]) -> tuple[list[str], dict[str, float], dict[str, Word]]:
         """(all words of a prompt, its own words with their weights, the tokens that spell these)."""
@@ -257,7 +265,7 @@ class FeatureSet:
         """[W]: how near the response has come to the prompt's own words, by their embeddings."""
         _, own, spelled = self._own_words(prompt)
         words = self.words.splitter.words(response)
-        if not own:
+        if not own or not words:
             return torch.zeros(len(words))
         marks = torch.stack([self._direction(word) for word in spelled.values()])
         weights = torch.tensor(list(own.values()))

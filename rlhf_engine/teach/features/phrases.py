@@ -28,6 +28,7 @@ PHRASES = {
     "sentences": Phrase("many sentences", "few sentences", "about {} sentences"),
     "sentence_length": Phrase("long sentences", "short sentences", "sentences of about {} words", math.exp),
     "variation": Phrase("long sentences next to short ones", "sentences of one length", "sentences that vary a little"),
+    "growth": Phrase("sentences that grow longer", "sentences that grow shorter", "sentences that stay as long"),
     "first_sentence": Phrase("a long first sentence", "a short first sentence", "a first sentence of about {} words",
                              math.exp),
     "last_sentence": Phrase("a long last sentence", "a short last sentence", "a last sentence of about {} words",
@@ -45,6 +46,7 @@ PHRASES = {
     "items": Phrase("lists", "no lists", "lists of about {} items"),
     "numbers": Phrase("numbers in digits", "no numbers in digits", "about {} numbers in digits"),
     "names": Phrase("many capitalised names", "few capitalised names", "some capitalised names"),
+    "different_names": Phrase("many different names", "no names", "about {} different names"),
     "commas": Phrase("many commas", "few commas", "some commas"),
     "word_length": Phrase("long words", "short words", "words of about {} letters"),
     "long_words": Phrase("a very long word", "no long word", "no word above {} letters", math.exp),
@@ -53,6 +55,8 @@ PHRASES = {
     "repeated_starts": Phrase("sentences that begin alike", "sentences that begin differently",
                               "some sentences that begin alike"),
     "circle": Phrase("an end with the word of the start", "an end with another word than the start"),
+    "echo": Phrase("a last sentence with words of the first", "a last sentence with other words than the first",
+                   "a last sentence with some words of the first"),
     "ended": Phrase("answers that come to an end", "answers that are cut off"),
     "mentioned": Phrase("answers that take up what was asked", "answers that leave out what was asked",
                         "answers that take up a part of what was asked"),
@@ -90,5 +94,5 @@ def phrase_at(phrase: Phrase, knots: torch.Tensor, curve: torch.Tensor) -> str:
 
 
 def phrase_with(place: str, words: list[str]) -> str:
-    """What is liked in a place, by the words that add most there."""
-    return PLACES[place].format(", ".join(words[:WORDS]))
+    """What is liked in a place, by the words that add most there; "" where no word does."""
+    return PLACES[place].format(", ".join(words[:WORDS])) if words else ""

@@ -10,16 +10,14 @@ from rlhf_engine.teach.features.text_words import BULLETS, Place
 
 FEW = 10
 """A share is of so many words at least. One comma in two words is no sign of anything."""
-HALF = 0.5
+SOON = 20
+"""Words after which speech begins soon, but not at once."""
+PRONOUNS = frozenset(("i", "i'm", "i'll", "i'd", "i've"))
+"""Words that have a capital in English and are no names."""
 
 
 class Shape:
-    """Reads the places of a response one by one; `values()` are the numbers so far, in the order of `NAMES`."""
-
-    NAMES = ("length", "sentences", "sentence_length", "variation", "first_sentence", "last_sentence", "questions",
-             "exclamations", "speech", "late_speech", "starts_with_speech", "ends_with_question",
-             "ends_with_exclamation", "ends_with_speech", "lines", "items", "numbers", "names", "commas", "word_length",
-             "long_words", "repeated_words", "repeated_pairs", "repeated_starts", "circle", "ended")
+    """Reads the places of a response one by one; `numbers()` are the numbers so far."""
 
     def __init__(self) -> None:
         self.words = self.letters = self.longest = self.commas = self.capitals = self.digits = 0
@@ -33,11 +31,15 @@ class Shape:
         self.seen_pairs: set[tuple[str, str]] = set()
         self.starts: list[str] = []
         """The first word of each sentence."""
+        self.names: set[str] = set()
+        """The different words with a capital that begin no sentence."""
         self.first_words: set[str] = set()
-        self.last_words: list[str] = []
-        """Words of the first and of the newest sentence."""
+        self.newest_words: set[str] = set()
+        """The words of the first sentence, and those of the newest."""
         self.before = ""
         self.begins_with_speech = self.stop = False
+        self.early_speech = 0.0
+        """1 if somebody speaks at once, and less the later; 0 if nobody does."""
         self.last_end = self.last_sign = ""
         self.sentence = -1
 
@@ -49,8 +51,9 @@ class Shape:
         self.commas += "," in kind.text or "，" in kind.text or "、" in kind.text
         if place.new_line and kind.text in BULLETS:
             self.items += 1
-        if kind.quotes and not self.words:
-            self.begins_with_speech = True
+        if kind.quotes and not self.early_speech:
+            self.early_speech = math.exp(-self.words / SOON)
+            self.begins_with_speech = not self.words
         if kind.end:
             self.questions += kind.end == "?"
             self.exclamations += kind.end == "!"
@@ -67,12 +70,14 @@ class Shape:
             self.sentence = place.sentence
             self.lengths.append(0)
             self.starts.append(text)
-            self.last_words = []
+            self.newest_words = set()
         self.words += 1
         self.lengths[-1] += 1
         self.letters += len(text)
         self.longest = max(self.longest, len(text))
-        self.capitals += kind.capital and not fresh
+        if kind.capital and not fresh and text not in PRONOUNS:
+            self.capitals += 1
+            self.names.add(text)
         self.digits += kind.digits
         self.items += place.new_line and kind.digits
         self.repeats += text in self.seen
@@ -80,37 +85,62 @@ class Shape:
         pair = (self.before, text)
         self.pairs += pair in self.seen_pairs
         self.seen_pairs.add(pair)
+        self.newest_words.add(text)
+        if len(self.starts) == 1:
+            self.first_words.add(text)
         self.before = text
         self.speech.append(place.speech)
-        self.last_words.append(text)
-        if len(self.lengths) == 1:
-            self.first_words.add(text)
         self.last_end = self.last_sign = ""
 
-    def values(self) -> list[float]:
-        """The numbers so far."""
-        words, count = max(self.words, FEW), len(self.lengths)
-        total = sum(self.lengths)
-        steps = sum(abs(a - b) for a, b in zip(self.lengths, self.lengths[1:]))
-        half = len(self.speech) // 2
+    def numbers(self) -> dict[str, float]:
+        """The numbers so far, by their names."""
+        return self._lengths() | self._signs() | self._repetition()
+
+    def _lengths(self) -> dict[str, float]:
+        """Of the whole and of its sentences."""
+        lengths, count = self.lengths or [0], len(self.lengths)
+        total, middle = sum(lengths), count // 2
+        mean = max(total / max(count, 1), 1)
+        steps = sum(abs(a - b) for a, b in zip(lengths, lengths[1:]))
+        growth = sum(lengths[count - middle:]) - sum(lengths[:middle]) if middle else 0
+        return {"length": math.log(max(total, 1)), "sentences": float(count), "sentence_length": math.log(mean),
+                "variation": steps / max(count - 1, 1) / max(mean, 3),
+                "growth": growth / max(middle, 1) / max(mean, 3),
+                "first_sentence": math.log(max(lengths[0], 1)), "last_sentence": math.log(max(lengths[-1], 1)),
+                "word_length": self.letters / max(total, FEW), "long_words": math.log(max(self.longest, 1))}
+
+    def _signs(self) -> dict[str, float]:
+        """Of signs, speech, lists and names; and how it begins and ends."""
+        words, half = max(len(self.speech), FEW), len(self.speech) // 2
         late = sum(self.speech[half:]) - sum(self.speech[:half])
-        return [
-            math.log(max(self.words, 1)), float(count), math.log(max(total / max(count, 1), 1)),
-            steps / max(count - 1, 1) / max(total / max(count, 1), 3),
-            math.log(max(self.lengths[0] if count else 1, 1)), math.log(max(self.lengths[-1] if count else 1, 1)),
-            float(self.questions), float(self.exclamations), sum(self.speech) / words, late / words,
-            float(self.begins_with_speech), float(self.last_end == "?"), float(self.last_end == "!"),
-            float(bool(self.last_sign) and self.last_sign in "()|"), float(self.lines), float(self.items),
-            float(self.digits), self.capitals / words, self.commas / words, self.letters / words,
-            math.log(max(self.longest, 1)), self.repeats / words, self.pairs / words,
-            (count - len(set(self.starts))) / max(count, 3),
-            float(count > 1 and bool(self.starts) and self.before == self.starts[0]), float(self.stop)]
+        return {"questions": float(self.questions), "exclamations": float(self.exclamations),
+                "speech": sum(self.speech) / words, "late_speech": late / words, "early_speech": self.early_speech,
+                "starts_with_speech": float(self.begins_with_speech),
+                "ends_with_question": float(self.last_end == "?"),
+                "ends_with_exclamation": float(self.last_end == "!"),
+                "ends_with_speech": float(self.last_sign != "" and self.last_sign in "()|"),
+                "lines": float(self.lines), "items": float(self.items), "numbers": float(self.digits),
+                "names": self.capitals / words, "different_names": float(len(self.names)),
+                "commas": self.commas / words, "ended": float(self.stop)}
+
+    def _repetition(self) -> dict[str, float]:
+        """Of what comes again."""
+        words, count = max(len(self.speech), FEW), len(self.starts)
+        echo = len(self.newest_words & self.first_words) / max(len(self.newest_words), 3) if count > 1 else 0.0
+        circle = count > 1 and self.before == self.starts[0]
+        alike = (count - len(set(self.starts))) / max(count, 3)
+        return {"repeated_words": self.repeats / words, "repeated_pairs": self.pairs / words,
+                "repeated_starts": alike, "circle": float(circle), "echo": echo}
+
+
+NAMES = tuple(Shape().numbers())
+"""The names of the numbers, in their order."""
 
 
 def trace(places: Iterable[Place]) -> list[list[float]]:
-    """[W, len(Shape.NAMES)]: the numbers of a response after each of its words and signs."""
+    """[W, len(NAMES)]: the numbers of a response after each of its words and signs."""
     shape, rows = Shape(), []
     for place in places:
         shape.add(place)
-        rows.append(shape.values())
+        rows.append(list(shape.numbers().values()))
     return rows

@@ -1,13 +1,13 @@
 """Preferences beyond words that nothing was tuned on: they tell whether the live reward was built for the kind.
 
-For `--labeler benchmarks/kept_preferences.py:NAME`.
+For `--labeler benchmarks/helpers/kept_preferences.py:NAME`.
 """
 
 import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.preferences import names, sentence_lengths, sentences, things, words
 

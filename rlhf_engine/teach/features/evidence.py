@@ -3,7 +3,8 @@
 A group's scale is the standard deviation of the prior on its weights. Averaged over all weights that the prior allows,
 a scale that is too small cannot explain the votes, and one that is too large explains anything (MacKay 1992). The
 average is Laplace's approximation, computed on the responses instead of the weights (Rasmussen & Williams 2006,
-sections 3.4 and 5.5): there are a hundred responses, and thousands of weights. A prior on the scales makes a group
+sections 3.4 and 5.5): there are a hundred responses, and thousands of weights. As in MacKay's updates, the curvature
+of the votes' log-likelihood is taken as fixed while a scale moves. A prior on the scales makes a group
 that the votes do not need fade.
 """
 
@@ -33,7 +34,8 @@ class ScalePrior(NamedTuple):
 
 WORDS = ScalePrior(math.log(1 / PRIOR), 1.5)
 """Words are believed in as before, until the votes say otherwise."""
-OTHERS = ScalePrior(-1.0, 1.5)
+OTHERS = ScalePrior(-4.0, 3.0)
+"""There are forty other groups: together they may explain as much as the words do, and any one of them all there is."""
 
 
 def weigh_groups(votes: list[VoteGroup], groups: dict[str, slice], sparse: Iterable[str]) -> list[FeatureGroup]:
@@ -47,35 +49,69 @@ def weigh_groups(votes: list[VoteGroup], groups: dict[str, slice], sparse: Itera
 
 def find_scales(votes: list[VoteGroup], columns: list[slice], priors: list[ScalePrior]) -> torch.Tensor:
     """[G]: the scale of each group of features (`columns` of the votes' features), most probable given the votes."""
-    votes = newest(votes)
+    return (0.5 * search_scales(newest(votes), columns, priors)[0]).exp().float()
+
+
+def is_one_mind(earlier: list[VoteGroup], later: list[VoteGroup], groups: dict[str, slice]) -> bool:
+    """Whether one reward explains earlier and later votes better than two rewards, one for each, would.
+
+    It compares log-evidence. A reward that had merely been wrong about what the later votes show is one mind.
+    """
+    present = [columns for columns in groups.values() if columns.stop > columns.start]
+    priors = [WORDS, *[OTHERS] * (len(present) - 1)]
+    earlier, later = newest(earlier), newest(later)
+    together, first, second = (search_scales(votes, present, priors)[1]
+                               for votes in ([*earlier, *later], earlier, later))
+    return together >= first + second
+
+
+def search_scales(votes: list[VoteGroup], columns: list[slice],
+                  priors: list[ScalePrior]) -> tuple[torch.Tensor, float]:
+    """(logarithm [G] of the squared scales, log-evidence of the votes there with the scales' prior, in nats)."""
     texts = torch.cat([each.features.flatten(0, 1) for each in votes]).double()
     kernels = torch.stack([texts[:, part] @ texts[:, part].T for part in columns])
     mean = torch.tensor([prior.mean for prior in priors], dtype=torch.double)
     precision = torch.tensor([prior.spread for prior in priors], dtype=torch.double) ** -2
     logs, alpha = mean.clone(), torch.zeros(len(texts), dtype=torch.double)
-    eye = torch.eye(len(texts), dtype=torch.double)
+    kernel = (logs.exp()[:, None, None] * kernels).sum(0)
     for _ in range(ROUNDS):
-        kernel = (logs.exp()[:, None, None] * kernels).sum(0)
-        alpha, inverse = newton_step(votes, kernel, alpha, eye)
+        alpha, inverse, _ = newton_step(votes, kernel, alpha)
         fit = (kernels @ alpha) @ alpha
         cost = (kernels * inverse.T).sum((1, 2))
         half = 0.5 * logs.exp()
         step = (half * (fit - cost) - precision * (logs - mean)) / (half * cost + precision)
         logs = logs + step.clamp(-LARGEST_STEP, LARGEST_STEP)
-    return (0.5 * logs).exp().float()
+        kernel = (logs.exp()[:, None, None] * kernels).sum(0)
+    alpha, _, _ = newton_step(votes, kernel, alpha)
+    scores = kernel @ alpha
+    system = newton_step(votes, kernel, alpha)[2]
+    evidence = log_likelihoods(votes, scores) - 0.5 * alpha @ scores - 0.5 * torch.linalg.slogdet(system).logabsdet
+    return logs, (evidence - 0.5 * (precision * (logs - mean).square()).sum()).item()
 
 
-def newton_step(votes: list[VoteGroup], kernel: torch.Tensor, alpha: torch.Tensor,
-                eye: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(alpha [n], inverse [n, n]): the scores' most probable values are `kernel @ alpha`, one Newton step further.
+def newton_step(votes: list[VoteGroup], kernel: torch.Tensor,
+                alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(alpha [n], inverse [n, n], system [n, n]) of one Newton step; the scores come nearer to `kernel @ alpha`.
 
-    The inverse is that of `kernel` plus the inverse of the votes' curvature.
+    The inverse is that of `kernel` plus the inverse of the votes' curvature; the system is 1 + curvature * kernel.
     """
     scores = kernel @ alpha
     slope, curvature = derivatives(votes, scores)
-    system = eye + curvature @ kernel
+    system = torch.eye(len(scores), dtype=scores.dtype) + curvature @ kernel
     solved = torch.linalg.solve(system, torch.cat([(curvature @ scores + slope)[:, None], curvature], dim=1))
-    return solved[:, 0], solved[:, 1:]
+    return solved[:, 0], solved[:, 1:], system
+
+
+def log_likelihoods(votes: list[VoteGroup], scores: torch.Tensor) -> torch.Tensor:
+    """The log-likelihood of all votes, whose texts score `scores` [n]: a scalar, in nats."""
+    model = ResponseModel().double().requires_grad_(False)
+    total, start = scores.sum() * 0, 0
+    for each in votes:
+        count, rows = each.features.shape[:2]
+        own = scores[start:start + count * rows].view(count, rows)
+        total = total + log_likelihood(each.kind, each.value, own, model).sum()
+        start += count * rows
+    return total
 
 
 def derivatives(votes: list[VoteGroup], scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
