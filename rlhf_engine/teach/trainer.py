@@ -20,9 +20,9 @@ from rlhf_engine.model.generation import seeded_generator
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.teach.candidates import candidates_by_role, draw_candidates
 from rlhf_engine.teach.learner import Learner
-from rlhf_engine.teach.live_reward import LiveReward
 from rlhf_engine.teach.outcome import measure_outcome, win_share
 from rlhf_engine.teach.replay import VoteReplay
+from rlhf_engine.teach.takeover.live_reward import LiveReward
 from rlhf_engine.teach.tamer import Tamer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint

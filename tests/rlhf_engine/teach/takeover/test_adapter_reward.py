@@ -11,11 +11,11 @@ from rlhf_engine.config import TeachConfig
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.teach import adapter_reward
-from rlhf_engine.teach.adapter_reward import AdapterReward
 from rlhf_engine.teach.likelihood import log_likelihood
-from rlhf_engine.teach.live_reward import LiveReward
-from rlhf_engine.teach.reward_contest import ENOUGH, STAKE, RewardContest
+from rlhf_engine.teach.takeover import adapter_reward
+from rlhf_engine.teach.takeover.adapter_reward import AdapterReward
+from rlhf_engine.teach.takeover.live_reward import LiveReward
+from rlhf_engine.teach.takeover.reward_contest import ENOUGH, STAKE, RewardContest
 from rlhf_engine.trainers.state import load_state, save_state
 from tests.rlhf_engine.helpers.teach import SMALL, make_simulated, vowels
 from tests.rlhf_engine.helpers.trainers import without_time

@@ -1,7 +1,7 @@
 """A real small assistant on this machine: the reward stage on people's pairs, PPO on a scoring function, and `teach`.
 
-    python benchmarks/assistant.py --runs FOLDER [--model smollm2] [--tasks reward ppo teach] [--pairs PAIRS.jsonl.gz]
-        [--seeds 0] [--set steps=12 ...]
+    python benchmarks/people/assistant.py --runs FOLDER [--model smollm2] [--tasks reward ppo teach]
+        [--pairs PAIRS.jsonl.gz] [--seeds 0] [--set steps=12 ...]
 
 Each task is a run of its own in FOLDER, by the command line of the engine and in a process of its own. A task that was
 ended goes on from its last checkpoint; of one that is done the result stands beside it. Prints a line of JSON for each:
@@ -25,11 +25,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.helpers.common import machine, peak_mb, say
 
-REQUESTS = Path(__file__).resolve().parents[1] / "assets" / "everyday-requests.jsonl"
+REQUESTS = Path(__file__).resolve().parents[2] / "assets" / "everyday-requests.jsonl"
 LABELERS = ("short_answers", "list_instead_of_prose", "ends_with_question")
 PAIRS, HELD_OUT = 600, 0.3
 """Pairs for the reward, and the share of them that is held out."""

@@ -14,9 +14,9 @@ from rlhf_engine.errors import noop
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Rollout
-from rlhf_engine.teach.adapter_reward import AdapterReward
 from rlhf_engine.teach.online_reward import OnlineReward, counted_predictions
-from rlhf_engine.teach.reward_contest import RewardContest
+from rlhf_engine.teach.takeover.adapter_reward import AdapterReward
+from rlhf_engine.teach.takeover.reward_contest import RewardContest
 from rlhf_engine.teach.word_features import Row
 from rlhf_engine.trainers.base import check_numbers
 

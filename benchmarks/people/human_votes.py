@@ -1,6 +1,7 @@
 """How well a few votes of real people predict further ones: live reward, adapter reward, "the longer one", chance.
 
-    python benchmarks/human_votes.py --data PAIRS.jsonl.gz [--model smollm2] [--votes 40 100 300] [--cache FOLDER]
+    python benchmarks/people/human_votes.py --data PAIRS.jsonl.gz [--model smollm2] [--votes 40 100 300]
+        [--cache FOLDER]
 
 PAIRS are public comparisons, such as Anthropic's HH (`chosen` and `rejected` dialogues). `--pool` of them are the
 votes; `--held-out` further ones, of other prompts, are to be predicted. For each number of votes, `--draws` draws from
@@ -20,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.helpers.common import machine, peak_mb, say
 
@@ -97,8 +98,8 @@ class HumanVotes:
 
     def predict_adapter(self, events: list, draw: int) -> list[float]:
         """The adapter that `teach` would have after as many updates as it needs."""
-        from rlhf_engine.teach.adapter_reward import AdapterReward
         from rlhf_engine.teach.online_reward import OnlineReward
+        from rlhf_engine.teach.takeover.adapter_reward import AdapterReward
 
         shares = OnlineReward(self.backbone, self.config)
         shares.weights = shares.weights.new_zeros(self.config.ensemble, 1)
