@@ -78,13 +78,13 @@ def begin(trainer: AnyTrainer, run: Run) -> None:
                    advice_kind="")
 
 
-EARLY = ("reward", "turned", "passes", "warning")
+EARLY = ("reward", "turned", "takeover", "passes", "warning")
 """Events that are written as they happen in the first step, minutes before it is over."""
 
 
 def early_key(row: dict) -> tuple:
     """What tells such an event apart from others of its run."""
-    details = [row.get(name, "") for name in ("outdated", "tokens", "kind")]
+    details = [row.get(name, "") for name in ("outdated", "reward", "tokens", "kind")]
     return row["event"], row["step"], *row.get("consumed", ()), *details
 
 

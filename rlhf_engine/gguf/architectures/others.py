@@ -1,4 +1,4 @@
-"""Further decoders: Granite, SmolLM3, OLMo 2, StarCoder 2, StableLM."""
+"""Further decoders: Granite, SmolLM3, OLMo 1 and 2, StarCoder 2, StableLM."""
 
 from rlhf_engine.gguf.architectures.common import (
     ATTENTION,
@@ -12,6 +12,7 @@ from rlhf_engine.gguf.architectures.common import (
     head_sizes,
     layer_rows,
     outer_rows,
+    unpermute,
     whole_rotation,
 )
 from rlhf_engine.gguf.architectures.llama import plan_dense
@@ -92,3 +93,17 @@ def with_norm_bias(tensors: Tensors) -> list[Row]:
     rows = [Row((EMBEDDING,), "model.embed_tokens.weight"), Row(("output_norm.weight",), "model.norm.weight"),
             Row(("output_norm.bias",), "model.norm.bias")]
     return rows + ([Row((OUTPUT,), "lm_head.weight")] if OUTPUT in tensors else [])
+
+
+def plan_olmo(m: Metadata, tensors: Tensors) -> Plan:
+    """OLMo 1: norms without weights, and queries, keys and values that may be clipped."""
+    config = decoder_config(m, tensors, "olmo", "OlmoForCausalLM") | head_sizes(m)
+    whole_rotation(m, config.pop("head_dim"))
+    m.must_be("attention.layer_norm_epsilon", 1e-5)
+    clip = m.factor("attention.clamp_kqv", 0.0)
+    config |= {"intermediate_size": m.size("feed_forward_length"), "hidden_act": "silu", "clip_qkv": clip or None,
+               "rope_parameters": read_rope(m, tensors, config["hidden_size"] // config["num_attention_heads"])}
+    turned = {"attn_q": unpermute(config["num_attention_heads"]), "attn_k": unpermute(config["num_key_value_heads"])}
+    rows = [Row((EMBEDDING,), "model.embed_tokens.weight"), *layer_rows(tensors, ATTENTION | MLP, moves=turned)]
+    rows += [Row((OUTPUT,), "lm_head.weight")] if OUTPUT in tensors else []
+    return Plan(config, rows, config["num_hidden_layers"])

@@ -73,6 +73,13 @@ RECIPES = {
     "granite": Recipe("GraniteConfig", {**SIZES, "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5,
                                         "logits_scaling": 4.0, "tie_word_embeddings": True}, "refact"),
     "olmo2": Recipe("Olmo2Config", {**SIZES}, "dbrx"),
+    "olmo": Recipe("OlmoConfig", {**SIZES, "clip_qkv": 0.75, "tie_word_embeddings": True}, "smollm"),
+    "olmoe": Recipe("OlmoeConfig", {**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True}, "smollm"),
+    "granitemoe": Recipe("GraniteMoeConfig", {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "attention_multiplier": 0.2, "logits_scaling": 4.0,
+                                              "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "tie_word_embeddings": True}, "smollm"),
+    "command-r": Recipe("CohereConfig", {**SIZES, "logit_scale": 0.25}, "smollm"),
+    "cohere2": Recipe("Cohere2Config", {**SIZES, "num_hidden_layers": 4, "head_dim": 4, "sliding_window": 8, "logit_scale": 0.25}, "smollm"),
+    "nemotron": Recipe("NemotronConfig", {**SIZES, "head_dim": 4, "partial_rotary_factor": 0.5}, "spm"),
     "smollm3": Recipe("SmolLM3Config", {**SIZES, "num_hidden_layers": 4, "no_rope_layer_interval": 4, "tie_word_embeddings": True}, "llama-bpe"),
 }
 

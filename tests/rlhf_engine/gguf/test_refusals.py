@@ -44,7 +44,7 @@ def nothing_written(cache):
     ({"llama.block_count": None}, "its metadata lack llama.block_count"),
     ({"llama.block_count": "two"}, "its llama.block_count is a text ('two') in place of a whole number"),
     ({"llama.attention.head_count_kv": [2, 1]}, "llama.attention.head_count_kv differs from layer to layer ([2, 1])"),
-    ({"llama.attention.head_count": 8}, "its llama.rope.dimension_count is 4"),
+    ({"llama.attention.head_count": 8}, "the tensor blk.0.attn_q.weight is [16, 16], and by its metadata [32, 16]"),
     ({"llama.attention.head_count_kv": 1}, "the tensor blk.0.attn_k.weight is [8, 16], and by its metadata [4, 16]"),
     ({"llama.embedding_length": 32}, "the tensor token_embd.weight is [348, 16], and by its metadata [348, 32]"),
     ({"llama.feed_forward_length": 48}, "the tensor blk.0.ffn_gate.weight is [24, 16], and by its metadata [48, 16]"),
