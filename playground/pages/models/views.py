@@ -21,7 +21,8 @@ UNLIMITED = 1 << 30
 def card(facts: Facts, here: Machine) -> Markup:
     """One model: what it is, and which stages fit into the memory of this machine."""
     fits = fits_table(facts.shape, here) if facts.shape else empty(facts.trouble)
-    return render("models/card.html", name=facts.name, rows=fact_rows(facts), fits=fits)
+    return render("models/card.html", name=facts.name, rows=fact_rows(facts), fits=fits,
+                  place=text.PLACE.format(place=facts.place) if facts.place else "")
 
 
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:
@@ -36,8 +37,6 @@ def fact_rows(facts: Facts) -> list[tuple[str, str]]:
         "longest": text.POSITIONS.format(count=shape.longest) if shape and shape.longest < UNLIMITED else text.UNKNOWN,
         "weights": text.ON_HUB if facts.weights is None else weights,
     }
-    if facts.place:
-        values["place"] = facts.place
     return [(text.MODEL_FACTS[name], value) for name, value in values.items()]
 
 
