@@ -78,13 +78,13 @@ def begin(trainer: AnyTrainer, run: Run) -> None:
                    advice_kind="")
 
 
-EARLY = ("reward", "turned")
+EARLY = ("reward", "turned", "takeover")
 """Events about votes. In the first step they are written as they happen, minutes before the step is over."""
 
 
 def early_key(row: dict) -> tuple:
     """What tells an event about votes apart from others of its run."""
-    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0)
+    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0), row.get("reward", "")
 
 
 class JournalReplay:

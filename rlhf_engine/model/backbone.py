@@ -208,6 +208,11 @@ class Backbone(FrozenBase):
         self._trainable = set(roles)
         self._apply_flags()
 
+    @property
+    def trainable(self) -> list[str]:
+        """Names of the roles that are trainable."""
+        return sorted(self._trainable)
+
     def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
         """Parameters of a role under the names they have in PEFT's files, those of the head as `head.*`."""
         parameters = role_parameters(self.base, role)
