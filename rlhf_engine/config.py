@@ -72,7 +72,7 @@ class RunConfig:
     """What every training stage needs to know."""
 
     model: str = "bundled"
-    """Base model: `bundled`, a Hub id or a local directory with safetensors weights."""
+    """Base model: `bundled`, `smollm2`, a Hub id, a .gguf file or a local directory with safetensors weights."""
     adapter: str = "auto"
     """Adapter to start from: `none`, `bundled`, a run folder or a PEFT folder. `auto` is `bundled` for all stages but
     SFT on the bundled model, and `none` elsewhere."""

@@ -32,6 +32,7 @@ ETA = "about {time} left"
 EVENTS, SAMPLES = "What happened", "Latest samples"
 NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
 EVENT = {
+    "base": "Base: {text}.",
     "data": "Data: {text}",
     "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
     "warning": "Warning at step {step}: {text}",

@@ -68,7 +68,7 @@ class Backbone(FrozenBase):
         """Load a base, frozen and without roles.
 
         Args:
-            model: `bundled`, a Hub id or a folder.
+            model: `bundled`, `smollm2`, a Hub id, a GGUF file or a folder.
             dtype: "fp32", "bf16", "nf4" (4 bits), or "auto": fp32 on a CPU, bf16 on a GPU.
             device: "cpu", "cuda", "cuda:N", or "auto".
 
