@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from rlhf_engine.teach.features.evidence import OTHERS, WORDS, ScalePrior, find_scales, is_one_mind, newest, search_scales, weigh_groups
+from rlhf_engine.teach.features.evidence import (
+    OTHERS,
+    WORDS,
+    ScalePrior,
+    find_scales,
+    is_one_mind,
+    newest,
+    search_scales,
+    weigh_groups,
+)
 from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood
 from rlhf_engine.teach.reward_fit import PRIOR, VoteGroup, fit_sparse
 
