@@ -84,7 +84,7 @@ EARLY = ("reward", "turned", "takeover", "passes", "warning")
 
 def early_key(row: dict) -> tuple:
     """What tells such an event apart from others of its run."""
-    details = [row.get(name, "") for name in ("outdated", "tokens", "kind", "reward")]
+    details = [row.get(name, "") for name in ("outdated", "reward", "tokens", "kind")]
     return row["event"], row["step"], *row.get("consumed", ()), *details
 
 

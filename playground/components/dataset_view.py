@@ -12,9 +12,9 @@ from playground.components import text
 from playground.components.formatting import conversation
 from playground.components.html import empty, render
 from playground.workspace import Workspace
-from rlhf_engine.data.bundled import OWN_PROMPTS, bundled_file
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking
 from rlhf_engine.data.readers import Rows, read_rows
+from rlhf_engine.data.tables import OWN_PROMPTS, bundled_file
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import ASSETS
 

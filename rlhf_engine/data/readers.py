@@ -9,11 +9,10 @@ only where they are common. Large public sets hold a few such rows, which no use
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from rlhf_engine.data.bundled import NAMES, bundled_file
 from rlhf_engine.data.examples import Demonstration, Preference, Ranking
 from rlhf_engine.data.fields import LABEL_COLUMNS, NEVER, RARE, Row, RowError, check_labels
 from rlhf_engine.data.formats import COLUMNS, KNOWN_COLUMNS, Format
-from rlhf_engine.data.tables import Table, read_table
+from rlhf_engine.data.tables import BUNDLED_NAMES, Table, bundled_file, read_table
 from rlhf_engine.data.tokenization import (
     Encoded,
     Prompt,
@@ -162,7 +161,7 @@ def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> st
 def _read(source: str, kind: str, subset: str | None, split: str | None, limit: int | None,
           model: str = "bundled") -> Rows:
     source = str(source)
-    bundled = source in NAMES
+    bundled = source in BUNDLED_NAMES
     if bundled:
         source = str(bundled_file(source, kind or "prompts", model))
     table, name, notes = read_table(source, subset, split, KNOWN_COLUMNS)
