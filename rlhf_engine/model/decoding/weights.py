@@ -62,9 +62,15 @@ class Joint:
         return interleave_rotary(outputs, self.head_dim) if i < self.rotated else outputs
 
 
+MERGED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether base and role are added up, for each base that was decoded. To count its parameters takes milliseconds."""
+
+
 def read_weights(base: Any) -> Weights:
     """The weights of a model under the role in use. It must have the blocks of the Llama family."""
-    return read_merged(base) if is_small(base) else read_apart(base)
+    if base not in MERGED:
+        MERGED[base] = is_small(base)
+    return read_merged(base) if MERGED[base] else read_apart(base)
 
 
 def joints_of(block: Any) -> tuple[Joint, Joint, Joint, Joint]:
@@ -112,9 +118,10 @@ def head_norms(block: Any, dtype: torch.dtype) -> tuple[torch.Tensor | None, tor
 
 def merged_product(joint: Joint) -> Product:
     """The product of joint layers in fp32, with the role in use and the norm before them multiplied in."""
-    weight = join_weights(joint, [merged_weight(module) for module in joint.modules])
+    weights = [merged_weight(module) for module in joint.modules]
     if joint.norm is not None:
-        weight *= joint.norm.weight
+        weights = [weight * joint.norm.weight for weight in weights]
+    weight = join_weights(joint, weights)
     return make_product(weight, join_biases(joint, torch.float32))
 
 
@@ -127,9 +134,9 @@ def merged_weight(module: Any) -> torch.Tensor:
 
 
 def join_weights(joint: Joint, weights: list[torch.Tensor]) -> torch.Tensor:
-    """Weights [out, in] of joint layers as one new weight [sum of out, in], in the order of its outputs."""
+    """Weights [out, in] of joint layers as one weight [sum of out, in], in the order of its outputs."""
     ordered = [joint.order(i, weight.T).T for i, weight in enumerate(weights)]
-    return torch.cat(ordered) if len(ordered) > 1 else ordered[0].clone()
+    return torch.cat(ordered) if len(ordered) > 1 else ordered[0]
 
 
 def join_biases(joint: Joint, dtype: torch.dtype) -> torch.Tensor | None:
