@@ -72,7 +72,7 @@ class RunConfig:
     """What every training stage needs to know."""
 
     model: str = "bundled"
-    """Base model: `bundled`, a Hub id or a local directory with safetensors weights."""
+    """Base model: `bundled`, `smollm2`, a Hub id, a .gguf file or a local directory with safetensors weights."""
     adapter: str = "auto"
     """Adapter to start from: `none`, `bundled`, a run folder or a PEFT folder. `auto` is `bundled` for all stages but
     SFT on the bundled model, and `none` elsewhere."""
@@ -276,6 +276,9 @@ class PolicyConfig(RunConfig):
     kl_floor: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
+    kl_brake: float = bounded(0.2, 0.0, LARGEST, advanced=True)
+    """How strongly the controller brakes: the relative error above the target that it acts on, at most. 0.2 is the
+    paper's."""
     kl_stop: float = bounded(2.0, 1.0, LARGEST)
     """Hard stop. Above this multiple of the target a step learns from the KL penalty alone; ten such steps in a row
     end the run."""
@@ -335,6 +338,9 @@ class TeachConfig(PolicyConfig):
     ensemble: int = bounded(8, 1, 64, advanced=True)
     """Members of the reward, each with its own weighting of the votes. The spread of their scores is its
     uncertainty."""
+    adapter_reward_from: int = bounded(100, 0, LONGEST, advanced=True)
+    """Votes from which on an adapter, as `reward` trains one, learns them as well. It takes over from the sparse reward
+    if it predicts new votes better. It needs more votes and adds to the time of each step; 0 never has one."""
     pessimism: float = bounded(0.5, 0.0, 10.0, live=True)
     """Standard deviations of the ensemble taken off the reward that PPO sees."""
     score_cap_quantile: float = bounded(0.97, 0.0, 1.0)
@@ -381,6 +387,9 @@ class TeachConfig(PolicyConfig):
     kl_floor: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
+    kl_brake: float = bounded(1.0, 0.0, LARGEST, advanced=True)
+    """How strongly the controller brakes: the relative error above the target that it acts on, at most. The paper's
+    0.2 lets a reward that pays every token reach twice the target."""
     stage: typing.ClassVar[str] = "teach"
     rate_scale: typing.ClassVar[float] = 0.4
 

@@ -17,6 +17,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.measures import MEASURES
 from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import describe_base
 from rlhf_engine.trainers.failures import record_failure
 from rlhf_engine.trainers.interface import AnyTrainer
 
@@ -64,8 +65,11 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
 
 
 def begin(trainer: AnyTrainer, run: Run) -> None:
-    """Set the state `running`. A new run also notes remarks on its data, and a learning rate that was fitted."""
+    """Set the state `running`. A new run also notes what its base is where the name does not say it, remarks on its
+    data, and a learning rate that was fitted."""
     if trainer.step == 0 and not run.journal():
+        if line := describe_base(trainer.config.model, trainer.backbone.path):
+            run.note("base", text=line)
         for note in trainer.data_notes:
             run.note("data", text=note)
         if not trainer.config.learning_rate:
@@ -74,13 +78,13 @@ def begin(trainer: AnyTrainer, run: Run) -> None:
                    advice_kind="")
 
 
-EARLY = ("reward", "turned")
+EARLY = ("reward", "turned", "takeover")
 """Events about votes. In the first step they are written as they happen, minutes before the step is over."""
 
 
 def early_key(row: dict) -> tuple:
     """What tells an event about votes apart from others of its run."""
-    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0)
+    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0), row.get("reward", "")
 
 
 class JournalReplay:

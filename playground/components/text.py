@@ -32,6 +32,7 @@ ETA = "about {time} left"
 EVENTS, SAMPLES = "What happened", "Latest samples"
 NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
 EVENT = {
+    "base": "Base: {text}.",
     "data": "Data: {text}",
     "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
     "warning": "Warning at step {step}: {text}",
@@ -42,6 +43,11 @@ EVENT = {
     "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
+    "takeover_adapter": "Step {step}: the larger reward (an adapter) takes over. Of {votes} votes that both predicted, "
+                        "it had guessed {adapter_accuracy:.0%} right, the smaller one {features_accuracy:.0%}.",
+    "takeover_features": "Step {step}: the smaller reward takes over again. Of {votes} votes that both predicted, it "
+                         "had guessed {features_accuracy:.0%} right, the larger one {adapter_accuracy:.0%}.",
+    "takeover_anew": "Step {step}: the larger reward starts anew, because votes that it had learned count no more.",
     "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} "
               "before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "

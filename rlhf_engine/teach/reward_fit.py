@@ -1,10 +1,11 @@
 """Fits the live reward to votes: the most probable weights on few features, and how people answer.
 
 There is no optimiser whose past could matter: each fit starts from nothing. It is four convex problems of milliseconds.
+How far each group of features is believed in is found before (`features.evidence`).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,23 +33,36 @@ class VoteGroup:
     """[N, members]: how much each member of the ensemble weighs the event."""
 
 
-def fit_sparse(groups: list[VoteGroup], members: int) -> tuple[torch.Tensor, ResponseModel, float]:
+class FeatureGroup(NamedTuple):
+    """Some of the features, which are believed in or not together."""
+
+    columns: slice
+    scale: float = 1.0
+    """Standard deviation of the prior on their weights, beside `PRIOR`."""
+    sparse: bool = True
+    """Whether only few of them are believed to matter."""
+
+
+def fit_sparse(groups: list[VoteGroup], members: int,
+               parts: list[FeatureGroup] | None = None) -> tuple[torch.Tensor, ResponseModel, float]:
     """(weights [members, D], response model, loss in nats) for groups of votes, if only few features matter.
 
-    The first fit has the same prior for all weights. In each further fit the prior standard deviation of a weight is
-    what the fit before made of it (its mean over the members, beside that of the others), so a weight that the votes do
-    not need fades. This is iterative reweighting as in Chartrand & Yin 2008 and, with a posterior in the place of the
-    mode, in Tipping's relevance vectors (2001).
+    The first fit has the same prior for all weights of a part of the features (None: all are one part). In each further
+    fit the prior standard deviation of a weight is what the fit before made of it (its mean over the members, beside
+    that of the others of its part), so a weight that the votes do not need fades. This is iterative reweighting as in
+    Chartrand & Yin 2008 and, with a posterior in the place of the mode, in Tipping's relevance vectors (2001).
     """
     size = groups[0].features.shape[-1]
     shown = torch.cat([group.features.flatten(0, 1) for group in groups])
+    parts = parts or [FeatureGroup(slice(0, size))]
     spread = torch.ones(size)
+    for part in parts:
+        spread[part.columns] = part.scale
     weights, model, loss = torch.zeros(members, size), ResponseModel(), 0.0
     for number in range(1 + REFITS):
-        if number:
-            mean = weights.abs().mean(0)
-            spread = mean / mean.square().mean().sqrt().clamp(min=1e-12) + FADED
-            spread = spread / spread.square().mean().sqrt()
+        for part in parts:
+            if number and part.sparse:
+                spread[part.columns] = part.scale * sparse_spread(weights[:, part.columns].abs().mean(0) / part.scale)
         # The most probable weights lie in the span of what was shown. While that is small, there is less to fit.
         basis = torch.linalg.qr((shown * spread).T).Q if len(shown) < size else torch.eye(size)
         projection = spread[:, None] * basis
@@ -56,6 +70,12 @@ def fit_sparse(groups: list[VoteGroup], members: int) -> tuple[torch.Tensor, Res
         inner, model, loss = fit(projected, members)
         weights = inner @ projection.T
     return weights, model, loss
+
+
+def sparse_spread(weights: torch.Tensor) -> torch.Tensor:
+    """[D]: the prior's spread of weights [D] that came out so large; its mean square is 1."""
+    spread = weights / weights.square().mean().sqrt().clamp(min=1e-12) + FADED
+    return spread / spread.square().mean().sqrt()
 
 
 def fit(groups: list[VoteGroup], members: int) -> tuple[torch.Tensor, ResponseModel, float]:

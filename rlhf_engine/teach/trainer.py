@@ -20,9 +20,9 @@ from rlhf_engine.model.generation import seeded_generator
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.teach.candidates import candidates_by_role, draw_candidates
 from rlhf_engine.teach.learner import Learner
-from rlhf_engine.teach.online_reward import OnlineReward
 from rlhf_engine.teach.outcome import measure_outcome, win_share
 from rlhf_engine.teach.replay import VoteReplay
+from rlhf_engine.teach.takeover.live_reward import LiveReward
 from rlhf_engine.teach.tamer import Tamer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
@@ -79,9 +79,14 @@ class Teach:
         """Metrics of what the reward has learned since the last step."""
         self.replay = VoteReplay()
         """The votes that a resumed run learns once more."""
-        self.reward = OnlineReward(backbone, self.config, on_microbatch=self._on_microbatch)
+        self.reward = LiveReward(backbone, self.config, rows_per_pass=self._rows_per_pass,
+                                 on_microbatch=self._on_microbatch)
         self.learner = self._make_learner(prompts, list(ptx))
         self.data_notes = list(self.learner.data_notes)
+
+    def _rows_per_pass(self) -> int:
+        """Rows that the learner reads at a time with gradients."""
+        return self.learner.micro_batch or self.config.batch_size // self.config.minibatches
 
     def _make_learner(self, prompts: list[Prompt], ptx: list[Demonstration]) -> Learner:
         options = {"ptx": ptx, "on_microbatch": self._on_microbatch}
@@ -226,10 +231,13 @@ class Teach:
         self.last_vote = step
         update = self.reward.learn(events)
         likes, dislikes = self.reward.top_words()
+        likes_features, dislikes_features = self.reward.top_features()
         self.events.append({"event": "reward", "step": step, "consumed": [event.id for event in events], **update,
-                            "likes": likes, "dislikes": dislikes})
+                            "likes": likes, "dislikes": dislikes, "likes_features": likes_features,
+                            "dislikes_features": dislikes_features})
         if "outdated" in update:
             self.events.append({"event": "turned", "step": step, "outdated": update["outdated"]})
+        self.events += [{"event": "takeover", "step": step, **change} for change in self.reward.take_changes()]
         for name, key in UPDATE_METRICS.items():
             self.update_metrics[key] = update[name]
         if update["guesses"]:

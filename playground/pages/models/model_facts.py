@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playground.machine import Machine
-from playground.model_files import SUGGESTED_MODELS, model_folder
+from playground.model_files import SUGGESTED_MODELS, gguf_file, model_folder
 from playground.pages.models import text
 from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json_or_none
+from rlhf_engine.runs.gguf_files import read_gguf_config
 from rlhf_engine.runs.memory_estimate import Shape, estimate, read_model, read_shape
 from rlhf_engine.stages import find_stage, make_config
 
@@ -26,13 +27,17 @@ class Facts:
     template: bool | None = None
     """Whether the tokenizer has a chat template."""
     weights: bool | None = None
-    """Whether there are safetensors weights."""
+    """Whether there are weights that can be loaded."""
     trouble: str = ""
     """Why there is no shape."""
+    kind: str = text.SAFETENSORS
+    """What the weights are, in words."""
 
 
 def read_facts(workspace: Workspace, name: str) -> Facts:
     """The facts about a model. Raises UserError for a name that is neither a Hub id nor a model of the workspace."""
+    if file := gguf_file(workspace, name):
+        return read_gguf_facts(file, name)
     folder = model_folder(workspace, name)
     if folder is None:
         if name not in SUGGESTED_MODELS:
@@ -50,6 +55,20 @@ def read_facts(workspace: Workspace, name: str) -> Facts:
     except UserError as error:
         shape, trouble = None, str(error)
     return Facts(name, architecture, shape, has_template(folder), weights, trouble)
+
+
+def read_gguf_facts(file: Path, name: str) -> Facts:
+    """The facts that stand in a GGUF file."""
+    try:
+        config, template = read_gguf_config(file, name)
+    except UserError as error:
+        return Facts(name, trouble=str(error))
+    try:
+        shape, trouble = read_shape(config, name), ""
+    except UserError as error:
+        shape, trouble = None, str(error)
+    architecture = config["architectures"][0].removesuffix("ForCausalLM")
+    return Facts(name, architecture, shape, template, True, trouble, text.GGUF)
 
 
 def has_template(folder: Path) -> bool | None:

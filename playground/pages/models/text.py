@@ -3,7 +3,8 @@
 MODELS_ABOUT = ("Base models: the one that ships with the playground, folders under `models/` of the workspace, and "
                 "any "
                 "causal language model on the Hub with safetensors weights. Code that comes with a model is never run.")
-MODEL_FIELD, MODEL_FIELD_INFO = "Model", "Choose one, or type a Hub id such as Qwen/Qwen3-0.6B."
+MODEL_FIELD = "Model"
+MODEL_FIELD_INFO = ("Choose one, or type a Hub id such as Qwen/Qwen3-0.6B, or the name of a .gguf file under models/.")
 MODEL_DTYPE = "Number format"
 MODEL_LOAD = "Load"
 MODEL_HEADS = ("Model", "Architecture", "Parameters", "Vocabulary", "Chat template")
@@ -13,6 +14,7 @@ UNKNOWN = "not known yet"
 POSITIONS = "{count:,} tokens"
 ON_HUB = "not downloaded"
 NOT_DOWNLOADED_YET = "{model} is not on this machine. “Load” fetches it from the Hub; then its size is known."
+GGUF = "a GGUF file, which is unpacked once into the cache"
 SAFETENSORS, NO_SAFETENSORS = "safetensors", "no safetensors: pickled weights are never loaded"
 FITS_TITLE = "What fits on {device} ({free} free)"
 FITS_HEADS = {"cpu": {"auto": "fp32", "nf4": "4-bit (nf4)"}, "cuda": {"auto": "bf16", "nf4": "4-bit (nf4)"}}
@@ -25,4 +27,5 @@ LOAD_FETCHING = "Fetching {model} from the Hub: {done} of {total}."
 LOAD_LOOKING = "Looking for {model}."
 LOAD_LOADING = "Loading {model} into memory."
 LOADED = "{model} is loaded ({dtype}, on {device})."
+LOADED_BASE = "{model} is loaded ({dtype}, on {device}). {base}."
 CHOOSE_A_MODEL = "First choose a model, or type a Hub id."

@@ -19,6 +19,7 @@ from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES, make_config
 from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL
+from tests.test_house import ROOT
 
 GIB = 1 << 30
 
@@ -128,3 +129,19 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
         assert page.evaluate("window.hacked") is None
         page.set_viewport_size({"width": 390, "height": 900})
         expect_no_sideways_scroll(page)
+
+
+def test_gguf_files_of_the_workspace(models):
+    """A file is offered by its name; what it is stands in its header, and nothing is converted for it."""
+    source = ROOT / "tests" / "fixtures" / "gguf" / "qwen3.gguf"
+    shutil.copy(source, models.models / "tiny.gguf")
+    (models.models / "broken.gguf").write_bytes(b"GGUF")
+    assert {"models/tiny.gguf", "models/broken.gguf"} <= set(models.model_choices())
+    found = read_facts(models, "models/tiny.gguf")
+    assert (found.architecture, found.template, found.weights, found.kind, found.trouble) == ("Qwen3", True, True, models_text.GGUF, "")
+    assert found.shape and found.shape.layers == 2 and models.model("models/tiny.gguf") == str(models.models / "tiny.gguf")
+    assert "cut short or broken" in read_facts(models, "models/broken.gguf").trouble
+    with pytest.raises(UserError):
+        models.model("models/none.gguf")
+    line = progress("smollm2", {"state": "loaded", "dtype": "bf16", "device": "cpu", "base": "smollm2: the file of the package"})
+    assert "smollm2 is loaded (bf16, on cpu). smollm2: the file of the package." in line
