@@ -9,6 +9,7 @@ REVIEWED = re.compile("|".join((
     # What the model is called and where it comes from, how it was packed, and advice for sampling.
     r"general\.(name|basename|author|organization|version|finetune|description|quantized_by|size_label|url|doi|uuid)",
     r"general\.(repo_url|tags|languages|datasets|license(\.\w+)?|file_type|quantization_version|alignment)",
+    r"general\.parameter_count",  # Ollama's
     r"general\.(source|base_model|dataset|sampling)\..+",
     r"quantize\.imatrix\..+",
     # Tokens for what is not done here: filling in the middle of code, classification, masks.

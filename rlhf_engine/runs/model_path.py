@@ -57,7 +57,8 @@ def no_model_in(folder: Path, model: str) -> UserError:
     """The error for a folder without a config.json."""
     error = f"{model}: holds no config.json, so it is no transformers model"
     if not Path(model).is_dir():  # a model of the Hub, of which only some files were fetched
-        return UserError(f"{error}; choose another model")
+        return UserError(f"{error}; choose another model, or if it is a repository of GGUF files, download one "
+                         f"(hf download {model} FILE.gguf --local-dir .) and give its path")
     names = sorted(file.name for file in folder.iterdir())
     if not names:
         return UserError(f"{error}: the folder is empty; {MODEL_ADVICE}")

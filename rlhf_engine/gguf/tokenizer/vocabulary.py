@@ -63,6 +63,7 @@ def read_vocabulary(m: Metadata) -> Vocabulary:
     for role, key in (("bos", "bos"), ("eos", "eos"), ("unknown", "unknown"), ("padding", "padding")):
         setattr(vocabulary, role, token_id(m, f"{PREFIX}{key}_token_id", tokens))
     ends = [token_id(m, f"{PREFIX}{key}_token_id", tokens) for key in ("eot", "eom")]
+    ends += [number for number in m.rows(f"{PREFIX}eos_token_ids", int) if number in tokens]  # in Ollama's files
     vocabulary.turn_ends = [number for number in ends if number is not None]
     m.raw(f"{PREFIX}token_type_count")
     return vocabulary

@@ -63,6 +63,8 @@ def test_a_chat_model_keeps_its_template_its_ends_and_its_special_tokens():
 def test_further_tokens_that_end_a_turn_end_a_response(tmp_path):
     path = rewrite("llama", tmp_path / "x.gguf", keys={"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 2})
     assert load(path).stop_ids == [2, 5]
+    keys = {"tokenizer.ggml.eos_token_ids": [2, 7], "general.parameter_count": 9}  # as Ollama writes them
+    assert load(rewrite("llama", tmp_path / "y.gguf", keys=keys)).stop_ids == [2, 7]
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "nf4"])
