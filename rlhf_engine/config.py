@@ -338,7 +338,7 @@ class TeachConfig(PolicyConfig):
     ensemble: int = bounded(8, 1, 64, advanced=True)
     """Members of the reward, each with its own weighting of the votes. The spread of their scores is its
     uncertainty."""
-    adapter_reward_from: int = bounded(100, 0, LONGEST, advanced=True)
+    adapter_reward_from: int = bounded(50, 0, LONGEST, advanced=True)
     """Votes from which on an adapter, as `reward` trains one, learns them as well. It takes over from the sparse reward
     if it predicts new votes better. It needs more votes and adds to the time of each step; 0 never has one."""
     pessimism: float = bounded(0.5, 0.0, 10.0, live=True)

@@ -152,6 +152,10 @@ class OnlineReward:
             shares[name] = ((self.anchor_features[:, columns] @ weights[columns]).std(correction=0) / whole).item()
         return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
 
+    def take_changes(self) -> list[dict[str, Any]]:
+        """For the journal: changes of the reward that leads. This one leads always."""
+        return []
+
     # -- learning ------------------------------------------------------------------------------------------------------
 
     def learn(self, events: list[Event]) -> dict[str, Any]:
