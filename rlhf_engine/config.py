@@ -276,9 +276,6 @@ class PolicyConfig(RunConfig):
     kl_floor: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
-    kl_brake: float = bounded(0.2, 0.0, LARGEST, advanced=True)
-    """How strongly the controller brakes: the relative error above the target that it acts on, at most. 0.2 is the
-    paper's."""
     kl_stop: float = bounded(2.0, 1.0, LARGEST)
     """Hard stop. Above this multiple of the target a step learns from the KL penalty alone; ten such steps in a row
     end the run."""
@@ -387,9 +384,6 @@ class TeachConfig(PolicyConfig):
     kl_floor: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
     then not pushed on towards the target."""
-    kl_brake: float = bounded(1.0, 0.0, LARGEST, advanced=True)
-    """How strongly the controller brakes: the relative error above the target that it acts on, at most. The paper's
-    0.2 lets a reward that pays every token reach twice the target."""
     stage: typing.ClassVar[str] = "teach"
     rate_scale: typing.ClassVar[float] = 0.4
 

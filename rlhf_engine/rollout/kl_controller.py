@@ -8,7 +8,7 @@ SMOOTHING = 0.3
 LARGEST_COEF = 1e6
 """The coefficient is not raised above this, where the reward is nothing beside the penalty."""
 MAX_ERROR = 0.2
-"""Bound on the relative error that moves the coefficient, as in the paper; above the target, `brake` may be more."""
+"""Bound on the relative error that moves the coefficient, as in the paper."""
 
 
 class KLController:
@@ -27,16 +27,14 @@ class KLController:
         horizon: episodes over which the coefficient can change by about a fifth. None or inf keeps the coefficient.
         lookahead: number of updates to look ahead.
         floor: the coefficient is not lowered beneath this.
-        brake: bound on the relative error above the target. The paper's makes the coefficient rise as slowly as it
-            falls, and in a short run with a reward that pays every token the KL is at twice the target before it has.
 
     Raises ValueError for numbers out of range.
     """
 
     def __init__(self, coef: float, target: float | None, horizon: float | None, lookahead: float = 0.0,
-                 floor: float = 0.0, brake: float = MAX_ERROR):
+                 floor: float = 0.0):
         self.coef = float(coef)
-        self.floor, self.brake = float(floor), float(brake)
+        self.floor = float(floor)
         self.kl: float | None = None
         """The last measured KL."""
         self.trend = 0.0
@@ -64,7 +62,7 @@ class KLController:
         if self.target is None:
             return self.coef
         error = (kl + self.lookahead * self.trend) / self.target - 1
-        error = min(max(error, -MAX_ERROR), self.brake)
+        error = min(max(error, -MAX_ERROR), MAX_ERROR)
         # With the paper's horizon of 10,000 the factor never comes near these bounds. With a horizon fitted to a short
         # run it does: from episodes / horizon = 5 on it can reach zero or less, and the penalty would be gone for good.
         factor = min(max(1 + error * episodes / self.horizon, 0.5), 2.0)
@@ -75,13 +73,12 @@ class KLController:
     def state_dict(self) -> dict[str, Any]:
         """All numbers, under the keys of a checkpoint on disk."""
         return {"coef": self.coef, "target": self.target, "horizon": self.horizon, "lookahead": self.lookahead,
-                "kl": self.kl, "trend": self.trend, "floor": self.floor, "brake": self.brake}
+                "kl": self.kl, "trend": self.trend, "floor": self.floor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises ValueError for numbers out of range."""
         self.coef = float(state["coef"])
         self.floor = float(state.get("floor", 0.0))
-        self.brake = float(state.get("brake", MAX_ERROR))
         self.kl = state.get("kl")
         self.trend = state.get("trend", 0.0)
         self.aim(state["target"], state["horizon"], state.get("lookahead", 0.0))

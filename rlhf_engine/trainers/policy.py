@@ -71,8 +71,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         """Token ids of the prompts."""
         self.room = 0
         """Tokens that the prompts were cut to."""
-        self.controller = KLController(config.kl_coef, *self._kl_aim(), floor=config.kl_floor,
-                                       brake=config.kl_brake)
+        self.controller = KLController(config.kl_coef, *self._kl_aim(), floor=config.kl_floor)
         self.mix = PretrainingMix(backbone, list(ptx), config, self.max_tokens) if config.ptx_coef else None
         self.apply_config()
         if self.mix:

@@ -96,16 +96,3 @@ def test_controller_refuses_nan_and_keeps_its_coefficient():
     with pytest.raises(ValueError, match="NaN"):
         controller.update(math.nan, 64)
     assert controller.coef == 0.15
-
-
-def test_a_brake_acts_on_the_whole_error_above_the_target_and_not_below():
-    controller, paper = KLController(0.1, 8.0, 320, brake=1.0), KLController(0.1, 8.0, 320)
-    assert controller.update(12.0, 64) == pytest.approx(0.1 * (1 + 0.5 * 64 / 320)) and paper.update(12.0, 64) == pytest.approx(0.104)
-    assert controller.update(80.0, 64) == pytest.approx(0.11 * 1.2)
-    low = KLController(0.1, 8.0, 320, brake=1.0)
-    assert low.update(1.0, 64) == pytest.approx(0.096)
-    again = KLController(0.1, 8.0, 320)
-    again.load_state_dict(controller.state_dict())
-    assert again.brake == 1.0
-    again.load_state_dict({key: value for key, value in controller.state_dict().items() if key != "brake"})
-    assert again.brake == 0.2  # a checkpoint of an older version

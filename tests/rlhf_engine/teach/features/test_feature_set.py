@@ -1,20 +1,17 @@
 """The whole set of features: tokens add up to the score, batches do not matter, and older runs keep their own set."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from rlhf_engine.config import TeachConfig
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import pad_right, read_logits
 from rlhf_engine.teach import online_reward as module
 from rlhf_engine.teach.features.feature_set import NEWEST, NUMBERS, SHRUNK, WORDS_ONLY, FeatureSet
 from rlhf_engine.teach.features.place_words import FEWEST
-from rlhf_engine.teach.online_reward import OnlineReward, soft_cap
+from rlhf_engine.teach.online_reward import soft_cap
 from rlhf_engine.teach.reward_fit import fit_sparse
 from rlhf_engine.trainers.state import load_state, save_state
-from tests.rlhf_engine.helpers.teach import SMALL, make_simulated
+from tests.rlhf_engine.helpers.teach import make_simulated
 from tests.rlhf_engine.helpers.trainers import without_time
 
 PROMPTS = ["tell of a dog", "tell of a cat", "tell of the rain", "tell of bread"]
@@ -104,8 +101,7 @@ def test_a_state_comes_back(fitted, tmp_path):
 @pytest.mark.parametrize("version", [WORDS_ONLY, NEWEST])
 def test_what_ppo_gets_adds_up_to_the_score(tiny_llama, version):
     trainer = make_simulated(tiny_llama, score_cap_quantile=0.9)
-    trainer.reward = OnlineReward(trainer.backbone, trainer.config, version=version)
-    trainer.learner.reward = trainer.reward_fn
+    trainer.reward.features = trainer.reward._make_features(version)
     next(trainer)
     reward, rollout = trainer.reward, trainer.learner.sample_reference()
     scores = reward.score(list(zip(rollout.prompt_ids, rollout.response_ids)))
@@ -115,10 +111,8 @@ def test_what_ppo_gets_adds_up_to_the_score(tiny_llama, version):
 
 def test_an_older_run_goes_on_with_words_alone_bit_for_bit(tiny_llama, tmp_path):
     """A checkpoint without a version is one of words. Its reward is fitted, and pays tokens, as it was then."""
-    config = TeachConfig(**SMALL)
     trainer = make_simulated(tiny_llama)
-    trainer.reward = OnlineReward(trainer.backbone, config, version=WORDS_ONLY)
-    trainer.learner.reward = trainer.reward_fn
+    trainer.reward.features = trainer.reward._make_features(WORDS_ONLY)
     next(trainer)
     state = trainer.state_dict()
     del state["reward"]["features"]  # as before there was one
@@ -162,4 +156,3 @@ def test_a_version_is_kept_in_the_checkpoint(tiny_llama, tmp_path):
     next(trainer)
     trainer.save(tmp_path)
     assert load_state(tmp_path)["reward"]["features"]["version"] == NEWEST
-    assert dataclasses.asdict(trainer.config)["ensemble"] == SMALL["ensemble"]
