@@ -16,8 +16,8 @@ from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at, phrase_with
 from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords, Words
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation
-from rlhf_engine.teach.features.text_words import TextWords
-from rlhf_engine.teach.word_features import EVENED, WIDTH, Part, Row, Word, WordFeatures
+from rlhf_engine.teach.features.text_words import Place, TextWords
+from rlhf_engine.teach.word_features import DEPTHS, EVENED, WIDTH, Row, Word, WordFeatures
 
 WORDS_ONLY, NEWEST = 1, 2
 """Versions of the set."""
@@ -59,10 +59,10 @@ class FeatureSet:
     @property
     def groups(self) -> dict[str, slice]:
         """The columns of each group of features, by its name."""
-        start = 2 * len(self.words.chosen)
+        start = DEPTHS * len(self.words.chosen)
         found = {"words": slice(0, start)}
         for place in self.places:
-            found[place.place] = slice(start, start + 2 * len(place.landmarks))
+            found[place.place] = slice(start, start + DEPTHS * len(place.landmarks))
             start = found[place.place].stop
         if self.version > WORDS_ONLY:
             for name, columns in zip(NUMBERS, self.curves.slices):
@@ -76,43 +76,28 @@ class FeatureSet:
 
     def fit(self, rows: list[Row]) -> torch.Tensor:
         """Learn from responses of the starting policy what is usual; returns their features."""
-        features = [self.words.fit(rows)]
+        words = self.words.fit(rows)
         if self.version == WORDS_ONLY:
-            return features[0]
+            return words
         self._prompts, self._directions = {}, {}
         states = torch.stack([self._embedding(word) for word in self.words.chosen])
         self.embeddings = states.mean(0), states.std(0, correction=0).clamp(min=1e-4)
         self.prompt_words = PromptWords()
-        self.prompt_words.fit(*zip(*((self._texts_of(prompt), self._texts_of(response)) for prompt, response in rows)))
-        readings = self._read_rows(rows, fitting=True)
-        words = [reading.words for reading in readings]
-        index_of = {word: k for k, word in enumerate(self.words.chosen)}
-        found = []
-        for _, response in rows:
-            words_of_row = self.words.splitter.words(response)
-            found.append(torch.tensor([index_of.get(word, -1) for word in words_of_row], dtype=torch.long))
-        usual = []
-        for depth in range(2):
-            usual.append(torch.cat([each.similarities[depth] for each in words]).mean(0))
-        for place in self.places:
-            features.append(place.fit(words, found, usual, EVENED))
-        features.append(self.curves.fit(torch.stack([reading.numbers[-1] for reading in readings])))
-        return torch.cat(features, dim=1)
+        for prompt, response in rows:
+            self.prompt_words.add(self._texts_of(prompt), self._texts_of(response))
+        self._choose_landmarks(rows)
+        _, places, numbers = self._sums(rows)
+        scaled = [place.scale(raw, EVENED) for place, raw in zip(self.places, places)]
+        return torch.cat([words, *scaled, self.curves.fit(numbers)], dim=1)
 
     @torch.no_grad()
     def read(self, rows: list[Row]) -> torch.Tensor:
         """[N, D]: the features of rows."""
         if self.version == WORDS_ONLY:
             return self.words.read(rows)
-        words = torch.zeros(len(rows), 2 * len(self.words.chosen))
-        places = [torch.zeros(len(rows), 2 * len(place.landmarks)) for place in self.places]
-        numbers = torch.zeros(len(rows), len(NUMBERS))
-        for i, reading in self._readings(rows):
-            words[i] = torch.cat([each.sum(0) / max(len(each), 1) for each in reading.words.similarities])
-            numbers[i] = reading.numbers[-1] if len(reading.numbers) else self._nothing()
-            for place, features in zip(self.places, places):
-                features[i] = place.read([reading.words])[0]
-        return torch.cat([(words - self.words.centre) / self.words.size, *places, self.curves.read(numbers)], dim=1)
+        words, places, numbers = self._sums(rows)
+        scaled = [place.normalise(raw) for place, raw in zip(self.places, places)]
+        return torch.cat([(words - self.words.centre) / self.words.size, *scaled, self.curves.read(numbers)], dim=1)
 
     @property
     def size(self) -> int:
@@ -136,7 +121,7 @@ class FeatureSet:
         totals, numbers = [torch.zeros(0, len(weights))] * len(rows), [torch.zeros(0, len(NUMBERS))] * len(rows)
         for i, reading in self._readings(rows):
             total = torch.zeros(len(reading.numbers), len(weights))
-            for each, share in zip(reading.words.similarities, scaled.chunk(2, dim=1)):
+            for each, share in zip(reading.words.similarities, scaled.chunk(DEPTHS, dim=1)):
                 total += each @ share.T
             total = ((total - usual) / max(len(total), 1)).cumsum(0)
             for place in self.places:
@@ -215,22 +200,51 @@ class FeatureSet:
         """The different words of a text."""
         return {kind.text for kind in map(self.texts.kind, self.words.splitter.words(tokens)) if kind.spells}
 
-    def _read_rows(self, rows: list[Row], fitting: bool = False) -> list[Reading]:
-        found = dict(self._readings(rows, fitting))
-        return [found[i] for i in range(len(rows))]
+    @torch.no_grad()
+    def _choose_landmarks(self, rows: list[Row]) -> None:
+        """Learn from the anchors how likely their tokens are, and which words are common in which place."""
+        logprobs, tokens, count = 0.0, 0, 0
+        usual = [torch.zeros(len(self.words.chosen)) for _ in range(DEPTHS)]
+        for part in self.words.similarities(rows, logprobs=True):
+            logprobs += part.logprobs.sum().item()
+            tokens += int(part.lengths.sum())
+            count += len(part.owners)
+            usual = [total + each.sum(0).cpu() for total, each in zip(usual, part.depths)]
+        self.likelihood = logprobs / max(tokens, 1)
+        index_of = {word: k for k, word in enumerate(self.words.chosen)}
+        found, sentences = [], []
+        for _, response in rows:
+            here = self.words.splitter.words(response)
+            found.append(torch.tensor([index_of.get(word, -1) for word in here], dtype=torch.long))
+            sentences.append(self._sentences(list(self.texts.places(response))))
+        for place in self.places:
+            place.choose(sentences, found, [total / max(count, 1) for total in usual])
 
-    def _readings(self, rows: list[Row], fitting: bool = False) -> Iterator[tuple[int, Reading]]:
+    @torch.no_grad()
+    def _sums(self, rows: list[Row]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """What the features are made of: mean similarities [N, 2 L], the sums [N, D] of each place, numbers [N, P]."""
+        words = torch.zeros(len(rows), DEPTHS * len(self.words.chosen))
+        places = [torch.zeros(len(rows), DEPTHS * len(place.landmarks)) for place in self.places]
+        numbers = torch.zeros(len(rows), len(NUMBERS))
+        for i, reading in self._readings(rows):
+            words[i] = torch.cat([each.sum(0) / max(len(each), 1) for each in reading.words.similarities])
+            numbers[i] = reading.numbers[-1] if len(reading.numbers) else self._nothing()
+            for place, sums in zip(self.places, places):
+                sums[i] = place.read(reading.words)
+        return words, places, numbers
+
+    def _readings(self, rows: list[Row]) -> Iterator[tuple[int, Reading]]:
         """(index, reading) of each row, in the order in which the base reads them."""
-        parts: list[Part] = list(self.words.similarities(rows, logprobs=True)) if fitting else []
-        if fitting:
-            total = sum(part.logprobs.sum().item() for part in parts)
-            self.likelihood = total / max(sum(len(response) for _, response in rows), 1)
-        for part in parts or self.words.similarities(rows, logprobs=True):
+        for part in self.words.similarities(rows, logprobs=True):
             counts = part.owners.bincount(minlength=len(part.rows)).tolist()
             depths = [each.cpu().split(counts) for each in part.depths]
             logprobs, lengths = part.logprobs.cpu().split(counts), part.lengths.cpu().split(counts)
             for number, i in enumerate(part.rows):
                 yield i, self._read_one(rows[i], [each[number] for each in depths], logprobs[number], lengths[number])
+
+    def _sentences(self, places: list[Place]) -> torch.Tensor:
+        """[W]: the number of the sentence of each word."""
+        return torch.tensor([place.sentence for place in places], dtype=torch.long)
 
     def _read_one(self, row: Row, similarities: list[torch.Tensor], logprobs: torch.Tensor,
                   lengths: torch.Tensor) -> Reading:
@@ -242,8 +256,7 @@ class FeatureSet:
         likelihood = (logprobs.cumsum(0) + SHRUNK * self.likelihood) / counted
         rest = torch.stack([self._nearness(prompt, response), likelihood], dim=1)
         values = torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES))
-        sentences = torch.tensor([place.sentence for place in places], dtype=torch.long)
-        return Reading(torch.cat([values, rest], dim=1), Words(similarities, sentences))
+        return Reading(torch.cat([values, rest], dim=1), Words(similarities, self._sentences(places)))
 
     def _own_words(self, prompt: list[int]) -> tuple[list[str], dict[str, float], dict[str, Word]]:
         """(all words of a prompt, its own words with their weights, the tokens that spell these)."""

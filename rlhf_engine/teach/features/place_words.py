@@ -28,7 +28,10 @@ class Words(NamedTuple):
 
 
 class PlaceWords:
-    """Features [N, D] of one place: `fit` once, then `read` or `trace`. Centred and of size 1, as `WordFeatures`."""
+    """Features [N, D] of one place: `choose` and `scale` once, then `read` and `normalise`, or `trace`.
+
+    They are centred and of size 1, as those of `WordFeatures`.
+    """
 
     def __init__(self, place: str):
         self.place = place
@@ -38,39 +41,43 @@ class PlaceWords:
         """For each depth: the mean similarity [l] of a word of the anchors."""
         self.centre, self.size = torch.zeros(()), torch.ones(())
 
-    def fit(self, words: list[Words], found: list[torch.Tensor], usual: list[torch.Tensor],
-            evened: float) -> torch.Tensor:
-        """Choose the landmarks; returns the features of the same responses.
+    def choose(self, sentences: list[torch.Tensor], found: list[torch.Tensor], usual: list[torch.Tensor]) -> None:
+        """Choose the landmarks that are common here, from responses whose words stand in `sentences` [W] each.
 
         `found` says for each response which landmark each of its words is (-1: none), `usual` for each depth the mean
-        similarity [L] of all words. Features are divided by their spread to the power `evened`.
+        similarity [L] of all words.
         """
         counts = torch.zeros(usual[0].shape[0])
-        for each, which in zip(words, found):
-            here = which[self._inside(each.sentences) > 0]
+        for numbers, which in zip(sentences, found):
+            here = which[self._inside(numbers) > 0]
             counts += torch.bincount(here[here >= 0], minlength=len(counts))
         order = counts.argsort(descending=True, stable=True)
         self.landmarks = order[:min(LANDMARKS, int((counts > 0).sum()))].sort().values
         self.usual = [each[self.landmarks] for each in usual]
-        self.centre, self.size = torch.zeros(()), torch.ones(())
-        raw = self.read(words)
+
+    def scale(self, raw: torch.Tensor, evened: float) -> torch.Tensor:
+        """Learn from the sums [N, D] of responses what is usual; returns their features.
+
+        They are divided by their spread to the power `evened`.
+        """
         spread = raw.std(0, correction=0).clamp(min=SMALLEST)
         self.centre = raw.mean(0)
         scaled = (raw - self.centre) / spread**evened
         self.size = spread**evened * scaled.square().sum(1).mean().sqrt().clamp(min=SMALLEST)
-        return (raw - self.centre) / self.size
+        return self.normalise(raw)
 
-    def read(self, words: list[Words]) -> torch.Tensor:
-        """[N, D]: the features of responses."""
-        raw = torch.zeros(len(words), 2 * len(self.landmarks))
-        for i, each in enumerate(words):
-            factors = self._factors(each.sentences)
-            raw[i] = torch.cat([factors @ (similarity[:, self.landmarks] - usual)
-                                for similarity, usual in zip(each.similarities, self.usual)])
+    def read(self, words: Words) -> torch.Tensor:
+        """[D]: the sums of one response, before `normalise`."""
+        factors = self._factors(words.sentences)
+        return torch.cat([factors @ (similarity[:, self.landmarks] - usual)
+                          for similarity, usual in zip(words.similarities, self.usual)])
+
+    def normalise(self, raw: torch.Tensor) -> torch.Tensor:
+        """[N, D]: the features, from sums [N, D]."""
         return (raw - self.centre) / self.size
 
     def trace(self, words: Words, weights: torch.Tensor) -> torch.Tensor:
-        """[W, M]: `read @ weights.T` after each word, as if the response ended there."""
+        """[W, M]: the features times weights [M, D] after each word, as if the response ended there."""
         scaled = weights / self.size
         values = torch.zeros(len(words.sentences), len(weights))
         for similarity, usual, share in zip(words.similarities, self.usual, scaled.chunk(2, dim=1)):

@@ -29,13 +29,11 @@ class PromptWords:
         self.in_prompts: Counter[str] = Counter()
         self.in_responses: Counter[str] = Counter()
 
-    def fit(self, prompts: Iterable[set[str]], responses: Iterable[set[str]]) -> None:
-        """Count in how many prompts and responses of the anchors each word comes."""
-        for words in prompts:
-            self.rows += 1
-            self.in_prompts.update(words)
-        for words in responses:
-            self.in_responses.update(words)
+    def add(self, prompt: set[str], response: set[str]) -> None:
+        """Count the different words of a prompt of the anchors, and of its response."""
+        self.rows += 1
+        self.in_prompts.update(prompt)
+        self.in_responses.update(response)
 
     def weight(self, word: str) -> float:
         """How much a word says about what its prompt asks for, from 0 to 1."""

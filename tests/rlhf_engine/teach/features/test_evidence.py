@@ -5,9 +5,18 @@ import math
 import pytest
 import torch
 
-from rlhf_engine.teach.features.evidence import OTHERS, WORDS, ScalePrior, find_scales, newest, weigh_groups
+from rlhf_engine.teach.features.evidence import (
+    OTHERS,
+    WORDS,
+    ScalePrior,
+    find_scales,
+    is_one_mind,
+    newest,
+    search_scales,
+    weigh_groups,
+)
 from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood
-from rlhf_engine.teach.reward_fit import PRIOR, VoteGroup, fit_sparse
+from rlhf_engine.teach.reward_fit import PRIOR, FeatureGroup, VoteGroup, fit_sparse, span
 
 GROUPS = [slice(0, 3), slice(3, 5), slice(5, 9)]
 PRIORS = [ScalePrior(1.0, 1.5), ScalePrior(-1.0, 1.5), ScalePrior(-1.0, 1.5)]
@@ -107,3 +116,47 @@ def test_every_kind_of_feedback_has_a_say(kind, value, count):
     features[-1, :, 3] = 2.0
     scales = find_scales([VoteGroup(kind, value, features, torch.ones(12, 1))], GROUPS, PRIORS)
     assert scales.isfinite().all()
+
+
+def test_the_evidence_is_that_of_the_weights():
+    """With the curvature at the peak, computed over the weights."""
+    votes = votes_of(torch.tensor([0.0, 0.0, 0.0, 2.0, -2.0, 0.3, 0.0, 0.0, 0.0]), 30)
+    logs, found = search_scales(votes, GROUPS, PRIORS)
+    assert found == pytest.approx(log_posterior(votes, logs)[0], abs=1e-3)
+
+
+def middle_votes(low: float, high: float, count: int, sign: float = 1.0) -> list[VoteGroup]:
+    """Choices of one of four lengths between `low` and `high`, the nearest to 0.5 or the farthest from it; and eight words that do not
+    matter."""
+    generator = torch.Generator().manual_seed(int(10 * low))
+    lengths = low + (high - low) * torch.rand(4, count, 1, generator=generator)
+    words = torch.randn(4, count, 8, generator=generator) / 8**0.5
+    features = torch.cat([words, 2 * lengths - 1, 4 * (lengths - 0.5) ** 2], -1)
+    order = (sign * (lengths - 0.5).abs()).argsort(0)
+    return [VoteGroup("ranking", (1, 2, 2, 2), features.gather(0, order.expand_as(features)), torch.ones(count, 1))]
+
+
+def test_somebody_who_likes_a_middle_has_one_mind_and_who_turns_has_two():
+    """Longer is better at first, then shorter: not because of a change of mind, but because 0.5 is best."""
+    groups = {"words": slice(0, 8), "length": slice(8, 10)}
+    assert is_one_mind(middle_votes(0.0, 0.5, 20), middle_votes(0.5, 1.0, 8), groups)
+    assert not is_one_mind(middle_votes(0.0, 1.0, 20), middle_votes(0.2, 1.0, 8, sign=-1.0), groups)
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_parts_of_one_scale_are_the_plain_fit(count):
+    """The shorter way to the most probable weights ends where the first version's does."""
+    votes = votes_of(torch.randn(60, generator=torch.Generator().manual_seed(5)) / 4, count)
+    plain, model, loss = fit_sparse(votes, 1)
+    short, other, found = fit_sparse(votes, 1, [FeatureGroup(slice(0, 60))])
+    torch.testing.assert_close(short, plain, atol=0.02, rtol=0.02)
+    assert found == pytest.approx(loss, abs=0.02) and other.log_tie.item() == pytest.approx(model.log_tie.item(), abs=0.01)
+
+
+def test_the_span_of_rows():
+    rows = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    rows[4] = rows[0] - rows[1]
+    basis = span(rows)
+    assert basis.shape == (40, 4)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rows @ basis @ basis.T, rows, atol=1e-4, rtol=0)

@@ -84,7 +84,9 @@ def test_the_likelihood_is_the_bases_mean_log_probability(fitted):
         means.append((found.sum().item(), len(response)))
         total, count = total + found.sum().item(), count + len(response)
     assert features.likelihood == pytest.approx(total / count, abs=1e-4)
-    for reading, (summed, length) in zip(features._read_rows(rows), means):
+    readings = dict(features._readings(rows))
+    for i, (summed, length) in enumerate(means):
+        reading = readings[i]
         wanted = (summed + SHRUNK * total / count) / (length + SHRUNK)
         assert reading.numbers[-1, NUMBERS.index("likelihood")].item() == pytest.approx(wanted, abs=1e-4)
 

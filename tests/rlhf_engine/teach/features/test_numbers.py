@@ -106,7 +106,8 @@ def test_forms_of_a_word_are_alike():
 
 def test_rare_words_of_a_prompt_count_and_its_frame_does_not():
     words = PromptWords()
-    words.fit([{"tell", "me", "of", thing} for thing in "abcdefgh"], [{"the", "of"}] * 8)
+    for thing in "abcdefgh":
+        words.add({"tell", "me", "of", thing}, {"the", "of"})
     assert words.weight("tell") == pytest.approx(0) and words.weight("of") == pytest.approx(0)
     assert words.weight("a") > 0.6 and words.weight("zebra") == pytest.approx(1)
     again = PromptWords()
