@@ -136,7 +136,7 @@ def llama3_factors(waves: np.ndarray, rule: Mapping[str, Any]) -> np.ndarray:
     """The factor by which each wave is stretched (Llama 3.1; transformers' `_compute_llama3_parameters`)."""
     factor, low, high = rule["factor"], rule["low_freq_factor"], rule["high_freq_factor"]
     length = rule["original_max_position_embeddings"]
-    share = (length / waves - low) / (high - low)
-    with np.errstate(divide="ignore"):  # outside of the bounds, where the blend is not used
+    with np.errstate(divide="ignore", invalid="ignore"):  # outside of the bounds, where the blend is not used
+        share = (length / waves - low) / (high - low)
         blend = 1 / ((1 - share) / factor + share)
     return np.where(waves < length / high, 1.0, np.where(waves > length / low, factor, blend))
