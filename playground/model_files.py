@@ -25,6 +25,12 @@ SUGGESTED_MODELS = {
 }
 """What the config.json of each suggested model says about its size, so that its memory is known before it is
 downloaded."""
+SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+           "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
+           "tie_word_embeddings": True}
+"""The same of `smollm2`, which has two places (`runs.smollm2`)."""
+OFFERED_MODELS = {smollm2.NAME: SMOLLM2, **SUGGESTED_MODELS}
+"""All models that the page offers besides those of the workspace."""
 
 
 def model_folder(workspace: Workspace, model: str) -> Path | None:
@@ -60,6 +66,6 @@ def model_shape(workspace: Workspace, model: str) -> Shape:
     folder = model_folder(workspace, model)
     if folder is not None:
         return read_shape(read_model(folder, model), model)
-    if model in SUGGESTED_MODELS:
-        return read_shape(SUGGESTED_MODELS[model], model)
+    if model in OFFERED_MODELS:
+        return read_shape(OFFERED_MODELS[model], model)
     raise UserError(text.NOT_DOWNLOADED.format(model=model))

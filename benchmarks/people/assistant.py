@@ -108,9 +108,11 @@ def measure_reward(run) -> dict:
     from rlhf_engine.data.tokenization import encode_examples
     from rlhf_engine.rollout.reward_functions import score_members
     from rlhf_engine.stages import make_config
+    from rlhf_engine.trainers.reward import RewardTrainer
 
     config = make_config("reward", {name: value for name, value in run.config().items() if name != "stage"})
     trainer = make_trainer(config)
+    assert isinstance(trainer, RewardTrainer)
     trainer.load(run.checkpoint_at(run.last_step()))
     rows = read_preferences(config.data, limit=config.limit or None)
     texts = [(row.prompt, text) for row in rows for text in (row.chosen, row.rejected)]

@@ -20,10 +20,14 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.helpers.common import machine, peak_mb, say
+
+if TYPE_CHECKING:
+    from rlhf_engine.teach.online_reward import OnlineReward
 
 CHUNK = 16
 """Pairs that are read between two writes to the cache."""
@@ -53,7 +57,6 @@ class HumanVotes:
         for line in self.results_file.read_text().splitlines() if self.results_file.exists() else []:
             row = json.loads(line)
             self.results[row["method"], row["votes"], row["draw"]] = row["predicted"]
-        self.reward = None
         self.features = {}
         """Features [2, D] of each pair, by the id of its event."""
 
@@ -87,9 +90,7 @@ class HumanVotes:
         return [verdict(event, [len(text.split()) for text in event.responses]) for event in self.held_out]
 
     def predict_features(self, events: list, draw: int) -> list[float]:
-        self.read_features()
-        reward = self.reward
-        reward.load_state_dict(self.untaught)
+        reward = self.read_features()
         reward.config.seed = draw
         reward.event_features.update(self.features)
         reward.learn(events)
@@ -123,36 +124,35 @@ class HumanVotes:
         reward = OnlineReward(self.backbone, self.config)
         return [reward.rows_of(event)[0] for event in self.pool[:ANCHORS]]
 
-    def read_features(self) -> None:
-        """Fit the features to the pool and read all pairs, from the cache as far as it has them."""
+    def read_features(self) -> "OnlineReward":
+        """A reward that has learned nothing, and the features of all pairs, from the cache as far as it has them."""
         import torch
 
         from rlhf_engine.teach.online_reward import OnlineReward
         from rlhf_engine.trainers.state import load_state, save_state
 
-        if self.reward is not None:
-            return
-        self.reward = OnlineReward(self.backbone, self.config)
-        folder = self.cache / f"{self.name}-features"
+        reward = OnlineReward(self.backbone, self.config)
+        anchors = self.anchor_rows()
+        folder = self.cache / f"{self.name}-features-{reward.features.version}-{len(anchors)}"
         if not (folder / "trainer.json").exists():
             start = time.perf_counter()
-            self.reward.set_anchors(self.anchor_rows())
+            reward.set_anchors(anchors)
             folder.mkdir(exist_ok=True)
-            save_state(folder, self.reward.state_dict())
-            say({"fitted": len(self.reward.anchors), "seconds": round(time.perf_counter() - start, 1)})
-        self.untaught = load_state(folder)
-        self.reward.load_state_dict(self.untaught)
+            save_state(folder, reward.state_dict())
+            say({"fitted": len(reward.anchors), "seconds": round(time.perf_counter() - start, 1)})
+        reward.load_state_dict(load_state(folder))
         chunks: dict[int, list] = {}
         for event in [*self.pool, *self.held_out]:
             chunks.setdefault(number_of(event) // CHUNK, []).append(event)
-        for number, part in chunks.items():
+        for number, part in chunks.items() if not self.features else ():
             file = folder / f"{number:05}-{number_of(part[0])}-{len(part)}"
             if not (file / "trainer.json").exists():
-                rows = [row for event in part for row in self.reward.rows_of(event)]
+                rows = [row for event in part for row in reward.rows_of(event)]
                 file.mkdir(exist_ok=True)
-                save_state(file, {"features": self.reward.features.read(rows)})
+                save_state(file, {"features": reward.features.read(rows)})
             features = load_state(file)["features"]
             self.features |= dict(zip([event.id for event in part], torch.split(features, 2)))
+        return reward
 
 
 def number_of(event) -> int:

@@ -38,6 +38,8 @@ EVENT = {
     "warning": "Warning at step {step}: {text}",
     "memory": "Memory ran out at step {step}: micro-batches have {micro_batch} rows now, and had {was} before; the "
               "gradients are the same.",
+    "passes": "A pass reads {rows} rows of {longest:,} tokens, or more shorter ones, {tokens:,} tokens in all: the run "
+              "takes about {need_mb:,} MB then, and {free_mb:,} MB are free.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
     "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
@@ -84,6 +86,7 @@ DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
 KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
 BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
                 "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
+OWN_PROMPTS = "bundled prompts for {model}"
 READ_HUB = "Read from the Hub"
 ASK_HUB = "{name} is on the Hub: press “Read from the Hub” to fetch it."
 NO_DATA_CHOSEN = "choose data: bundled, an uploaded file, or a Hub id"
@@ -132,6 +135,7 @@ CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradien
               "micro_batch": "micro-batches of {}"}
 ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
 ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter rows take less."
+IN_PASSES = "A pass reads {rows} such rows ({tokens:,} tokens); the rest of the batch follows in further passes."
 FREE = "free"
 MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
 MEASURED_ONLY = "Memory: {peak} at the peak, measured."

@@ -80,7 +80,7 @@ def as_sampled(backbone: Backbone, prompt: Prompt, response: str, sampling: dict
 
 @torch.no_grad()
 def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperature: float = 1.0, micro_batch: int = 0,
-            on_microbatch: Callable[[], None] = noop) -> None:
+            pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop) -> None:
     """Fill in log-probabilities under policy and reference, values, and the policy's entropy.
 
     They come from the forward pass of training, not from sampling: so the probability ratio of the first update is 1.
@@ -91,6 +91,7 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
         value_role: "value", an adapter of its own, or "policy", whose forward pass the value head then shares.
         temperature: divides the logits of policy and reference, as in sampling.
         micro_batch: rows per forward pass; 0 is all.
+        pass_tokens: most tokens of a forward pass, padding included; 0 sets no limit.
         on_microbatch: called after each micro-batch.
     """
     rollout.logprobs = torch.zeros_like(rollout.mask)
@@ -98,7 +99,7 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
     rollout.values = torch.zeros_like(rollout.mask)
     entropy = 0.0
     rows = rollout.by_length(range(len(rollout)))
-    for part in micro_batches(rows, micro_batch, rollout.row_length, pass_overhead(backbone.device)):
+    for part in micro_batches(rows, micro_batch, rollout.row_length, pass_overhead(backbone.device), pass_tokens):
         batch = Batch(backbone, rollout, part)
         with backbone.use("policy"):
             tokens = batch.read(temperature, entropy=True)

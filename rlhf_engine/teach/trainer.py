@@ -30,6 +30,8 @@ from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 FIXED, FIXED_EVERY = 3, 5
 """Number of prompts that are answered again with the same random numbers, to be read side by side; and every how many
 steps."""
+FEW_VOTES = 8
+"""Votes from which on it is said that all of them are ties."""
 UPDATE_METRICS = {"loss": measures.VOTE_LOSS, "drift": measures.DRIFT, "spread": measures.REWARD_SPREAD}
 """What of an update of the reward is a metric, by its name in the journal."""
 
@@ -125,6 +127,7 @@ class Teach:
 
     def prepare(self) -> None:
         """Sample the anchors, on which the reward is normalised, and the start's answers to the fixed prompts."""
+        self.learner.choose_passes()
         rollout = self.learner.sample_reference()
         self.reward.set_anchors(list(zip(rollout.prompt_ids, rollout.response_ids)))
         self.learner.fit_reward_normalisation(rollout)
@@ -242,6 +245,8 @@ class Teach:
             self.update_metrics[key] = update[name]
         if update["guesses"]:
             self.update_metrics[measures.GUESSED] = update["guessed"] / update["guesses"]
+        if self.step <= 1 and (text := all_ties(self.reward.events)):
+            self.events.append({"event": "warning", "step": step, "kind": "all_ties", "text": text})
         if self.step <= 1:  # the first votes come minutes before the first step is over
             self.on_news()
 
@@ -372,6 +377,15 @@ class Teach:
         self.reward.load_state_dict(state["reward"])
         # Last, because the first version has the changed settings here, and none in the learner's state.
         self.learner.restore_settings(state["changed"])
+
+
+def all_ties(votes: list[Event]) -> str:
+    """What to say of a labeler whose first `FEW_VOTES` votes are all ties; "" for any others, and for more votes."""
+    if len(votes) < FEW_VOTES or not all(event.tie for event in votes):
+        return ""
+    return (f"all {len(votes)} votes so far are ties: the labeler tells none of these responses apart, so there is "
+            "nothing to learn from. What helps: prompts that ask for what it prefers, longer responses, or a labeler "
+            "that also sees small differences")
 
 
 def vote_sample(event: Event, step: int) -> dict:

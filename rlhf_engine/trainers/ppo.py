@@ -80,7 +80,7 @@ class PPO(PolicyTrainer):
         """Fill in log-probabilities, values and entropy; in smaller micro-batches where memory runs out."""
         def work() -> None:
             measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature,
-                    micro_batch=self.micro_batch, on_microbatch=self.on_microbatch)
+                    micro_batch=self.micro_batch, pass_tokens=self.pass_tokens, on_microbatch=self.on_microbatch)
 
         self.retry_on_oom(len(rollout), work)
 

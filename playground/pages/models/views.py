@@ -36,6 +36,8 @@ def fact_rows(facts: Facts) -> list[tuple[str, str]]:
         "longest": text.POSITIONS.format(count=shape.longest) if shape and shape.longest < UNLIMITED else text.UNKNOWN,
         "weights": text.ON_HUB if facts.weights is None else weights,
     }
+    if facts.place:
+        values["place"] = facts.place
     return [(text.MODEL_FACTS[name], value) for name, value in values.items()]
 
 

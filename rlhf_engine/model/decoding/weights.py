@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
@@ -17,6 +16,7 @@ from torch import nn
 
 from rlhf_engine.model.decoding.products import Linear, Product, make_product
 from rlhf_engine.model.fast_layers import is_small
+from rlhf_engine.runs.memory.free import free_memory
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,6 @@ def forget_if_short(base: Any) -> None:
     kept = PACKED.get(base)
     if kept is not None and free_memory() < kept.bytes:
         del PACKED[base]
-
-
-def free_memory() -> int:
-    """Bytes of main memory that the system has free."""
-    return psutil.virtual_memory().available
 
 
 def source_of(base: Any) -> tuple[tuple[int, int], ...]:

@@ -18,9 +18,11 @@ from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood
 from rlhf_engine.teach.reward_fit import PRIOR, FeatureGroup, VoteGroup
 
 ROUNDS = 16
-"""Updates of the scales, each after a Newton step of the scores."""
+"""Updates of the scales, at most, each after a Newton step of the scores."""
 LARGEST_STEP = 1.0
 """The most by which the logarithm of a squared scale moves in an update."""
+SMALL_STEP = 0.02
+"""An update in which no logarithm moves further is the last."""
 MOST_TEXTS = 400
 """Texts from which the scales are found. More votes than that do not change what they are about."""
 
@@ -80,8 +82,11 @@ def search_scales(votes: list[VoteGroup], columns: list[slice],
         cost = (kernels * inverse.T).sum((1, 2))
         half = 0.5 * logs.exp()
         step = (half * (fit - cost) - precision * (logs - mean)) / (half * cost + precision)
-        logs = logs + step.clamp(-LARGEST_STEP, LARGEST_STEP)
+        step = step.clamp(-LARGEST_STEP, LARGEST_STEP)
+        logs = logs + step
         kernel = (logs.exp()[:, None, None] * kernels).sum(0)
+        if step.abs().max() < SMALL_STEP:
+            break
     alpha, _, _ = newton_step(votes, kernel, alpha)
     scores = kernel @ alpha
     system = newton_step(votes, kernel, alpha)[2]
@@ -127,9 +132,10 @@ def derivatives(votes: list[VoteGroup], scores: torch.Tensor) -> tuple[torch.Ten
             own = scores[index].detach().requires_grad_()
             total = log_likelihood(each.kind, each.value, own, model).sum()
             gradient, = torch.autograd.grad(total, own, create_graph=True)
-            for k in range(count):
-                second, = torch.autograd.grad(gradient[k].sum(), own, retain_graph=True)
-                curvature[index[k][None], index] = -second
+            each_text = torch.eye(count, dtype=scores.dtype)[:, :, None].expand(count, count, rows)
+            second, = torch.autograd.grad(gradient, own, each_text, is_grads_batched=True)
+        for k in range(count):
+            curvature[index[k][None], index] = -second[k]
         slope[index] = gradient.detach()
     return slope, curvature
 

@@ -16,7 +16,7 @@ from rlhf_engine.teach.features.evidence import (
     weigh_groups,
 )
 from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood
-from rlhf_engine.teach.reward_fit import PRIOR, VoteGroup, fit_sparse
+from rlhf_engine.teach.reward_fit import PRIOR, FeatureGroup, VoteGroup, fit_sparse, span
 
 GROUPS = [slice(0, 3), slice(3, 5), slice(5, 9)]
 PRIORS = [ScalePrior(1.0, 1.5), ScalePrior(-1.0, 1.5), ScalePrior(-1.0, 1.5)]
@@ -141,3 +141,22 @@ def test_somebody_who_likes_a_middle_has_one_mind_and_who_turns_has_two():
     groups = {"words": slice(0, 8), "length": slice(8, 10)}
     assert is_one_mind(middle_votes(0.0, 0.5, 20), middle_votes(0.5, 1.0, 8), groups)
     assert not is_one_mind(middle_votes(0.0, 1.0, 20), middle_votes(0.2, 1.0, 8, sign=-1.0), groups)
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_parts_of_one_scale_are_the_plain_fit(count):
+    """The shorter way to the most probable weights ends where the first version's does."""
+    votes = votes_of(torch.randn(60, generator=torch.Generator().manual_seed(5)) / 4, count)
+    plain, model, loss = fit_sparse(votes, 1)
+    short, other, found = fit_sparse(votes, 1, [FeatureGroup(slice(0, 60))])
+    torch.testing.assert_close(short, plain, atol=0.02, rtol=0.02)
+    assert found == pytest.approx(loss, abs=0.02) and other.log_tie.item() == pytest.approx(model.log_tie.item(), abs=0.01)
+
+
+def test_the_span_of_rows():
+    rows = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    rows[4] = rows[0] - rows[1]
+    basis = span(rows)
+    assert basis.shape == (40, 4)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rows @ basis @ basis.T, rows, atol=1e-4, rtol=0)
