@@ -115,7 +115,7 @@ class CpuDecoder:
         self.epsilon = torch.tensor(config.rms_norm_eps)
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         """Numbers of query heads, and of key and value heads."""
-        self.weights = read_weights(base)
+        self.weights = read_weights(base, rows)
         cos, sin = decoder.rotary_emb(torch.zeros(1), torch.arange(length)[None])
         self.rotation = torch.complex(cos, sin)[0, :, None, :self.head_dim // 2]
         """[length, 1, head_dim / 2]"""
@@ -146,6 +146,8 @@ class CpuDecoder:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keep these rows (an index vector, which may repeat rows) and drop the others."""
+        if len(rows) > self.cache.shape[1]:
+            self.weights = self.weights.pack()
         self.cache = self.cache[:, rows]
         self.hidden = self.hidden[rows]
         self.padded = bool(self.hidden.any())

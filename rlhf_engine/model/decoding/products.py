@@ -5,7 +5,7 @@ pack it. benchmarks/README.md has the measurements.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,11 +57,14 @@ class Product:
     bias: torch.Tensor | None
     packed: bool
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, in] -> [N, out], a new tensor."""
+    def __call__(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """[N, in] -> [N, out], added to `onto` [N, out] if that is given. A new tensor."""
         if self.packed:
-            return multiply_packed(x, self.weight, self.bias)
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+            out = multiply_packed(x, self.weight, self.bias)
+            return out if onto is None else out.add_(onto)
+        if self.bias is not None:
+            onto = self.bias if onto is None else onto + self.bias
+        return x @ self.weight if onto is None else torch.addmm(onto, x, self.weight)
 
     @property
     def bytes(self) -> int:
@@ -69,9 +72,9 @@ class Product:
         return self.weight.numel() * self.weight.element_size()
 
 
-def make_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def make_product(weight: torch.Tensor, bias: torch.Tensor | None, *, packed: bool = True) -> Product:
     """The product with a weight [out, in] and a bias [out], packed where that is possible."""
-    if can_pack(weight.dtype):
+    if packed and can_pack(weight.dtype):
         return Product(pack(weight), bias, True)
     return Product(weight.T.contiguous(), bias, False)
 
@@ -89,7 +92,14 @@ class Linear:
 
     def __call__(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
         """[N, in] -> [N, out], added to `onto` [N, out] if that is given."""
-        out = self.product(x)
-        if self.low is not None and self.up is not None:
-            out.addmm_(x @ self.low, self.up)
+        if self.low is None or self.up is None:
+            return self.product(x, onto)
+        out = self.product(x).addmm_(x @ self.low, self.up)
         return out if onto is None else out.add_(onto)
+
+    def pack(self) -> "Linear":
+        """The same layer with a packed weight, where that is possible."""
+        product = self.product
+        if product.packed or not can_pack(product.weight.dtype):
+            return self
+        return replace(self, product=make_product(product.weight.T, product.bias))

@@ -5,11 +5,10 @@ base is packed once and kept, and a role's two thin matrices stay beside it. The
 longer to make than it saves, and in bf16 it would round small changes of the role away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
@@ -17,6 +16,7 @@ from torch import nn
 
 from rlhf_engine.model.decoding.products import Linear, Product, make_product
 from rlhf_engine.model.fast_layers import is_small
+from rlhf_engine.runs.memory.free import free_memory
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Weights:
     norm: torch.Tensor | None
     output: Linear
 
+    def pack(self) -> "Weights":
+        """The same weights, packed where that is possible."""
+        layers = [replace(layer, qkv=layer.qkv.pack(), out=layer.out.pack(), gate_up=layer.gate_up.pack(),
+                          down=layer.down.pack()) for layer in self.layers]
+        return replace(self, layers=layers, output=self.output.pack())
+
 
 @dataclass(frozen=True)
 class Joint:
@@ -66,11 +72,14 @@ MERGED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """Whether base and role are added up, for each base that was decoded. To count its parameters takes milliseconds."""
 
 
-def read_weights(base: Any) -> Weights:
-    """The weights of a model under the role in use. It must have the blocks of the Llama family."""
+def read_weights(base: Any, rows: int) -> Weights:
+    """The weights of a model under the role in use, for `rows` rows. It must have the blocks of the Llama family.
+
+    For one row the weights of a small model are not packed: that takes longer than a short answer gains by it.
+    """
     if base not in MERGED:
         MERGED[base] = is_small(base)
-    return read_merged(base) if MERGED[base] else read_apart(base)
+    return read_merged(base, packed=rows > 1) if MERGED[base] else read_apart(base)
 
 
 def joints_of(block: Any) -> tuple[Joint, Joint, Joint, Joint]:
@@ -100,13 +109,14 @@ def interleave_rotary(x: torch.Tensor, head_dim: int) -> torch.Tensor:
 
 # -- small models: base and role in one, in fp32 -----------------------------------------------------------------------
 
-def read_merged(base: Any) -> Weights:
+def read_merged(base: Any, *, packed: bool) -> Weights:
     """Weights in fp32 that hold the role in use and the norms."""
     layers = []
     for block in base.get_decoder().layers:
-        qkv, out, gate_up, down = [Linear(merged_product(joint)) for joint in joints_of(block)]
+        qkv, out, gate_up, down = [Linear(merged_product(joint, packed)) for joint in joints_of(block)]
         layers.append(Layer(None, qkv, *head_norms(block, torch.float32), out, None, gate_up, down))
-    return Weights(base.get_input_embeddings().weight.float(), layers, None, Linear(merged_product(output_joint(base))))
+    output = Linear(merged_product(output_joint(base), packed))
+    return Weights(base.get_input_embeddings().weight.float(), layers, None, output)
 
 
 def head_norms(block: Any, dtype: torch.dtype) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -116,13 +126,13 @@ def head_norms(block: Any, dtype: torch.dtype) -> tuple[torch.Tensor | None, tor
             read_head_norm(getattr(attention, "k_norm", None), attention.head_dim, dtype))
 
 
-def merged_product(joint: Joint) -> Product:
+def merged_product(joint: Joint, packed: bool) -> Product:
     """The product of joint layers in fp32, with the role in use and the norm before them multiplied in."""
     weights = [merged_weight(module) for module in joint.modules]
     if joint.norm is not None:
         weights = [weight * joint.norm.weight for weight in weights]
-    weight = join_weights(joint, weights)
-    return make_product(weight, join_biases(joint, torch.float32))
+    weight = join_weights(joint, weights, packed)
+    return make_product(weight, join_biases(joint, torch.float32), packed=packed)
 
 
 def merged_weight(module: Any) -> torch.Tensor:
@@ -133,10 +143,11 @@ def merged_weight(module: Any) -> torch.Tensor:
     return weight
 
 
-def join_weights(joint: Joint, weights: list[torch.Tensor]) -> torch.Tensor:
-    """Weights [out, in] of joint layers as one weight [sum of out, in], in the order of its outputs."""
-    ordered = [joint.order(i, weight.T).T for i, weight in enumerate(weights)]
-    return torch.cat(ordered) if len(ordered) > 1 else ordered[0]
+def join_weights(joint: Joint, weights: list[torch.Tensor], packed: bool) -> torch.Tensor:
+    """Weights [out, in] of joint layers as one weight [sum of out, in], in the order of its outputs. In memory it lies
+    as `make_product` needs it, packed or not."""
+    ordered = [joint.order(i, weight.T) for i, weight in enumerate(weights)]
+    return torch.cat([part.T for part in ordered]) if packed else torch.cat(ordered, dim=1).contiguous().T
 
 
 def join_biases(joint: Joint, dtype: torch.dtype) -> torch.Tensor | None:
@@ -206,11 +217,6 @@ def forget_if_short(base: Any) -> None:
         del PACKED[base]
 
 
-def free_memory() -> int:
-    """Bytes of main memory that the system has free."""
-    return psutil.virtual_memory().available
-
-
 def source_of(base: Any) -> tuple[tuple[int, int], ...]:
     """Address and count of changes of each weight that is packed."""
     joints = [output_joint(base)]
@@ -225,7 +231,7 @@ def source_of(base: Any) -> tuple[tuple[int, int], ...]:
 
 def base_product(joint: Joint, dtype: torch.dtype) -> Product:
     """The product of joint layers of the base in its own format, without a role. What is in 4 bits becomes `dtype`."""
-    weight = join_weights(joint, [base_weight(module).to(dtype) for module in joint.modules])
+    weight = join_weights(joint, [base_weight(module).to(dtype) for module in joint.modules], packed=True)
     return make_product(weight, join_biases(joint, dtype))
 
 
