@@ -218,10 +218,10 @@ class PolicyConfig(RunConfig):
     """Clip range of the change of the value."""
     value_coef: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """Weight of the value loss beside the policy loss."""
-    value: Literal["adapter", "head"] = "adapter"
+    value: Literal["adapter", "head", "fitted"] = "adapter"
     """The value function. `adapter` is an adapter of its own that starts from the reward model (Ouyang et al. 2022).
     `head` is a head on the policy's adapter: it takes half the time and learns less per step
-    (benchmarks/README.md)."""
+    (benchmarks/README.md). `fitted` is a least-squares fit to position and score so far."""
     entropy_coef: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
     ptx_coef: float = bounded(0.0, 0.0, LARGEST)
@@ -356,9 +356,10 @@ class TeachConfig(PolicyConfig):
     """Passes over each rollout; fresh responses teach more than old ones seen again."""
     minibatches: int = bounded(4, 1, MOST_ROWS)
     """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
-    value: Literal["adapter", "head"] = "head"
-    """The value function: `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes
-    twice the time. The live reward scores every token, so little is left for the value to predict."""
+    value: Literal["adapter", "head", "fitted"] = "fitted"
+    """The value function: `fitted` is a least-squares fit to the position of a token and the score before it, right
+    from the first step on; `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes
+    twice the time."""
     gae_lambda: float = bounded(0.8, 0.0, 1.0, advanced=True)
     """Lambda of generalised advantage estimation. It is less than PPO's 0.95 because the live reward scores each
     token."""

@@ -88,7 +88,8 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
     Args:
         backbone: has the roles `policy`, `value` if it is used, and `reference` (or the bare base instead).
         rollout: is filled in.
-        value_role: "value", an adapter of its own, or "policy", whose forward pass the value head then shares.
+        value_role: "value", an adapter of its own; "policy", whose forward pass the value head then shares; or "" for
+            values that no network gives: they stay 0.
         temperature: divides the logits of policy and reference, as in sampling.
         micro_batch: rows per forward pass; 0 is all.
         pass_tokens: most tokens of a forward pass, padding included; 0 sets no limit.
@@ -106,12 +107,13 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
             values = batch.values(tokens) if value_role == "policy" else None
         with backbone.use("reference"):
             ref_logprobs = batch.read(temperature).logprobs
-        if values is None:
+        if value_role == "value":
             with backbone.use("value"):
                 values = batch.values()
         batch.store(tokens.logprobs, rollout.logprobs)
         batch.store(ref_logprobs, rollout.ref_logprobs)
-        batch.store(values, rollout.values)
+        if values is not None:
+            batch.store(values, rollout.values)
         entropy += tokens.total_entropy().item()
         on_microbatch()
     rollout.entropy = entropy / rollout.mask.sum().item()
