@@ -150,8 +150,8 @@ def read_ptx_texts(config: PolicyConfig) -> Rows:
                                    model=config.model)
     except UserError as error:
         message = str(error)
-        for flag in ("--subset", "--split", "--data"):
-            message = message.replace(flag, f"--ptx-{flag.removeprefix('--')}")
+        for flag, ours in (("--subset", "--ptx-subset"), ("--split", "--ptx-split"), ("--data", "--ptx-data")):
+            message = message.replace(flag, ours)
         raise UserError(f"--ptx-data {message}") from None
 
 

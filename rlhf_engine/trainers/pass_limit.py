@@ -10,6 +10,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.memory.free import free_memory, held_memory
 from rlhf_engine.runs.memory.passes import choose_pass_size
 from rlhf_engine.runs.memory_estimate import Shape, estimate, read_shape
+from rlhf_engine.stages import STAGES
 
 MIB = 1 << 20
 
@@ -26,7 +27,7 @@ def pass_limit(backbone: Backbone, config: RunConfig, longest: int = 0, example:
         before: the limit of a resumed run. It stays unless the run does not fit with it any more.
     """
     shape, device = loaded_shape(backbone), backbone.device.type
-    if shape is None or device not in ("cpu", "cuda"):
+    if shape is None or device not in ("cpu", "cuda") or config.stage not in STAGES:
         return before or 0, None
     size = choose_pass_size(config, shape, device=device, free=room(backbone.device), tokens=longest,
                             example_tokens=example)

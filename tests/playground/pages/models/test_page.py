@@ -181,7 +181,7 @@ def test_what_fits_on_a_cpu_counts_small_passes():
     shape, here = read_shape(SMOLLM2), Machine("cpu", "this computer", 6 * GIB, 8 * GIB)
     for stage in STAGES:
         verdict, need = fit(shape, stage, "bf16", here)
-        assert verdict == "fits" and need < 4 * GIB
+        assert verdict == "fits" and need < 5 * GIB
     whole = estimate(make_config("reward", {"model": "smollm2", "dtype": "fp32"}), shape).total
     assert fit(shape, "reward", "fp32", here)[1] < whole / 3
 
