@@ -360,9 +360,8 @@ class TeachConfig(PolicyConfig):
     """The value function: `fitted` is a least-squares fit to the position of a token and the score before it, right
     from the first step on; `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes
     twice the time."""
-    gae_lambda: float = bounded(0.8, 0.0, 1.0, advanced=True)
-    """Lambda of generalised advantage estimation. It is less than PPO's 0.95 because the live reward scores each
-    token."""
+    gae_lambda: float = bounded(0.95, 0.0, 1.0, advanced=True)
+    """Lambda of generalised advantage estimation."""
     schedule: Literal["linear", "constant"] = "linear"
     """Learning rate after the warm-up: `linear` falls to zero, `constant` stays. A run that is made longer follows
     the schedule of the new length, warm-up included."""
