@@ -21,7 +21,7 @@ RIDGE = 0.03
 
 
 class FittedValue:
-    """The value of the state before each token of a response, linear in `basis`: `update(...)` once for each rollout."""
+    """The value of the state before each token, linear in `basis`: call `update(...)` once for each rollout."""
 
     def __init__(self, longest: int):
         self.longest = longest

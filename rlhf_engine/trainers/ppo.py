@@ -27,7 +27,6 @@ from rlhf_engine.rollout.rollout import Batch, Rollout, measure
 from rlhf_engine.trainers.base import GradientSource, adam, add_up, check_numbers
 from rlhf_engine.trainers.policy import PolicyTrainer
 
-
 VALUE_ROLES = {"adapter": "value", "head": "policy", "fitted": ""}
 """The role that has the head of each kind of value function."""
 
