@@ -9,6 +9,7 @@ them too, in many more steps than a live run has.
 import torch
 
 from rlhf_engine.losses.masked import zero_masked
+from rlhf_engine.rollout.tents import tents
 
 KNOTS = 12
 """Places between the first and the longest position at which the value bends."""
@@ -40,10 +41,8 @@ class FittedValue:
             scores: [B, R], what the tokens before this one have added to the score.
         """
         knots = torch.linspace(0, max(self.longest - 1, 1), KNOTS)
-        position = torch.arange(mask.shape[1], dtype=torch.float)
-        tents = (1 - (position[:, None] - knots).abs() / knots[1]).clamp(min=0)
-        tents = tents.expand(len(mask), -1, -1)
-        return torch.cat([tents, tents * scores[..., None]], dim=2).double()
+        places = tents(torch.arange(mask.shape[1], dtype=torch.float), knots).expand(len(mask), -1, -1)
+        return torch.cat([places, places * scores[..., None]], dim=2).double()
 
     def update(self, rewards: torch.Tensor, mask: torch.Tensor, token_scores: torch.Tensor | None) -> torch.Tensor:
         """Values [B, R] of the states of a new rollout, 0 where masked out; then learn from it.

@@ -56,11 +56,13 @@ def has_bias(tensors: Tensors, part: str) -> bool:
 
 def outer_rows(tensors: Tensors, prefix: str = "model", norm: str = "norm", *, add: float = 0.0) -> list[Row]:
     """The embedding, the last norm and the output layer, which many models do not have: theirs is the embedding."""
-    rows = [Row((EMBEDDING,), f"{prefix}.embed_tokens.weight"),
-            Row(("output_norm.weight",), f"{prefix}.{norm}.weight", add=add)]
-    if OUTPUT in tensors:
-        rows.append(Row((OUTPUT,), "lm_head.weight"))
-    return rows
+    return [Row((EMBEDDING,), f"{prefix}.embed_tokens.weight"),
+            Row(("output_norm.weight",), f"{prefix}.{norm}.weight", add=add), *output_rows(tensors)]
+
+
+def output_rows(tensors: Tensors, name: str = "lm_head.weight") -> list[Row]:
+    """The output layer, where the file has one."""
+    return [Row((OUTPUT,), name)] if OUTPUT in tensors else []
 
 
 def layer_rows(tensors: Tensors, parts: Mapping[str, str], *, moves: Mapping[str, Move] | None = None,
@@ -88,6 +90,11 @@ def unpermute(heads: int) -> Move:
     return move
 
 
+def unpermuted_heads(config: Mapping[str, Any]) -> dict[str, Move]:
+    """For `layer_rows`: queries and keys in the order of transformers."""
+    return {"attn_q": unpermute(config["num_attention_heads"]), "attn_k": unpermute(config["num_key_value_heads"])}
+
+
 def transpose(values: np.ndarray) -> np.ndarray:
     """The weights of GPT-2's `Conv1D`, which are the other way round than those of a linear layer."""
     return values.T if values.ndim == 2 else values
@@ -96,4 +103,5 @@ def transpose(values: np.ndarray) -> np.ndarray:
 ATTENTION = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
              "attn_output": "self_attn.o_proj"}
 MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}

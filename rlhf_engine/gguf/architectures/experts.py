@@ -2,16 +2,18 @@
 
 from rlhf_engine.gguf.architectures.common import (
     ATTENTION,
+    HEAD_NORMS,
     NORMS,
     Tensors,
     decoder_config,
     head_sizes,
     layer_rows,
     outer_rows,
-    unpermute,
+    unpermuted_heads,
     whole_rotation,
 )
-from rlhf_engine.gguf.architectures.qwen import HEAD_NORMS, expert_rows
+from rlhf_engine.gguf.architectures.others import granite_factors
+from rlhf_engine.gguf.architectures.qwen import expert_rows
 from rlhf_engine.gguf.metadata import Metadata
 from rlhf_engine.gguf.rope import read_rope
 from rlhf_engine.gguf.weights import Plan, Row
@@ -28,14 +30,9 @@ def plan_olmoe(m: Metadata, tensors: Tensors) -> Plan:
 def plan_granitemoe(m: Metadata, tensors: Tensors) -> Plan:
     """Granite with experts, which are stacked in transformers as well, gate and up in one tensor."""
     config = moe_config(m, tensors, "granitemoe", "GraniteMoeForCausalLM", "num_local_experts")
-    size = config["hidden_size"] // config["num_attention_heads"]
-    config |= {"attention_multiplier": m.factor("attention.scale", size ** -0.5),
-               "embedding_multiplier": m.factor("embedding_scale", 1.0),
-               "residual_multiplier": m.factor("residual_scale", 1.0),
-               "logits_scaling": m.factor("logit_scale", 1.0)}
-    turned = {"attn_q": unpermute(config["num_attention_heads"]), "attn_k": unpermute(config["num_key_value_heads"])}
+    config |= granite_factors(m, config["hidden_size"] // config["num_attention_heads"])
     moe = "model.layers.{n}.block_sparse_moe."
-    rows = layer_rows(tensors, NORMS | ATTENTION, moves=turned)
+    rows = layer_rows(tensors, NORMS | ATTENTION, moves=unpermuted_heads(config))
     rows += [Row(("blk.{n}.ffn_gate_inp.weight",), f"{moe}router.layer.weight"),
              Row(("blk.{n}.ffn_gate_exps.weight", "blk.{n}.ffn_up_exps.weight"), f"{moe}input_linear.weight", axis=1),
              Row(("blk.{n}.ffn_down_exps.weight",), f"{moe}output_linear.weight")]

@@ -4,6 +4,7 @@ from typing import Any
 
 from rlhf_engine.gguf.architectures.common import (
     ATTENTION,
+    HEAD_NORMS,
     MLP,
     NORMS,
     Tensors,
@@ -19,7 +20,6 @@ from rlhf_engine.gguf.weights import Plan
 
 FOUR_NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm",
               "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
-HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 LAYERS_27B = {"gemma2": 46, "gemma3": 62}
 """The sizes whose attention is scaled by the width over the heads in place of the head's; the file does not say it."""
 LOCAL_THETA = 10000.0

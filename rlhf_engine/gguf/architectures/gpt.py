@@ -6,11 +6,11 @@ import numpy as np
 
 from rlhf_engine.gguf.architectures.common import (
     EMBEDDING,
-    OUTPUT,
     Tensors,
     decoder_config,
     head_sizes,
     layer_rows,
+    output_rows,
     transpose,
 )
 from rlhf_engine.gguf.metadata import Metadata
@@ -101,7 +101,7 @@ def outer(tensors: Tensors, embeddings: Mapping[str, str], norm: str, output: st
     """The embeddings, the last norm with its bias, and the output layer if there is one."""
     rows = [Row((source,), target) for source, target in embeddings.items()]
     rows += [Row((f"output_norm.{kind}",), f"{norm}.{kind}") for kind in ("weight", "bias")]
-    return rows + ([Row((OUTPUT,), output)] if OUTPUT in tensors else [])
+    return rows + output_rows(tensors, output)
 
 
 def interleave(heads: int) -> Move:

@@ -11,7 +11,7 @@ from rlhf_engine.gguf.architectures.common import (
     head_sizes,
     layer_rows,
     outer_rows,
-    unpermute,
+    unpermuted_heads,
     whole_rotation,
 )
 from rlhf_engine.gguf.metadata import Metadata
@@ -40,8 +40,7 @@ def plan_dense(m: Metadata, tensors: Tensors, model_type: str, class_name: str) 
                "mlp_bias": has_bias(tensors, "ffn_up"),
                "rope_parameters": read_rope(m, tensors, config["head_dim"])}
     biases = (*ATTENTION, *MLP)
-    turned = {"attn_q": unpermute(config["num_attention_heads"]), "attn_k": unpermute(config["num_key_value_heads"])}
-    rows = layer_rows(tensors, NORMS | ATTENTION | MLP, moves=turned, biases=biases)
+    rows = layer_rows(tensors, NORMS | ATTENTION | MLP, moves=unpermuted_heads(config), biases=biases)
     for group, wanted in ((ATTENTION, config["attention_bias"]), (MLP, config["mlp_bias"])):
         if any(has_bias(tensors, part) != wanted for part in group):
             with_bias = [part for part in group if has_bias(tensors, part)]
@@ -57,9 +56,8 @@ def plan_mixtral(m: Metadata, tensors: Tensors, experts: int) -> Plan:
                "intermediate_size": m.size("feed_forward_length"), "num_local_experts": experts,
                "num_experts_per_tok": m.size("expert_used_count"), "sliding_window": None,
                "rope_parameters": read_rope(m, tensors, config["head_dim"])}
-    turned = {"attn_q": unpermute(config["num_attention_heads"]), "attn_k": unpermute(config["num_key_value_heads"])}
     moe = "model.layers.{n}.block_sparse_moe."
-    rows = outer_rows(tensors) + layer_rows(tensors, NORMS | ATTENTION, moves=turned)
+    rows = outer_rows(tensors) + layer_rows(tensors, NORMS | ATTENTION, moves=unpermuted_heads(config))
     rows.append(Row(("blk.{n}.ffn_gate_inp.weight",), f"{moe}gate.weight"))
     for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3")):
         rows.append(Row((f"blk.{{n}}.ffn_{part}_exps.weight",), f"{moe}experts.{{e}}.{name}.weight"))

@@ -3,16 +3,17 @@
 from rlhf_engine.gguf.architectures.common import (
     ATTENTION,
     EMBEDDING,
+    HEAD_NORMS,
     MLP,
     NORMS,
-    OUTPUT,
     Tensors,
     decoder_config,
     has_bias,
     head_sizes,
     layer_rows,
     outer_rows,
-    unpermute,
+    output_rows,
+    unpermuted_heads,
     whole_rotation,
 )
 from rlhf_engine.gguf.architectures.llama import plan_dense
@@ -22,8 +23,8 @@ from rlhf_engine.gguf.weights import Plan, Row
 
 NO_ROPE_INTERVAL = 4
 """Every so many layers of SmolLM3 know no positions; the file does not say it."""
-OLMO2_NORMS = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm",
-               "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+OLMO2_NORMS = {"post_attention_norm": "post_attention_layernorm",
+               "post_ffw_norm": "post_feedforward_layernorm"} | HEAD_NORMS
 STARCODER2_MLP = {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
 
 
@@ -31,13 +32,18 @@ def plan_granite(m: Metadata, tensors: Tensors) -> Plan:
     """Granite: Llama with factors on embedding, attention, residuals and logits."""
     plan = plan_dense(m, tensors, "granite", "GraniteForCausalLM")
     head_dim = plan.config.pop("head_dim")
-    plan.config |= {"attention_multiplier": m.factor("attention.scale", head_dim ** -0.5),
-                    "embedding_multiplier": m.factor("embedding_scale", 1.0),
-                    "residual_multiplier": m.factor("residual_scale", 1.0),
-                    "logits_scaling": m.factor("logit_scale", 1.0)}
+    plan.config |= granite_factors(m, head_dim)
     m.must_be("expert_count", 0)
     m.must_be("expert_used_count", 0)
     return plan
+
+
+def granite_factors(m: Metadata, head_dim: int) -> dict[str, float]:
+    """The factors on attention, embedding, residuals and logits."""
+    return {"attention_multiplier": m.factor("attention.scale", head_dim ** -0.5),
+            "embedding_multiplier": m.factor("embedding_scale", 1.0),
+            "residual_multiplier": m.factor("residual_scale", 1.0),
+            "logits_scaling": m.factor("logit_scale", 1.0)}
 
 
 def plan_smollm3(m: Metadata, tensors: Tensors) -> Plan:
@@ -90,9 +96,7 @@ def plan_stablelm(m: Metadata, tensors: Tensors) -> Plan:
 
 def with_norm_bias(tensors: Tensors) -> list[Row]:
     """Embedding, output layer, and a last norm that has a bias."""
-    rows = [Row((EMBEDDING,), "model.embed_tokens.weight"), Row(("output_norm.weight",), "model.norm.weight"),
-            Row(("output_norm.bias",), "model.norm.bias")]
-    return rows + ([Row((OUTPUT,), "lm_head.weight")] if OUTPUT in tensors else [])
+    return [*outer_rows(tensors), Row(("output_norm.bias",), "model.norm.bias")]
 
 
 def plan_olmo(m: Metadata, tensors: Tensors) -> Plan:
@@ -103,7 +107,6 @@ def plan_olmo(m: Metadata, tensors: Tensors) -> Plan:
     clip = m.factor("attention.clamp_kqv", 0.0)
     config |= {"intermediate_size": m.size("feed_forward_length"), "hidden_act": "silu", "clip_qkv": clip or None,
                "rope_parameters": read_rope(m, tensors, config["hidden_size"] // config["num_attention_heads"])}
-    turned = {"attn_q": unpermute(config["num_attention_heads"]), "attn_k": unpermute(config["num_key_value_heads"])}
-    rows = [Row((EMBEDDING,), "model.embed_tokens.weight"), *layer_rows(tensors, ATTENTION | MLP, moves=turned)]
-    rows += [Row((OUTPUT,), "lm_head.weight")] if OUTPUT in tensors else []
+    rows = [Row((EMBEDDING,), "model.embed_tokens.weight"), *output_rows(tensors),
+            *layer_rows(tensors, ATTENTION | MLP, moves=unpermuted_heads(config))]
     return Plan(config, rows, config["num_hidden_layers"])

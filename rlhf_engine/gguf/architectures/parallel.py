@@ -4,10 +4,9 @@ from typing import Any
 
 from rlhf_engine.gguf.architectures.common import (
     ATTENTION,
-    EMBEDDING,
+    HEAD_NORMS,
     MLP,
     NORMS,
-    OUTPUT,
     Tensors,
     decoder_config,
     head_sizes,
@@ -22,7 +21,6 @@ from rlhf_engine.gguf.weights import Plan, Row
 PERIOD = 4
 """One layer of so many of Cohere 2 is global; the file does not say it."""
 PARTS = {"attn_norm": NORMS["attn_norm"]} | ATTENTION | MLP
-HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 NEMOTRON_MLP = {"ffn_up": MLP["ffn_up"], "ffn_down": MLP["ffn_down"]}
 
 
@@ -63,8 +61,6 @@ def plan_nemotron(m: Metadata, tensors: Tensors) -> Plan:
                "rope_parameters": read_rope(m, tensors, turned)
                | {"partial_rotary_factor": turned / config["head_dim"]}}
     m.must_be("attention.layer_norm_rms_epsilon", config["norm_eps"])  # the converter writes the same number twice
-    rows = [Row((EMBEDDING,), "model.embed_tokens.weight"), Row(("output_norm.weight",), "model.norm.weight", add=-1.0),
-            Row(("output_norm.bias",), "model.norm.bias"),
+    rows = [*outer_rows(tensors, add=-1.0), Row(("output_norm.bias",), "model.norm.bias"),
             *layer_rows(tensors, NORMS | ATTENTION | NEMOTRON_MLP, biases=NORMS, add=-1.0)]
-    rows += [Row((OUTPUT,), "lm_head.weight")] if OUTPUT in tensors else []
     return Plan(config, rows, config["num_hidden_layers"])

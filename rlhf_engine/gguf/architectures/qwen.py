@@ -2,6 +2,7 @@
 
 from rlhf_engine.gguf.architectures.common import (
     ATTENTION,
+    HEAD_NORMS,
     MLP,
     NORMS,
     Tensors,
@@ -17,7 +18,6 @@ from rlhf_engine.gguf.rope import read_rope
 from rlhf_engine.gguf.weights import Plan, Row
 
 INPUTS = ("attn_q", "attn_k", "attn_v")
-HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 EXPERTS = "model.layers.{n}.mlp.experts.{e}."
 
 

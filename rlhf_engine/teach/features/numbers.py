@@ -2,7 +2,8 @@
 
 import torch
 
-from rlhf_engine.teach.features.curves import make_knots, smooth_basis, tents
+from rlhf_engine.rollout.tents import tents
+from rlhf_engine.teach.features.curves import make_knots, smooth_basis
 
 SMALLEST_SIZE = 0.25
 """A curve over a number that hardly varies on the anchors is not enlarged beyond 1 / this."""

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.tents import tents
 from rlhf_engine.teach.features import prompt_relation, shape
-from rlhf_engine.teach.features.curves import make_knots, smooth_basis, tents
+from rlhf_engine.teach.features.curves import make_knots, smooth_basis
 from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation, alike
