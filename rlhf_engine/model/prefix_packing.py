@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.logprobs import pad_right
+from rlhf_engine.model.logprobs import TokenReadings, pad_right, read_states
 
 MAX_PACKED_LENGTH = 4096
 """Positions of a packed row, at most: its mask has the square of that."""
@@ -68,6 +68,42 @@ def last_states(backbone: Backbone, rows: list[list[int]]) -> torch.Tensor:
         states.append(batch.last(backbone.hidden(batch.ids, **batch.options)))
         indices += batch.indices
     return torch.cat(states)[torch.tensor(indices).argsort().to(backbone.device)]
+
+
+def read_responses(backbone: Backbone, rows: list[tuple[list[int], list[int]]], temperature: float = 1.0, *,
+                   entropy: bool = False) -> TokenReadings:
+    """What the role in use says about the tokens of responses. Answers to one prompt share its reading if that pays.
+
+    Args:
+        backbone: the model.
+        rows: token ids of prompt and response. Each has at least one token.
+        temperature: divides the logits, as in sampling.
+        entropy: whether to compute entropies.
+
+    Returns:
+        The readings of the N response tokens, row after row in the order of `rows`.
+    """
+    order: list[int] = []
+    states, targets = [], []
+    for batch in packed_passes(backbone, [prompt + response for prompt, response in rows]):
+        before = [columns[len(rows[i][0]) - 1:-1] for i, columns in zip(batch.indices, batch.columns)]
+        states.append(backbone.hidden(batch.ids, **batch.options)[batch.at(before)])
+        targets += [token for i in batch.indices for token in rows[i][1]]
+        order += batch.indices
+    readings = read_states(backbone, torch.cat(states), torch.tensor(targets, device=backbone.device), temperature,
+                           entropy=entropy)
+    places = _places(order, [len(response) for _, response in rows]).to(backbone.device)
+    return TokenReadings(readings.logprobs[places], None if readings.entropy is None else readings.entropy[places],
+                         readings.hidden[places])
+
+
+def _places(order: list[int], lengths: list[int]) -> torch.Tensor:
+    """Where the tokens of rows 0, 1, ... are, if the rows stand one after the other in `order`: an index vector [N]."""
+    starts, end = {}, 0
+    for i in order:
+        starts[i] = end
+        end += lengths[i]
+    return torch.cat([torch.arange(starts[i], starts[i] + length) for i, length in enumerate(lengths)])
 
 
 def packed_passes(backbone: Backbone, rows: list[list[int]]) -> Iterator[PackedBatch]:

@@ -17,12 +17,14 @@ from transformers import (
 from rlhf_engine.data.readers import Ranking
 from rlhf_engine.model import prefix_packing as shared
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.logprobs import pad_right, read_tokens, response_positions
 from rlhf_engine.model.prefix_packing import (
     bundles,
     group_by_prefix,
     last_states,
     packed_length,
     packed_passes,
+    read_responses,
     supports_packing,
 )
 from rlhf_engine.rollout.reward_functions import score_members
@@ -135,6 +137,32 @@ def test_the_whole_row_is_where_the_pass_says_it_is(tiny_llama):
             torch.testing.assert_close(hidden[owner, columns], backbone.hidden(torch.tensor([RAGGED[i]]))[0], rtol=1e-5, atol=1e-5)
             seen.append(i)
     assert sorted(seen) == list(range(len(RAGGED)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_tokens_of_responses_are_read_as_in_rows_of_their_own(tiny_model, temperature):
+    """Log-probabilities, entropies and gradients; two of the responses begin alike and share more than the prompt."""
+    backbone = with_role(Backbone.load(str(tiny_model)))
+    first, second = tokens(40), tokens(25)
+    start = tokens(6)
+    rows = [(first, start + tokens(5)), (second, tokens(9)), (first, start + tokens(3)), (first, tokens(12)), (tokens(3), tokens(4)), (second, tokens(2))]
+    assert max(map(len, bundles(backbone, [prompt + response for prompt, response in rows]))) == 3
+    weights = torch.randn(sum(len(response) for _, response in rows), generator=torch.Generator().manual_seed(2))
+    found = []
+    for packed in (True, False):
+        with backbone.use("reward"):
+            if packed:
+                reading = read_responses(backbone, rows, temperature, entropy=True)
+            else:
+                ids = pad_right([prompt + response for prompt, response in rows], backbone.pad_id, "cpu")
+                positions = response_positions([len(prompt) for prompt, _ in rows], [len(response) for _, response in rows], "cpu")
+                reading = read_tokens(backbone, ids, *positions, temperature, entropy=True)
+            ((reading.logprobs + 0.3 * reading.entropy) * weights).sum().backward()
+        found.append([reading.logprobs.detach(), reading.entropy.detach(), reading.hidden.detach(), *(p.grad.clone() for p in backbone.parameters("reward"))])
+        for parameter in backbone.parameters("reward"):
+            parameter.grad = None
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_rows_are_packed_where_arithmetic_says_that_it_pays():
