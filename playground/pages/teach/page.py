@@ -67,6 +67,9 @@ class TeachPage:
         with gr.Accordion(text.PATH, open=True) as self.path:
             gr.HTML(views.path(), elem_id="path", apply_default_css=False)
         with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
+            models = [(text.BUNDLED_MODEL, ""), *((preset.name, preset.name) for preset in model_presets(TEACH))]
+            self.model = gr.Dropdown(models, value="", label=text.BEGIN_MODEL, info=text.BEGIN_MODEL_INFO,
+                                     elem_id="begin-model")
             self.about = gr.Markdown(text.BEGIN_ABOUT, container=False, elem_id="begin-about")
             with gr.Row(elem_classes="controls"):
                 self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
@@ -74,9 +77,6 @@ class TeachPage:
                 tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
                 self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
                                          container=False, min_width=160)
-            models = [(text.BUNDLED_MODEL, ""), *((preset.name, preset.name) for preset in model_presets(TEACH))]
-            self.model = gr.Dropdown(models, value="", label=text.BEGIN_MODEL, info=text.BEGIN_MODEL_INFO,
-                                     elem_id="begin-model", min_width=160)
             self.loading = gr.HTML("", elem_id="teach-loading", padding=False, apply_default_css=False)
 
     def _build_question(self) -> None:
