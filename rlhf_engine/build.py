@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from rlhf_engine.config import PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import DPOConfig, PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts, read_rows
 from rlhf_engine.data.tokenization import Prompt
@@ -25,6 +25,7 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
 from rlhf_engine.teach.trainer import Labeler, Teach
+from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
@@ -105,6 +106,10 @@ def build_sft(inputs: Inputs[SFTConfig]) -> Finish:
 
 def build_reward(inputs: Inputs[RewardConfig]) -> Finish:
     return lambda backbone: RewardTrainer(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
+
+
+def build_dpo(inputs: Inputs[DPOConfig]) -> Finish:
+    return lambda backbone: DPO(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
 
 
 def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:

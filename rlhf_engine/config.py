@@ -189,6 +189,41 @@ class RewardConfig(RunConfig):
 
 
 @dataclass
+class DPOConfig(RunConfig):
+    """A policy from preferences alone, without a reward model and without sampling (Rafailov et al. 2023)."""
+
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "length-normalised", "plackett-luce"] = "sigmoid"
+    """`sigmoid` is DPO. `ipo` gives the margin a target (Azar et al. 2023); `hinge` stops at a margin (SLiC); `robust`
+    corrects for a known share of wrong labels (Chowdhury et al. 2024); `length-normalised` takes means over tokens in
+    the place of sums; `plackett-luce` learns whole rankings, where the others take all their pairs."""
+    beta: float = bounded(0.1, 1e-4, 100.0)
+    """Strength of the KL penalty that the loss stands for. Lower values let the policy move further."""
+    label_smoothing: float = bounded(0.0, 0.0, 0.49)
+    """Share of the labels that is taken to be wrong: cDPO with `sigmoid`, and what `robust` corrects for."""
+    length_penalty: float = bounded(0.0, 0.0, LARGEST, advanced=True)
+    """Nats per token by which a longer response is expected to win (Park et al. 2024). What length explains is not
+    learned: a preference for long responses fades, and one for short responses grows."""
+    reference_free: bool = bounded(False, advanced=True)
+    """Take the log-probabilities of the policy alone, as if the reference found all responses equally likely."""
+    epochs: float = bounded(2.0, 0.0, LARGEST, live=True)
+    """Passes over the preferences; the last may be partial."""
+    steps: int = bounded(0, 0, LONGEST, live=True)
+    """Optimiser steps; 0 takes them from `epochs`."""
+    held_out: float = bounded(0.15, 0.0, 0.9)
+    """Share of the preferences kept out of training, to measure accuracy and to sample responses."""
+    evaluate_every: int = bounded(25, 1, LONGEST)
+    """Steps between measurements on held-out preferences, and of the KL on fresh responses."""
+    max_new_tokens: int = bounded(96, 1, MOST_TOKENS)
+    """Longest of these responses, in tokens."""
+    temperature: float = bounded(1.0, 0.01, 10.0)
+    """Temperature at which they are sampled, and at which their KL is measured."""
+    reference_samples: int = bounded(64, 2, MOST_ROWS)
+    """Responses that are sampled at each measurement."""
+    stage: typing.ClassVar[str] = "dpo"
+    rate_scale: typing.ClassVar[float] = 0.2
+
+
+@dataclass
 class PolicyConfig(RunConfig):
     """What PPO needs to know, whatever the reward."""
 

@@ -20,6 +20,7 @@ STEP = "step"
 LOSS_TRAIN, LOSS_HELD_OUT = "loss/train", "loss/held_out"
 ACCURACY_TRAIN, ACCURACY_HELD_OUT = "accuracy/train", "accuracy/held_out"
 CALIBRATION_HELD_OUT, SPREAD_HELD_OUT, MARGIN = "calibration/held_out", "spread/held_out", "margin"
+CHOSEN, REJECTED = "log_ratio/chosen", "log_ratio/rejected"
 SCORES, SCORES_NORMALISED, RETURN = "objective/scores", "objective/scores_normalised", "objective/reward"
 KL, KL_PER_TOKEN, KL_K2, KL_K3 = "objective/kl", "objective/kl_per_token", "objective/kl_k2", "objective/kl_k3"
 KL_COEF, ENTROPY, LENGTH, ENDED = "objective/kl_coef", "objective/entropy", "objective/length", "objective/ended"
@@ -65,6 +66,8 @@ ROWS = (
     Measure(CALIBRATION_HELD_OUT, "Calibration error, held-out", role=TRAINED),
     Measure(SPREAD_HELD_OUT, "Spread between members, held-out", SCORE, TRAINED),
     Measure(MARGIN, "Margin", SCORE, REWARD),
+    Measure(CHOSEN, "Log-ratio of chosen responses", NATS_SEQUENCE, POLICY),
+    Measure(REJECTED, "Log-ratio of rejected responses", NATS_SEQUENCE, REFERENCE),
     Measure(VOTES_LEARNED, "Votes learned", VOTES, headline="votes"),
     Measure(SCORES, "Reward", SCORE, REWARD, headline="score"),
     Measure(SCORES_NORMALISED, "Reward, normalised", SCORE, REWARD),

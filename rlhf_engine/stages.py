@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import DPOConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.spelling import closest
 
-SFT, REWARD, PPO, TEACH = "sft", "reward", "ppo", "teach"
+SFT, REWARD, DPO, PPO, TEACH = "sft", "reward", "dpo", "ppo", "teach"
 DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
 """Kinds of data that a stage can read."""
 BUNDLED_PROMPT_TOKENS = 18
@@ -93,6 +93,10 @@ register(Stage(
     REWARD, RewardConfig, "train a reward model on preferences", "rlhf_engine.build.build_reward",
     lambda config: PREFERENCES, title="Reward", method="reward model", makes="reward",
     memory=MemoryProfile(trained="reward", sampled=lambda config: 32, rows_per_example=2, logits=False)))
+register(Stage(
+    DPO, DPOConfig, "align with DPO: from preferences alone", "rlhf_engine.build.build_dpo",
+    lambda config: PREFERENCES, title="DPO", method="DPO",
+    memory=MemoryProfile(sampled=lambda config: 32, rows_per_example=2, reference=True)))
 register(Stage(
     PPO, PPOConfig, "align with PPO against a reward", "rlhf_engine.build.build_ppo", lambda config: PROMPTS,
     title="PPO", method="PPO", required=("reward",),

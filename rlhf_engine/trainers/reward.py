@@ -4,7 +4,7 @@ policy."""
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,40 +13,19 @@ from rlhf_engine import measures
 from rlhf_engine.config import RewardConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.readers import Preference, Ranking
-from rlhf_engine.data.tokenization import encode_examples, encode_prompts
+from rlhf_engine.data.tokenization import encode_prompts
 from rlhf_engine.errors import NotFinite, UserError, noop
 from rlhf_engine.losses.ppo import AllAlike, gain_and_bias
-from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
+from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
 from rlhf_engine.trainers.base import Trainer, adam
+from rlhf_engine.trainers.comparisons import Group, count_pairs, make_groups, padded_tokens
 
 ANCHOR_BATCH = 32
 """Rows that are decoded together when the anchors are sampled."""
-
-
-class Pair(NamedTuple):
-    """A comparison of two responses to a prompt."""
-
-    better: int
-    """Index of the better response among those of the prompt."""
-    worse: int
-    tied: bool
-    margin: float
-    """By how much the better one should win, in units of the reward before it is normalised."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """A prompt as one batch element: its responses, and all pairs among them."""
-
-    rows: list[list[int]]
-    """Token ids of prompt and response, for each response."""
-    pairs: list[Pair]
-    weights: list[float]
-    """Weight of the prompt for each member of an ensemble; 1 for a single one."""
 
 
 class Losses(NamedTuple):
@@ -94,16 +73,16 @@ class RewardTrainer(Trainer[RewardConfig]):
         config = self.config
         if not preferences:
             raise UserError("there are no preferences to train on")
-        groups, self.data_notes = self._make_groups(preferences)
+        groups, self.data_notes = make_groups(backbone, preferences, self.max_tokens, config.rating_margin)
+        rng = random.Random(f"{config.seed} bootstrap")
+        weights = [[self._bootstrap_weight(rng) for _ in range(config.ensemble)] for _ in groups]
         prompts = [row.prompt for row in preferences]
-        pairs = [(prompt, group) for prompt, group in zip(prompts, groups) if group.pairs]
+        pairs = [replace(group, weights=weight) for group, weight in zip(groups, weights) if group.pairs]
         if not pairs:
             raise UserError(f"there is nothing to learn from: {self.data_notes[-1]}; raise --max-tokens, or choose "
                             "other data")
-        training, held_out = split_held_out(pairs, config.held_out, config.seed,
-                                            key=lambda row: str(row[0]))
-        self.groups = [group for _, group in training]
-        self.held_out = [group for _, group in held_out]
+        self.groups, self.held_out = split_held_out(pairs, config.held_out, config.seed,
+                                                    key=lambda group: str(group.prompt))
         self.apply_config()
         self._make_role()
         self.optimizer = adam(backbone.parameters("reward"))
@@ -265,28 +244,6 @@ class RewardTrainer(Trainer[RewardConfig]):
         backbone.new_head("reward", members=config.ensemble, seed=config.seed)
         backbone.train("reward")
 
-    def _make_groups(self, preferences: list[Preference | Ranking]) -> tuple[list[Group], list[str]]:
-        """A group for each row of the data, and remarks on rows that were cut.
-
-        Two responses of which the cut left the same tokens are no pair, unless they are tied. A group may so have none.
-        """
-        examples = [(row.prompt, text) for row in preferences for text in responses_of(row)]
-        encoded, notes = encode_examples(self.backbone, examples, self.max_tokens)
-        token_rows = iter(encoded)
-        rng = random.Random(f"{self.config.seed} bootstrap")
-        groups, same = [], 0
-        for row in preferences:
-            weights = [self._bootstrap_weight(rng) for _ in range(self.config.ensemble)]
-            ids = [next(token_rows).ids for _ in responses_of(row)]
-            pairs = pairs_of(row, self.config.rating_margin)
-            unlike = [pair for pair in pairs if pair.tied or ids[pair.better] != ids[pair.worse]]
-            same += len(pairs) - len(unlike)
-            groups.append(Group(ids, unlike, weights))
-        if same:
-            notes.append(f"{same:,} pair{'s' if same > 1 else ''} skipped: both responses are the same tokens, as the "
-                         "model reads them (after the cut, where rows were too long)")
-        return groups, notes
-
     def _bootstrap_weight(self, rng: random.Random) -> float:
         return rng.expovariate(1.0) if self.config.ensemble > 1 else 1.0
 
@@ -330,32 +287,6 @@ class RewardTrainer(Trainer[RewardConfig]):
         return Losses(loss, (mean[better] - mean[worse])[~tied], scores)
 
 
-def responses_of(row: Preference | Ranking) -> tuple[str, ...]:
-    """The responses of a row of the data, in the order in which `pairs_of` counts them."""
-    return (row.chosen, row.rejected) if isinstance(row, Preference) else row.responses
-
-
-def pairs_of(row: Preference | Ranking, rating_margin: float) -> list[Pair]:
-    """All pairs among the responses of a row. Each point between two ratings adds `rating_margin` to the margin."""
-    if isinstance(row, Preference):
-        return [Pair(0, 1, False, row.margin)]
-    pairs = []
-    for better, worse, tied in ranked_pairs(row.ranks):
-        points = row.ratings[better] - row.ratings[worse] if row.ratings else 0.0
-        pairs.append(Pair(better, worse, tied, rating_margin * points))
-    return pairs
-
-
 def correct(differences: torch.Tensor) -> torch.Tensor:
     """[P]: 1 where the better response scores higher, 1/2 where both score the same, else 0."""
     return (differences > 0).float() + 0.5 * (differences == 0).float()
-
-
-def padded_tokens(group: Group) -> int:
-    """Tokens of the rows of a group, read in one pass without a shared beginning, padding included."""
-    return len(group.rows) * max(map(len, group.rows))
-
-
-def count_pairs(groups: list[Group]) -> int:
-    """Number of pairs in all groups together."""
-    return sum(len(group.pairs) for group in groups)
