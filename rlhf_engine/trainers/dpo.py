@@ -237,10 +237,10 @@ class DPO(Trainer[DPOConfig]):
 
     def _warn_of_fall(self) -> None:
         self.told_of_fall = True
-        self.events.append({"event": "warning", "step": self.step, "kind": "chosen_fall", "text":
-                            f"The chosen responses become less likely, too: by {-self.last_chosen:.0f} nats a response, "
-                            "on held-out pairs. The loss only asks that the rejected ones fall faster. Look at the fresh "
-                            "responses; a higher --beta or fewer --epochs keeps the policy closer to its start."})
+        text = (f"The chosen responses become less likely, too: by {-self.last_chosen:.0f} nats a response, on "
+                "held-out pairs. The loss only asks that the rejected ones fall faster. Look at the fresh responses; a "
+                "higher --beta or fewer --epochs keeps the policy closer to its start.")
+        self.events.append({"event": "warning", "step": self.step, "kind": "chosen_fall", "text": text})
 
 
 def means(sums: dict[str, float], *, held_out: bool) -> dict[str, float]:
