@@ -7,6 +7,9 @@ good the predictions have been so far. While there is evidence, the test keeps t
 these votes, because the reward learns from the very votes that contradict it. benchmarks/README.md has the trial.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 
 from rlhf_engine.feedback.events import Event
@@ -17,6 +20,31 @@ ENOUGH = 3.0
 Votes for the opposite needed four to twelve votes."""
 SHARES = torch.linspace(0.0, 1.0, 11)
 """Factors by which the reward's scores may be scaled, from not sure at all to as sure as it is."""
+
+
+class ChangeOfMind(NamedTuple):
+    """What somebody said before no longer counts as they said it."""
+
+    votes: list[str]
+    """Ids of the votes that show the change."""
+    before: list[str]
+    """Ids of the same person's events before."""
+    opposite: bool = False
+    """Whether they now want the opposite. What they said before then counts the other way round."""
+
+
+def counts_now(changes: list[ChangeOfMind], present: Iterable[str]) -> dict[str, int]:
+    """For each event before a change, by its id: how it counts now, 1 as it is, -1 the other way round, 0 not at all.
+
+    `present` has the ids of the events that have not been taken back. A change counts as long as one of the votes that
+    show it is among them.
+    """
+    there = set(present)
+    counts: dict[str, int] = {}
+    for change in changes:
+        for name in change.before if there.intersection(change.votes) else ():
+            counts[name] = counts.get(name, 1) * (-1 if change.opposite else 0)
+    return counts
 
 
 class DriftDetector:

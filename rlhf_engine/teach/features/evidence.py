@@ -10,7 +10,7 @@ that the votes do not need fade.
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -23,8 +23,12 @@ LARGEST_STEP = 1.0
 """The most by which the logarithm of a squared scale moves in an update."""
 SMALL_STEP = 0.02
 """An update in which no logarithm moves further is the last."""
+TURNED = 2.0
+"""Nats by which the opposite must be more probable than the same. Where earlier votes say little, both are alike."""
 MOST_TEXTS = 400
 """Texts from which the scales are found. More votes than that do not change what they are about."""
+
+Minds = Literal["same", "opposite", "other"]
 
 
 class ScalePrior(NamedTuple):
@@ -54,17 +58,22 @@ def find_scales(votes: list[VoteGroup], columns: list[slice], priors: list[Scale
     return (0.5 * search_scales(newest(votes), columns, priors)[0]).exp().float()
 
 
-def is_one_mind(earlier: list[VoteGroup], later: list[VoteGroup], groups: dict[str, slice]) -> bool:
-    """Whether one reward explains earlier and later votes better than two rewards, one for each, would.
+def compare_minds(earlier: list[VoteGroup], later: list[VoteGroup], groups: dict[str, slice]) -> Minds:
+    """Whether earlier and later votes come from one reward, from one and its opposite, or from two rewards.
 
-    It compares log-evidence. A reward that had merely been wrong about what the later votes show is one mind.
+    It compares log-evidence. The opposite need not be learned from the later votes, so a few of them can show it, and
+    ties speak neither for it nor against it. A reward that had merely been wrong about what the later votes show is
+    one mind.
     """
     present = [columns for columns in groups.values() if columns.stop > columns.start]
     priors = [WORDS, *[OTHERS] * (len(present) - 1)]
     earlier, later = newest(earlier), newest(later)
-    together, first, second = (search_scales(votes, present, priors)[1]
-                               for votes in ([*earlier, *later], earlier, later))
-    return together >= first + second
+    turned = [VoteGroup(each.kind, each.value, -each.features, each.shares) for each in later]
+    same, opposite, first, second = (search_scales(votes, present, priors)[1]
+                                     for votes in ([*earlier, *later], [*earlier, *turned], earlier, later))
+    if opposite > same + TURNED:
+        return "opposite" if opposite >= first + second else "other"
+    return "same" if same >= first + second else "other"
 
 
 def search_scales(votes: list[VoteGroup], columns: list[slice],
