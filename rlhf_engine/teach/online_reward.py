@@ -23,7 +23,7 @@ from rlhf_engine.rollout.rollout import Rollout, as_sampled
 from rlhf_engine.teach.features.evidence import Minds, compare_minds, weigh_groups
 from rlhf_engine.teach.features.feature_set import NEWEST, WORDS_ONLY, FeatureSet
 from rlhf_engine.teach.likelihood import ResponseModel, was_predicted
-from rlhf_engine.teach.preference_drift import ChangeOfMind, DriftDetector, counts_now
+from rlhf_engine.teach.preference_drift import DOUBT, ChangeOfMind, DriftDetector, counts_now
 from rlhf_engine.teach.reward_fit import VoteGroup, fit_sparse
 from rlhf_engine.teach.word_features import Row
 from rlhf_engine.trainers.base import check_numbers
@@ -182,19 +182,36 @@ class OnlineReward:
     def _update_drift(self, votes: list[Event]) -> bool:
         """Whether new votes show that somebody has changed their mind; what they said before is out of date then."""
         for number, event in enumerate(votes):
-            detector = self.drift.setdefault(event.voter, DriftDetector())
-            features = self.features_of(event)
-            if detector.update(event, features, self.weights.mean(0), self.response_model):
-                before = [old for old in (*self.events, *votes[:number]) if old.voter == event.voter]
-                outdated = [old.id for old in before if old.id not in detector.votes]
-                minds = self._compare_minds([*before, event], detector.votes)
-                if minds == "same":
-                    detector.forget()
-                    continue
-                self.changes_of_mind.append(ChangeOfMind(detector.votes, outdated, minds == "opposite"))
+            change = self._notice_change(event, [*self.events, *votes[:number]])
+            if change:
+                self.changes_of_mind.append(change)
                 self.drift[event.voter] = DriftDetector()
                 return True  # the other votes wait for a reward that has learned this
         return False
+
+    def _notice_change(self, event: Event, earlier: list[Event]) -> ChangeOfMind | None:
+        """The change of mind that a vote shows, after `earlier` ones of anybody.
+
+        The opposite of what somebody wanted can be told in `DOUBT`. Another taste has to be learned, so that takes
+        more evidence.
+        """
+        detector = self.drift.setdefault(event.voter, DriftDetector())
+        certain = detector.update(event, self.features_of(event), self.weights.mean(0), self.response_model)
+        if detector.evidence <= DOUBT:
+            return None
+        before = [old for old in earlier if old.voter == event.voter]
+        minds = self._compare_minds([*before, event], detector.votes)
+        if minds == "opposite" or (minds == "other" and certain):
+            outdated = [old.id for old in before if old.id not in detector.votes]
+            return ChangeOfMind(detector.votes, outdated, minds == "opposite")
+        if certain:
+            detector.forget()
+        return None
+
+    @property
+    def doubts_minds(self) -> bool:
+        """Whether there is some evidence that somebody has changed their mind."""
+        return any(detector.evidence > DOUBT for detector in self.drift.values())
 
     def _compare_minds(self, votes: list[Event], later: list[str]) -> Minds:
         """How a person's votes of the ids `later` go with those before.

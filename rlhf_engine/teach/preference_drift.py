@@ -18,6 +18,9 @@ from rlhf_engine.teach.likelihood import ResponseModel, log_likelihood
 ENOUGH = 3.0
 """Nats of evidence for a change. Over 400 votes for one thing, a fifth of them at random, the evidence came to 1.2.
 Votes for the opposite needed four to twelve votes."""
+DOUBT = 0.7
+"""Nats of evidence from which on queries show what tells a change from chance, and the opposite is looked at
+(`evidence.is_opposite`)."""
 SHARES = torch.linspace(0.0, 1.0, 11)
 """Factors by which the reward's scores may be scaled, from not sure at all to as sure as it is."""
 
@@ -59,7 +62,8 @@ class DriftDetector:
         self.votes: list[str] = []
         """Ids of the votes that the evidence comes from."""
         self.reward_before: tuple[torch.Tensor, ResponseModel] | None = None
-        """The reward's weights [D] and response model before the first of these votes."""
+        """The reward's weights [D] and response model before the first of these votes. The weights have the scale that
+        they had earned by then: the votes that contradict a reward also say that it cannot be trusted."""
 
     def update(self, event: Event, features: torch.Tensor, weights: torch.Tensor, model: ResponseModel) -> bool:
         """Take in a vote; whether by now what the person said before `votes` is out of date.
@@ -68,11 +72,10 @@ class DriftDetector:
         vote yet.
         """
         if self.reward_before is None:
-            self.reward_before = weights.clone(), model
-        share = SHARES[self.scale_evidence.argmax()]
+            self.reward_before = SHARES[self.scale_evidence.argmax()] * weights, model
         old_weights, old_model = self.reward_before
         with torch.no_grad():
-            opposite_and_none = torch.stack([-share, share * 0]) * (features @ old_weights)[:, None]
+            opposite_and_none = torch.tensor([-1.0, 0.0]) * (features @ old_weights)[:, None]
             opposite, none = log_likelihood(event.kind, event.value, opposite_and_none, old_model)
             predicted = log_likelihood(event.kind, event.value, SHARES * (features @ weights)[:, None], model)
         self.scale_evidence = self.scale_evidence + predicted - predicted[0]

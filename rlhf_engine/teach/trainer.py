@@ -283,7 +283,7 @@ class Teach:
         drawn = draw_candidates(learner, self.reward, chosen, by_role, rng, config.batch_size)
         self.asking = False
         sampling = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
-        strategy = strategy_after(self.reward.events, config.query)
+        strategy = strategy_after(self.reward.events, config.query, doubt=self.reward.doubts_minds)
         for i, candidates in zip(chosen, drawn):
             shown = select_responses(candidates.scores, candidates.texts, config.choices, strategy, rng)
             self.labeler.ask(Query(

@@ -23,8 +23,9 @@ LARGEST_STEP = 1.0
 """The most by which the logarithm of a squared scale moves in an update."""
 SMALL_STEP = 0.02
 """An update in which no logarithm moves further is the last."""
-TURNED = 2.0
-"""Nats by which the opposite must be more probable than the same. Where earlier votes say little, both are alike."""
+TURNED = 4.0
+"""Nats by which the opposite must be more probable than the same. Two votes at random that go against a reward came to
+2.9; after a change, four votes came to 8.5 and eight to 22 (benchmarks/README.md)."""
 MOST_TEXTS = 400
 """Texts from which the scales are found. More votes than that do not change what they are about."""
 
@@ -68,12 +69,16 @@ def compare_minds(earlier: list[VoteGroup], later: list[VoteGroup], groups: dict
     present = [columns for columns in groups.values() if columns.stop > columns.start]
     priors = [WORDS, *[OTHERS] * (len(present) - 1)]
     earlier, later = newest(earlier), newest(later)
-    turned = [VoteGroup(each.kind, each.value, -each.features, each.shares) for each in later]
-    same, opposite, first, second = (search_scales(votes, present, priors)[1]
-                                     for votes in ([*earlier, *later], [*earlier, *turned], earlier, later))
+    same, opposite, first, second = (search_scales(votes, present, priors)[1] for votes in (
+        [*earlier, *later], [*earlier, *turned_round(later)], earlier, later))
     if opposite > same + TURNED:
         return "opposite" if opposite >= first + second else "other"
     return "same" if same >= first + second else "other"
+
+
+def turned_round(votes: list[VoteGroup]) -> list[VoteGroup]:
+    """The votes as the opposite reward explains them: all features have the other sign."""
+    return [VoteGroup(each.kind, each.value, -each.features, each.shares) for each in votes]
 
 
 def search_scales(votes: list[VoteGroup], columns: list[slice],

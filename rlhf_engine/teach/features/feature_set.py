@@ -1,6 +1,7 @@
 """What the live reward reads of a response, in groups: its words, the words of its places, and curves over its numbers.
 
-The set is versioned. `WORDS_ONLY` is that of the first version: runs that began with it go on with it.
+The set is versioned: `WORDS_ONLY` is that of the first version, `SHAPES` has no `pattern` and no beginnings of
+sentences. Runs that began with one go on with it.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 
 from rlhf_engine.errors import noop
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.teach.features import prompt_relation, shape
+from rlhf_engine.teach.features import pattern, prompt_relation, shape
 from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at, phrase_with
 from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords, Words
@@ -19,10 +20,13 @@ from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation
 from rlhf_engine.teach.features.text_words import Place, TextWords
 from rlhf_engine.teach.word_features import DEPTHS, EVENED, WIDTH, Row, Word, WordFeatures
 
-WORDS_ONLY, NEWEST = 1, 2
+WORDS_ONLY, SHAPES, NEWEST = 1, 2, 3
 """Versions of the set."""
-NUMBERS = (*shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
-"""The numbers, in the order of their features."""
+SHAPE_NUMBERS = (*shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
+NUMBERS = (*SHAPE_NUMBERS, *pattern.NAMES)
+"""The numbers of `SHAPES` and of the newest version, in the order of their features."""
+SHAPE_PLACES = ("opening", "first", "last", "late")
+"""The places of `SHAPES`."""
 SHRUNK = 8
 """Tokens of the anchors' mean likelihood that are mixed into that of a response: its first token says little."""
 
@@ -31,7 +35,7 @@ class Reading(NamedTuple):
     """What is read of one response: W words and signs."""
 
     numbers: torch.Tensor
-    """[W, P]: `NUMBERS` after each of them."""
+    """[W, P]: the numbers after each of them."""
     words: Words
 
 
@@ -47,7 +51,9 @@ class FeatureSet:
         self.words = WordFeatures(backbone, batch=batch, on_microbatch=on_microbatch)
         self.texts = TextWords(backbone.tokenizer, backbone.stop_ids, self.words.splitter)
         self.prompt_words = PromptWords()
-        self.places = [PlaceWords(place) for place in FEWEST] if version > WORDS_ONLY else []
+        self.numbers = {WORDS_ONLY: (), SHAPES: SHAPE_NUMBERS}.get(version, NUMBERS)
+        """The names of its numbers."""
+        self.places = [PlaceWords(place) for place in {WORDS_ONLY: (), SHAPES: SHAPE_PLACES}.get(version, FEWEST)]
         self.curves = Curves()
         self.likelihood = 0.0
         """Mean log-probability of a token of the anchors under the base, in nats."""
@@ -65,7 +71,7 @@ class FeatureSet:
             found[place.place] = slice(start, start + DEPTHS * len(place.landmarks))
             start = found[place.place].stop
         if self.version > WORDS_ONLY:
-            for name, columns in zip(NUMBERS, self.curves.slices):
+            for name, columns in zip(self.numbers, self.curves.slices):
                 found[name] = slice(start + columns.start, start + columns.stop)
         return found
 
@@ -118,7 +124,7 @@ class FeatureSet:
                     for adds in self.words.token_contributions(rows, weights)]
         scaled = word_share / self.words.size
         usual = scaled @ self.words.centre.expand(scaled.shape[1])
-        totals, numbers = [torch.zeros(0, len(weights))] * len(rows), [torch.zeros(0, len(NUMBERS))] * len(rows)
+        totals, numbers = [torch.zeros(0, len(weights))] * len(rows), [torch.zeros(0, len(self.numbers))] * len(rows)
         for i, reading in self._readings(rows):
             total = torch.zeros(len(reading.numbers), len(weights))
             for each, share in zip(reading.words.similarities, scaled.chunk(DEPTHS, dim=1)):
@@ -146,7 +152,7 @@ class FeatureSet:
         for name, values in by_word.items():
             liked, disliked = self.rank_words(values)
             found[name] = (phrase_with(name, liked), phrase_with(name, disliked))
-        for number, name in enumerate(NUMBERS if self.places else ()):
+        for number, name in enumerate(self.numbers):
             knots, curve = self.curves.curve(number, self._number_weights(weights[None])[0])
             if len(knots) > 1:
                 found[name] = (phrase_at(PHRASES[name], knots, curve), phrase_at(PHRASES[name], knots, -curve))
@@ -190,7 +196,10 @@ class FeatureSet:
 
     def _nothing(self) -> torch.Tensor:
         """[P]: the numbers of no words at all."""
-        return torch.tensor(list(shape.Shape().numbers().values()) + Relation({}, []).values() + [0.0, self.likelihood])
+        found = [*shape.Shape().numbers().values(), *Relation({}, []).values(), 0.0, self.likelihood]
+        if self.version > SHAPES:
+            found += pattern.Pattern().numbers().values()
+        return torch.tensor(found)
 
     def _number_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """[M, D]: the share of weights that belongs to the curves."""
@@ -225,7 +234,7 @@ class FeatureSet:
         """What the features are made of: mean similarities [N, 2 L], the sums [N, D] of each place, numbers [N, P]."""
         words = torch.zeros(len(rows), DEPTHS * len(self.words.chosen))
         places = [torch.zeros(len(rows), DEPTHS * len(place.landmarks)) for place in self.places]
-        numbers = torch.zeros(len(rows), len(NUMBERS))
+        numbers = torch.zeros(len(rows), len(self.numbers))
         for i, reading in self._readings(rows):
             words[i] = torch.cat([each.sum(0) / max(len(each), 1) for each in reading.words.similarities])
             numbers[i] = reading.numbers[-1] if len(reading.numbers) else self._nothing()
@@ -255,8 +264,10 @@ class FeatureSet:
         counted = lengths.cumsum(0) + SHRUNK
         likelihood = (logprobs.cumsum(0) + SHRUNK * self.likelihood) / counted
         rest = torch.stack([self._nearness(prompt, response), likelihood], dim=1)
-        values = torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES))
-        return Reading(torch.cat([values, rest], dim=1), Words(similarities, self._sentences(places)))
+        values = [torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES)), rest]
+        if self.version > SHAPES:
+            values.append(torch.tensor(pattern.trace(places)).view(len(places), len(pattern.NAMES)))
+        return Reading(torch.cat(values, dim=1), Words(similarities, self._sentences(places)))
 
     def _own_words(self, prompt: list[int]) -> tuple[list[str], dict[str, float], dict[str, Word]]:
         """(all words of a prompt, its own words with their weights, the tokens that spell these)."""

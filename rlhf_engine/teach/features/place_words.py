@@ -1,4 +1,4 @@
-"""Soft words of one place of a response: opening, first sentence, last sentence; and what comes late, not early.
+"""Soft words of one place of a response: opening, first and last sentence, starts of sentences; and what comes late.
 
 A place holds the sum of its words' similarities to the landmarks that are common there, less what a word of the anchors
 has on average, over the number of its words. A place with few words counts as if it had `FEWEST`: one word is no
@@ -8,10 +8,11 @@ sentence. Everything is known after each word, as if the response ended there.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 OPENING = 3
 """Words and signs of the opening."""
-FEWEST = {"opening": OPENING, "first": 6, "last": 6, "late": 20}
+FEWEST = {"opening": OPENING, "first": 6, "last": 6, "late": 20, "starts": 3}
 """The places, and the number of words below which a place counts as if it had so many."""
 LANDMARKS = 256
 """Landmarks of a place, at most."""
@@ -109,6 +110,8 @@ class PlaceWords:
             return (sentences == 0).float()
         if self.place == "last":
             return (sentences == sentences[-1:]).float()
+        if self.place == "starts":
+            return F.pad(sentences.diff(), (1, 0), value=1).clamp(max=1)[:len(sentences)].float()
         return torch.ones(len(sentences))
 
     def _factors(self, sentences: torch.Tensor) -> torch.Tensor:
