@@ -59,20 +59,21 @@ def find_scales(votes: list[VoteGroup], columns: list[slice], priors: list[Scale
     return (0.5 * search_scales(newest(votes), columns, priors)[0]).exp().float()
 
 
-def compare_minds(earlier: list[VoteGroup], later: list[VoteGroup], groups: dict[str, slice]) -> Minds:
+def compare_minds(earlier: list[VoteGroup], later: list[VoteGroup], groups: dict[str, slice], *,
+                  certain: bool = True) -> Minds:
     """Whether earlier and later votes come from one reward, from one and its opposite, or from two rewards.
 
     It compares log-evidence. The opposite need not be learned from the later votes, so a few of them can show it, and
-    ties speak neither for it nor against it. A reward that had merely been wrong about what the later votes show is
-    one mind.
+    ties speak neither for it nor against it. Unless it is `certain` that something has changed, it must be plain. A
+    reward that had merely been wrong about what the later votes show is one mind.
     """
     present = [columns for columns in groups.values() if columns.stop > columns.start]
     priors = [WORDS, *[OTHERS] * (len(present) - 1)]
     earlier, later = newest(earlier), newest(later)
     same, opposite, first, second = (search_scales(votes, present, priors)[1] for votes in (
         [*earlier, *later], [*earlier, *turned_round(later)], earlier, later))
-    if opposite > same + TURNED:
-        return "opposite" if opposite >= first + second else "other"
+    if opposite >= max(same + (TURNED / 2 if certain else TURNED), first + second):
+        return "opposite"
     return "same" if same >= first + second else "other"
 
 

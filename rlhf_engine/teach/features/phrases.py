@@ -96,7 +96,8 @@ PHRASES = {
 """By the name of the number."""
 PLACES = {"words": "words like {}", "opening": "an opening with words like {}",
           "first": "a first sentence with words like {}", "last": "a last sentence with words like {}",
-          "late": "words like {} late rather than early", "starts": "sentences that start with words like {}"}
+          "late": "words like {} late rather than early", "starts": "sentences that start with words like {}",
+          "endings": "words that end in {}"}
 """By the name of the place; with {} for the words."""
 
 

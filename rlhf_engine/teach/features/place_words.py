@@ -26,6 +26,8 @@ class Words(NamedTuple):
     """For each depth, those to L landmarks: [W, L], on the CPU."""
     sentences: torch.Tensor
     """[W]: the number of the sentence of each, ascending."""
+    texts: list[str]
+    """Those that are words, in lower case; "" for signs."""
 
 
 class PlaceWords:
@@ -41,6 +43,11 @@ class PlaceWords:
         self.usual: list[torch.Tensor] = []
         """For each depth: the mean similarity [l] of a word of the anchors."""
         self.centre, self.size = torch.zeros(()), torch.ones(())
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.usual) * len(self.landmarks)
 
     def choose(self, sentences: list[torch.Tensor], found: list[torch.Tensor], usual: list[torch.Tensor]) -> None:
         """Choose the landmarks that are common here, from responses whose words stand in `sentences` [W] each.
@@ -61,8 +68,10 @@ class PlaceWords:
 
         They are divided by their spread to the power `evened`.
         """
-        spread = raw.std(0, correction=0).clamp(min=SMALLEST)
         self.centre = raw.mean(0)
+        if not raw.shape[1]:
+            return raw
+        spread = raw.std(0, correction=0).clamp(min=SMALLEST)
         scaled = (raw - self.centre) / spread**evened
         self.size = spread**evened * scaled.square().sum(1).mean().sqrt().clamp(min=SMALLEST)
         return self.normalise(raw)

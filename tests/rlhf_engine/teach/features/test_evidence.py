@@ -161,11 +161,11 @@ def yes_or_no_votes(count: int, wanted: float, seed: int, of: int = 0) -> list[V
 def test_the_opposite_is_told_from_something_else_though_many_votes_are_ties():
     """Eight votes do. Where the earlier votes say nothing, the opposite is no better than the same."""
     groups = {"words": slice(0, 8), "speech": slice(8, 9), "lists": slice(9, 10)}
-    before = yes_or_no_votes(30, 1.0, seed=0)
+    before = yes_or_no_votes(20, 1.0, seed=0)
     assert compare_minds(before, yes_or_no_votes(8, 1.0, seed=1), groups) == "same"
     assert compare_minds(before, yes_or_no_votes(8, -1.0, seed=1), groups) == "opposite"
-    assert compare_minds(before, yes_or_no_votes(24, 1.0, seed=1, of=1), groups) == "other"
-    ties = [VoteGroup("ranking", (1, 1, 1, 1), torch.cat([each.features for each in before], 1), torch.ones(30, 1))]
+    assert compare_minds(before, yes_or_no_votes(20, 1.0, seed=1, of=1), groups) == "other"
+    ties = [VoteGroup("ranking", (1, 1, 1, 1), torch.cat([each.features for each in before], 1), torch.ones(20, 1))]
     assert compare_minds(ties, yes_or_no_votes(8, -1.0, seed=1), groups) != "opposite"
 
 
