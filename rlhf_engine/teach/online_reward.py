@@ -200,11 +200,11 @@ class OnlineReward:
         if detector.evidence <= DOUBT:
             return None
         before = [old for old in earlier if old.voter == event.voter]
-        minds = self._compare_minds([*before, event], detector.votes, certain)
+        minds = self._compare_minds([*before, event], detector.votes)
         if minds == "opposite" or (minds == "other" and certain):
             outdated = [old.id for old in before if old.id not in detector.votes]
             return ChangeOfMind(detector.votes, outdated, minds == "opposite")
-        if certain:
+        if certain and minds == "same":
             detector.forget()
         return None
 
@@ -213,7 +213,7 @@ class OnlineReward:
         """Whether there is some evidence that somebody has changed their mind."""
         return any(detector.evidence > DOUBT for detector in self.drift.values())
 
-    def _compare_minds(self, votes: list[Event], later: list[str], certain: bool) -> Minds:
+    def _compare_minds(self, votes: list[Event], later: list[str]) -> Minds:
         """How a person's votes of the ids `later` go with those before.
 
         A reward with many kinds of features may have believed in the wrong one. That is no change of mind.
@@ -224,9 +224,7 @@ class OnlineReward:
         counted = [event for event in votes if counts.get(event.id, 1)]
         before = self._groups([event for event in counted if event.id not in later])
         after = self._groups([event for event in counted if event.id in later])
-        if not before or not after:
-            return "same"
-        return compare_minds(before, after, self.features.groups, certain=certain)
+        return compare_minds(before, after, self.features.groups) if before and after else "same"
 
     def _counts(self) -> dict[str, int]:
         """How events before a change of mind count now (`counts_now`)."""
