@@ -16,7 +16,10 @@ FEWEST = {"opening": OPENING, "first": 6, "last": 6, "late": 20, "starts": 3}
 """The places, and the number of words below which a place counts as if it had so many."""
 LANDMARKS = 256
 """Landmarks of a place, at most."""
-SMALLEST = 1e-6
+SMALLEST, USUAL = 1e-3, 0.1
+"""A sum that varies less than `SMALLEST` on the anchors is treated as if it varied by `USUAL`, and is not enlarged."""
+SMALLEST_GROUP = 0.5
+"""Nor is a group of which hardly any sum varies: all anchors may begin with the same word."""
 
 
 class Words(NamedTuple):
@@ -71,9 +74,10 @@ class PlaceWords:
         self.centre = raw.mean(0)
         if not raw.shape[1]:
             return raw
-        spread = raw.std(0, correction=0).clamp(min=SMALLEST)
+        spread = raw.std(0, correction=0)
+        spread = torch.where(spread < SMALLEST, torch.full_like(spread, USUAL), spread)
         scaled = (raw - self.centre) / spread**evened
-        self.size = spread**evened * scaled.square().sum(1).mean().sqrt().clamp(min=SMALLEST)
+        self.size = spread**evened * scaled.square().sum(1).mean().sqrt().clamp(min=SMALLEST_GROUP)
         return self.normalise(raw)
 
     def read(self, words: Words) -> torch.Tensor:
