@@ -6,8 +6,9 @@ Samples `--responses` responses of the starting policy to each of `--prompts` pr
 labeler votes on four responses to one of two thirds of the prompts: eight times on any four, then on the four that the
 reward likes best so far (after a tie, on four that it likes and does not like), as `teach` does. On the other third the
 reward is measured: `wins` (of its best of half of the responses against the other half, ties half), `best` (the same by
-the labeler's own score: what can be had) and `accuracy` (share of pairs of responses to one prompt that it orders as the labeler does, ties left out). Prints one
-line of JSON for each labeler, for the words alone (`words`) and for all features (`all`).
+the labeler's own score: what can be had) and `accuracy` (share of pairs of responses to one prompt that it orders as
+the labeler does, ties left out). Prints one line of JSON for each labeler, for the words alone (`words`) and for all
+features (`all`).
 """
 
 import argparse
