@@ -26,7 +26,7 @@ BEGIN_ABOUT = ("Teach it yourself: you vote 24 times before the policy moves, th
                "voting. Or watch: a "
                "built-in labeler votes 40 times, and in a few minutes the bundled model writes what the labeler likes.")
 BEGIN_ABOUT_MODEL = ("Teach it yourself, or watch a built-in labeler teach it: the same votes, on an assistant that "
-                     "answers everyday requests. A step takes half a minute on two cores.")
+                     "answers everyday requests. A step takes about half a minute of processor time.")
 BEGIN_MODEL, BUNDLED_MODEL = "Model", "The bundled storyteller"
 BEGIN_MODEL_INFO = "Any other model can be taught from the Train tab."
 NO_RECIPE = "there is no recipe {model!r}; choose one of the list"
@@ -58,7 +58,7 @@ VOTES_KEPT = "your votes are kept; resume it on the Train tab"
 # a run that a built-in labeler teaches
 TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its last vote, in step {step}."
 TAUGHT_SOON = ("{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first "
-               "step: about a minute.")
+               "step: a minute on the bundled model, a few on a larger one.")
 TAUGHT_NEVER = "{name} was to be taught by a simulated labeler ({labeler}). It is {state}, before its first step."
 PICKED = "chosen"
 
@@ -70,8 +70,10 @@ EFFECT_WORDS = "By now it likes {likes}, and dislikes {dislikes}."
 EFFECT_LIKES = ("By now it likes: {features}.", "The smaller reward likes: {features}.")
 EFFECT_DISLIKES = ("It dislikes: {features}.", "The smaller reward dislikes: {features}.")
 """The second of each is for a run in which the larger reward leads."""
-TURNED = ("It changed its mind in step {step}: the newest votes say the opposite, and {outdated} older votes count no "
-          "more.")
+TURNED = ("It changed its mind in step {step}: the newest votes contradict those before, and {outdated} older votes "
+          "count no more.")
+TURNED_OPPOSITE = ("It changed its mind in step {step}: the newest votes say the opposite, and {outdated} older votes "
+                   "count the other way round now.")
 TAKEOVER = {
     "adapter": "The larger reward took over in step {step}: of {votes} votes that both predicted, it had guessed "
                "{adapter_accuracy:.0%} right, and the smaller one {features_accuracy:.0%}.",
