@@ -34,7 +34,8 @@ def free_port() -> int:
 def go(page: Page, tab: str) -> Page:
     """Open a tab of the page. On a narrow screen the last tabs are in a menu.
 
-    A page that is still being laid out closes its menu again, also under a click, and may move a tab out of it or into it.
+    A page that is still being laid out closes its menu again, also under a click, and moves tabs out of it and into
+    it.
     """
     page.get_by_role("tab").first.wait_for()
     button = page.get_by_role("tab", name=tab, exact=True)
