@@ -27,6 +27,7 @@ from rlhf_engine.stages import default_adapter, find_stage, load_builder
 from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.interface import AnyTrainer
+from rlhf_engine.trainers.kto import KTO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
@@ -109,7 +110,8 @@ def build_reward(inputs: Inputs[RewardConfig]) -> Finish:
 
 
 def build_dpo(inputs: Inputs[DPOConfig]) -> Finish:
-    return lambda backbone: DPO(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
+    learner = KTO if inputs.config.loss == "kto" else DPO
+    return lambda backbone: learner(backbone, inputs.rows, inputs.config, on_microbatch=inputs.on_microbatch)
 
 
 def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:

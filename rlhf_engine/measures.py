@@ -21,6 +21,8 @@ LOSS_TRAIN, LOSS_HELD_OUT = "loss/train", "loss/held_out"
 ACCURACY_TRAIN, ACCURACY_HELD_OUT = "accuracy/train", "accuracy/held_out"
 CALIBRATION_HELD_OUT, SPREAD_HELD_OUT, MARGIN = "calibration/held_out", "spread/held_out", "margin"
 CHOSEN, REJECTED = "log_ratio/chosen", "log_ratio/rejected"
+CHOSEN_HELD_OUT, REJECTED_HELD_OUT = "log_ratio/chosen_held_out", "log_ratio/rejected_held_out"
+Z0 = "log_ratio/mismatched"
 SCORES, SCORES_NORMALISED, RETURN = "objective/scores", "objective/scores_normalised", "objective/reward"
 KL, KL_PER_TOKEN, KL_K2, KL_K3 = "objective/kl", "objective/kl_per_token", "objective/kl_k2", "objective/kl_k3"
 KL_COEF, ENTROPY, LENGTH, ENDED = "objective/kl_coef", "objective/entropy", "objective/length", "objective/ended"
@@ -68,6 +70,9 @@ ROWS = (
     Measure(MARGIN, "Margin", SCORE, REWARD),
     Measure(CHOSEN, "Log-ratio of chosen responses", NATS_SEQUENCE, POLICY),
     Measure(REJECTED, "Log-ratio of rejected responses", NATS_SEQUENCE, REFERENCE),
+    Measure(CHOSEN_HELD_OUT, "Log-ratio of chosen responses, held-out", NATS_SEQUENCE, POLICY),
+    Measure(REJECTED_HELD_OUT, "Log-ratio of rejected responses, held-out", NATS_SEQUENCE, REFERENCE),
+    Measure(Z0, "Log-ratio of mismatched responses (z0 of KTO)", NATS_SEQUENCE, KL_ROLE),
     Measure(VOTES_LEARNED, "Votes learned", VOTES, headline="votes"),
     Measure(SCORES, "Reward", SCORE, REWARD, headline="score"),
     Measure(SCORES_NORMALISED, "Reward, normalised", SCORE, REWARD),

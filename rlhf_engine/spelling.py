@@ -49,6 +49,8 @@ KIN = (
     {"messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat"},
     {"responses", "completions", "answers", "generations", "candidates", "outputs"},
     {"ranking", "ranks", "rank", "rankings"}, {"scores", "ratings", "score", "rating", "rewards"},
+    {"label", "labels", "vote", "votes", "thumbs", "thumbs_up", "is_good", "is_desirable", "liked", "verdict",
+     "binary_label"},
     {"text", "texts", "content", "story"})
 """Names that columns of the same kind have."""
 

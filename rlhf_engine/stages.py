@@ -13,7 +13,7 @@ from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.spelling import closest
 
 SFT, REWARD, DPO, PPO, TEACH = "sft", "reward", "dpo", "ppo", "teach"
-DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
+DEMONSTRATIONS, PREFERENCES, THUMBS, PROMPTS = "demonstrations", "preferences", "thumbs", "prompts"
 """Kinds of data that a stage can read."""
 BUNDLED_PROMPT_TOKENS = 18
 """Tokens of the longest bundled prompt on the bundled model."""
@@ -97,7 +97,7 @@ register(Stage(
     memory=MemoryProfile(trained="reward", sampled=lambda config: 32, rows_per_example=2, logits=False)))
 register(Stage(
     DPO, DPOConfig, "align with DPO: from preferences alone", "rlhf_engine.build.build_dpo",
-    lambda config: PREFERENCES, title="DPO", method="DPO",
+    lambda config: THUMBS if getattr(config, "loss", "") == "kto" else PREFERENCES, title="DPO", method="DPO",
     memory=MemoryProfile(sampled=lambda config: 32, rows_per_example=2, reference=True)))
 register(Stage(
     PPO, PPOConfig, "align with PPO against a reward", "rlhf_engine.build.build_ppo", lambda config: PROMPTS,

@@ -4,8 +4,9 @@ import typing
 from dataclasses import dataclass
 from typing import Literal
 
-from rlhf_engine.config.fields import LARGEST, LONGEST, MOST_ROWS, MOST_TOKENS, bounded
+from rlhf_engine.config.fields import LARGEST, LONGEST, MOST_ROWS, MOST_TOKENS, bounded, flag
 from rlhf_engine.config.run import RunConfig
+from rlhf_engine.errors import UserError
 
 
 @dataclass
@@ -58,10 +59,11 @@ class RewardConfig(RunConfig):
 class DPOConfig(RunConfig):
     """A policy from preferences alone, without a reward model and without sampling (Rafailov et al. 2023)."""
 
-    loss: Literal["sigmoid", "ipo", "hinge", "robust", "length-normalised", "plackett-luce"] = "sigmoid"
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "length-normalised", "kto", "plackett-luce"] = "sigmoid"
     """`sigmoid` is DPO. `ipo` gives the margin a target (Azar et al. 2023); `hinge` stops at a margin (SLiC); `robust`
     corrects for a known share of wrong labels (Chowdhury et al. 2024); `length-normalised` takes means over tokens in
-    the place of sums; `plackett-luce` learns whole rankings, where the others take all their pairs."""
+    the place of sums; `kto` reads thumbs, not pairs (Ethayarajh et al. 2024); `plackett-luce` learns whole rankings,
+    where the others take all their pairs."""
     beta: float = bounded(0.1, 1e-4, 100.0)
     """Strength of the KL penalty that the loss stands for. Lower values let the policy move further."""
     label_smoothing: float = bounded(0.0, 0.0, 0.49)
@@ -69,6 +71,11 @@ class DPOConfig(RunConfig):
     length_penalty: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Nats per token by which a longer response is expected to win (Park et al. 2024). What length explains is not
     learned: a preference for long responses fades, and one for short responses grows."""
+    desirable_weight: float = bounded(0.0, 0.0, LARGEST, advanced=True)
+    """Weight of a desirable response in `kto`. 0 takes it from the counts: weight times number of the two kinds stand
+    as 1:1 to 4:3, and where they do so by themselves, both weights are 1."""
+    undesirable_weight: float = bounded(0.0, 0.0, LARGEST, advanced=True)
+    """Weight of an undesirable response in `kto`, likewise."""
     reference_free: bool = bounded(False, advanced=True)
     """Take the log-probabilities of the policy alone, as if the reference found all responses equally likely."""
     epochs: float = bounded(2.0, 0.0, LARGEST, live=True)
@@ -87,3 +94,22 @@ class DPOConfig(RunConfig):
     """Responses that are sampled at each measurement."""
     stage: typing.ClassVar[str] = "dpo"
     rate_scale: typing.ClassVar[float] = 0.2
+
+    def validate(self) -> "DPOConfig":
+        """As in `RunConfig`. A setting that the loss does not use is refused, too."""
+        super().validate()
+        for name, losses in USED_BY.items():
+            if getattr(self, name) != getattr(type(self), name) and self.loss not in losses:
+                raise UserError(f"{flag(name)} has no effect with --loss {self.loss}: leave it out, or choose --loss "
+                                f"{' or '.join(losses)}")
+        if self.loss == "kto" and self.batch_size < 2:
+            raise UserError("--batch-size is 1, but --loss kto compares each prompt with the response of another row "
+                            "of the batch: take 2 rows at least, better 8 or more")
+        return self
+
+
+PAIR_LOSS_NAMES = ("sigmoid", "ipo", "hinge", "robust", "length-normalised")
+USED_BY = {"label_smoothing": PAIR_LOSS_NAMES, "length_penalty": PAIR_LOSS_NAMES,
+           "reference_free": (*PAIR_LOSS_NAMES, "plackett-luce"), "desirable_weight": ("kto",),
+           "undesirable_weight": ("kto",)}
+"""The losses that use a setting, of settings that not all of them use."""

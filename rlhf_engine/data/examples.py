@@ -1,4 +1,4 @@
-"""What a row of data becomes: a demonstration, a preference or a ranking. (A prompt is a `Prompt`.)"""
+"""What a row of data becomes: a demonstration, a preference, a ranking or a thumb. (A prompt is a `Prompt`.)"""
 
 from dataclasses import dataclass
 
@@ -33,3 +33,12 @@ class Ranking:
     ranks: tuple[float, ...]
     ratings: tuple[float, ...] = ()
     """The scores from which the ranks were made (1 to 7, say), if there are any; their differences can be margins."""
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """One response to a prompt, which was called good or bad by itself."""
+
+    prompt: Prompt
+    completion: str
+    desirable: bool

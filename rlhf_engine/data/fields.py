@@ -201,15 +201,17 @@ def list_of(row: Row, column: str) -> list:
 
 LABEL_COLUMNS = ("label", "kto_tag")
 """The columns that say whether a response is good: TRL's name and LLaMA-Factory's."""
-UP = {"true", "1", "1.0", "+1", "yes", "good", "up", "thumbs up", "👍", "like", "liked", "positive", "desirable",
-      "chosen"}
-DOWN = {"false", "0", "0.0", "-1", "-1.0", "no", "bad", "down", "thumbs down", "👎", "dislike", "disliked",
-        "negative", "undesirable", "rejected"}
+THUMB_COLUMNS = (*LABEL_COLUMNS, "thumb", "desirable", "preference", "feedback")
+"""The columns that say so where thumbs are what is wanted. NeMo has `preference`: chosen or rejected."""
+UP = {"true", "1", "1.0", "+1", "+1.0", "yes", "good", "up", "thumb up", "thumbs up", "👍", "like", "liked",
+      "positive", "desirable", "chosen", "upvote", "accepted"}
+DOWN = {"false", "0", "0.0", "-1", "-1.0", "no", "bad", "down", "thumb down", "thumbs down", "👎", "dislike",
+        "disliked", "negative", "undesirable", "rejected", "downvote"}
 
 
-def check_thumb(row: Row, column: str) -> None:
-    """Raise RowError for a row whose thumb is down or missing. Rows without the column pass."""
-    value = row.get(column, True)
+def read_thumb(row: Row, column: str) -> bool:
+    """Whether the thumb in a column is up. Raises RowError for one that is missing or says something else."""
+    value = row.get(column)
     if is_missing(value) or says_nothing(value):
         raise RowError(f"the {column} is missing", tolerated=ALWAYS)
     word = str(value).strip().lower()
@@ -218,7 +220,12 @@ def check_thumb(row: Row, column: str) -> None:
     if plain not in UP | DOWN:
         mend = "a thumb is true or false; rename the column if it means something else"
         raise RowError(f"'{column}' is {word[:40]!r}", mend)
-    if plain in DOWN:
+    return plain in UP
+
+
+def check_thumb(row: Row, column: str) -> None:
+    """Raise RowError for a row whose thumb is down or missing. Rows without the column pass."""
+    if column in row and not read_thumb(row, column):
         raise RowError(f"the {column} is false", tolerated=ALWAYS)
 
 

@@ -1,4 +1,4 @@
-r"""The column formats of data sets: how a row becomes a prompt, a demonstration, a preference or a ranking.
+r"""The column formats of data sets: how a row becomes a prompt, a demonstration, a preference, a ranking or a thumb.
 
 `COLUMNS` is the table of formats. Each of them has a function that reads one row, checks it field by field, and raises
 RowError, which says what is wrong with the row and how to mend it.
@@ -11,12 +11,13 @@ from functools import partial
 
 from rlhf_engine.data import preferences as pairs
 from rlhf_engine.data import trees
-from rlhf_engine.data.examples import Demonstration, Preference, Ranking
+from rlhf_engine.data.examples import Demonstration, Preference, Ranking, Thumb
 from rlhf_engine.data.fields import (
     ALWAYS,
     LABEL_COLUMNS,
     NEVER,
     RARE,
+    THUMB_COLUMNS,
     Row,
     RowError,
     check_thumb,
@@ -39,9 +40,9 @@ from rlhf_engine.data.messages import (
 from rlhf_engine.data.tokenization import Prompt
 
 __all__ = ["ALWAYS", "COLUMNS", "KNOWN_COLUMNS", "NEVER", "RARE", "Demonstration", "Format", "Preference", "Ranking",
-           "Row", "RowError"]
+           "Row", "RowError", "Thumb"]
 
-Example = Prompt | Demonstration | Preference | Ranking
+Example = Prompt | Demonstration | Preference | Ranking | Thumb
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Format:
     """The public data sets that have these columns. "" is for the names of this project and its like."""
     gather: Callable[[Iterable[dict]], Iterator[trees.MadeRow]] | None = None
     """Makes the rows that `read` gets, where one example stands in several rows of the table."""
+    label: str = ""
+    """The column that calls an answer good or bad, where a row cannot do without it."""
     refusal: str = ""
     """Why rows with these columns cannot be used, and what to do."""
 
@@ -66,7 +69,7 @@ class Format:
             if column in self.optional:
                 check_thumb(row, column)
         example = self.read(row)
-        if not isinstance(example, Demonstration | Preference | Ranking):
+        if not isinstance(example, Demonstration | Preference | Ranking | Thumb):
             return frame_prompt(row, example, self.optional)
         pairs.note_repeats(row, example.prompt, pairs.answers_of(example))
         prompt = frame_prompt(row, example.prompt, self.optional)
@@ -285,8 +288,29 @@ PREFERENCES = {
         "labels each step of an answer (TRL's stepwise supervision), but only whole answers are judged here; give "
         "prompt and completion, or prompt, chosen and rejected"))}
 
+
+def thumbs_in(answers: Format, label: str) -> Format:
+    """Thumbs in the column `label`, on answers that stand in a row as those of demonstrations do."""
+    answer = answers.source_of("completion")
+    parts = {"prompt": answers.source_of("prompt"), "desirable": f"{answer}, where {label} calls it good",
+             "undesirable": f"{answer}, where {label} calls it bad"}
+    optional = tuple(column for column in answers.optional if column not in LABEL_COLUMNS)
+    public = answers.public or ("" if label == LABEL_COLUMNS[0] else f"answers with thumbs in the column {label}")
+    return Format(pairs.thumb_on(answers.read, label), optional, parts, public, label=label)
+
+
+def thumb_formats() -> dict[str, Format]:
+    """A format for each column of thumbs beside each set of columns that makes a demonstration with a prompt."""
+    formats = {}
+    for label in THUMB_COLUMNS:
+        for form, answers in DEMONSTRATIONS.items():
+            if answers.gather is None and LABEL_COLUMNS[0] in answers.optional:
+                formats[f"{form} + {label}"] = thumbs_in(answers, label)
+    return formats
+
+
 COLUMNS: dict[str, dict[str, Format]] = {
-    "prompts": PROMPTS, "demonstrations": DEMONSTRATIONS, "preferences": PREFERENCES}
+    "prompts": PROMPTS, "demonstrations": DEMONSTRATIONS, "preferences": PREFERENCES, "thumbs": thumb_formats()}
 """For each kind of data, the sets of columns that make it and the format of such rows. The first set whose columns are
 all there, under exactly these names, is used."""
 

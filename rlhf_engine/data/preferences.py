@@ -1,8 +1,8 @@
-"""How a row becomes a preference or a ranking, in the columns of this project and in those of public data sets."""
+"""How a row becomes a preference, a ranking or a thumb, in the columns of this project and of public data sets."""
 
 from collections.abc import Callable, Sequence
 
-from rlhf_engine.data.examples import Demonstration, Preference, Ranking
+from rlhf_engine.data.examples import Demonstration, Preference, Ranking, Thumb
 from rlhf_engine.data.fields import (
     ALWAYS,
     NEVER,
@@ -16,6 +16,7 @@ from rlhf_engine.data.fields import (
     optional_text,
     parse_cell,
     parse_number,
+    read_thumb,
     required_number,
 )
 from rlhf_engine.data.messages import (
@@ -200,6 +201,34 @@ def ranking_of_objects(prompt: Callable[[Row], Prompt], column: str, text: str, 
     return convert
 
 
+# -- thumbs ----------------------------------------------------------------------------------------------------------
+
+def thumb_on(read: Callable[[Row], object], label: str) -> Callable[[Row], Thumb]:
+    """A reader of a prompt and its answer, and of the column `label`, which calls the answer good or bad."""
+    def convert(row: Row) -> Thumb:
+        desirable = read_thumb(row, label)
+        example = read(row)
+        assert isinstance(example, Demonstration)
+        return Thumb(example.prompt, example.completion, desirable)
+    return convert
+
+
+def thumbs_of(row: Preference | Ranking | Thumb) -> list[Thumb]:
+    """The thumbs that follow from a row: a chosen response is desirable, a rejected one is not.
+
+    Of a ranking, responses nearer to the best rank than to the worst are desirable, and those nearer to the worst are
+    not. Those in the middle, and ties alone, say neither.
+    """
+    if isinstance(row, Thumb):
+        return [row]
+    if isinstance(row, Preference):
+        return [Thumb(row.prompt, row.chosen, True), Thumb(row.prompt, row.rejected, False)]
+    middle = (min(row.ranks) + max(row.ranks)) / 2
+    return [Thumb(row.prompt, text, rank < middle) for text, rank in zip(row.responses, row.ranks) if rank != middle]
+
+
+# -- prompts and answers ---------------------------------------------------------------------------------------------
+
 def question_text(row: Row) -> Prompt:
     """The question of a row, which WebGPT has as an object around its text."""
     value = parse_cell(row.get("question"))
@@ -231,9 +260,9 @@ def text_of_prompt(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def answers_of(example: Demonstration | Preference | Ranking) -> tuple[str, ...]:
+def answers_of(example: Demonstration | Preference | Ranking | Thumb) -> tuple[str, ...]:
     """The answers that an example has to its prompt."""
-    if isinstance(example, Demonstration):
+    if isinstance(example, Demonstration | Thumb):
         return (example.completion,)
     return (example.chosen, example.rejected) if isinstance(example, Preference) else example.responses
 

@@ -1,4 +1,4 @@
-r"""Readers of prompts, demonstrations and preferences from the bundled assets, a local file or the Hub.
+r"""Readers of prompts, demonstrations, preferences and thumbs from the bundled assets, a local file or the Hub.
 
 Readers return plain Python objects. They check every row and raise UserError: one line with the file, the row (counted
 from 1) and what to do. A malformed row always ends the reading. An empty text, or turns that are out of order, end it
@@ -9,7 +9,7 @@ only where they are common. Large public sets hold a few such rows, which no use
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from rlhf_engine.data.examples import Demonstration, Preference, Ranking
+from rlhf_engine.data.examples import Demonstration, Preference, Ranking, Thumb
 from rlhf_engine.data.fields import LABEL_COLUMNS, NEVER, RARE, Row, RowError, check_labels
 from rlhf_engine.data.formats import COLUMNS, KNOWN_COLUMNS, Format
 from rlhf_engine.data.tables import BUNDLED_NAMES, Table, bundled_file, read_table
@@ -26,18 +26,18 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.spelling import renamed
 
 __all__ = [
-    "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "encode_example", "encode_examples",
-    "encode_prompt", "encode_prompts", "preview", "read_demonstrations", "read_preferences", "read_prompts",
-    "read_rows", "render"]
+    "Demonstration", "Encoded", "Preference", "Prompt", "Ranking", "Rows", "Thumb", "convert_table", "encode_example",
+    "encode_examples", "encode_prompt", "encode_prompts", "preview", "read_demonstrations", "read_preferences",
+    "read_prompts", "read_rows", "read_thumbs", "render"]
 
 
 class Rows(list):
     """The list that a reader returns, with what the user should know about it.
 
     `notes` holds one-line remarks about rows that were skipped or could have been read in another way. `kind` is what
-    the rows are (prompts, demonstrations or preferences), `columns` are all columns of the source, `form` is the set of
-    columns that was read (a key of `COLUMNS[kind]`), and `unused` are the columns that were not. `total` counts the
-    rows of the source, and `numbers[i]` is the number of `self[i]` there, from 1.
+    the rows are (prompts, demonstrations, preferences or thumbs), `columns` are all columns of the source, `form` is
+    the set of columns that was read (a key of `COLUMNS[kind]`), and `unused` are the columns that were not. `total`
+    counts the rows of the source, and `numbers[i]` is the number of `self[i]` there, from 1.
     """
 
     def __init__(self, items=(), notes: Sequence[str] = (), *, kind: str = "", form: str = "",
@@ -76,7 +76,8 @@ class Rows(list):
         """A line that says what was taken for what, where the columns have other names than ours."""
         if not self.format.public:
             return []
-        parts = {"prompts": [], "demonstrations": ["completion"], "preferences": self._answer_parts()}[self.kind]
+        parts = {"prompts": [], "demonstrations": ["completion"], "preferences": self._answer_parts(),
+                 "thumbs": ["desirable", "undesirable"]}[self.kind]
         sources = "; ".join(f"{part}: {self.format.source_of(part)}" for part in ["prompt", *parts])
         return [f"read as {self.format.public} ({sources})"]
 
@@ -134,21 +135,36 @@ def read_preferences(source: str, *, subset: str | None = None, split: str | Non
     return _read(source, "preferences", subset, split, limit)
 
 
+def read_thumbs(source: str, *, subset: str | None = None, split: str | None = None, limit: int | None = None) -> Rows:
+    """Thumbs: a prompt, a response, and a label that calls it good or bad.
+
+    The columns are those of demonstrations, beside one of `fields.THUMB_COLUMNS`. A label is true or false, 1 or 0, 1
+    or -1, or a word such as "good" or "down". Rows without one are skipped. Where the source has no thumbs but
+    preferences or rankings, these come back, with a remark; `preferences.thumbs_of` makes thumbs of them. Arguments
+    and errors as for `read_prompts`.
+    """
+    return _read(source, "thumbs", subset, split, limit)
+
+
 def read_rows(source: str, kind: str = "", *, subset: str | None = None, split: str | None = None,
               limit: int | None = None, model: str = "bundled") -> Rows:
-    """Rows of a `kind`: prompts, demonstrations or preferences. With "" it is the kind that uses most of the columns.
+    """Rows of a `kind`: prompts, demonstrations, preferences or thumbs.
+
+    With "" it is the kind that uses most of the columns; answers with thumbs are demonstrations then.
 
     Arguments and errors as for `read_prompts`.
     """
     return _read(source, kind, subset, split, limit, model)
 
 
-def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> str:
+def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking | Thumb) -> str:
     """A row as the model will read it. The answers of a preference or a ranking stand one below the other."""
     if isinstance(row, Demonstration):
         return render(tokenizer, row.prompt, row.completion)
     if isinstance(row, Preference):
         answers = [("chosen", row.chosen), ("rejected", row.rejected)]
+    elif isinstance(row, Thumb):
+        answers = [("desirable" if row.desirable else "undesirable", row.completion)]
     elif isinstance(row, Ranking):
         answers = [(f"{rank:g}", text) for rank, text in sorted(zip(row.ranks, row.responses))]
     else:
@@ -165,7 +181,7 @@ def _read(source: str, kind: str, subset: str | None, split: str | None, limit: 
     if bundled:
         source = str(bundled_file(source, kind or "prompts", model))
     table, name, notes = read_table(source, subset, split, KNOWN_COLUMNS)
-    rows = _convert(table, name, kind or _kind_of_columns(table[0], name), limit)
+    rows = convert_table(table, name, kind or _kind_of_columns(table[0], name), limit)
     rows.notes[:0] = notes
     rows.bundled = bundled
     return rows
@@ -173,11 +189,13 @@ def _read(source: str, kind: str, subset: str | None, split: str | None, limit: 
 
 RICHEST_FIRST = ("preferences", "demonstrations", "prompts")
 """If a source could be of several kinds, it is of the first of these."""
+SPLIT = ("it holds no thumbs but pairs or rankings: chosen responses count as desirable, rejected ones as undesirable; "
+         "of a ranking, those nearer to the best rank, and those nearer to the worst")
 
 
 def _kind_of_columns(columns: Collection[str], name: str) -> str:
     if not columns:
-        return RICHEST_FIRST[-1]  # the source holds no rows, and `_convert` will say so
+        return RICHEST_FIRST[-1]  # the source holds no rows, and `convert_table` will say so
     for kind in RICHEST_FIRST:
         if _forms(kind, columns):
             return kind
@@ -209,8 +227,13 @@ def _format_of(table: Table, name: str, kind: str) -> str:
     """The format in which a table is read. Raises UserError where there is none."""
     columns, rows = table
     forms = _forms(kind, columns)
+    if not forms and kind == "preferences" and (thumbs := _forms("thumbs", columns)):
+        label = COLUMNS["thumbs"][thumbs[0]].label
+        raise UserError(f"{name}: holds thumbs (one response a row, which the column {label} calls good or bad), and "
+                        "neither pairs nor rankings; learn from them with dpo --loss kto, or give "
+                        f"{_own_names(kind)}")
     if not forms and (columns or len(rows)):
-        others = [other for other in RICHEST_FIRST if _forms(other, columns)]
+        others = [other for other in (*RICHEST_FIRST[:1], "thumbs", *RICHEST_FIRST[1:]) if _forms(other, columns)]
         hint = f"; as they are, they make {' or '.join(others)}" if others else ""
         pairs = renamed(columns, _own_forms(kind))
         mend = f"rename {pairs}; or " if pairs else ""
@@ -223,15 +246,19 @@ def _format_of(table: Table, name: str, kind: str) -> str:
     return forms[0]
 
 
-def _convert(table: Table, name: str, kind: str, limit: int | None) -> Rows:
+def convert_table(table: Table, name: str, kind: str, limit: int | None = None) -> Rows:
     """The rows of a table as objects of `kind`. Raises UserError for missing columns and flawed rows.
 
-    `name` is what messages call the table.
+    `name` is what messages call the table. Where thumbs are wanted and it holds only preferences, it gives these.
     """
+    split = kind == "thumbs" and not _forms(kind, table[0]) and bool(_forms("preferences", table[0]))
+    if split:
+        kind = "preferences"
     form = _format_of(table, name, kind)
     columns, rows = table
     each = COLUMNS[kind][form]
     labels = [column for column in LABEL_COLUMNS if column in columns and column in each.optional]
+    labels += [each.label] if each.label else []
     for column in labels:
         check_labels(rows, column, name)
     numbered = list(each.gather(rows)) if each.gather else enumerate(rows, 1)
@@ -262,6 +289,7 @@ def _convert(table: Table, name: str, kind: str, limit: int | None) -> Rows:
         raise UserError(f"{name}: leaves nothing to use: {'; '.join(result.notes) or 'no row is of this kind'}; "
                         "choose other data")
     result.notes += [_counted(f"where {what}", numbers) for what, numbers in remarked.items()]
+    result.notes += [SPLIT] if split else []
     return result
 
 

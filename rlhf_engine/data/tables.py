@@ -209,7 +209,7 @@ def bundled_file(source: str, kind: str, model: str = "bundled") -> Path:
 
     Raises UserError for data that is not there, or that does not suit the model.
     """
-    stem = kind
+    stem = "preferences" if kind == "thumbs" else kind  # the bundled pairs are split into thumbs
     if model in OWN_PROMPTS:
         if kind != "prompts":
             raise UserError(f"{source}: holds no {kind} for {model}, only prompts (the bundled {kind} are of short "

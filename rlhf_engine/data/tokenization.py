@@ -64,7 +64,8 @@ def encode_prompt(tokenizer, prompt: Prompt, max_tokens: int | None = None) -> E
     template refuses the prompt.
     """
     hidden: list[str] = []
-    return _fit(tokenizer, _prompt_ids(tokenizer, _shield_prompt(tokenizer, prompt, hidden), hidden), [], max_tokens)
+    prompt_ids = _prompt_ids(tokenizer, _shield_prompt(tokenizer, prompt, hidden), hidden)
+    return fit_tokens(tokenizer, prompt_ids, [], max_tokens)
 
 
 def encode_example(tokenizer, prompt: Prompt, completion: str, end_id: int | Collection[int], *,
@@ -98,7 +99,7 @@ def encode_example(tokenizer, prompt: Prompt, completion: str, end_id: int | Col
     # after it (Qwen: a newline) is never sampled, so it is not taught.
     control = _control_tokens(tokenizer, len(tokenizer))
     ends = [i for i, token in enumerate(ids) if token in stops and token in control]
-    return _fit(tokenizer, prompt_ids, ids[:ends[0] + 1] if ends else ids + stops[:1], max_tokens)
+    return fit_tokens(tokenizer, prompt_ids, ids[:ends[0] + 1] if ends else ids + stops[:1], max_tokens)
 
 
 def encode_prompts(backbone, prompts: list[Prompt], max_tokens: int | None = None) -> tuple[list[Encoded], list[str]]:
@@ -231,7 +232,7 @@ def _continuation(tokenizer, text: str, hidden: list[str], template: bool) -> li
     return joint[len(lead):] if joint[:len(lead)] == lead else _tokens(tokenizer, text, hidden, template)
 
 
-def _fit(tokenizer, prompt_ids: list[int], completion_ids: list[int], max_tokens: int | None) -> Encoded:
+def fit_tokens(tokenizer, prompt_ids: list[int], completion_ids: list[int], max_tokens: int | None) -> Encoded:
     """Cut a row to `max_tokens`: from the left of the prompt first, then from the end of the completion."""
     before = len(prompt_ids) + len(completion_ids)
     if not max_tokens or before <= max_tokens:

@@ -14,7 +14,7 @@ import torch
 from rlhf_engine import measures
 from rlhf_engine.config import DPOConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
-from rlhf_engine.data.readers import Preference, Ranking
+from rlhf_engine.data.readers import Preference, Ranking, Thumb
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.losses.dpo import MEANS, PAIR_LOSSES, TIED, plackett_luce_loss
 from rlhf_engine.model.backbone import Backbone
@@ -37,8 +37,8 @@ class DPO(Trainer[DPOConfig]):
     Metrics of a step: `loss/train` (mean over prompts), `accuracy/train` (of pairs without a tie, where the chosen
     response has the higher log-ratio), `margin` (mean difference of these, times beta), `log_ratio/chosen` and
     `log_ratio/rejected` (nats per sequence), `lr`, `grad_norm`, `time/update`. Every `evaluate_every` steps and at the
-    end also `loss/held_out`, `accuracy/held_out`, and on fresh responses to held-out prompts `objective/kl` (nats per
-    sequence), length, and the measures of the text.
+    end also `loss/held_out`, `accuracy/held_out`, both log-ratios of held-out pairs, and on fresh responses to held-out
+    prompts `objective/kl` (nats per sequence), length, and the measures of the text.
 
     Args:
         backbone: the base model, with the role `policy` or without.
@@ -50,19 +50,17 @@ class DPO(Trainer[DPOConfig]):
     """
 
     roles = ("policy", "reference")
+    chosen_word, rejected_word = "chosen", "rejected"
+    """What the better and the worse responses of the data are called, in messages."""
 
-    def __init__(self, backbone: Backbone, preferences: Sequence[Preference | Ranking],
+    def __init__(self, backbone: Backbone, preferences: Sequence[Preference | Ranking | Thumb],
                  config: DPOConfig | None = None, *, on_microbatch: Callable[[], None] = noop):
         super().__init__(backbone, config or DPOConfig(), on_microbatch=on_microbatch)
         config = self.config
         if not preferences:
             raise UserError("there are no preferences to train on")
-        groups, self.data_notes = make_groups(backbone, preferences, self.max_tokens)
-        groups = [group for group in groups if group.pairs]
-        if not groups:
-            raise UserError(f"there is nothing to learn from: {self.data_notes[-1]}; raise --max-tokens, or choose "
-                            "other data")
-        self.groups, self.held_out = split_held_out(groups, config.held_out, config.seed,
+        groups, self.data_notes = self._make_groups(preferences)
+        self.groups, self.held_out = split_held_out(list(groups), config.held_out, config.seed,
                                                     key=lambda group: str(group.prompt))
         self.reference_sums: list[list[float]] = []
         """For each group, training ones first: log-probabilities of its responses under the reference, in nats."""
@@ -74,6 +72,15 @@ class DPO(Trainer[DPOConfig]):
         self._make_policy()
         self.optimizer = adam(backbone.parameters("policy"))
         self.probe = OnPolicyProbe(backbone, [group.prompt for group in self.held_out or self.groups], config)
+
+    def _make_groups(self, preferences: Sequence[Any]) -> tuple[Sequence[Any], list[str]]:
+        """The rows of the data as batch elements, and remarks on them. Raises UserError if there is nothing to
+        learn."""
+        groups, notes = make_groups(self.backbone, preferences, self.max_tokens)
+        groups = [group for group in groups if group.pairs]
+        if not groups:
+            raise UserError(f"there is nothing to learn from: {notes[-1]}; raise --max-tokens, or choose other data")
+        return groups, notes
 
     def apply_config(self) -> None:
         config = self.config
@@ -93,16 +100,10 @@ class DPO(Trainer[DPOConfig]):
     def prepare(self) -> None:
         """Read all responses under the reference, once for the whole run, and sample the start's own responses."""
         groups = [*self.groups, *self.held_out]
-        self.reference_sums = [[0.0] * len(group.answers) for group in groups]
-        if not self.config.reference_free:
-            order = sorted(range(len(groups)), key=lambda i: padded_tokens(groups[i]))
-            with torch.no_grad(), self.backbone.use("reference"):
-                for part in self._passes(order, lambda i: padded_tokens(groups[i])):
-                    sums = self._read_sums([groups[i] for i in part]).tolist()
-                    for i in part:
-                        count = len(groups[i].answers)
-                        self.reference_sums[i], sums = sums[:count], sums[count:]
-                    self.on_microbatch()
+        if self.config.reference_free:
+            self.reference_sums = [[0.0] * len(group.answers) for group in groups]
+        else:
+            self.reference_sums = self._read_all(groups, "reference")
         self.probe.start(self.micro_batch, self.pass_tokens, self.on_microbatch)
 
     def train_step(self) -> dict[str, Any]:
@@ -113,6 +114,7 @@ class DPO(Trainer[DPOConfig]):
         row_length = self.row_length if self.pass_tokens else None
         if row_length:
             batch = sorted(batch, key=row_length)
+        self._look_at([self.groups[i] for i in batch])
 
         def backward(part: list[int]) -> dict[str, float]:
             loss, stats = self._loss([self.groups[i] for i in part], [self.reference_sums[i] for i in part])
@@ -122,8 +124,8 @@ class DPO(Trainer[DPOConfig]):
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
             sums = self.accumulate(batch, backward, row_length=row_length)
-        metrics = {measures.LOSS_TRAIN: sums["loss"], **means(sums, held_out=False), measures.LEARNING_RATE: rate,
-                   measures.GRADIENT_NORM: self.clip_gradients()}
+        metrics = {measures.LOSS_TRAIN: sums["loss"], **self._means(sums, held_out=False),
+                   measures.LEARNING_RATE: rate, measures.GRADIENT_NORM: self.clip_gradients()}
         self.update_weights()
         metrics[measures.TIME_UPDATE] = time.perf_counter() - started
         if self.step % config.evaluate_every == 0 or self.step == self.total_steps:
@@ -138,6 +140,7 @@ class DPO(Trainer[DPOConfig]):
         if self.held_out:
             sums: dict[str, float] = {}
             first = len(self.groups)
+            self._look_at(self.held_out)
             order = sorted(range(len(self.held_out)), key=lambda i: padded_tokens(self.held_out[i]))
             with torch.no_grad(), self.backbone.use("policy"):
                 for part in self._passes(order, lambda i: padded_tokens(self.held_out[i])):
@@ -145,12 +148,10 @@ class DPO(Trainer[DPOConfig]):
                                              [self.reference_sums[first + i] for i in part])
                     add_up(sums, {"loss": loss.item(), **stats})
                     self.on_microbatch()
-            result = {measures.LOSS_HELD_OUT: sums["loss"] / len(self.held_out), **means(sums, held_out=True)}
-            self.last_chosen = result.get(measures.CHOSEN, 0.0)
+            result = {measures.LOSS_HELD_OUT: sums["loss"] / len(self.held_out), **self._means(sums, held_out=True)}
+            self.last_chosen = result.get(measures.CHOSEN_HELD_OUT, 0.0)
             if self.last_chosen < FALLEN and not self.told_of_fall:
                 self._warn_of_fall()
-            for name in (measures.CHOSEN, measures.REJECTED, measures.MARGIN):
-                result.pop(name, None)  # under these keys the metrics hold what the step was trained on
         probed, self.samples, warnings = self.probe.measure(self.step, self.micro_batch, self.pass_tokens,
                                                             self.on_microbatch)
         for warning in warnings:
@@ -166,7 +167,10 @@ class DPO(Trainer[DPOConfig]):
 
     # -- the loss ----------------------------------------------------------------------------------------------------
 
-    def _loss(self, groups: list[Group], reference_sums: list[list[float]]) -> tuple[torch.Tensor, dict[str, float]]:
+    def _look_at(self, groups: list[Any]) -> None:
+        """Called before the losses of all these groups are computed, in one micro-batch or several."""
+
+    def _loss(self, groups: list[Any], reference_sums: list[list[float]]) -> tuple[torch.Tensor, dict[str, float]]:
         """(sum of the losses of some prompts under the role in use, sums of their statistics)."""
         config = self.config
         lengths = torch.tensor([len(answer.completion_ids) for group in groups for answer in group.answers],
@@ -201,7 +205,7 @@ class DPO(Trainer[DPOConfig]):
                       "margins": config.beta * difference.sum().item(),
                       "chosen": sums[chosen][won].sum().item(), "rejected": sums[rejected][won].sum().item()}
 
-    def _read_sums(self, groups: list[Group]) -> torch.Tensor:
+    def _read_sums(self, groups: Sequence[Group]) -> torch.Tensor:
         """[N]: the log-probability of each response of some prompts under the role in use, in nats per sequence."""
         rows = [(answer.prompt_ids, answer.completion_ids) for group in groups for answer in group.answers]
         logprobs = read_responses(self.backbone, rows).logprobs
@@ -232,14 +236,31 @@ class DPO(Trainer[DPOConfig]):
             backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         backbone.train("policy")
 
+    def _read_all(self, groups: Sequence[Group], role: str) -> list[list[float]]:
+        """For each group: the log-probabilities of its responses under a role, in nats per sequence."""
+        result: list[list[float]] = [[] for _ in groups]
+        order = sorted(range(len(groups)), key=lambda i: padded_tokens(groups[i]))
+        with torch.no_grad(), self.backbone.use(role):
+            for part in self._passes(order, lambda i: padded_tokens(groups[i])):
+                sums = self._read_sums([groups[i] for i in part]).tolist()
+                for i in part:
+                    count = len(groups[i].answers)
+                    result[i], sums = sums[:count], sums[count:]
+                self.on_microbatch()
+        return result
+
+    def _means(self, sums: dict[str, float], *, held_out: bool) -> dict[str, float]:
+        """The measures of some groups, from the sums of `_loss`."""
+        return means(sums, held_out=held_out)
+
     def _passes(self, order: list[int], length: Callable[[int], int]) -> list[list[int]]:
         return passes_within(order, self.micro_batch or self.config.batch_size, length, self.pass_tokens)
 
     def _warn_of_fall(self) -> None:
         self.told_of_fall = True
-        text = (f"The chosen responses become less likely, too: by {-self.last_chosen:.0f} nats a response, on "
-                "held-out pairs. The loss only asks that the rejected ones fall faster. Look at the fresh responses; a "
-                "higher --beta or fewer --epochs keeps the policy closer to its start.")
+        text = (f"The {self.chosen_word} responses become less likely, too: by {-self.last_chosen:.0f} nats a "
+                f"response, on held-out rows. The loss only asks that the {self.rejected_word} ones fall faster. Look "
+                "at the fresh responses; a higher --beta or fewer --epochs keeps the policy closer to its start.")
         self.events.append({"event": "warning", "step": self.step, "kind": "chosen_fall", "text": text})
 
 
@@ -248,6 +269,9 @@ def means(sums: dict[str, float], *, held_out: bool) -> dict[str, float]:
     pairs = sums["pairs"]
     if not pairs:
         return {}
-    accuracy = measures.ACCURACY_HELD_OUT if held_out else measures.ACCURACY_TRAIN
-    return {accuracy: sums["correct"] / pairs, measures.MARGIN: sums["margins"] / pairs,
-            measures.CHOSEN: sums["chosen"] / pairs, measures.REJECTED: sums["rejected"] / pairs}
+    accuracy, chosen, rejected = sums["correct"] / pairs, sums["chosen"] / pairs, sums["rejected"] / pairs
+    if held_out:
+        return {measures.ACCURACY_HELD_OUT: accuracy, measures.CHOSEN_HELD_OUT: chosen,
+                measures.REJECTED_HELD_OUT: rejected}
+    return {measures.ACCURACY_TRAIN: accuracy, measures.MARGIN: sums["margins"] / pairs, measures.CHOSEN: chosen,
+            measures.REJECTED: rejected}
