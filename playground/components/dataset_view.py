@@ -12,7 +12,7 @@ from playground.components import text
 from playground.components.formatting import conversation
 from playground.components.html import empty, render
 from playground.workspace import Workspace
-from rlhf_engine.data.formats import Demonstration, Preference, Ranking
+from rlhf_engine.data.formats import Demonstration, Preference, Ranking, Thumb
 from rlhf_engine.data.readers import Rows, read_rows
 from rlhf_engine.data.tables import OWN_PROMPTS, bundled_file
 from rlhf_engine.errors import UserError
@@ -112,6 +112,8 @@ def row_texts(row) -> list[tuple[str, str]]:
         return [("prompt", conversation(row.prompt)), ("completion", row.completion)]
     if isinstance(row, Preference):
         return [("prompt", conversation(row.prompt)), ("chosen", row.chosen), ("rejected", row.rejected)]
+    if isinstance(row, Thumb):
+        return [("prompt", conversation(row.prompt)), ("desirable" if row.desirable else "undesirable", row.completion)]
     if isinstance(row, Ranking):
         ranked = sorted(zip(row.ranks, row.responses))
         return [("prompt", conversation(row.prompt)), *(("response", response) for _, response in ranked)]

@@ -13,6 +13,8 @@ from rlhf_engine.files import ASSETS
 from rlhf_engine.measures import (
     ACCURACY_HELD_OUT,
     ACCURACY_TRAIN,
+    CHOSEN,
+    CHOSEN_HELD_OUT,
     CLIP_FRACTION,
     ENTROPY,
     EXPLAINED_VARIANCE,
@@ -31,6 +33,8 @@ from rlhf_engine.measures import (
     NATS_PAIR,
     NATS_TOKEN,
     REFERENCE,
+    REJECTED,
+    REJECTED_HELD_OUT,
     SCORES,
     STEP,
     TIME,
@@ -38,7 +42,7 @@ from rlhf_engine.measures import (
     VOTES_LEARNED,
     measure,
 )
-from rlhf_engine.stages import PPO, REWARD, SFT, STAGES, TEACH
+from rlhf_engine.stages import DEMONSTRATIONS, DPO, PPO, PREFERENCES, PROMPTS, REWARD, SFT, STAGES, TEACH, THUMBS
 from rlhf_engine.yaml_files import read_yaml
 
 PANELS = 4
@@ -113,6 +117,9 @@ VOTES_PANEL = Panel(measure(GUESSED).title, (Line(GUESSED, text.GUESSED_LINE),
 GRADIENT_PANEL = Panel(measure(GRADIENT_NORM).title, (Line(GRADIENT_NORM, measure(GRADIENT_NORM).title),))
 RATE_PANEL = Panel(measure(LEARNING_RATE).title, (Line(LEARNING_RATE, measure(LEARNING_RATE).title),))
 MARGIN_PANEL = Panel(measure(MARGIN).title, (Line(MARGIN, measure(MARGIN).title),))
+LOG_RATIO_PANEL = Panel(text.LOG_RATIOS, (
+    Line(CHOSEN, text.CHOSEN_LINE, faint=True), Line(REJECTED, text.REJECTED_LINE, faint=True),
+    Line(CHOSEN_HELD_OUT, text.CHOSEN_HELD_OUT_LINE), Line(REJECTED_HELD_OUT, text.REJECTED_HELD_OUT_LINE)))
 TIME_PANEL = Panel(text.SECONDS, (Line(TIME_UPDATE, text.SECONDS),))
 ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True),
                                        Line(ACCURACY_HELD_OUT, text.HELD_OUT)))
@@ -158,6 +165,28 @@ ROWS = (
         panels=(loss_panel(NATS_PAIR), ACCURACY_PANEL, MARGIN_PANEL, GRADIENT_PANEL),
         key_measures=(LOSS_TRAIN, LOSS_HELD_OUT, ACCURACY_TRAIN, ACCURACY_HELD_OUT, MARGIN, GRADIENT_NORM)),
     StageView(
+        DPO, "DPO",
+        r"Learns from pairs alone, without a reward model and without sampling: the chosen answer $y_w$ becomes likelier "
+        r"than the rejected one $y_l$, compared with the reference that the policy started from. The loss `kto` learns "
+        r"from thumbs in place of pairs. "
+        r"$$\mathcal{L} = -\log \sigma\Big(\beta \log \frac{\pi_\theta(y_w \mid x)}{\pi_\mathrm{ref}(y_w \mid x)} - "
+        r"\beta \log \frac{\pi_\theta(y_l \mid x)}{\pi_\mathrm{ref}(y_l \mid x)}\Big)$$",
+        basic=("data", "loss", "beta", "adapter", "epochs", "learning_rate"),
+        presets=(
+            Preset("A quick look", "Ten steps on 160 pairs: watch the margin grow, and the log-ratios with it.",
+                   {"limit": 160, "steps": 10, "evaluate_every": 5, "reference_samples": 16}),
+            Preset("Thumbs (KTO)",
+                   "Learns from thumbs, one answer at a time. A file of pairs will do: each is split into two.",
+                   {"loss": "kto"}),
+            Preset("With a target for the margin", "IPO: the margin of a pair stops growing where it is large enough.",
+                   {"loss": "ipo"}),
+            Preset("One answer in ten is labelled wrong",
+                   "cDPO: it takes a tenth of the labels to be wrong, and trusts no pair more than that.",
+                   {"label_smoothing": 0.1})),
+        panels=(LOG_RATIO_PANEL, ACCURACY_PANEL, KL_PANEL, MARGIN_PANEL),
+        key_measures=(ACCURACY_HELD_OUT, KL, CHOSEN_HELD_OUT, REJECTED_HELD_OUT, LOSS_TRAIN, LOSS_HELD_OUT, MARGIN,
+                      LENGTH)),
+    StageView(
         PPO, "3 · PPO",
         r"The policy writes answers, the reward model scores them, and answers with a high score become likelier. "
         r"A KL penalty keeps it near the reference that it started from. "
@@ -199,6 +228,8 @@ ROWS = (
         key_measures=(SCORES, KL, GUESSED, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE)),
 )
 VIEWS = {row.stage: row for row in ROWS}
+GROUP_OF_KIND = {DEMONSTRATIONS: "demonstrations", PREFERENCES: "preferences", THUMBS: "preferences", PROMPTS: "online"}
+"""The group in which a stage is offered, by the kind of data that it reads."""
 
 
 def stage_view(name: str) -> StageView:
@@ -209,6 +240,14 @@ def stage_view(name: str) -> StageView:
         return replace(row, title=row.title or name)
     return replace(row, title=row.title or stage.label, about=row.about or f"{stage.help[:1].upper()}{stage.help[1:]}.",
                    basic=row.basic or plain_settings(stage.config))
+
+
+def stages_by_group() -> dict[str, list[str]]:
+    """The names of all stages, by what they learn from: the title of each group, and its stages."""
+    groups: dict[str, list[str]] = {title: [] for title in text.STAGE_GROUPS.values()}
+    for name, stage in STAGES.items():
+        groups[text.STAGE_GROUPS[GROUP_OF_KIND[stage.reads(stage.config())]]].append(name)
+    return {title: names for title, names in groups.items() if names}
 
 
 def model_presets(stage: str) -> list[Preset]:

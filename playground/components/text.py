@@ -31,7 +31,7 @@ PREPARING = "loading the model and the data"
 CONVERTING = "Unpacking {model}, once: {done} of {total} written. Later starts find it in the cache."
 ETA = "about {time} left"
 EVENTS, SAMPLES = "What happened", "Latest samples"
-NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
+NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO and DPO write their samples here, as they go."
 EVENT = {
     "base": "Base: {text}.",
     "data": "Data: {text}",
@@ -73,6 +73,8 @@ GUESSED_LINE, VOTES = "hits", "votes"
 PTX, WINS_LINE = "PPO-ptx", "by the labeler's score"
 POLICY, VALUE, ENTROPY, LENGTH = "policy", "value", "entropy", "length"
 SCORE_LINE, KL_LINE = "mean score", "KL"
+LOG_RATIOS, CHOSEN_LINE, REJECTED_LINE = "Log-ratios to the reference", "chosen", "rejected"
+CHOSEN_HELD_OUT_LINE, REJECTED_HELD_OUT_LINE = "chosen, held-out", "rejected, held-out"
 MOVED_LINE, DIFFER_LINE = "drift", "spread"
 DRIFT_AND_SPREAD = "Drift and spread"
 PLOT_ALT = "{title} over {count} steps; latest {latest}"
@@ -84,13 +86,18 @@ ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"
 LEARNED_LINE = "reward updated"
 
+# stages
+STAGE_GROUPS = {"demonstrations": "Demonstrations", "preferences": "Preferences", "online": "Online"}
+"""What the stages of a group learn from: texts to imitate, judgements of answers, or answers that they sample."""
+
 # recipes for models
 MODEL_PRESETS = {"smollm2": ("SmolLM2 on two cores", "SmolLM2-135M in bf16, with batch and lengths that two cores "
                                                      "can do.")}
 
 # data
 DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
-KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
+KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences",
+                 "thumbs": "thumbs"}
 BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
                 "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
 OWN_PROMPTS = "bundled prompts for {model}"
@@ -102,9 +109,10 @@ IN_THE_DATA = "What is in this data"
 ROWS, ROWS_OF = "rows: {count:,}", "of {total:,} in the file"
 BECOMES, FROM_COLUMN, MEDIAN_LENGTH, LONGEST = "Becomes", "From", "Median characters", "Longest"
 TEXT_NAMES = {"prompt": "prompt", "completion": "completion", "chosen": "chosen", "rejected": "rejected",
-              "response": "responses"}
+              "response": "responses", "desirable": "desirable", "undesirable": "undesirable"}
 PARTS_OF_DATA = {"prompts": ("prompt",), "demonstrations": ("prompt", "completion"),
-                 "preferences": ("prompt", "chosen", "rejected", "response")}
+                 "preferences": ("prompt", "chosen", "rejected", "response"),
+                 "thumbs": ("prompt", "desirable", "undesirable")}
 READ_AS = "Read as {name}."
 ALSO_USED = {"input": "The column input stands below the instruction.",
              "context": "The column context stands below the instruction.",

@@ -230,8 +230,8 @@ def _format_of(table: Table, name: str, kind: str) -> str:
     if not forms and kind == "preferences" and (thumbs := _forms("thumbs", columns)):
         label = COLUMNS["thumbs"][thumbs[0]].label
         raise UserError(f"{name}: holds thumbs (one response a row, which the column {label} calls good or bad), and "
-                        "neither pairs nor rankings; learn from them with dpo --loss kto, or give "
-                        f"{_own_names(kind)}")
+                        "neither pairs nor rankings; choose the loss kto of the stage dpo, which learns from thumbs, "
+                        f"or give {_own_names(kind)}")
     if not forms and (columns or len(rows)):
         others = [other for other in (*RICHEST_FIRST[:1], "thumbs", *RICHEST_FIRST[1:]) if _forms(other, columns)]
         hint = f"; as they are, they make {' or '.join(others)}" if others else ""

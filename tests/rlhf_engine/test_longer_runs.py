@@ -19,7 +19,7 @@ from tests.rlhf_engine.helpers.teach import SMALL, vote, vote_when_asked, vowels
 from tests.rlhf_engine.helpers.teach import make_live as make
 from tests.rlhf_engine.helpers.trainers import without_time
 
-STAGES = ("sft", "reward", "ppo", "teach")
+STAGES = ("sft", "reward", "dpo", "ppo", "teach")
 EVEN = ["--schedule", "constant", "--warmup", 0]
 """A learning rate that knows no length."""
 
@@ -29,14 +29,16 @@ def command(tiny_llama, inputs):
     """command(stage, name=value, ...) -> the flags of a small run, all but --output."""
     def flags(stage: str, **changed) -> list:
         given = {"steps": 4, "batch_size": 4, "lora_rank": 2, "max_tokens": 64, "learning_rate": 5e-3, "checkpoint_every": 2, "keep_checkpoints": 0}
-        if stage in ("ppo", "reward"):
+        if stage in ("ppo", "reward", "dpo"):
             given |= {"reference_samples": 8, "max_new_tokens": 8}
+        if stage == "dpo":
+            given |= {"loss": "kto", "evaluate_every": 1}
         if stage == "ppo":
             given |= {"reward": f"{inputs / 'score.py'}:vowels", "ptx_coef": 0.5, "ptx_data": inputs / "demos.jsonl", "kl_horizon": 50}
         if stage == "teach":
             given |= SMALL | {"steps": 4, "votes": 40, "kl_lookahead": 0.0, "labeler": f"{inputs / 'score.py'}:vowels", "checkpoint_every": 2,
                               "keep_checkpoints": 0}
-        data = inputs / {"sft": "demos.jsonl", "reward": "pairs.jsonl"}.get(stage, "prompts.jsonl")
+        data = inputs / {"sft": "demos.jsonl", "reward": "pairs.jsonl", "dpo": "pairs.jsonl"}.get(stage, "prompts.jsonl")
         return [stage, "--model", tiny_llama, "--data", data,
                 *[x for name, value in (given | changed).items() for x in (f"--{name.replace('_', '-')}", value)]]
     return flags

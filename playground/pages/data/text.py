@@ -4,7 +4,7 @@ FILES_ABOUT = "The data that a run learns from: see how a file is read before an
 DATA_LABEL, DATA_INFO = "Data", "Bundled, an uploaded file, or a Hub id such as `trl-lib/tldr`."
 KIND_LABEL, KIND_INFO, KIND_AUTO = "Read as", "Each stage reads one kind; many files hold several.", "What it is"
 KIND_CHOICES = {"prompts": "Prompts (PPO, Teach)", "demonstrations": "Demonstrations (SFT)",
-                "preferences": "Preferences (reward)"}
+                "preferences": "Preferences (reward, DPO)", "thumbs": "Thumbs (DPO with the loss kto)"}
 SUBSET_LABEL, SPLIT_LABEL = "Subset", "Split"
 UPLOADED_DATA = "{name} is in the workspace; the Train page offers it, too."
 FILTER_LABEL, FILTER_INFO = "Filter by text", "In the prompt or in an answer; upper and lower case are the same."

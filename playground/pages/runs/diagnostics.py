@@ -45,6 +45,9 @@ HELD_OUT_RISE = 1.1
 ACCURACY_GAP = 0.15
 """Training accuracy less held-out accuracy: more than chance, with the 80 pairs that are held out of the bundled data.
 """
+CHOSEN_FALL = -2.0
+"""Log-ratio of chosen responses in nats per sequence, from which on a fall is told of; below -5 the trainer warns
+itself."""
 LOSS_GAP = 2.0
 """Held-out loss over training loss: 1.5 at the end of the default SFT run; rows that are learned by heart cost next to
 nothing."""
@@ -235,8 +238,21 @@ def overfitting(run: RunRows) -> Findings:
         yield "gap_loss", {"train": train, "held_out": now}
 
 
+def chosen_falls(run: RunRows) -> Findings:
+    """Chosen responses that become unlikely together with the rejected ones (Rafailov et al. 2024): the loss asks for
+    no more than a gap between them."""
+    for pair in ((measures.CHOSEN_HELD_OUT, measures.REJECTED_HELD_OUT), (measures.CHOSEN, measures.REJECTED)):
+        chosen, rejected = (run.values(key) for key in pair)
+        if not chosen or not rejected:
+            continue
+        good, bad = (mean(values[-(1 if "held_out" in pair[0] else RECENT):]) for values in (chosen, rejected))
+        if good < CHOSEN_FALL and bad < good and not warned(run.journal, "chosen_fall"):
+            yield "chosen_fall", {"chosen": -good, "rejected": -bad}
+        return
+
+
 CHECKS: tuple[Callable[[RunRows], Findings], ...] = (
-    no_number, at_chance, overfitting, high_kl, flat_reward, weak_votes, long_responses, entropy_collapse, cut_off,
+    no_number, at_chance, overfitting, chosen_falls, high_kl, flat_reward, weak_votes, long_responses, entropy_collapse, cut_off,
     poor_value, large_updates)
 
 

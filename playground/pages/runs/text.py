@@ -41,6 +41,8 @@ RESULTS = {
     "sample_ties": "Samples that score the same", "score": "Score", "score_against": "Score of the start",
     "seconds": "Seconds", "steps": "Steps", "peak_memory_mb": "Peak memory (MB)",
     "held_out_loss": "Held-out loss", "loss_held_out": "Held-out loss", "accuracy_held_out": "Held-out accuracy",
+    "log_ratio_chosen_held_out": "Held-out log-ratio of chosen responses",
+    "log_ratio_rejected_held_out": "Held-out log-ratio of rejected responses",
     "calibration_held_out": "Held-out calibration error", "rows": "Rows", "held_out_rows": "Held-out rows",
     "pairs": "Pairs", "held_out_pairs": "Held-out pairs", "prompts": "Prompts", "samples": "Samples",
 }
@@ -111,7 +113,7 @@ ADVICE = {
         "It has not understood the votes: give more of them, be consistent, or choose a taste that shows in the "
         "words."),
     "chance": (
-        "On held-out pairs the reward model is right {accuracy:.0%} of the time: no better than a coin.",
+        "On held-out pairs it prefers the chosen response {accuracy:.0%} of the time: no better than a coin.",
         "Check that chosen and rejected are not mixed up; then try more pairs, more epochs, or a higher learning "
         "rate."),
     "overfit": (
@@ -120,9 +122,13 @@ ADVICE = {
         "Take the checkpoint near step {step}, or train for fewer epochs, with a lower learning rate, or on more "
         "rows."),
     "gap_accuracy": (
-        "The reward model is right on {train:.0%} of the training pairs, and on {held_out:.0%} of those it has not "
-        "seen.",
-        "Train for fewer epochs or on more pairs: PPO will meet responses that the reward model has not seen."),
+        "It is right on {train:.0%} of the training pairs, and on {held_out:.0%} of those it has not seen.",
+        "Train for fewer epochs or on more pairs: it will meet responses that it has not seen."),
+    "chosen_fall": (
+        "The chosen responses become less likely, too, by {chosen:.1f} nats each; the rejected ones fall by "
+        "{rejected:.1f}. The loss only asks for a gap between the two.",
+        "Read the fresh responses: they may be neither of the two. A higher beta, fewer epochs or a lower learning "
+        "rate keeps the policy near its start."),
     "gap_loss": (
         "The loss is {train:.3g} on the training rows, and {held_out:.3g} on those it has not seen.",
         "Train for fewer epochs or on more rows, unless the model is meant to learn them by heart."),

@@ -10,7 +10,7 @@ from playground.components import text as shared_text
 from playground.components.inputs import CONTROL_EVENT
 from playground.components.machine_memory import budget
 from playground.components.notices import inform, mark_seen, refresh_loading, warn
-from playground.components.stage_views import stage_view
+from playground.components.stage_views import stage_view, stages_by_group
 from playground.pages.train import text
 from playground.pages.train.code_snippets import Snippets, snippets
 from playground.pages.train.data_preview import DataPreview
@@ -25,13 +25,25 @@ MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "
 PRIVATE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
+def group_titles(groups: dict[str, list[str]]) -> str:
+    """A style that writes the title of each group before its first stage; assets/css has the rest."""
+    rules, first = [], 1
+    for title, names in groups.items():
+        rules.append(f'#stage label:nth-of-type({first}) {{ --group: "{title}"; clear: left; }}')
+        first += len(names)
+    return f"<style>{' '.join(rules)}</style>"
+
+
 class StartPanel:
     """Builds its components inside the current column; `wire` connects them once the rest of the page exists."""
 
     def __init__(self, workspace: Workspace, worker, notice: gr.HTML):
         self.workspace, self.worker, self.notice = workspace, worker, notice
-        first = next(iter(STAGES))
-        titles = [(stage_view(stage).title, stage) for stage in STAGES]
+        groups = stages_by_group()
+        names = [name for group in groups.values() for name in group]
+        first = names[0]
+        titles = [(stage_view(stage).title, stage) for stage in names]
+        gr.HTML(group_titles(groups), padding=False, elem_classes="unseen")
         self.stage = gr.Radio(titles, value=first, label=text.STAGE_LABEL, elem_id="stage")
         self.groups, self.presets, self.forms = {}, {}, {}
         for stage in STAGES:

@@ -97,8 +97,8 @@ def test_unknown_fields_and_stages_are_named():
     assert "'learning_rat'" in message and "learning_rate" in message
     assert "'kl_coef'" in refused(make_config, "sft", {"kl_coef": 1.0})
     assert "3" in refused(make_config, "sft", {3: 1, "zzz": 2, None: 3})
-    message = refused(make_config, "dpo", {})
-    assert "'dpo'" in message and "sft, reward, ppo" in message
+    message = refused(make_config, "dqn", {})
+    assert "'dqn'" in message and "sft, reward, dpo, ppo" in message
 
 
 @pytest.mark.parametrize(("stage", "values", "flags"), [

@@ -80,7 +80,7 @@ def test_other_files_are_refused_with_what_to_do(write):
     assert "rename response to completion, thumbs_up to label" in refused(read_thumbs, write([{"prompt": "q", "response": "a", "thumbs_up": 1}]))
     assert "holds no rows" in refused(read_thumbs, write([]))
     line = refused(read_preferences, write([{"prompt": "q", "completion": "a", "label": True}]))
-    assert "holds thumbs" in line and "dpo --loss kto" in line and "prompt + chosen + rejected" in line
+    assert "holds thumbs" in line and "the loss kto of the stage dpo" in line and "prompt + chosen + rejected" in line
 
 
 def test_pairs_are_taken_and_that_is_said(write):

@@ -22,7 +22,7 @@ from transformers import (
     SmolLM3Config,
 )
 
-from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import DPOConfig, PPOConfig, RewardConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.readers import read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.data.tokenization import encode_example, encode_prompt
 from rlhf_engine.errors import UserError
@@ -74,7 +74,8 @@ def test_the_bundled_model_and_the_rows_that_ship_with_it():
     pairs = [encode_example(tokenizer, p.prompt, text, [2]).ids for p in read_preferences("bundled") for text in (p.chosen, p.rejected)]
     anchors = max(len(encode_prompt(tokenizer, p.prompt).ids) for p in read_preferences("bundled")) + RewardConfig().max_new_tokens
     prompt = max(map(len, asked))
-    assert {"sft": max(map(len, rows)), "reward": max(anchors, *map(len, pairs)), "ppo": prompt, "teach": prompt} == {name: stage.memory.bundled_tokens for name, stage in STAGES.items()}
+    longest_pair = max(anchors, *map(len, pairs))
+    assert {"sft": max(map(len, rows)), "reward": longest_pair, "dpo": longest_pair, "ppo": prompt, "teach": prompt} == {name: stage.memory.bundled_tokens for name, stage in STAGES.items()}
 
 
 def test_what_it_takes_from_modules_that_import_torch_is_still_so():
@@ -138,6 +139,9 @@ def test_roles_of_each_stage():
     assert ppo.reference == adapter and ppo.value > 4 * adapter and adapter < ppo.reward < 1.01 * adapter and ppo.rollout
     assert not estimate(PPOConfig(model="a/b", reward="r"), shape).reference  # the bare base is the reference
     assert estimate(TeachConfig(model="a/b"), shape).value < 1 << 20  # a head
+    dpo = estimate(DPOConfig(model="a/b", adapter="runs/sft"), shape)
+    assert dpo.policy == 4 * adapter and dpo.reference == adapter and dpo.rollout and not dpo.reward and not dpo.value
+    assert not estimate(DPOConfig(model="a/b"), shape).reference
     reward = estimate(RewardConfig(model="bundled"), shape)
     assert reward.policy == adapter and reward.reward > 4 * adapter
 

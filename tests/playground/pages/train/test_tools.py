@@ -35,6 +35,7 @@ from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import OWN_PROMPT_TOKENS, STAGES, make_config
 from rlhf_engine.teach.trainer import Teach
+from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
@@ -64,7 +65,7 @@ def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
 
 def test_the_longest_row_of_the_bundled_data_is_known_and_no_other():
     rows = {stage: budget.longest_row(config()) for stage, config in [(s.name, s.config) for s in STAGES.values()]}
-    assert rows == {"sft": 114, "reward": 114, "ppo": 18 + 96, "teach": 18 + 96}
+    assert rows == {"sft": 114, "reward": 114, "dpo": 114, "ppo": 18 + 96, "teach": 18 + 96}
     assert budget.longest_row(STAGES["reward"].config(max_new_tokens=200)) == budget.longest_row(PPOConfig(max_new_tokens=200)) == 218
     own = {"model": "smollm2", "max_new_tokens": 40}
     assert budget.longest_row(PPOConfig(**own)) == budget.longest_row(TeachConfig(**own)) == 92
@@ -219,7 +220,7 @@ def test_the_budget_of_smollm2_counts_small_passes(workspace, monkeypatch):
 # -- as code -----------------------------------------------------------------------------------------------------------
 
 SETTINGS = {"sft": {"epochs": 2.0, "data": "/w/uploads/mine.jsonl"},
-            "reward": {"seed": 3, "ensemble": 4}, "ppo": {"reward": "/w/runs/taste", "normalise_reward": False, "kl_target": 4.5},
+            "reward": {"seed": 3, "ensemble": 4}, "dpo": {"loss": "kto", "desirable_weight": 1.5}, "ppo": {"reward": "/w/runs/taste", "normalise_reward": False, "kl_target": 4.5},
             "teach": {"labeler": "keyword=it's", "votes": 12, "guard": False}}
 
 
@@ -274,9 +275,10 @@ def test_text_of_a_visitor_stays_a_string_in_a_cell():
 def test_the_controls_are_those_of_the_trainers():
     assert {stage: controls_of(stage) for stage in STAGES} == {
         "sft": ["steps", "epochs", "learning_rate"], "reward": ["steps", "epochs", "learning_rate"],
+        "dpo": ["steps", "epochs", "learning_rate"],
         "ppo": ["steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"],
         "teach": ["steps", "votes", "kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism"]}
-    for stage, trainer in (("sft", SFT), ("reward", RewardTrainer), ("ppo", PPO), ("teach", Teach)):
+    for stage, trainer in (("sft", SFT), ("reward", RewardTrainer), ("dpo", DPO), ("ppo", PPO), ("teach", Teach)):
         started = trainer.__new__(trainer)
         started.config = STAGES[stage].config()
         if stage == "teach":
