@@ -27,6 +27,8 @@ LARGE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_a
              vocab_size=12000)
 ROW, ANSWER = 224, 64
 """Tokens of the random model's rows, and of these the longest response."""
+SAME_DATA = {"teach": "ppo", "dpo": "reward"}
+"""Stages that read what another one reads."""
 
 
 def write_data(folder: Path) -> dict[str, Path]:
@@ -38,7 +40,7 @@ def write_data(folder: Path) -> dict[str, Path]:
             "ppo": [{"prompt": t} for t in texts]}
     for stage, found in rows.items():
         (folder / f"{stage}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
-    return {stage: folder / f"{stage}.jsonl" for stage in rows} | {"teach": folder / "ppo.jsonl"}
+    return {stage: folder / f"{SAME_DATA.get(stage, stage)}.jsonl" for stage in STAGES}
 
 
 def settings(stage: str, kind: str, dtype: str, steps: int, folder: Path) -> tuple[dict, int]:
@@ -52,7 +54,7 @@ def settings(stage: str, kind: str, dtype: str, steps: int, folder: Path) -> tup
     else:
         tokens = ROW
         chosen |= {"model": str(folder / "model"),
-                   "data": str(folder / f"{'ppo' if stage == 'teach' else stage}.jsonl"), "batch_size": 8}
+                   "data": str(folder / f"{SAME_DATA.get(stage, stage)}.jsonl"), "batch_size": 8}
         chosen |= {"max_new_tokens": ANSWER, "reference_samples": 8} if stage != "sft" else {}
     return chosen, tokens
 

@@ -18,6 +18,7 @@ from playground import text
 from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.exchange import export
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.files import ASSETS, atomic_file, expand_user
 from rlhf_engine.runs import smollm2
@@ -60,6 +61,10 @@ class RunSummary:
         return self.state in ALIVE
 
 
+STORE_FILE = "feedback.sqlite"
+"""The file of the feedback store. Among the data of a form it stands for the votes in it."""
+
+
 class Workspace:
     """The folder of a page. `access` says for whom a name is looked up; without one, everybody is the owner."""
 
@@ -78,7 +83,7 @@ class Workspace:
         It is opened again when another file has taken its place, so that a full disk or a moved file can be mended
         while the page is up.
         """
-        path = self.home / "feedback.sqlite"
+        path = self.home / STORE_FILE
         file = path.stat().st_ino if path.exists() else 0
         if self._store is None or file != self._store_file:
             self._store = Store(path)
@@ -140,11 +145,25 @@ class Workspace:
         return list(dict.fromkeys(["bundled", *local, *used]))
 
     def data_choices(self) -> list[str]:
-        """Data: the bundled one, and an owner's uploads."""
-        files = []
-        if self.uploads.is_dir() and self.access.owner():
-            files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("[!.]*") if path.is_file())
-        return ["bundled", *files]
+        """Data: the bundled one, and for an owner the votes of the workspace, and uploads."""
+        if not self.access.owner():
+            return ["bundled"]
+        files = sorted(f"uploads/{path.name}" for path in self.uploads.glob("[!.]*") if path.is_file())
+        votes = [STORE_FILE] if (self.home / STORE_FILE).is_file() else []
+        return ["bundled", *votes, *files]
+
+    def frozen_data(self, source: str) -> str:
+        """Data that stays as it is: of the feedback store a copy of its events among the uploads, of all else itself.
+
+        Votes go on coming, and a resumed run refuses data that has changed. Raises UserError.
+        """
+        if source != str(self.home / STORE_FILE):
+            return source
+        path = self.uploads / f"votes-{self.store.head()}.jsonl"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            export(self.store.events(retracted=True), path)
+        return str(path)
 
     def reward_choices(self) -> list[tuple[str, str]]:
         """(readable name, run) of the reward models that were trained here."""

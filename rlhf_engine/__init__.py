@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rlhf_engine.build import make_trainer
-    from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
-    from rlhf_engine.data.readers import preview, read_demonstrations, read_preferences, read_prompts
+    from rlhf_engine.config import DPOConfig, PPOConfig, RewardConfig, SFTConfig, TeachConfig
+    from rlhf_engine.data.readers import preview, read_demonstrations, read_preferences, read_prompts, read_thumbs
     from rlhf_engine.data.tokenization import encode_example
     from rlhf_engine.errors import UserError
     from rlhf_engine.evaluation.compare import compare, text_judge
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rlhf_engine.stages import Stage, make_config, register
     from rlhf_engine.teach.trainer import Teach
     from rlhf_engine.trainers.base import Trainer
+    from rlhf_engine.trainers.dpo import DPO
+    from rlhf_engine.trainers.kto import KTO
     from rlhf_engine.trainers.ppo import PPO
     from rlhf_engine.trainers.reward import RewardTrainer
     from rlhf_engine.trainers.sft import SFT
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "build": ["make_trainer"],
-    "config": ["PPOConfig", "RewardConfig", "SFTConfig", "TeachConfig"],
-    "data.readers": ["preview", "read_demonstrations", "read_preferences", "read_prompts"],
+    "config": ["DPOConfig", "PPOConfig", "RewardConfig", "SFTConfig", "TeachConfig"],
+    "data.readers": ["preview", "read_demonstrations", "read_preferences", "read_prompts", "read_thumbs"],
     "data.tokenization": ["encode_example"],
     "errors": ["UserError"],
     "evaluation.compare": ["compare", "text_judge"],
@@ -63,6 +65,8 @@ PUBLIC = {
     "stages": ["Stage", "make_config", "register"],
     "teach.trainer": ["Teach"],
     "trainers.base": ["Trainer"],
+    "trainers.dpo": ["DPO"],
+    "trainers.kto": ["KTO"],
     "trainers.ppo": ["PPO"],
     "trainers.reward": ["RewardTrainer"],
     "trainers.sft": ["SFT"],

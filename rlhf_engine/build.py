@@ -11,13 +11,14 @@ from typing import Generic, TypeVar
 
 from rlhf_engine.config import DPOConfig, PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.batches import split_held_out
-from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts, read_rows
+from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.feedback.labelers import HumanLabeler, SimulatedLabeler
 from rlhf_engine.feedback.llm_judge import find_judge, is_judge
 from rlhf_engine.feedback.scoring_functions import find_function, is_function, load_function, score_text
 from rlhf_engine.feedback.store import Store
+from rlhf_engine.feedback.training_rows import read_training_rows
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
 from rlhf_engine.runs.damage import explain_damage
@@ -69,8 +70,8 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     model already is used instead of loading one; it must have no roles.
     """
     stage = find_stage(config.stage)
-    rows = read_rows(config.data, stage.reads(config), subset=config.subset or None, split=config.split or None,
-                     limit=config.limit or None, model=config.model)
+    rows = read_training_rows(config.data, stage.reads(config), subset=config.subset or None,
+                              split=config.split or None, limit=config.limit or None, model=config.model)
     adapter = starting_folder(config, checkpoint)
     finish = load_builder(stage)(Inputs(config, rows, checkpoint, home, labeler, on_microbatch))
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)

@@ -13,9 +13,10 @@ from playground.components.formatting import conversation
 from playground.components.html import empty, render
 from playground.workspace import Workspace
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking, Thumb
-from rlhf_engine.data.readers import Rows, read_rows
+from rlhf_engine.data.readers import Rows
 from rlhf_engine.data.tables import OWN_PROMPTS, bundled_file
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.training_rows import read_training_rows
 from rlhf_engine.files import ASSETS
 
 BUNDLED = {"bundled-prompts": "prompts.jsonl", "bundled-heldout": "prompts-heldout.jsonl",
@@ -87,8 +88,7 @@ def read_dataset(source: Source, kind: str = "", limit: int = MOST_ROWS) -> Data
     Raises UserError as the readers of the engine do.
     """
     try:
-        stat = None if source.hub else Path(source.location).stat()
-        version = stat and (stat.st_mtime_ns, stat.st_size)
+        version = None if source.hub else file_version(source.location)
         return _read_dataset(source, kind, min(limit or MOST_ROWS, MOST_ROWS), version)
     except OSError as error:
         raise UserError(text.UNREADABLE.format(name=source.name, error=error.strerror)) from None
@@ -96,9 +96,18 @@ def read_dataset(source: Source, kind: str = "", limit: int = MOST_ROWS) -> Data
         raise UserError(str(error).replace(source.location, source.name)) from None
 
 
+def file_version(location: str) -> tuple:
+    """A value that differs whenever a file has changed; of a store, also when only its log has. Raises OSError."""
+    stat = Path(location).stat()
+    log = Path(f"{location}-wal")
+    grown = log.stat() if log.exists() else None
+    return stat.st_mtime_ns, stat.st_size, grown and (grown.st_mtime_ns, grown.st_size)
+
+
 @lru_cache(maxsize=4)
 def _read_dataset(source: Source, kind: str, limit: int, _version: tuple | None) -> Dataset:
-    rows = read_rows(source.location, kind, subset=source.subset or None, split=source.split or None, limit=limit)
+    rows = read_training_rows(source.location, kind, subset=source.subset or None, split=source.split or None,
+                              limit=limit)
     lengths: dict[str, list[int]] = {}
     for row in rows:
         for name, content in row_texts(row):

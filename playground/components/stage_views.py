@@ -166,11 +166,11 @@ ROWS = (
         key_measures=(LOSS_TRAIN, LOSS_HELD_OUT, ACCURACY_TRAIN, ACCURACY_HELD_OUT, MARGIN, GRADIENT_NORM)),
     StageView(
         DPO, "DPO",
-        r"Learns from pairs alone, without a reward model and without sampling: the chosen answer $y_w$ becomes likelier "
-        r"than the rejected one $y_l$, compared with the reference that the policy started from. The loss `kto` learns "
-        r"from thumbs in place of pairs. "
-        r"$$\mathcal{L} = -\log \sigma\Big(\beta \log \frac{\pi_\theta(y_w \mid x)}{\pi_\mathrm{ref}(y_w \mid x)} - "
-        r"\beta \log \frac{\pi_\theta(y_l \mid x)}{\pi_\mathrm{ref}(y_l \mid x)}\Big)$$",
+        r"Learns from pairs alone, without a reward model and without sampling: the chosen answer $y_w$ becomes "
+        r"likelier than the rejected one $y_l$, compared with the reference that the policy started from. The loss "
+        r"`kto` learns from thumbs in place of pairs. "
+        r"$$\mathcal{L} = -\log \sigma\Big(\beta \log \frac{\pi_\theta(y_w \mid x)}{\pi_\mathrm{ref}(y_w \mid x)} "
+        r"- \beta \log \frac{\pi_\theta(y_l \mid x)}{\pi_\mathrm{ref}(y_l \mid x)}\Big)$$",
         basic=("data", "loss", "beta", "adapter", "epochs", "learning_rate"),
         presets=(
             Preset("A quick look", "Ten steps on 160 pairs: watch the margin grow, and the log-ratios with it.",

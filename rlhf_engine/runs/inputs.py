@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import zlib
 from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,7 @@ def data_fingerprint(source: str) -> str:
         return source
     path = Path(os.path.expanduser(source))
     if os.path.isfile(path):
-        return content_hash(path)
+        return store_hash(path) or content_hash(path)
     return f"revision {revision}" if (revision := hub_revision(source)) else ""
 
 
@@ -112,6 +114,19 @@ def content_hash(path: Path) -> str:
     except (OSError, EOFError, zlib.error):
         return ""
     return digest.hexdigest()
+
+
+def store_hash(path: Path) -> str:
+    """SHA-256 of the events in a store of votes; empty for any other file.
+
+    Not of its bytes: SQLite moves events from its log into the file whenever it likes.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+        digest = hashlib.sha256()
+        for row in store.execute("SELECT id, content FROM events ORDER BY seq"):
+            digest.update(json_text(list(row)).encode())
+        return digest.hexdigest()
+    return ""
 
 
 def folder_hash(folder: Path) -> str:

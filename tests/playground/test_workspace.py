@@ -6,6 +6,8 @@ import pytest
 from playground.workspace import Workspace, gallery
 from rlhf_engine.config import RewardConfig, SFTConfig
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.training_rows import read_training_rows
 from tests.playground.conftest import write_run
 
 
@@ -109,3 +111,15 @@ def test_an_upload_gets_a_harmless_name(workspace, tmp_path):
     (tmp_path / "evil.py").write_text("")
     with pytest.raises(UserError, match="no data file"):
         workspace.upload(tmp_path / "evil.py")
+
+
+def test_votes_are_data_and_a_run_gets_a_copy_of_them(tmp_path):
+    workspace = Workspace(tmp_path)
+    workspace.store.add(Event("a", "thumb", "q", ("x",), "up"))
+    assert workspace.data_choices() == ["bundled", "feedback.sqlite"] and workspace.data("feedback.sqlite") == str(tmp_path / "feedback.sqlite")
+    first = workspace.frozen_data(workspace.data("feedback.sqlite"))
+    assert first == workspace.frozen_data(workspace.data("feedback.sqlite")) == str(tmp_path / "uploads" / "votes-1.jsonl")
+    workspace.store.add(Event("b", "thumb", "q", ("y",), "down"))
+    second = workspace.frozen_data(workspace.data("feedback.sqlite"))
+    assert [len(read_training_rows(file, "thumbs")) for file in (first, second)] == [1, 2]
+    assert workspace.frozen_data("bundled") == "bundled" and workspace.frozen_data("trl-lib/tldr") == "trl-lib/tldr"

@@ -10,11 +10,10 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.feedback import datasets, exchange
 from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.store import Store
+from rlhf_engine.feedback.training_rows import EVENT_FIELDS
 
 EVENTS = "events"
 """The export that holds all events as they are stored; the others hold rows to train on."""
-EVENT_COLUMNS = {"id", "kind", "responses", "value"}
-"""A file with these columns is an export of events."""
 ROWS = {"pairs": datasets.pairs, "groups": datasets.groups, "thumbs": datasets.thumbs,
         "demonstrations": datasets.demonstrations,
         "ratings": datasets.ratings}
@@ -51,7 +50,7 @@ def import_file(path: Path, store: Path) -> str:
     """
     try:
         (columns, _), _, _ = read_table(str(path), None, None, ())
-        if EVENT_COLUMNS.issubset(columns):
+        if EVENT_FIELDS.issubset(columns):
             kind, events = EVENTS, exchange.read_events(path)
             count, new, notes = len(events), Store(store).add_all(events), []
         else:

@@ -252,8 +252,8 @@ def chosen_falls(run: RunRows) -> Findings:
 
 
 CHECKS: tuple[Callable[[RunRows], Findings], ...] = (
-    no_number, at_chance, overfitting, chosen_falls, high_kl, flat_reward, weak_votes, long_responses, entropy_collapse, cut_off,
-    poor_value, large_updates)
+    no_number, at_chance, overfitting, chosen_falls, high_kl, flat_reward, weak_votes, long_responses,
+    entropy_collapse, cut_off, poor_value, large_updates)
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------

@@ -114,6 +114,8 @@ class StartPanel:
             settings = self.workspace.settings(stage, self.forms[stage].read(values))
             if not settings.get("output"):  # the name that stands in the command below the form
                 settings["output"] = self._example_output(stage)
+            if settings.get("data"):
+                settings["data"] = self.workspace.frozen_data(settings["data"])
             run = self.worker.start(stage, settings)
         except UserError as error:
             return {self.notice: warn(error)}

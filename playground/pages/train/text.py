@@ -5,11 +5,12 @@ STAGE_LABEL = "Stage"
 # form
 MORE_SETTINGS = "All settings"
 INFO = {
-    "adapter": "The checkpoint to start from. Automatic is the bundled SFT adapter for reward and PPO on the bundled "
-               "model, and none otherwise.",
+    "adapter": "The checkpoint to start from. Automatic is the bundled SFT adapter for all stages but SFT on the "
+               "bundled model, and none otherwise.",
     "model": "`bundled`, `smollm2`, a Hub id such as `Qwen/Qwen3-0.6B`, or a folder or a `.gguf` file under `models/` "
              "of the workspace.",
-    "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
+    "data": "`bundled`, an uploaded file, `feedback.sqlite` (the votes given here), or a Hub id such as "
+            "`trl-lib/tldr`.",
     "ptx_data": "The text that is mixed in if the coefficient is above 0: plain text (a column `text`) or "
                 "demonstrations, named like the data.",
     "reward": "A finished reward run scores the responses.",

@@ -409,7 +409,7 @@ def test_the_hub_is_asked_only_when_the_button_is_pressed(page, monkeypatch):
     def read(source, *args, **options):
         asked.append(source)
         raise UserError(f"{source}: the Hub cannot be reached and no copy is here; check the network, or give a file")
-    monkeypatch.setattr(data_view, "read_rows", read)
+    monkeypatch.setattr(data_view, "read_training_rows", read)
     for place, show in (("data-source", page.handler("_show", "data-rows")), ("sft-data", page.handler("_show_if_open", "data-preview"))):
         page.put(place, "somebody/nothing")
         summary = "data-summary" if place == "data-source" else "data-preview"

@@ -143,3 +143,13 @@ def test_what_a_rewind_undid_is_not_in_the_journal_any_more():
         return {"event": "changed", "step": step, "name": "kl_target", "old": 6.0, "new": new}
     journal = [changed(2, 5.0), changed(4, 3.0), {"event": "warning", "step": 6, "text": "x"}, {"event": "rewound", "step": 4, "was": 6}]
     assert without_rewound(journal) == [journal[0], journal[3]] and effective_settings(config("ppo"), without_rewound(journal))["kl_target"] == 5.0
+
+
+def test_chosen_responses_that_fall_with_the_rejected_ones_are_told_of():
+    fallen = sound("dpo", steps=4, log_ratio__chosen_held_out=-3.0, log_ratio__rejected_held_out=-9.0)
+    found, = advise(config("dpo"), fallen, [], [])
+    assert found.kind == "chosen_fall" and "by 3.0 nats" in found.text and "by 9.0" in found.text and "beta" in found.todo
+    assert kinds("dpo", fallen, [{"event": "warning", "kind": "chosen_fall", "step": 2, "text": ""}]) == [], "the trainer has said it"
+    for columns in ({"log_ratio__chosen_held_out": -1.0, "log_ratio__rejected_held_out": -9.0}, {"log_ratio__chosen_held_out": 4.0, "log_ratio__rejected_held_out": -9.0}):
+        assert kinds("dpo", sound("dpo", steps=4, **columns)) == []
+    assert kinds("dpo", sound("dpo", steps=4, log_ratio__chosen=-3.0, log_ratio__rejected=-9.0)) == ["chosen_fall"], "nothing was held out"

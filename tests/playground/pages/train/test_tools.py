@@ -17,7 +17,7 @@ from playground.components import machine_memory as budget
 from playground.components import text as shared_text
 from playground.components.formatting import byte_size
 from playground.components.machine_memory import measured
-from playground.components.stage_views import Preset, stage_view
+from playground.components.stage_views import Preset, stage_view, stages_by_group
 from playground.machine import Machine, machine
 from playground.model_files import SUGGESTED_MODELS
 from playground.pages.train import text as train_text
@@ -25,6 +25,7 @@ from playground.pages.train.code_snippets import as_cell, as_yaml, command_line
 from playground.pages.train.form import Form
 from playground.pages.train.live_settings import controls_of, live_values
 from playground.pages.train.presets import FILL, SIZES, Presets
+from playground.pages.train.start_panel import group_titles
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import make_parser
 from rlhf_engine.cli import read_config
@@ -392,3 +393,14 @@ def test_a_visitor_uses_them(workspace, worker, lesson):
         assert page.evaluate("window.hacked") is None
         page.set_viewport_size({"width": 390, "height": 900})
         expect_no_sideways_scroll(page)
+
+
+# -- groups of stages --------------------------------------------------------------------------------------------------
+
+def test_stages_are_offered_in_groups_by_what_they_learn_from():
+    groups = stages_by_group()
+    assert list(groups)[:3] == ["Demonstrations", "Preferences", "Online"] and groups["Demonstrations"] == ["sft"]
+    assert groups["Preferences"][:2] == ["reward", "dpo"] and {"ppo", "teach"} <= set(groups["Online"])
+    assert sorted(name for names in groups.values() for name in names) == sorted(STAGES)
+    style = group_titles(groups)
+    assert 'label:nth-of-type(2) { --group: "Preferences"' in style and f'nth-of-type({2 + len(groups["Preferences"])}) {{ --group: "Online"' in style
