@@ -118,8 +118,8 @@ GRADIENT_PANEL = Panel(measure(GRADIENT_NORM).title, (Line(GRADIENT_NORM, measur
 RATE_PANEL = Panel(measure(LEARNING_RATE).title, (Line(LEARNING_RATE, measure(LEARNING_RATE).title),))
 MARGIN_PANEL = Panel(measure(MARGIN).title, (Line(MARGIN, measure(MARGIN).title),))
 LOG_RATIO_PANEL = Panel(text.LOG_RATIOS, (
-    Line(CHOSEN, text.CHOSEN_LINE, faint=True), Line(REJECTED, text.REJECTED_LINE, faint=True),
-    Line(CHOSEN_HELD_OUT, text.CHOSEN_HELD_OUT_LINE), Line(REJECTED_HELD_OUT, text.REJECTED_HELD_OUT_LINE)))
+    Line(CHOSEN_HELD_OUT, text.CHOSEN_HELD_OUT_LINE), Line(REJECTED_HELD_OUT, text.REJECTED_HELD_OUT_LINE),
+    Line(CHOSEN, text.CHOSEN_LINE, faint=True), Line(REJECTED, text.REJECTED_LINE, faint=True)))
 TIME_PANEL = Panel(text.SECONDS, (Line(TIME_UPDATE, text.SECONDS),))
 ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True),
                                        Line(ACCURACY_HELD_OUT, text.HELD_OUT)))

@@ -104,7 +104,7 @@ class DPO(Trainer[DPOConfig]):
             self.reference_sums = [[0.0] * len(group.answers) for group in groups]
         else:
             self.reference_sums = self._read_all(groups, "reference")
-        self.probe.start(self.micro_batch, self.pass_tokens, self.on_microbatch)
+        self.samples = self.probe.start(self.micro_batch, self.pass_tokens, self.on_microbatch)
 
     def train_step(self) -> dict[str, Any]:
         started = time.perf_counter()
@@ -152,8 +152,9 @@ class DPO(Trainer[DPOConfig]):
             self.last_chosen = result.get(measures.CHOSEN_HELD_OUT, 0.0)
             if self.last_chosen < FALLEN and not self.told_of_fall:
                 self._warn_of_fall()
-        probed, self.samples, warnings = self.probe.measure(self.step, self.micro_batch, self.pass_tokens,
-                                                            self.on_microbatch)
+        probed, samples, warnings = self.probe.measure(self.step, self.micro_batch, self.pass_tokens,
+                                                       self.on_microbatch)
+        self.samples = [*self.samples, *samples]
         for warning in warnings:
             self.events.append({"event": "warning", "step": self.step, "kind": warning.kind, "text": warning.text})
         return {**result, **probed}

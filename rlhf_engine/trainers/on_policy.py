@@ -46,11 +46,13 @@ class OnPolicyProbe:
         """Tokens of the longest prompt with a response of full length."""
         return max(map(len, self.prompt_ids)) + self.config.max_new_tokens
 
-    def start(self, micro_batch: int = 0, pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop) -> None:
-        """Sample the policy as it starts: later responses are compared with these."""
+    def start(self, micro_batch: int = 0, pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop,
+              ) -> list[dict[str, Any]]:
+        """Sample the policy as it starts: later responses are compared with these. Returns rows for samples.jsonl."""
         rollout = self._sample(micro_batch, pass_tokens, on_microbatch)
         self.guard.reference = rollout.response_ids
         self.guard.check(rollout, self.config.temperature)
+        return sample_rows(rollout, 0)
 
     def measure(self, step: int, micro_batch: int = 0, pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop,
                 ) -> tuple[dict[str, float], list[dict[str, Any]], list[CollapseWarning]]:
@@ -63,9 +65,7 @@ class OnPolicyProbe:
         values = {measures.KL: kl.mean().item(), measures.KL_PER_TOKEN: kl.sum().item() / tokens,
                   measures.ENTROPY: rollout.entropy, measures.LENGTH: tokens / len(rollout),
                   measures.ENDED: rollout.ended.float().mean().item(), **text}
-        rows = [{"step": step, "prompt": rollout.prompts[i], "response": rollout.responses[i], "kl": kl[i].item(),
-                 "ended": bool(rollout.ended[i])} for i in range(min(LOGGED_SAMPLES, len(rollout)))]
-        return values, rows, self.guard.new_warnings()
+        return values, sample_rows(rollout, step), self.guard.new_warnings()
 
     def _sample(self, micro_batch: int, pass_tokens: int, on_microbatch: Callable[[], None]) -> Rollout:
         config = self.config
@@ -82,3 +82,10 @@ class OnPolicyProbe:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.guard = Guard.from_state(state["guard"])
+
+
+def sample_rows(rollout: Rollout, step: int) -> list[dict[str, Any]]:
+    """Rows for samples.jsonl, marked `fixed`: prompts and random numbers are the same at every step."""
+    kl = rollout.kl()
+    return [{"step": step, "prompt": rollout.prompts[i], "response": rollout.responses[i], "kl": kl[i].item(),
+             "ended": bool(rollout.ended[i]), "fixed": True} for i in range(min(LOGGED_SAMPLES, len(rollout)))]

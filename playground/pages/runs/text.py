@@ -98,7 +98,7 @@ ADVICE = {
         "{cut:.0%} of the responses do not end within {tokens} tokens; at the start it was {start:.0%}.",
         "Set missing_end to replace or subtract, so that a response without an end scores less, or rewind."),
     "cut": (
-        "{cut:.0%} of the responses are cut off at {tokens} tokens, so the reward judges unfinished text.",
+        "{cut:.0%} of the responses are cut off at {tokens} tokens, so what is measured on them is of unfinished text.",
         "Allow longer responses (max_new_tokens), unless only their beginnings matter to you."),
     "flat": (
         "The last {count} samples all score {score:.3g}: the reward sees no difference between them, and PPO has "

@@ -87,6 +87,16 @@ def test_it_learns_what_was_chosen(tiny_llama, loss):
     assert report["accuracy_held_out"] == metrics[-1]["accuracy/held_out"] and report["kl"] == metrics[-1]["objective/kl"]
 
 
+def test_the_same_prompts_are_answered_at_the_start_and_later(tiny_llama):
+    trainer = make(tiny_llama, evaluate_every=1)
+    next(trainer)
+    assert [row["step"] for row in trainer.samples] == [0] * 4 + [1] * 4 and all(row["fixed"] for row in trainer.samples)
+    assert [row["prompt"] for row in trainer.samples[:4]] == [row["prompt"] for row in trainer.samples[4:]]
+    assert [row["kl"] for row in trainer.samples[:4]] == pytest.approx([0.0] * 4, abs=1e-4)
+    next(trainer)
+    assert len(trainer.samples) == 4
+
+
 def test_a_tie_is_learned_as_one(tiny_llama):
     """Ties alone: nothing is won, and the two stay equally likely."""
     ties = [Ranking(row.prompt, (row.chosen, row.rejected), (1.0, 1.0)) for row in PAIRS]
