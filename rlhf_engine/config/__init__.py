@@ -30,6 +30,6 @@ from rlhf_engine.config.teach import TeachConfig
 __all__ = [
     "DPOConfig", "KL_PER_TOKEN", "LARGEST", "LARGEST_SEED", "LENGTH_FIELDS", "LONGEST", "MOST_ROWS", "MOST_TOKENS",
     "PATHS", "PPOConfig", "PolicyConfig", "RewardConfig", "RunConfig", "SFTConfig", "TeachConfig", "bounded",
-    "check_length", "check_text", "checkpoint_period", "choices", "coerce", "current_name", "current_names", "docs", "field_types",
-    "flag", "live_settings", "old_names", "to_dict",
+    "check_length", "check_text", "checkpoint_period", "choices", "coerce", "current_name", "current_names", "docs",
+    "field_types", "flag", "live_settings", "old_names", "to_dict",
 ]

@@ -55,8 +55,8 @@ def estimate_kl(proxy: Sequence[float], n: int) -> float:
 
     It is `best_of_kl` of the shares of the scores among the samples, by the jackknife, and within 0 and `kl_bound(n)`.
     No unbiased estimate exists, because a score that no sample has may be there. Without the jackknife the estimate is
-    too low, by a quarter and more where N = n and good scores are rare. With it, measured in simulations for n = 16, the
-    bias is at most 6 % at N = n and 3 % from N = 2 n on; it is 0 where no two scores tie.
+    too low, by a quarter and more where N = n and good scores are rare. With it, in simulations for n = 16, the bias
+    is at most 6 % at N = n and 3 % from N = 2 n on; it is 0 where no two scores tie.
     """
     _, _, sizes = tie_groups(proxy)
     count = int(sizes.sum())
@@ -74,9 +74,9 @@ def estimate_kl(proxy: Sequence[float], n: int) -> float:
 def best_of_kl(shares: Sequence[float] | np.ndarray, n: int) -> np.ndarray:
     """KL of best-of-n to its base in nats, where the levels of the proxy have these shares: exact, ties included.
 
-    sum_k q_k log(q_k / p_k), where p_k is the share of level k and q_k = F_k^n - F_(k-1)^n that of the best of n. Within
-    a level, a tie that is broken at random leaves the base's distribution as it is, so the levels say all. The bound
-    `kl_bound` is reached where each level has a single response of vanishing share.
+    sum_k q_k log(q_k / p_k), where p_k is the share of level k and q_k = F_k^n - F_(k-1)^n that of the best of n.
+    Within a level, a tie that is broken at random leaves the base's distribution as it is, so the levels say all. The
+    bound `kl_bound` is reached where each level has a single response of vanishing share.
 
     Args:
         shares: [..., K], of the levels from the lowest to the highest score; they need not sum to 1.
@@ -93,7 +93,7 @@ def best_of_kl(shares: Sequence[float] | np.ndarray, n: int) -> np.ndarray:
 
 
 def kl_bound(n: int) -> float:
-    """log n - (n - 1) / n: an upper bound on the KL of best-of-n in nats (Beirami et al. 2024), near it without ties."""
+    """log n - (n - 1) / n: an upper bound on the KL of best-of-n in nats (Beirami et al. 2024), close without ties."""
     return math.log(n) - (n - 1) / n
 
 
