@@ -7,9 +7,18 @@ input, so that bad input is refused before a model is loaded. It returns the sec
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from rlhf_engine.config import DPOConfig, PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import (
+    DPOConfig,
+    GroupConfig,
+    PolicyConfig,
+    PPOConfig,
+    RewardConfig,
+    RunConfig,
+    SFTConfig,
+    TeachConfig,
+)
 from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts, read_rows
 from rlhf_engine.data.tokenization import Prompt
@@ -26,6 +35,7 @@ from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
 from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.dpo import DPO
+from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
@@ -113,17 +123,26 @@ def build_dpo(inputs: Inputs[DPOConfig]) -> Finish:
 
 
 def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
+    return build_online(inputs, PPO)
+
+
+def build_group(inputs: Inputs[GroupConfig]) -> Finish:
+    return build_online(inputs, GroupLearner)
+
+
+def build_online(inputs: Inputs[Any], learner: type[PPO] | type[GroupLearner]) -> Finish:
+    """A learner that samples its own responses and has them scored by `reward`."""
     config = inputs.config
     source = find_reward(config.reward, inputs.rows[0], inputs.checkpoint)
     texts = read_ptx_texts(config)
 
-    def finish(backbone: Backbone) -> PPO:
+    def finish(backbone: Backbone) -> PPO | GroupLearner:
         if isinstance(source, Path):
             backbone.load_role("reward", source, head=True)
             reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=inputs.on_microbatch)
         else:
             reward = source
-        trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
+        trainer = learner(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
         trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
     return finish

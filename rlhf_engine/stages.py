@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rlhf_engine import config as configs
-from rlhf_engine.config import DPOConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import DPOConfig, GroupConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.spelling import closest
 
-SFT, REWARD, DPO, PPO, TEACH = "sft", "reward", "dpo", "ppo", "teach"
+SFT, REWARD, DPO, PPO, GRPO, TEACH = "sft", "reward", "dpo", "ppo", "grpo", "teach"
 DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
 """Kinds of data that a stage can read."""
 BUNDLED_PROMPT_TOKENS = 18
@@ -102,6 +102,11 @@ register(Stage(
 register(Stage(
     PPO, PPOConfig, "align with PPO against a reward", "rlhf_engine.build.build_ppo", lambda config: PROMPTS,
     title="PPO", method="PPO", required=("reward",),
+    memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reward_adapter=True,
+                         bundled_tokens=BUNDLED_PROMPT_TOKENS)))
+register(Stage(
+    GRPO, GroupConfig, "align by comparing the responses to a prompt (GRPO, RLOO, REINFORCE++)",
+    "rlhf_engine.build.build_group", lambda config: PROMPTS, title="GRPO", method="GRPO", required=("reward",),
     memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reward_adapter=True,
                          bundled_tokens=BUNDLED_PROMPT_TOKENS)))
 register(Stage(
