@@ -29,7 +29,8 @@ MAX_VISITOR_RUNS = 20
 VISITOR_COMMANDS = ("pause", "resume", "step", "stop")
 """What a visitor may order a visitor's run to do."""
 LOWERABLE = frozenset(("steps", "epochs", "batch_size", "max_tokens", "max_new_tokens", "candidates", "choices",
-                       "votes_first", "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples"))
+                       "votes_first", "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples",
+                       "rounds", "samples"))
 """Settings that a visitor may lower."""
 FREE = frozenset(("labeler", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef", "temperature",
                   "pessimism", "adapter", "reward", "output", "query"))

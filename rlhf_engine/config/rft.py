@@ -21,8 +21,8 @@ class RFTConfig(RunConfig):
     samples: int = bounded(8, 1, MOST_ROWS)
     """Responses to each prompt in a round."""
     keep: Literal["best", "top"] = "best"
-    """`best` keeps the best response to each prompt, `top` the share `top_share` of all responses. What scores as low
-    as the worst of the round is never kept: of a yes-or-no rule, nothing that fails is imitated."""
+    """`best` keeps the best response to each prompt, `top` the share `top_share` of all responses. What scores no
+    better than the worst response so far is never kept: of a yes-or-no rule, nothing that fails is imitated."""
     top_share: float = bounded(0.1, 0.001, 1.0)
     """Share of a round's responses that `keep: top` keeps."""
     all_rounds: bool = True

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlhf_engine.config.fields import LARGEST, LONGEST, MOST_ROWS, bounded
-from rlhf_engine.config.policy import PolicyConfig
+from rlhf_engine.config.policy import ActorCriticConfig
 from rlhf_engine.errors import UserError
 
 
 @dataclass
-class TeachConfig(PolicyConfig):
+class TeachConfig(ActorCriticConfig):
     """PPO against a reward that learns from votes between its steps (Ziegler et al. 2019, section 2.3)."""
 
     labeler: str = ""

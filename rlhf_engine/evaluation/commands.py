@@ -111,7 +111,7 @@ def curve_sizes(given: list[str] | None, samples: int) -> list[int]:
     for text in ",".join(given).split(","):
         if not text.strip():
             continue
-        size = configs.coerce("at", text.strip(), int)
+        size = int(configs.coerce("at", text.strip(), int))
         if not 1 <= size <= samples:
             raise UserError(f"--at is {size}, but must be at least 1 and at most --samples ({samples}): the best of n "
                             "is taken from the samples of a prompt")

@@ -1,6 +1,5 @@
 """Rejection sampling: which scored responses are kept to learn from. No function here needs a model."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +21,15 @@ class ScoredSample:
 
 def drop_duplicates(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
     """The samples without those whose response to the same prompt came before."""
-    return list({(sample.prompt, sample.ids): sample for sample in reversed(samples)}.values())[::-1]
+    first: dict[tuple[int, tuple[int, ...]], ScoredSample] = {}
+    for sample in samples:
+        first.setdefault((sample.prompt, sample.ids), sample)
+    return list(first.values())
 
 
-def worth_keeping(samples: Sequence[ScoredSample], *, ended_only: bool) -> list[ScoredSample]:
-    """The samples of a round that may be kept.
-
-    Those with the lowest score of the round may not, unless all have it. `ended_only` leaves those out that were cut
-    off.
-    """
-    lowest = min(sample.score for sample in samples)
-    alike = all(sample.score == lowest for sample in samples)
-    return [sample for sample in samples if (alike or sample.score > lowest) and (sample.ended or not ended_only)]
+def worth_keeping(samples: Sequence[ScoredSample], lowest: float, *, ended_only: bool) -> list[ScoredSample]:
+    """The samples that may be kept: those that score above `lowest`, and with `ended_only` were not cut off."""
+    return [sample for sample in samples if sample.score > lowest and (sample.ended or not ended_only)]
 
 
 def best_of_each(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
@@ -51,19 +47,18 @@ def top_of_all(samples: Sequence[ScoredSample], count: int) -> list[ScoredSample
     return sorted(samples, key=lambda sample: -sample.score)[:count]
 
 
-def choose(samples: Sequence[ScoredSample], before: Sequence[ScoredSample], *, keep: str, top_share: float,
-           ended_only: bool) -> list[ScoredSample]:
+def choose(samples: Sequence[ScoredSample], before: Sequence[ScoredSample], *, keep: str,
+           count: int) -> list[ScoredSample]:
     """What is kept after a round.
 
     Args:
-        samples: of the round.
+        samples: of the round, those that may be kept.
         before: what was kept of earlier rounds. It comes first: of a tie the older one stays, nearer to the start.
         keep: "best" of each prompt, or "top" of all.
-        top_share: of the round's samples; so many are kept in all.
-        ended_only: leave samples out that were cut off.
+        count: how many of the top are kept.
     """
-    pool = drop_duplicates([*before, *worth_keeping(samples, ended_only=ended_only)])
-    return best_of_each(pool) if keep == "best" else top_of_all(pool, math.ceil(top_share * len(samples)))
+    pool = drop_duplicates([*before, *samples])
+    return best_of_each(pool) if keep == "best" else top_of_all(pool, count)
 
 
 # -- in a checkpoint ---------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Rejection-sampling fine-tuning, round after round (Touvron et al. 2023, section 3.2.3).
 
 In a round the policy answers prompts several times, the best answers are kept, and the *starting checkpoint* is
-fine-tuned on them: a policy that is trained on its own answers again and again drifts away from all that it knew. A step
-is either a batch of samples or one update, so a run can pause, be watched and be killed in the middle of a round.
+fine-tuned on them: a policy that is trained on its own answers again and again drifts away from what it knew. A step is
+either a batch of samples or one update, so a run can pause, be watched and be killed in the middle of a round.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from rlhf_engine.rollout.rollout import Rollout, make_rollout
 from rlhf_engine.trainers.base import Trainer, adam, schedule
 from rlhf_engine.trainers.on_policy import LOGGED_SAMPLES, OnPolicyProbe
 from rlhf_engine.trainers.policy import check_scores
-from rlhf_engine.trainers.rft.selection import ScoredSample, choose, pack_samples, unpack_samples
+from rlhf_engine.trainers.rft.selection import ScoredSample, choose, pack_samples, unpack_samples, worth_keeping
 
 
 class RFT(Trainer[RFTConfig]):
@@ -81,6 +82,9 @@ class RFT(Trainer[RFTConfig]):
         self.steps_before = 0
         """Steps of the rounds before this one."""
         self.ended_only = config.missing_end == "drop"
+        """Whether responses that were cut off are dropped. The first round decides for `missing_end: auto`."""
+        self.lowest = math.inf
+        """Lowest score of all samples so far. What scores as low is never kept."""
         self.last_measures: dict[str, float] = {}
         """Of the fresh responses of the newest policy."""
         self.apply_config()
@@ -128,11 +132,10 @@ class RFT(Trainer[RFTConfig]):
     def prepare(self) -> None:
         """Measure the policy as it starts."""
         self.last_measures, self.samples = self.probe.start(self.micro_batch, self.pass_tokens, self.on_microbatch)
-        scores = {row["score"] for row in self.probe.rows}
-        if len(scores) == 1:
-            text = (f"all {len(self.probe.rows)} responses of the starting policy to held-out prompts score the same "
-                    f"({scores.pop():.6g}). The first round looks for one that scores otherwise, and the run ends if "
-                    f"there is none.")
+        scores = self.probe.scores
+        if len(set(scores)) == 1:
+            text = (f"All {len(scores)} measured responses of the starting policy score the same ({scores[0]:.6g}). "
+                    "The first round looks for one that scores otherwise; the run ends if there is none.")
             self.events.append({"event": "warning", "step": 1, "kind": "scores_alike", "text": text})
 
     def train_step(self) -> dict[str, Any]:
@@ -244,11 +247,13 @@ class RFT(Trainer[RFTConfig]):
         config, samples = self.config, self.collected
         if self.round == 1 and config.missing_end == "auto":
             self.ended_only = sum(one.ended for one in samples) > 0.5 * len(samples)
-        before = self.kept if config.all_rounds else []
-        kept = choose(samples, before, keep=config.keep, top_share=config.top_share, ended_only=self.ended_only)
         scores = [one.score for one in samples]
-        if not kept or (self.round == 1 and min(scores) == max(scores)):
-            kept = self._keep_earlier(scores)
+        self.lowest = min(self.lowest, *scores)
+        candidates = worth_keeping(samples, self.lowest, ended_only=self.ended_only)
+        if not candidates:
+            self._explain_nothing_kept(scores)
+        before = self.kept if config.all_rounds or not candidates else []
+        kept = choose(candidates, before, keep=config.keep, count=math.ceil(config.top_share * len(samples)))
         self.events.append({"event": "kept", "step": self.step, "round": self.round, "samples": len(samples),
                             "kept": len(kept), "earlier": len(set(kept) & set(self.kept)),
                             "ended_only": self.ended_only, "score_mean": sum(scores) / len(scores),
@@ -257,14 +262,14 @@ class RFT(Trainer[RFTConfig]):
         self.updates, self.updated = self._update_count(len(kept)), 0
         self._restore_start()
 
-    def _keep_earlier(self, scores: list[float]) -> list[ScoredSample]:
-        """What is kept where a round has nothing to keep: what was kept before. Raises UserError if nothing was."""
+    def _explain_nothing_kept(self, scores: list[float]) -> None:
+        """Warn of a round that has nothing to keep. Raises UserError if nothing was kept before."""
         config = self.config
         if min(scores) == max(scores):
             what = f"all {len(scores)} different samples of round {self.round} score the same ({scores[0]:.6g})"
         else:
-            what = (f"all samples of round {self.round} that end in time have the lowest score of the round "
-                    f"({min(scores):.6g})")
+            what = (f"no sample of round {self.round} both ends in time and scores above the lowest score "
+                    f"({self.lowest:.6g})")
         if not self.kept:
             raise UserError(
                 f"there is nothing to learn from: {what}; what helps: prompts that ask for what is rewarded, a reward "
@@ -272,7 +277,6 @@ class RFT(Trainer[RFTConfig]):
                 f"{config.max_new_tokens}), or more --samples")
         self.events.append({"event": "warning", "step": self.step, "kind": "nothing_kept",
                             "text": f"{what[:1].upper()}{what[1:]}: the updates learn from what was kept before."})
-        return self.kept
 
     @torch.no_grad()
     def _restore_start(self) -> None:
@@ -304,6 +308,7 @@ class RFT(Trainer[RFTConfig]):
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "round": self.round, "sampled": self.sampled, "updates": self.updates,
                 "updated": self.updated, "steps_before": self.steps_before, "ended_only": self.ended_only,
+                "lowest": self.lowest,
                 "collected": pack_samples(self.collected), "kept": pack_samples(self.kept),
                 "measured": self.last_measures, "probe": self.probe.state_dict()}
 
@@ -311,6 +316,7 @@ class RFT(Trainer[RFTConfig]):
         self.round, self.sampled = state["round"], state["sampled"]
         self.updates, self.updated = state["updates"], state["updated"]
         self.steps_before, self.ended_only = state["steps_before"], state["ended_only"]
+        self.lowest = state["lowest"]
         self.collected, self.kept = unpack_samples(state["collected"]), unpack_samples(state["kept"])
         self.last_measures = state["measured"]
         self.probe.load_state_dict(state["probe"])
