@@ -227,8 +227,8 @@ def refuse_foreign_code(config: RunConfig) -> None:
 def locate_replay(home: Path, labeler: str) -> str:
     """`replay=RUN` with the path of a run of the workspace `home`. Raises UserError for any other."""
     name = labeler.removeprefix(REPLAY)
-    folder = Path(locate(home, name)).absolute()
-    if folder.parent != (home / "runs").absolute() or not Run(folder).exists():
+    folder = Path(locate(home, name)).resolve()  # a link may lead out
+    if folder.parent != (home / "runs").resolve() or not Run(folder).exists():
         raise UserError(f"--labeler is {labeler!r}, but the workspace has no run of that name; choose one from Runs")
     return f"{REPLAY}{folder}"
 
