@@ -34,6 +34,7 @@ from rlhf_engine.runs.damage import explain_damage
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
+from rlhf_engine.teach.recorded_votes import is_replay, recorded_labeler
 from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.group import GroupLearner
@@ -213,6 +214,8 @@ def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) 
         if home is None:
             raise UserError("--labeler person needs a workspace, whose store has the votes: pass its folder as `home`")
         return HumanLabeler(Run(config.output), Store(home / "feedback.sqlite"))
+    if is_replay(config.labeler):
+        return recorded_labeler(config.labeler, run_files=True)
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
     function = find_function(config.labeler)

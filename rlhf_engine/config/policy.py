@@ -134,20 +134,11 @@ class PPOConfig(ActorCriticConfig):
 
 
 @dataclass
-class GroupConfig(PolicyConfig):
-    """A policy from several responses to each prompt: what beats the others of its group becomes more probable.
+class GroupSettings:
+    """What a learner needs to know that compares the responses to a prompt with one another."""
 
-    No value function is needed (GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; REINFORCE++, Hu 2025).
-    """
-
-    reward: str = ""
-    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
-    reference_samples: int = bounded(128, 2, MOST_ROWS)
-    """Responses of the reference that are sampled, in groups, to normalise the reward and to decide
-    `missing_end: auto`."""
-    estimator: Literal["grpo", "rloo", "reinforce++"] = "grpo"
-    """What a response is compared with. `grpo`: the mean of its group. `rloo`: the mean of the others in its group.
-    `reinforce++`: the mean of the whole batch, with rewards token by token; groups do not matter then."""
+    group_size: int = bounded(8, 1, MOST_ROWS)
+    """Responses to each prompt of a step; `batch_size` is a multiple of it."""
     loss_normaliser: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
     """What the loss is divided by. `grpo`: each response by its own length, so a token of a short response weighs more.
     `dapo`: all by the tokens of the optimiser step (Yu et al. 2025). `dr_grpo`: all by `max_new_tokens` (Liu et al.
@@ -155,12 +146,6 @@ class GroupConfig(PolicyConfig):
     scale: Literal["auto", "std", "none"] = "auto"
     """Divide the advantages of a group by the standard deviation of its rewards (`std`). Easy and hard prompts then
     weigh as much as others. `auto` does so for the estimator `grpo`, unless the loss is that of `dr_grpo`."""
-    group_size: int = bounded(8, 1, MOST_ROWS)
-    """Responses to each prompt of a step; `batch_size` is a multiple of it."""
-    batch_size: int = bounded(64, 2, MOST_ROWS)
-    """Responses (episodes) per step."""
-    ppo_epochs: int = bounded(1, 1, 1000)
-    """Passes over each rollout; fresh responses teach more than old ones seen again."""
     clip_high: float = bounded(0.0, 0.0, 10.0, advanced=True)
     """Clip range above 1, if it is to be another than `clip`; 0 takes `clip`. A wider one lets rare tokens grow (DAPO
     has 0.28)."""
@@ -175,23 +160,48 @@ class GroupConfig(PolicyConfig):
     overlong_tokens: int = bounded(0, 0, MOST_TOKENS, advanced=True)
     """A response that comes so close to `max_new_tokens` loses reward: nothing at that distance, 1 at the end (DAPO).
     0 takes nothing off."""
+
+    def check_groups(self, config: PolicyConfig, estimator: str) -> None:
+        """Raises UserError where the batch of `config` cannot be made of whole groups."""
+        if estimator != "reinforce++" and self.group_size < 2:
+            raise UserError(f"--group-size is {self.group_size}, but {estimator} compares the responses to a prompt "
+                            "with one another: give at least 2")
+        if config.batch_size % self.group_size:
+            raise UserError(f"--batch-size ({config.batch_size}) is no multiple of --group-size ({self.group_size}): a "
+                            "step has whole groups")
+        groups = config.batch_size // self.group_size
+        if config.minibatches > groups:
+            raise UserError(f"--minibatches is {config.minibatches}, but a step has {groups} groups (--batch-size / "
+                            "--group-size), which stay together")
+        if self.overlong_tokens > config.max_new_tokens:
+            raise UserError(f"--overlong-tokens ({self.overlong_tokens}) is more than --max-new-tokens "
+                            f"({config.max_new_tokens})")
+
+
+@dataclass
+class GroupConfig(GroupSettings, PolicyConfig):
+    """A policy from several responses to each prompt: what beats the others of its group becomes more probable.
+
+    No value function is needed (GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; REINFORCE++, Hu 2025).
+    """
+
+    reward: str = ""
+    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    reference_samples: int = bounded(128, 2, MOST_ROWS)
+    """Responses of the reference that are sampled, in groups, to normalise the reward and to decide
+    `missing_end: auto`."""
+    estimator: Literal["grpo", "rloo", "reinforce++"] = "grpo"
+    """What a response is compared with. `grpo`: the mean of its group. `rloo`: the mean of the others in its group.
+    `reinforce++`: the mean of the whole batch, with rewards token by token; groups do not matter then."""
+    batch_size: int = bounded(64, 2, MOST_ROWS)
+    """Responses (episodes) per step."""
+    ppo_epochs: int = bounded(1, 1, 1000)
+    """Passes over each rollout; fresh responses teach more than old ones seen again."""
     kl_coef: float = bounded(0.05, 0.0, LARGEST)
     """Weight of the KL penalty at the start, in normalised reward per nat."""
     stage: typing.ClassVar[str] = "grpo"
 
     def validate(self) -> "GroupConfig":
         super().validate()
-        if self.estimator != "reinforce++" and self.group_size < 2:
-            raise UserError(f"--group-size is {self.group_size}, but --estimator {self.estimator} compares the "
-                            "responses to a prompt with one another: give at least 2")
-        if self.batch_size % self.group_size:
-            raise UserError(f"--batch-size ({self.batch_size}) is no multiple of --group-size ({self.group_size}): a "
-                            "step has whole groups")
-        groups = self.batch_size // self.group_size
-        if self.minibatches > groups:
-            raise UserError(f"--minibatches is {self.minibatches}, but a step has {groups} groups (--batch-size / "
-                            "--group-size), which stay together")
-        if self.overlong_tokens > self.max_new_tokens:
-            raise UserError(f"--overlong-tokens ({self.overlong_tokens}) is more than --max-new-tokens "
-                            f"({self.max_new_tokens})")
+        self.check_groups(self, self.estimator)
         return self

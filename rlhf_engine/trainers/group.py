@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rlhf_engine import measures
-from rlhf_engine.config import GroupConfig
+from rlhf_engine.config import GroupConfig, TeachConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
@@ -28,7 +28,7 @@ ATTEMPTS = 3
 """Times that dead groups are resampled in a step."""
 
 
-class GroupLearner(OnlineTrainer[GroupConfig]):
+class GroupLearner(OnlineTrainer[GroupConfig | TeachConfig]):
     """Trains `policy` on what beats the other responses to its prompt. Arguments are those of `PolicyTrainer`.
 
     A step samples `group_size` responses to each of `batch_size / group_size` prompts. A group whose scores are all the
@@ -38,7 +38,7 @@ class GroupLearner(OnlineTrainer[GroupConfig]):
     roles = ("policy", "reference", "reward")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction,
-                 config: GroupConfig | None = None, *, ptx: Sequence[Demonstration] = (),
+                 config: GroupConfig | TeachConfig | None = None, *, ptx: Sequence[Demonstration] = (),
                  on_microbatch: Callable[[], None] = noop):
         super().__init__(backbone, prompts, reward, config or GroupConfig(), ptx=ptx, on_microbatch=on_microbatch)
         self.dead_share = 0.0

@@ -22,11 +22,10 @@ from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.model.logprobs import nll
-from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel
+from rlhf_engine.rollout.on_policy import LOGGED_SAMPLES, OnPolicyProbe
+from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel, check_scores
 from rlhf_engine.rollout.rollout import Rollout, make_rollout
 from rlhf_engine.trainers.base import Trainer, adam, schedule
-from rlhf_engine.trainers.on_policy import LOGGED_SAMPLES, OnPolicyProbe
-from rlhf_engine.trainers.policy import check_scores
 from rlhf_engine.trainers.rft.selection import ScoredSample, choose, pack_samples, unpack_samples, worth_keeping
 
 

@@ -169,7 +169,7 @@ def test_above_the_hard_stop_a_step_learns_from_the_penalty_alone(tiny_llama):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"batch_size": 9}, "--batch-size (9) is no multiple of --group-size (4)"),
-    ({"group_size": 1}, "--group-size is 1, but --estimator grpo"),
+    ({"group_size": 1}, "--group-size is 1, but grpo compares the responses to a prompt"),
     ({"minibatches": 4}, "--minibatches is 4, but a step has 2 groups"),
     ({"overlong_tokens": 30}, "--overlong-tokens (30) is more than --max-new-tokens (10)"),
 ])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -330,6 +331,20 @@ def test_existing_output_symlinks_and_functions_are_refused(idle, home, tiny, tm
     assert not (tmp_path / "ran").exists()
     with pytest.raises(UserError, match="no stage"):
         idle.start("dance", {})
+
+
+def test_votes_are_replayed_from_runs_of_the_workspace_alone(idle, home, tiny, tmp_path):
+    small = {"model": tiny["model"], "data": tiny["ppo"], "steps": 2, "batch_size": 4, "minibatches": 1, "max_tokens": 64,
+             "max_new_tokens": 12, "lora_rank": 4, "reference_samples": 8, "votes": 4, "votes_first": 3, "candidates": 4, "ensemble": 2}
+    first = finish(idle, idle.start("teach", {**small, "labeler": "long", "output": "voted"}))
+    again = finish(idle, idle.start("teach", {**small, "labeler": "replay=voted", "learner": "dpo", "output": "again"}))
+    learned = [[row["consumed"] for row in run.journal() if row["event"] == "reward"] for run in (first, again)]
+    assert learned[0] == learned[1] and "win_rate" in again.report()
+    shutil.copytree(first.path, tmp_path / "outside", symlinks=True)
+    (home / "runs" / "link").symlink_to(tmp_path / "outside")
+    for name in (str(tmp_path / "outside"), "link", "../runs/voted/../../outside", "nothing"):
+        with pytest.raises(UserError, match="the workspace has no run of that name"):
+            idle.start("teach", {**small, "labeler": f"replay={name}"})
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -12,9 +12,8 @@ from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.collapse_guard import CollapseWarning, Guard
-from rlhf_engine.rollout.reward_functions import RewardFunction
+from rlhf_engine.rollout.reward_functions import RewardFunction, check_scores
 from rlhf_engine.rollout.rollout import Rollout, make_rollout, measure
-from rlhf_engine.trainers.policy import check_scores
 
 LOGGED_SAMPLES = 4
 """Responses of a measurement that are written to samples.jsonl."""
