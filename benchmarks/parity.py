@@ -32,6 +32,7 @@ from rlhf_engine.losses.masked import masked_mean, whiten
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import RewardModel
 from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout
+from rlhf_engine.trainers.online import Targets
 from rlhf_engine.trainers.ppo import PPO
 
 SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -106,11 +107,16 @@ def make_ours(folder: Path, case: Case) -> tuple[PPO, Rollout, dict]:
     return trainer, rollout, moving
 
 
-def update(trainer: PPO, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, tokens: float) -> dict:
-    """Gradients of a step of `tokens` tokens, left in place, and its statistics."""
+def update(trainer: PPO, rollout: Rollout, targets: Targets) -> dict:
+    """Gradients of a step over the whole rollout, left in place, and its statistics."""
+    rows = list(range(len(rollout)))
+
+    def backward(part: list[int]) -> dict[str, float]:
+        stats = trainer.backward(Batch(trainer.backbone, rollout, part), rollout, targets, rows)
+        return {name: value.item() for name, value in stats.items()}
+
     trainer.optimizer.zero_grad()
-    return trainer.accumulate(rollout.by_length(range(len(rollout))), lambda part: trainer._backward(
-        Batch(trainer.backbone, rollout, part), rollout, advantages, returns, tokens))
+    return trainer.accumulate(rollout.by_length(rows), backward)
 
 
 def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict:
@@ -118,21 +124,22 @@ def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict
     mask, config = rollout.mask, trainer.config
     scores = trainer.shape_scores(trainer.score_responses(rollout).total, rollout)
     kl = rl_math.kl_estimates(rollout.logprobs, rollout.ref_logprobs)[0] * mask
-    advantages, returns = trainer.advantages(rollout, scores)
-    metrics = trainer.rollout_metrics(rollout, scores, returns, kl.sum(1).mean().item())
+    targets = trainer.targets(rollout, scores, None)
+    metrics = trainer.rollout_metrics(rollout, scores, targets, kl.sum(1).mean().item())
     rewards = rl_math.shaped_rewards(scores, rollout.logprobs, rollout.ref_logprobs, mask, KL_COEF)
     if config.whiten_rewards:
         rewards = whiten(rewards, mask, shift_mean=False)
     disturb(moving, noise)
-    sums = update(trainer, rollout, advantages, returns, mask.sum().item())
+    sums = update(trainer, rollout, targets)
     batch = Batch(trainer.backbone, rollout, list(range(len(rollout))))
     with torch.no_grad(), trainer.backbone.use("policy"):
         read = batch.read(config.temperature, entropy=True)
     new = batch.grid(read.logprobs)
     return {"logprobs": rollout.logprobs, "ref_logprobs": rollout.ref_logprobs, "values": rollout.values,
             "scores": scores, "kl": kl, "KL per sequence": kl.sum(1), "rewards": rewards,
-            "reward per sequence": rewards.sum(1), "advantages, raw": returns - rollout.values, "returns": returns,
-            "advantages": advantages, "new_logprobs": new, "ratio": (new - rollout.logprobs).exp() * mask,
+            "reward per sequence": rewards.sum(1), "advantages, raw": targets.returns - rollout.values,
+            "returns": targets.returns, "advantages": targets.advantages, "new_logprobs": new,
+            "ratio": (new - rollout.logprobs).exp() * mask,
             "pg_loss": sums["loss/policy"], "vf_loss": sums["loss/value"], "approxkl": sums["policy/approxkl"],
             "clipfrac": sums["policy/clipfrac"], "vf_clipfrac": sums["value/clipfrac"], "mean ratio": sums["val/ratio"],
             "entropy": read.entropy.mean(), "objective/kl": metrics["objective/kl"],
@@ -243,8 +250,9 @@ def compare(case: Case, folder: Path) -> None:
     ours, theirs = run_ours(trainer, rollout, moving, case.noise), run_trl(folder, folder / "policy", heads, case)
     functions, mask = on_their_tensors(theirs, case), rollout.mask.bool()
     rollout.logprobs, rollout.values = theirs["logprobs"], theirs["values"]
-    update(trainer, rollout, theirs["advantages"], theirs["returns"], theirs["tokens"].sum().item())
-    functions["gradient, policy"] = (flat({n: p.grad for n, p in moving.items()}), theirs["gradient, policy"])
+    update(trainer, rollout, Targets(theirs["advantages"], theirs["returns"]))
+    shares = mask.sum() / theirs["tokens"].sum()  # ours divides by our tokens
+    functions["gradient, policy"] = (shares * flat({n: p.grad for n, p in moving.items()}), theirs["gradient, policy"])
     say({"case": case.name, "tokens": int(mask.sum()), "tokens_trl": int(theirs["tokens"].sum()),
          "ratio_off_1": [(side["ratio"][mask] - 1).abs().max().item() for side in (ours, theirs)]})
     for quantity in ours:

@@ -7,9 +7,19 @@ input, so that bad input is refused before a model is loaded. It returns the sec
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from rlhf_engine.config import DPOConfig, PolicyConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import (
+    DPOConfig,
+    GroupConfig,
+    PolicyConfig,
+    PPOConfig,
+    RewardConfig,
+    RFTConfig,
+    RunConfig,
+    SFTConfig,
+    TeachConfig,
+)
 from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts
 from rlhf_engine.data.tokenization import Prompt
@@ -20,17 +30,20 @@ from rlhf_engine.feedback.scoring_functions import find_function, is_function, l
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.feedback.training_rows import read_training_rows
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
+from rlhf_engine.rollout.reward_functions import FunctionReward, RewardFunction, RewardModel
 from rlhf_engine.runs.damage import explain_damage
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
+from rlhf_engine.teach.recorded_votes import is_replay, recorded_labeler
 from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.dpo import DPO
+from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.kto import KTO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
+from rlhf_engine.trainers.rft.trainer import RFT
 from rlhf_engine.trainers.sft import SFT
 
 HELD_OUT = 128
@@ -116,19 +129,34 @@ def build_dpo(inputs: Inputs[DPOConfig]) -> Finish:
 
 
 def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
+    return build_online(inputs, PPO)
+
+
+def build_group(inputs: Inputs[GroupConfig]) -> Finish:
+    return build_online(inputs, GroupLearner)
+
+
+def build_online(inputs: Inputs[Any], learner: type[PPO] | type[GroupLearner]) -> Finish:
+    """A learner that samples its own responses and has them scored by `reward`."""
     config = inputs.config
     source = find_reward(config.reward, inputs.rows[0], inputs.checkpoint)
     texts = read_ptx_texts(config)
 
-    def finish(backbone: Backbone) -> PPO:
-        if isinstance(source, Path):
-            backbone.load_role("reward", source, head=True)
-            reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=inputs.on_microbatch)
-        else:
-            reward = source
-        trainer = PPO(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
+    def finish(backbone: Backbone) -> PPO | GroupLearner:
+        reward = load_reward(source, backbone, inputs)
+        trainer = learner(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
         trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
+    return finish
+
+
+def build_rft(inputs: Inputs[RFTConfig]) -> Finish:
+    config = inputs.config
+    source = find_reward(config.reward, inputs.rows[0], inputs.checkpoint)
+
+    def finish(backbone: Backbone) -> RFT:
+        return RFT(backbone, inputs.rows, load_reward(source, backbone, inputs), config,
+                   on_microbatch=inputs.on_microbatch)
     return finish
 
 
@@ -175,12 +203,22 @@ def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionR
     return checkpoint / "reward" if checkpoint else resolve_reward(spec, "--reward")
 
 
+def load_reward(source: FunctionReward | Path, backbone: Backbone, inputs: Inputs[Any]) -> RewardFunction:
+    """What scores a rollout: `source` itself, or the reward model in its folder, which becomes the role `reward`."""
+    if isinstance(source, FunctionReward):
+        return source
+    backbone.load_role("reward", source, head=True)
+    return RewardModel(backbone, batch=inputs.config.batch_size, on_microbatch=inputs.on_microbatch)
+
+
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:
     """The labeler of a config. A scoring function is tried on `prompt` with an empty response."""
     if config.labeler == "person":
         if home is None:
             raise UserError("--labeler person needs a workspace, whose store has the votes: pass its folder as `home`")
         return HumanLabeler(Run(config.output), Store(home / "feedback.sqlite"))
+    if is_replay(config.labeler):
+        return recorded_labeler(config.labeler, run_files=True)
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
     function = find_function(config.labeler)

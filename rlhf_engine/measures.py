@@ -26,14 +26,15 @@ Z0 = "log_ratio/mismatched"
 SCORES, SCORES_NORMALISED, RETURN = "objective/scores", "objective/scores_normalised", "objective/reward"
 KL, KL_PER_TOKEN, KL_K2, KL_K3 = "objective/kl", "objective/kl_per_token", "objective/kl_k2", "objective/kl_k3"
 KL_COEF, ENTROPY, LENGTH, ENDED = "objective/kl_coef", "objective/entropy", "objective/length", "objective/ended"
-LOSS_POLICY, LOSS_VALUE, LOSS_PTX = "loss/policy", "loss/value", "loss/ptx"
+LOSS_POLICY, LOSS_VALUE, LOSS_PTX, LOSS_KL = "loss/policy", "loss/value", "loss/ptx", "loss/kl"
 APPROX_KL, CLIP_FRACTION, RATIO = "policy/approxkl", "policy/clipfrac", "val/ratio"
-POLICY_ENTROPY, UPDATES = "policy/entropy", "policy/updates"
+POLICY_ENTROPY, UPDATES, DEAD_GROUPS = "policy/entropy", "policy/updates", "policy/dead_groups"
 VALUE_CLIP_FRACTION, EXPLAINED_VARIANCE = "value/clipfrac", "value/explained_variance"
 DISTINCT_RATIO, EMPTY = "text/distinct_ratio", "text/empty"
 ENTROPY_RATIO, PERPLEXITY_RATIO = "text/entropy_ratio", "text/perplexity_ratio"
 VOTES_LEARNED, GUESSED = "reward/votes", "reward/guessed"
 VOTE_LOSS, DRIFT, REWARD_SPREAD = "reward/loss", "reward/drift", "reward/spread"
+ROUND, SAMPLES_SCORE, SAMPLES_BEST = "round", "samples/score", "samples/best"
 GOLD_SCORE, GOLD_WINS = "gold/score", "gold/wins"
 LEARNING_RATE, GRADIENT_NORM = "lr", "grad_norm"
 TIME = "time/"
@@ -87,12 +88,14 @@ ROWS = (
     Measure(ENDED, "Responses that end", percent=True),
     Measure(LOSS_POLICY, "Policy loss", role=POLICY),
     Measure(LOSS_VALUE, "Value loss", role=VALUE),
+    Measure(LOSS_KL, "KL to the reference, as a loss", "nats", KL_ROLE),
     Measure(LOSS_PTX, "Loss on the text mixed in", NATS_TOKEN, POLICY),
     Measure(APPROX_KL, "Policy change in a minibatch", NATS_TOKEN, POLICY),
     Measure(CLIP_FRACTION, "Clip fraction", role=POLICY, percent=True),
     Measure(RATIO, "Probability ratio", role=POLICY),
     Measure(POLICY_ENTROPY, "Entropy in the update", NATS_TOKEN, POLICY),
     Measure(UPDATES, "Optimiser steps", role=POLICY),
+    Measure(DEAD_GROUPS, "Groups whose responses score alike", "share of groups", POLICY, WHOLE, percent=True),
     Measure(VALUE_CLIP_FRACTION, "Clip fraction of the value", role=VALUE, percent=True),
     Measure(EXPLAINED_VARIANCE, "Explained variance", role=VALUE),
     Measure(DISTINCT_RATIO, "Variety of word pairs, beside the start's"),
@@ -105,6 +108,9 @@ ROWS = (
     Measure(REWARD_SPREAD, "Spread between members", SCORE, REWARD),
     Measure(GOLD_SCORE, "The voter's own score", SCORE, GOLD),
     Measure(GOLD_WINS, "Wins over the start", "share of pairs", GOLD, WHOLE, percent=True),
+    Measure(SAMPLES_SCORE, "Reward of all samples", SCORE, REWARD),
+    Measure(SAMPLES_BEST, "Reward of the best samples", SCORE, REWARD),
+    Measure(ROUND, "Round"),
     Measure(LEARNING_RATE, "Learning rate", role=TRAINED),
     Measure(GRADIENT_NORM, "Gradient norm", role=TRAINED),
     Measure(TIME_ROLLOUT, "Seconds for the rollout", SECONDS),

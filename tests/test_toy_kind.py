@@ -19,9 +19,9 @@ from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.exchange import export, import_events, read_events
 from rlhf_engine.feedback.kinds import KINDS, FeedbackKind
 from rlhf_engine.feedback.store import Store
+from rlhf_engine.teach.learners.tamer import verdicts
 from rlhf_engine.teach.likelihood import LIKELIHOODS, KindLikelihood, ResponseModel, log_likelihood, was_predicted
 from rlhf_engine.teach.preference_drift import DriftDetector
-from rlhf_engine.teach.tamer import verdicts
 from tests.playground.conftest import write_teach
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.surveys.tiny_models import POSITIONS, VOCABULARY, WINDOW
 from rlhf_engine.cli import main
-from rlhf_engine.config import PolicyConfig
+from rlhf_engine.config import ActorCriticConfig
 from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.data.tokenization import encode_examples
 from rlhf_engine.model.backbone import Backbone
@@ -191,8 +191,9 @@ def check_ppo_step(folder: Path) -> None:
         with torch.no_grad():
             for weight in backbone.parameters("policy"):
                 weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-        config = PolicyConfig(batch_size=4, steps=1, ppo_epochs=1, minibatches=1, max_new_tokens=ANSWER, max_tokens=60,
-                              reference_samples=8, gradient_checkpointing=checkpointing, guard=False, warmup=0.0)
+        config = ActorCriticConfig(batch_size=4, steps=1, ppo_epochs=1, minibatches=1, max_new_tokens=ANSWER,
+                                   max_tokens=60, reference_samples=8, gradient_checkpointing=checkpointing,
+                                   guard=False, warmup=0.0)
         trainer = PPO(backbone, [words(n, n) for n in LENGTHS], odd_share, config)
         metrics = next(trainer)
         for name, value in (("kl_k3", metrics["objective/kl_k3"]), ("kl", metrics["objective/kl"]),

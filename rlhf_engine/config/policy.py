@@ -1,4 +1,4 @@
-"""The settings of the learners that sample: what they share, and PPO."""
+"""The settings of the learners that sample: what they share, PPO, and the group learners."""
 
 import typing
 from dataclasses import dataclass
@@ -14,14 +14,12 @@ KL_PER_TOKEN = 0.2
 
 @dataclass
 class PolicyConfig(RunConfig):
-    """What PPO needs to know, whatever the reward."""
+    """What learners that sample their own responses need to know, whatever the reward."""
 
     steps: int = bounded(40, 1, LONGEST, live=True)
-    """PPO steps; each samples one response to `batch_size` prompts."""
+    """Steps; each samples `batch_size` responses and learns from them."""
     batch_size: int = bounded(32, 2, MOST_ROWS)
-    """Prompts (episodes) per step."""
-    value_learning_rate: float = bounded(0.0, 0.0)
-    """Peak learning rate of Adam on the value adapter and its head; 0 is twice the policy's."""
+    """Responses (episodes) per step."""
     schedule: Literal["linear", "constant"] = "constant"
     """Learning rate after the warm-up: `linear` falls to zero, `constant` stays. A run that is made longer follows
     the schedule of the new length, warm-up included."""
@@ -38,14 +36,6 @@ class PolicyConfig(RunConfig):
     dual_clip: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Largest cost of a token with a negative advantage, in multiples of that advantage (Ye et al. 2020 use 3). 0
     sets no limit."""
-    value_clip: float = bounded(0.2, 0.0, LARGEST, advanced=True)
-    """Clip range of the change of the value."""
-    value_coef: float = bounded(0.1, 0.0, LARGEST, advanced=True)
-    """Weight of the value loss beside the policy loss."""
-    value: Literal["adapter", "head", "fitted"] = "adapter"
-    """The value function. `adapter` is an adapter of its own that starts from the reward model (Ouyang et al. 2022).
-    `head` is a head on the policy's adapter: it takes half the time and learns less per step
-    (benchmarks/README.md). `fitted` is a least-squares fit to position and score so far."""
     entropy_coef: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
     ptx_coef: float = bounded(0.0, 0.0, LARGEST)
@@ -64,12 +54,6 @@ class PolicyConfig(RunConfig):
     update_stop: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Ends the passes of a step before a minibatch on which the policy has moved further than this
     (`policy/approxkl`, nats per token). 0 never ends them early."""
-    gamma: float = bounded(1.0, 0.0, 1.0, advanced=True)
-    """Discount per token; 1 in all RLHF papers."""
-    gae_lambda: float = bounded(0.95, 0.0, 1.0, advanced=True)
-    """Lambda of generalised advantage estimation."""
-    whiten_rewards: bool = bounded(False, advanced=True)
-    """Divide the per-token rewards of a step by their standard deviation."""
     normalise_reward: bool = True
     """Shift and scale the reward to mean 0 and standard deviation 1 on samples of the reference. The KL coefficient
     then means the same for every reward."""
@@ -119,9 +103,105 @@ class PolicyConfig(RunConfig):
 
 
 @dataclass
-class PPOConfig(PolicyConfig):
+class ActorCriticConfig(PolicyConfig):
+    """What PPO needs to know, whatever the reward: there is a value function beside the policy."""
+
+    value: Literal["adapter", "head", "fitted"] = "adapter"
+    """The value function. `adapter` is an adapter of its own that starts from the reward model (Ouyang et al. 2022).
+    `head` is a head on the policy's adapter: it takes half the time and learns less per step
+    (benchmarks/README.md). `fitted` is a least-squares fit to position and score so far."""
+    value_learning_rate: float = bounded(0.0, 0.0)
+    """Peak learning rate of Adam on the value adapter and its head; 0 is twice the policy's."""
+    value_clip: float = bounded(0.2, 0.0, LARGEST, advanced=True)
+    """Clip range of the change of the value."""
+    value_coef: float = bounded(0.1, 0.0, LARGEST, advanced=True)
+    """Weight of the value loss beside the policy loss."""
+    gamma: float = bounded(1.0, 0.0, 1.0, advanced=True)
+    """Discount per token; 1 in all RLHF papers."""
+    gae_lambda: float = bounded(0.95, 0.0, 1.0, advanced=True)
+    """Lambda of generalised advantage estimation."""
+    whiten_rewards: bool = bounded(False, advanced=True)
+    """Divide the per-token rewards of a step by their standard deviation."""
+
+
+@dataclass
+class PPOConfig(ActorCriticConfig):
     """PPO against a reward with a per-token KL penalty to the reference (Ziegler et al. 2019; Ouyang et al. 2022)."""
 
     reward: str = ""
     """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
     stage: typing.ClassVar[str] = "ppo"
+
+
+@dataclass
+class GroupSettings:
+    """What a learner needs to know that compares the responses to a prompt with one another."""
+
+    group_size: int = bounded(8, 1, MOST_ROWS)
+    """Responses to each prompt of a step; `batch_size` is a multiple of it."""
+    loss_normaliser: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
+    """What the loss is divided by. `grpo`: each response by its own length, so a token of a short response weighs more.
+    `dapo`: all by the tokens of the optimiser step (Yu et al. 2025). `dr_grpo`: all by `max_new_tokens` (Liu et al.
+    2025)."""
+    scale: Literal["auto", "std", "none"] = "auto"
+    """Divide the advantages of a group by the standard deviation of its rewards (`std`). Easy and hard prompts then
+    weigh as much as others. `auto` does so for the estimator `grpo`, unless the loss is that of `dr_grpo`."""
+    clip_high: float = bounded(0.0, 0.0, 10.0, advanced=True)
+    """Clip range above 1, if it is to be another than `clip`; 0 takes `clip`. A wider one lets rare tokens grow (DAPO
+    has 0.28)."""
+    kl_in: Literal["reward", "loss", "corrected"] = "reward"
+    """Where the KL penalty stands. `reward`: taken off the reward of a response, as in PPO. `loss`: beside the loss,
+    as estimator k3 (GRPO), whose gradient is not that of the KL. `corrected`: the same times the probability ratio,
+    whose gradient is."""
+    dead_groups: Literal["keep", "drop", "resample"] = "drop"
+    """What happens to groups whose rewards are all the same: they say nothing about the policy. `keep`: the KL penalty
+    still pulls on them. `drop`: the step learns from the others. `resample`: other prompts take their places, up to
+    three times a step (DAPO)."""
+    overlong_tokens: int = bounded(0, 0, MOST_TOKENS, advanced=True)
+    """A response that comes so close to `max_new_tokens` loses reward: nothing at that distance, 1 at the end (DAPO).
+    0 takes nothing off."""
+
+    def check_groups(self, config: PolicyConfig, estimator: str) -> None:
+        """Raises UserError where the batch of `config` cannot be made of whole groups."""
+        if estimator != "reinforce++" and self.group_size < 2:
+            raise UserError(f"--group-size is {self.group_size}, but {estimator} compares the responses to a prompt "
+                            "with one another: give at least 2")
+        if config.batch_size % self.group_size:
+            raise UserError(f"--batch-size ({config.batch_size}) is no multiple of --group-size ({self.group_size}): a "
+                            "step has whole groups")
+        groups = config.batch_size // self.group_size
+        if config.minibatches > groups:
+            raise UserError(f"--minibatches is {config.minibatches}, but a step has {groups} groups (--batch-size / "
+                            "--group-size), which stay together")
+        if self.overlong_tokens > config.max_new_tokens:
+            raise UserError(f"--overlong-tokens ({self.overlong_tokens}) is more than --max-new-tokens "
+                            f"({config.max_new_tokens})")
+
+
+@dataclass
+class GroupConfig(GroupSettings, PolicyConfig):
+    """A policy from several responses to each prompt: what beats the others of its group becomes more probable.
+
+    No value function is needed (GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; REINFORCE++, Hu 2025).
+    """
+
+    reward: str = ""
+    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    reference_samples: int = bounded(128, 2, MOST_ROWS)
+    """Responses of the reference that are sampled, in groups, to normalise the reward and to decide
+    `missing_end: auto`."""
+    estimator: Literal["grpo", "rloo", "reinforce++"] = "grpo"
+    """What a response is compared with. `grpo`: the mean of its group. `rloo`: the mean of the others in its group.
+    `reinforce++`: the mean of the whole batch, with rewards token by token; groups do not matter then."""
+    batch_size: int = bounded(64, 2, MOST_ROWS)
+    """Responses (episodes) per step."""
+    ppo_epochs: int = bounded(1, 1, 1000)
+    """Passes over each rollout; fresh responses teach more than old ones seen again."""
+    kl_coef: float = bounded(0.05, 0.0, LARGEST)
+    """Weight of the KL penalty at the start, in normalised reward per nat."""
+    stage: typing.ClassVar[str] = "grpo"
+
+    def validate(self) -> "GroupConfig":
+        super().validate()
+        self.check_groups(self, self.estimator)
+        return self

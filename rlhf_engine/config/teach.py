@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlhf_engine.config.fields import LARGEST, LONGEST, MOST_ROWS, bounded
-from rlhf_engine.config.policy import PolicyConfig
+from rlhf_engine.config.policy import ActorCriticConfig, GroupSettings
 from rlhf_engine.errors import UserError
+
+GROUP_LEARNERS = ("grpo", "rloo")
+"""The learners that compare the responses to a prompt with one another."""
 
 
 @dataclass
-class TeachConfig(PolicyConfig):
-    """PPO against a reward that learns from votes between its steps (Ziegler et al. 2019, section 2.3)."""
+class TeachConfig(GroupSettings, ActorCriticConfig):
+    """A learner and a reward that learns from votes between its steps (Ziegler et al. 2019, section 2.3)."""
 
     labeler: str = ""
     """Who votes: `person` (on the page, or through its API), `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`;
-    on the command line also FILE.py:FUNCTION, and a chat model as judge: `judge=MODEL` or `judge=MODEL@URL`
-    (OpenAI-compatible, key in OPENAI_API_KEY)."""
+    `replay=RUN`, the votes of another run once more; on the command line also FILE.py:FUNCTION, and a chat model as
+    judge: `judge=MODEL` or `judge=MODEL@URL` (OpenAI-compatible, key in OPENAI_API_KEY)."""
     instruction: str = ""
     """What a judge is told to prefer, such as "the happier story". Empty: the more helpful, honest and harmless
     answer."""
@@ -36,9 +39,14 @@ class TeachConfig(PolicyConfig):
     """Votes before the first PPO step, all on responses of the starting policy."""
     votes_per_step: int = bounded(2, 1, MOST_ROWS, advanced=True)
     """Queries asked at each step after that, about the policy of that step."""
+    learner: Literal["ppo", "grpo", "rloo", "dpo", "tamer"] = "ppo"
+    """What learns. `ppo`, `grpo` and `rloo` sample responses and maximise the reward that the votes teach. `dpo` learns
+    from the votes themselves, all of them at each step; the reward then only chooses the questions. `tamer` is PPO on
+    the responses that were voted on, each once (Knox & Stone 2009)."""
+    beta: float = bounded(0.1, 1e-4, 100.0, advanced=True)
+    """With `learner: dpo`, the strength of the KL penalty that its loss stands for."""
     tamer: bool = bounded(False, advanced=True)
-    """Learn from the votes themselves, with no reward in between (Knox & Stone 2009): a step is PPO on the responses
-    that were voted on. For comparison."""
+    """The same as `learner: tamer`; runs of earlier versions say it in this way."""
     ensemble: int = bounded(8, 1, 64, advanced=True)
     """Members of the reward, each with its own weighting of the votes. The spread of their scores is its
     uncertainty."""
@@ -99,4 +107,22 @@ class TeachConfig(PolicyConfig):
         if self.candidates < self.choices:
             raise UserError(f"--candidates is {self.candidates}, fewer than the {self.choices} responses to show "
                             "(--choices)")
+        if self.tamer and self.learner == "ppo":
+            self.learner = "tamer"
+        if self.tamer and self.learner != "tamer":
+            raise UserError("--tamer is the same as --learner tamer, but --learner is "
+                            f"{self.learner}: give one of them")
+        self.tamer = self.learner == "tamer"
+        if self.learner in GROUP_LEARNERS:
+            self.check_groups(self, self.learner)
         return self
+
+    @property
+    def is_tamer(self) -> bool:
+        """Whether a step learns from the votes since the last one, each once."""
+        return self.tamer or self.learner == "tamer"
+
+    @property
+    def estimator(self) -> str:
+        """What a group learner compares a response with (`GroupConfig.estimator`)."""
+        return self.learner

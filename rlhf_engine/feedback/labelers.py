@@ -52,6 +52,10 @@ class Labeler:
         """Number of events that the next call of `new_events` would give and that take a vote back."""
         return 0
 
+    def has_more(self) -> bool:
+        """Whether it has more votes for this step, which the reward is to learn in an update of their own."""
+        return False
+
     def bias(self) -> dict | None:
         """How far the order of the responses decides, for the report; None of a labeler that does not measure it."""
         return None
@@ -73,7 +77,7 @@ class ImmediateLabeler(Labeler):
 
     def queries_wanted(self, config: "TeachConfig", asked: int, step: int) -> int:
         left = config.votes - asked
-        if config.tamer:
+        if config.is_tamer:
             steps_left = config.steps - step + 1
             return max(0, -(-left // steps_left))
         wanted = config.votes_per_step if asked else min(BLIND, config.votes_first)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 
 from rlhf_engine.data.tokenization import Prompt, encode_example
 from rlhf_engine.errors import noop
@@ -11,6 +13,7 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches, pass_overhead
 from rlhf_engine.model.generation import text_of
 from rlhf_engine.model.logprobs import TokenReadings, pad_right, read_tokens, response_positions
+from rlhf_engine.model.prefix_packing import read_responses
 
 
 @dataclass
@@ -39,16 +42,20 @@ class Rollout:
     """Value of the state before each token, in normalised reward."""
     entropy: float = field(init=False, default=0.0)
     """Mean entropy of the policy, in nats per token."""
+    group_size: int = 1
+    """Responses to one prompt that stand side by side. Those of a group are read together, where that pays."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
     def row_length(self, row: int) -> int:
-        """Tokens of prompt and response."""
-        return len(self.prompt_ids[row]) + len(self.response_ids[row])
+        """Tokens of prompt and response; of a row in a group, those of the longest row of the group."""
+        first = row - row % self.group_size
+        longest = max(len(ids) for ids in self.response_ids[first:first + self.group_size])
+        return len(self.prompt_ids[row]) + longest
 
     def by_length(self, rows: Iterable[int]) -> list[int]:
-        """`rows` in ascending order of length, so that little is padded."""
+        """`rows` in ascending order of length, so that little is padded. Groups stay together."""
         return sorted(rows, key=lambda row: (self.row_length(row), row))
 
     def kl(self) -> torch.Tensor:
@@ -63,6 +70,24 @@ def make_rollout(backbone: Backbone, prompts: list[Prompt], prompt_ids: list[lis
     mask = (torch.arange(int(lengths.max()))[None] < lengths[:, None]).float()
     ended = torch.tensor([ids[-1] in backbone.stop_ids for ids in response_ids])
     return Rollout(prompts, prompt_ids, response_ids, [text_of(backbone, ids) for ids in response_ids], ended, mask)
+
+
+def select(rollout: Rollout, rows: list[int]) -> Rollout:
+    """Some rows of a rollout on which nothing is measured yet. Of groups, whole ones."""
+    response_ids = [rollout.response_ids[i] for i in rows]
+    width = max(map(len, response_ids))
+    return Rollout([rollout.prompts[i] for i in rows], [rollout.prompt_ids[i] for i in rows], response_ids,
+                   [rollout.responses[i] for i in rows], rollout.ended[rows], rollout.mask[rows, :width],
+                   group_size=rollout.group_size)
+
+
+def join(first: Rollout, second: Rollout) -> Rollout:
+    """The rows of two rollouts, on which nothing is measured yet, in one."""
+    width = max(first.mask.shape[1], second.mask.shape[1])
+    masks = [F.pad(each.mask, (0, width - each.mask.shape[1])) for each in (first, second)]
+    return Rollout(first.prompts + second.prompts, first.prompt_ids + second.prompt_ids,
+                   first.response_ids + second.response_ids, first.responses + second.responses,
+                   torch.cat([first.ended, second.ended]), torch.cat(masks), group_size=first.group_size)
 
 
 def as_sampled(backbone: Backbone, prompt: Prompt, response: str, sampling: dict,
@@ -126,17 +151,29 @@ class Batch:
         self.backbone = backbone
         self.rows = rows
         """Indices of its rows in the rollout."""
-        prompts = [rollout.prompt_ids[i] for i in rows]
-        responses = [rollout.response_ids[i] for i in rows]
-        lengths = [len(ids) for ids in responses]
-        self.width = max(lengths)
-        self.ids = pad_right([p + r for p, r in zip(prompts, responses)], backbone.pad_id, backbone.device)
-        self.positions = response_positions([len(ids) for ids in prompts], lengths, self.ids.device)
-        """Row and column of the hidden state that predicts each response token: two index vectors [N]."""
+        self.prompts = [rollout.prompt_ids[i] for i in rows]
+        self.responses = [rollout.response_ids[i] for i in rows]
+        self.grouped = rollout.group_size > 1
+        self.width = max(len(ids) for ids in self.responses)
         self.mask = self.trim(rollout.mask).bool()
+
+    @cached_property
+    def ids(self) -> torch.Tensor:
+        """[b, T]: prompt and response of each row, padded on the right."""
+        rows = [p + r for p, r in zip(self.prompts, self.responses)]
+        return pad_right(rows, self.backbone.pad_id, self.backbone.device)
+
+    @cached_property
+    def positions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row and column of the hidden state that predicts each response token: two index vectors [N]."""
+        return response_positions([len(ids) for ids in self.prompts], [len(ids) for ids in self.responses],
+                                  self.backbone.device)
 
     def read(self, temperature: float, *, entropy: bool = False) -> TokenReadings:
         """Log-probabilities (and entropies) of the response tokens under the role in use."""
+        if self.grouped:
+            rows = list(zip(self.prompts, self.responses))
+            return read_responses(self.backbone, rows, temperature, entropy=entropy)
         return read_tokens(self.backbone, self.ids, *self.positions, temperature, entropy=entropy)
 
     def values(self, tokens: TokenReadings | None = None) -> torch.Tensor:
@@ -151,7 +188,7 @@ class Batch:
 
     def trim(self, grid: torch.Tensor) -> torch.Tensor:
         """These rows of a tensor [B, R], cut to [b, r] and moved to the device."""
-        return grid[self.rows, :self.width].to(self.ids.device)
+        return grid[self.rows, :self.width].to(self.backbone.device)
 
     def grid(self, tokens: torch.Tensor) -> torch.Tensor:
         """Response tokens [N] as [b, r], 0 where there is no token."""

@@ -7,7 +7,7 @@ import torch
 
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.feedback.queries import BLIND
-from rlhf_engine.teach.learner import Learner
+from rlhf_engine.teach.learners.protocol import Learner
 from rlhf_engine.teach.online_reward import OnlineReward
 from rlhf_engine.teach.word_features import Row
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from rlhf_engine import measures
-from rlhf_engine.config import TeachConfig
+from rlhf_engine.config import GROUP_LEARNERS, TeachConfig
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import noop
@@ -19,11 +19,13 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import seeded_generator
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.teach.candidates import candidates_by_role, draw_candidates
-from rlhf_engine.teach.learner import Learner
+from rlhf_engine.teach.learners.protocol import Learner
+from rlhf_engine.teach.learners.tamer import Tamer
+from rlhf_engine.teach.learners.vote_dpo import VoteDPO
 from rlhf_engine.teach.outcome import measure_outcome, win_share
 from rlhf_engine.teach.replay import VoteReplay
 from rlhf_engine.teach.takeover.live_reward import LiveReward
-from rlhf_engine.teach.tamer import Tamer
+from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
@@ -40,12 +42,13 @@ class Teach:
     """An iterator over the steps of a learner that people (or other labelers) teach while it runs.
 
     One step: ask, take in what was answered, update the reward if there is news, then one step of the learner against
-    that reward. `learner` is PPO, or `Tamer`. Roles and metrics are the learner's; the reward is no role, because it
-    reads the bare base. Each step also has `reward/votes`. Where votes came in, it has `reward/guessed` (share of them
-    that the reward predicted before it learned them), `reward/loss` (nats per vote), `reward/drift` (how far the
-    anchors' scores moved) and `reward/spread` (standard deviation between members on the anchors). With a labeler that
-    scores, `gold/score` is its mean score of the rollout, and `gold/wins` how often a response of the rollout beats one
-    of the starting policy (any two prompts, ties half): the truth that the reward only estimates.
+    that reward. `learner` is PPO, a group learner, or one that learns from the votes themselves (`VoteDPO`, `Tamer`).
+    Roles and metrics are the learner's; the reward is no role, because it reads the bare base. Each step also has
+    `reward/votes`. Where votes came in, it has `reward/guessed` (share of them that the reward predicted before it
+    learned them), `reward/loss` (nats per vote), `reward/drift` (how far the anchors' scores moved) and `reward/spread`
+    (standard deviation between members on the anchors). With a labeler that scores, `gold/score` is its mean score of
+    the rollout, and `gold/wins` how often a response of the rollout beats one of the starting policy (any two prompts,
+    ties half): the truth that the reward only estimates.
 
     A step never waits for a person; the loop asks `blocked_reason` before it. Between micro-batches a query is drawn
     where a person has none left, with random numbers of its own: this does not change the training by a bit.
@@ -92,8 +95,13 @@ class Teach:
 
     def _make_learner(self, prompts: list[Prompt], ptx: list[Demonstration]) -> Learner:
         options = {"ptx": ptx, "on_microbatch": self._on_microbatch}
-        if self.config.tamer:
+        learner = self.config.learner
+        if self.config.is_tamer:
             return Tamer(self.backbone, prompts, self._take_new_votes, self.config, **options)
+        if learner == "dpo":
+            return VoteDPO(self.backbone, prompts, self.reward_fn, lambda: self.reward.events, self.config, **options)
+        if learner in GROUP_LEARNERS:
+            return GroupLearner(self.backbone, prompts, self.reward_fn, self.config, **options)
         return PPO(self.backbone, prompts, self.reward_fn, self.config, **options)
 
     # -- the iterator --------------------------------------------------------------------------------------------------
@@ -173,12 +181,12 @@ class Teach:
         if pending is None or self._repeats_next_step():
             return ""
         self.prepare_once()
-        if self.step == 0 and not self.config.tamer and (pending or self.labeler.pending_retracts()):
+        if self.step == 0 and not self.config.is_tamer and (pending or self.labeler.pending_retracts()):
             self.take_votes()  # so that the next query is chosen by a better reward
             pending = 0
         self.ask()
         config, votes = self.config, len(self.reward.events) + pending
-        if config.tamer:
+        if config.is_tamer:
             if pending or votes >= config.votes:
                 return ""
             return f"waiting for a vote, from which the next step learns ({votes} of {config.votes} so far)"
@@ -195,7 +203,7 @@ class Teach:
         A run that had not taken its first step first learns again what people had said by then. If these are fewer
         votes than the first step needs, it goes on waiting for more.
         """
-        if self.step == 0 and self.replay.last_step == 1 and not self.config.tamer:
+        if self.step == 0 and self.replay.last_step == 1 and not self.config.is_tamer:
             self.prepare_once()
             while self.replay.has_more(1):
                 self.take_votes()
@@ -208,7 +216,7 @@ class Teach:
         A repeated step learns from people's votes in as many updates as it did before. At the first step, a labeler
         that answers at once is asked until the first votes are in, or it wants no more queries.
         """
-        first = 0 if self.config.tamer else self.config.votes_first
+        first = 0 if self.config.is_tamer else self.config.votes_first
         at_once = self.labeler.pending_votes() is None
         while True:
             asked = self.asked
@@ -217,7 +225,7 @@ class Teach:
                 more = self.step == 1 and self.asked > asked and len(self.reward.events) < first
             else:
                 more = self.replay.has_more(self.step)
-            if not more:
+            if not (more or self.labeler.has_more()):
                 return
 
     def take_votes(self) -> None:

@@ -3,15 +3,15 @@
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig, PPOConfig
+from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_prompts
-from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.losses.ppo import AllAlike, gain_and_bias, missing_end_scores
 from rlhf_engine.model.backbone import Backbone
@@ -19,10 +19,12 @@ from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_g
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
-from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel
+from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel, check_scores
 from rlhf_engine.rollout.rollout import Rollout, make_rollout
 from rlhf_engine.rollout.score_spread import ScoreSpread, early_remark, growing_batches
 from rlhf_engine.trainers.base import Diverged, Trainer
+
+PolicyConfigT = TypeVar("PolicyConfigT", bound=PolicyConfig)
 
 KL_STOP_STEPS = 10
 """Steps in a row above the hard stop on the KL after which a run ends."""
@@ -39,7 +41,7 @@ class Scores(NamedTuple):
     """[B, R]: what each token adds to the score of its response, if the reward function says so."""
 
 
-class PolicyTrainer(Trainer[PolicyConfig]):
+class PolicyTrainer(Trainer[PolicyConfigT]):
     """Base of the learners that train `policy` on its own responses to `prompts`, scored by `reward`.
 
     The role `policy` starts as it is in the backbone, or fresh. The role `reference` is a frozen copy of it, or the
@@ -59,9 +61,9 @@ class PolicyTrainer(Trainer[PolicyConfig]):
     roles = ("policy", "reference")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction,
-                 config: PolicyConfig | None = None, *, ptx: Sequence[Demonstration] = (),
+                 config: PolicyConfigT, *, ptx: Sequence[Demonstration] = (),
                  on_microbatch: Callable[[], None] = noop):
-        super().__init__(backbone, config or PPOConfig(), on_microbatch=on_microbatch)
+        super().__init__(backbone, config, on_microbatch=on_microbatch)
         config = self.config
         if not prompts:
             raise UserError("there are no prompts to train on")
@@ -79,6 +81,8 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         self.generator = seeded_generator(config.seed)
         self.reward_gain, self.reward_bias = 1.0, 0.0
         """A normalised score is gain * score + bias."""
+        self.score_std = 1.0
+        """Standard deviation of the raw scores of the reference's responses."""
         self.missing_end: str = config.missing_end
         self.reference_length = math.inf
         """Mean length of the reference's responses in tokens. The length penalty begins there."""
@@ -174,6 +178,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         if self.missing_end == "auto":
             self.missing_end = "replace" if ended > 0.5 else "none"
         scores = self.score_responses(rollout).total if scores is None else scores
+        self.score_std = scores.std(correction=0).item()
         if config.normalise_reward:
             try:
                 self.reward_gain, self.reward_bias = gain_and_bias(scores)
@@ -186,7 +191,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
                                 "starting policy apart, or add --no-normalise-reward") from None
         self.events.append({"event": "reference", "step": self.step, "samples": len(rollout), "ended": ended,
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
-                            "score_std": scores.std(correction=0).item(), "gain": self.reward_gain,
+                            "score_std": self.score_std, "gain": self.reward_gain,
                             "bias": self.reward_bias, "length": self.reference_length})
 
     def _score_spread(self, rollout: Rollout, scores: torch.Tensor) -> ScoreSpread:
@@ -277,10 +282,10 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         return True
 
     def log_samples(self, rollout: Rollout, scores: torch.Tensor) -> None:
-        """Keep the first responses of the rollout for samples.jsonl, with their raw scores [B]."""
+        """Keep the first responses of the rollout, one to a prompt, for samples.jsonl, with their raw scores [B]."""
         kl = rollout.kl()
         self.samples = []
-        for i in range(min(LOGGED_SAMPLES, len(rollout))):
+        for i in range(0, len(rollout), rollout.group_size)[:LOGGED_SAMPLES]:
             self.samples.append({"step": self.step, "prompt": rollout.prompts[i], "response": rollout.responses[i],
                                  "score": scores[i].item(), "kl": kl[i].item(), "ended": bool(rollout.ended[i])})
 
@@ -290,7 +295,8 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         return {**super().state_dict(), "generator": self.generator.get_state(),
                 "controller": self.controller.state_dict(), "gain": self.reward_gain, "bias": self.reward_bias,
                 "missing_end": self.missing_end, "steps_above": self.steps_above,
-                "reference_length": self.reference_length, "guard": self.guard.state_dict()}
+                "reference_length": self.reference_length, "score_std": self.score_std,
+                "guard": self.guard.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -300,6 +306,7 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         self.missing_end = state["missing_end"]
         self.steps_above = state["steps_above"]
         self.reference_length = state["reference_length"]
+        self.score_std = state.get("score_std", 1.0)  # not in runs of earlier versions
         self.guard = Guard.from_state(state["guard"])
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -311,25 +318,3 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         else:
             self.backbone.new_role("policy", rank=self.config.lora_rank, alpha=self.config.lora_alpha,
                                    seed=self.config.seed)
-
-
-def check_scores(scores: Any, rollout: Rollout, name: str) -> torch.Tensor:
-    """What the reward function `name` gives for a rollout of B responses: scores [B] or [B, R], in fp32 on the CPU.
-
-    Raises UserError for anything else, and NotFinite for a score that is NaN or infinite.
-    """
-    if not isinstance(scores, torch.Tensor):
-        what = f"{kind_of(scores)} of {len(scores)}" if isinstance(scores, list | tuple) else kind_of(scores)
-        raise UserError(f"the reward {name} gives {what}, but must give a tensor with one score for each of the "
-                        f"{len(rollout)} responses")
-    if tuple(scores.shape) not in ((len(rollout),), tuple(rollout.mask.shape)):
-        raise UserError(f"the reward {name} gives scores of shape {list(scores.shape)}, but must give "
-                        f"[{len(rollout)}], one for each response, or {list(rollout.mask.shape)}, one for each token")
-    scores = scores.detach().float().cpu()
-    good = scores.reshape(len(rollout), -1).isfinite().all(1)
-    if not good.all():
-        row = int((~good).nonzero()[0])
-        value = next(x for x in scores[row].flatten().tolist() if not math.isfinite(x))
-        raise NotFinite(f"the reward {name} gives {value} for the response {rollout.responses[row][:60]!r} to the "
-                        f"prompt {str(rollout.prompts[row])[:60]!r}")
-    return scores

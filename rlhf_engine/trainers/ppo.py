@@ -1,19 +1,15 @@
-"""PPO for language models: sample, score, advantages, clipped updates, with a per-token KL penalty to the reference.
+"""PPO for language models: a value function, advantages, clipped updates, with a per-token KL penalty to the reference.
 
-The recipe is that of Ziegler et al. 2019 and Ouyang et al. 2022. Padding never matters: rows are padded on the right in
-every forward pass of training, and per-token tensors are [B, R] grids of response tokens with a mask from their
-lengths.
+The recipe is that of Ziegler et al. 2019 and Ouyang et al. 2022. The step itself is in `online.py`.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 
 from rlhf_engine import measures
-from rlhf_engine.config import PolicyConfig
+from rlhf_engine.config import ActorCriticConfig, PPOConfig
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import noop
@@ -23,15 +19,15 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import TokenReadings
 from rlhf_engine.rollout.fitted_value import FittedValue
 from rlhf_engine.rollout.reward_functions import RewardFunction
-from rlhf_engine.rollout.rollout import Batch, Rollout, measure
-from rlhf_engine.trainers.base import GradientSource, adam, add_up, check_numbers
-from rlhf_engine.trainers.policy import PolicyTrainer
+from rlhf_engine.rollout.rollout import Batch, Rollout
+from rlhf_engine.trainers.base import adam
+from rlhf_engine.trainers.online import OnlineTrainer, Targets
 
 VALUE_ROLES = {"adapter": "value", "head": "policy", "fitted": ""}
 """The role that has the head of each kind of value function."""
 
 
-class PPO(PolicyTrainer):
+class PPO(OnlineTrainer[ActorCriticConfig]):
     """Trains `policy` and a value function on `prompts` against `reward(rollout) -> scores` (`RewardFunction`).
 
     With `value: adapter` the value function is the role `value`: a copy of the role `reward`, head included, if there
@@ -44,9 +40,9 @@ class PPO(PolicyTrainer):
     roles = ("policy", "reference", "reward", "value")
 
     def __init__(self, backbone: Backbone, prompts: list[Prompt], reward: RewardFunction,
-                 config: PolicyConfig | None = None, *, ptx: Sequence[Demonstration] = (),
+                 config: ActorCriticConfig | None = None, *, ptx: Sequence[Demonstration] = (),
                  on_microbatch: Callable[[], None] = noop):
-        super().__init__(backbone, prompts, reward, config, ptx=ptx, on_microbatch=on_microbatch)
+        super().__init__(backbone, prompts, reward, config or PPOConfig(), ptx=ptx, on_microbatch=on_microbatch)
         self.value_role = VALUE_ROLES[self.config.value]
         """The role whose head is the value function; "" if it is `fitted`."""
         self.fitted = None if self.value_role else FittedValue(self.config.max_new_tokens)
@@ -56,41 +52,11 @@ class PPO(PolicyTrainer):
         self.backbone.train("policy", *filter(None, [self.value_role]))
         self.optimizer = adam(*self._parameter_groups())
 
-    # -- one step ----------------------------------------------------------------------------------------------------
+    # -- what a step learns from ---------------------------------------------------------------------------------------
 
-    def train_step(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        rollout = self.sample_batch()
-
-        sampled = time.perf_counter()
-        self.measure(rollout)
-        text_measures = self.check_text(rollout)
-        raw = self.score_responses(rollout)
-        scores = self.shape_scores(raw.total, rollout)
-        kl = rollout.kl().mean().item()
-        check_numbers({measures.KL: kl})
-        if self.above_kl_stop(kl):
-            advantages, returns = self.advantages(rollout, torch.zeros_like(scores))
-        else:
-            advantages, returns = self.advantages(rollout, scores, raw.per_token)
-        metrics = self.rollout_metrics(rollout, scores, returns, kl)
-        metrics[measures.SCORES] = raw.total.mean().item()
-
-        scored = time.perf_counter()
-        update_metrics = self.update(rollout, advantages, returns)
-        self.controller.update(kl, len(rollout))
-        self.log_samples(rollout, raw.total)
-        times = {measures.TIME_ROLLOUT: sampled - started, measures.TIME_SCORE: scored - sampled,
-                 measures.TIME_UPDATE: time.perf_counter() - scored}
-        return {**metrics, **text_measures, **update_metrics, **times}
-
-    def measure(self, rollout: Rollout) -> None:
-        """Fill in log-probabilities, values and entropy; in smaller micro-batches where memory runs out."""
-        def work() -> None:
-            measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature,
-                    micro_batch=self.micro_batch, pass_tokens=self.pass_tokens, on_microbatch=self.on_microbatch)
-
-        self.retry_on_oom(len(rollout), work)
+    def targets(self, rollout: Rollout, scores: torch.Tensor, token_scores: torch.Tensor | None) -> Targets:
+        advantages, returns = self.advantages(rollout, scores, token_scores)
+        return Targets(advantages, returns)
 
     def advantages(self, rollout: Rollout, scores: torch.Tensor,
                    token_scores: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,105 +79,41 @@ class PPO(PolicyTrainer):
         advantages, returns = losses.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.gae_lambda)
         return whiten(advantages, mask), returns
 
-    def rollout_metrics(self, rollout: Rollout, scores: torch.Tensor, returns: torch.Tensor,
-                        kl: float) -> dict[str, float]:
-        """Metrics of a measured rollout, before the update. scores [B] are shaped, returns are [B, R]."""
-        mask, coef = rollout.mask, self.controller.coef
-        fit = {}
+    def rollout_metrics(self, rollout: Rollout, scores: torch.Tensor, targets: Targets, kl: float) -> dict[str, float]:
+        metrics = super().rollout_metrics(rollout, scores, targets, kl)
+        assert targets.returns is not None
+        metrics[measures.EXPLAINED_VARIANCE] = losses.explained_variance(rollout.values, targets.returns,
+                                                                         rollout.mask).item()
         if self.fitted:  # a network's loss is measured in the update
-            fit[measures.LOSS_VALUE] = 0.5 * masked_mean((returns - rollout.values).square(), mask).item()
-        _, k2, k3 = losses.kl_estimates(rollout.logprobs, rollout.ref_logprobs)
-        return {
-            measures.KL: kl,
-            measures.KL_PER_TOKEN: kl * len(rollout) / mask.sum().item(),
-            measures.KL_K2: (k2 * mask).sum(1).mean().item(),
-            measures.KL_K3: (k3 * mask).sum(1).mean().item(),
-            measures.KL_COEF: coef,
-            measures.SCORES_NORMALISED: scores.mean().item(),
-            measures.RETURN: scores.mean().item() - coef * kl,
-            measures.ENTROPY: rollout.entropy,
-            measures.LENGTH: mask.sum(1).mean().item(),
-            measures.ENDED: rollout.ended.float().mean().item(),
-            measures.EXPLAINED_VARIANCE: losses.explained_variance(rollout.values, returns, mask).item(),
-            **fit,
-        }
+            errors = (targets.returns - rollout.values).square()
+            metrics[measures.LOSS_VALUE] = 0.5 * masked_mean(errors, rollout.mask).item()
+        return metrics
 
     # -- the update --------------------------------------------------------------------------------------------------
 
-    def update(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor) -> dict[str, float]:
-        """`ppo_epochs` passes of `minibatches` optimiser steps over the rollout. Returns their mean statistics.
+    def learning_rates(self) -> list[float]:
+        return [*super().learning_rates(), self.config.value_learning_rate or 2 * self.peak_lr]
 
-        With `update_stop` the passes end before a minibatch on which the policy has moved further than that.
-        """
-        config = self.config
-        policy_rate = self.peak_lr * self.guard.lr_factor if config.guard else self.peak_lr
-        rate = self.set_learning_rates(policy_rate, config.value_learning_rate or 2 * self.peak_lr)
-        sums: dict[str, float] = {}
-        updates = 0
-        for rows in self._minibatches(rollout):
-            texts = self.mix.rows_at(self.step, updates) if self.mix else []
-            stats = self._optimise(rollout, advantages, returns, rows, texts)
-            if stats is None:
-                break
-            add_up(sums, stats)
-            updates += 1
-        means = {name: total / updates for name, total in sums.items()}
-        return {measures.LEARNING_RATE: rate, measures.UPDATES: updates, **means}
-
-    def _minibatches(self, rollout: Rollout) -> list[list[int]]:
-        """The minibatches of all passes. Each pass splits the rows anew, at random, into parts as equal as possible."""
-        count = min(self.config.minibatches, len(rollout))
-        parts = []
-        for _ in range(self.config.ppo_epochs):
-            order = torch.randperm(len(rollout), generator=self.generator).tolist()
-            parts += [order[i::self.config.minibatches] for i in range(count)]
-        return parts
-
-    def _optimise(self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int],
-                  texts: list[int]) -> dict[str, float] | None:
-        """One optimiser step on `rows` of the rollout and `texts` of the pretraining mix. Returns its statistics.
-
-        Each loss is divided by its number of tokens in the whole step. Returns None, and leaves the weights alone, if
-        the policy has moved further than `update_stop`.
-        """
+    def backward(self, batch: Batch, rollout: Rollout, targets: Targets, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Add the gradients of policy and value function. Both losses are divided by the tokens of the whole step."""
         tokens = rollout.mask[rows].sum().item()
-
-        def backward(part: list[int]) -> dict[str, float]:
-            return self._backward(Batch(self.backbone, rollout, part), rollout, advantages, returns, tokens)
-
-        also = []
-        if self.mix and texts:
-            text_backward = partial(self.mix.backward, tokens=self.mix.tokens(texts))
-            also.append(GradientSource(texts, text_backward, self.mix.row_length))
-        with self.backbone.checkpointing(self.config.gradient_checkpointing):
-            stats = self.accumulate(rollout.by_length(rows), backward, row_length=rollout.row_length, also=also)
-        if self.config.update_stop and stats[measures.APPROX_KL] > self.config.update_stop:
-            self.optimizer.zero_grad()
-            return None
-        stats[measures.GRADIENT_NORM] = self.clip_gradients()
-        self.update_weights()
-        return stats
-
-    def _backward(self, batch: Batch, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor,
-                  tokens: float) -> dict[str, float]:
-        """Add the gradients of policy and value function on one micro-batch of an optimiser step of `tokens` tokens.
-
-        Returns what the micro-batch adds to the statistics of the step.
-        """
+        assert targets.returns is not None
         with self.backbone.use("policy"):
             reading = batch.read(self.config.temperature, entropy=self.config.entropy_coef > 0)
-            loss, stats = self._policy_loss(batch, reading, rollout, advantages, tokens)
+            loss, stats = self._policy_loss(batch, reading, rollout, targets.advantages, tokens)
             if self.value_role == "policy":
-                value_loss, value_stats = self._value_loss(batch, batch.values(reading), rollout, returns, tokens)
+                values = batch.values(reading)
+                value_loss, value_stats = self._value_loss(batch, values, rollout, targets.returns, tokens)
                 loss = loss + value_loss
                 stats.update(value_stats)
             loss.backward()
         if self.value_role == "value":
             with self.backbone.use("value"):
-                value_loss, value_stats = self._value_loss(batch, batch.values(), rollout, returns, tokens)
+                values = batch.values()
+                value_loss, value_stats = self._value_loss(batch, values, rollout, targets.returns, tokens)
                 value_loss.backward()
             stats.update(value_stats)
-        return {name: value.item() for name, value in stats.items()}
+        return stats
 
     def _policy_loss(self, batch: Batch, reading: TokenReadings, rollout: Rollout, advantages: torch.Tensor,
                      tokens: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

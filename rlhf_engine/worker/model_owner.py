@@ -2,6 +2,7 @@
 
 import gc
 import traceback
+from pathlib import Path
 
 import torch
 
@@ -18,6 +19,8 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import describe_base, fingerprint, locate, resolve_model, resolve_output
 from rlhf_engine.runs.start import RunStart, check_new, check_resume
 from rlhf_engine.stages import make_config
+from rlhf_engine.teach.recorded_votes import PREFIX as REPLAY
+from rlhf_engine.teach.recorded_votes import is_replay, recorded_labeler
 from rlhf_engine.trainers.failures import failure_hint
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.chats import Chats
@@ -129,6 +132,8 @@ class ModelOwner:
         for name in ("adapter", "reward"):
             if hasattr(config, name):
                 setattr(config, name, locate(home, getattr(config, name)))
+        if is_replay(labeler := getattr(config, "labeler", "")):
+            config.labeler = locate_replay(home, labeler)
         if job.resume:
             given = {name: getattr(config, name) for name in configs.current_names(job.config)}
             start = check_resume(Run(config.output), job.stage, given)
@@ -145,8 +150,10 @@ class ModelOwner:
         if self.backbone and not self._has_loaded(config):
             self._unload()
         reset_peak_memory()
+        labeler = getattr(config, "labeler", "")
+        recorded = recorded_labeler(labeler, run_files=False) if is_replay(labeler) else None
         self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=start.checkpoint, home=self.server.home,
-                                    on_microbatch=self.chats.advance_all)
+                                    labeler=recorded, on_microbatch=self.chats.advance_all)
         self.backbone, self.loaded_as = self.trainer.backbone, (config.dtype, config.device)
         self.server.model = config.model
         start.open_folder(self.trainer)
@@ -215,6 +222,15 @@ def refuse_foreign_code(config: RunConfig) -> None:
         if is_function(value) or is_judge(value):
             what = "a judge" if is_judge(value) else "a file with a scoring function"
             raise UserError(f"--{name} is {value!r}: {what} is taken on the command line only; {remedy}")
+
+
+def locate_replay(home: Path, labeler: str) -> str:
+    """`replay=RUN` with the path of a run of the workspace `home`. Raises UserError for any other."""
+    name = labeler.removeprefix(REPLAY)
+    folder = Path(locate(home, name)).resolve()  # a link may lead out
+    if folder.parent != (home / "runs").resolve() or not Run(folder).exists():
+        raise UserError(f"--labeler is {labeler!r}, but the workspace has no run of that name; choose one from Runs")
+    return f"{REPLAY}{folder}"
 
 
 def free_memory() -> None:

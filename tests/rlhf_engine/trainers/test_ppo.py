@@ -66,7 +66,7 @@ def test_pad_equal_to_end_changes_nothing(tiny_llama):
 def test_every_minibatch_is_an_optimiser_step_and_every_row_is_used_once_an_epoch(tiny_llama, epochs, minibatches):
     trainer = make(tiny_llama, ppo_epochs=epochs, minibatches=minibatches)
     seen, inner = [], trainer._optimise
-    trainer._optimise = lambda rollout, adv, ret, rows, texts: seen.append(rows) or inner(rollout, adv, ret, rows, texts)
+    trainer._optimise = lambda rollout, targets, rows, texts: seen.append(rows) or inner(rollout, targets, rows, texts)
     next(trainer)
     assert len(seen) == epochs * minibatches
     state = next(iter(trainer.optimizer.state_dict()["state"].values()))

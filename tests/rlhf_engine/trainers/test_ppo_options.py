@@ -154,8 +154,8 @@ def test_the_three_estimates_of_the_kl_stand_side_by_side(tiny_llama):
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     rollout = measured(trainer)
     kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.mask).sum(1).mean().item()
-    _, returns = trainer.advantages(rollout, vowels(rollout))
-    metrics = trainer.rollout_metrics(rollout, vowels(rollout), returns, kl)
+    targets = trainer.targets(rollout, vowels(rollout), None)
+    metrics = trainer.rollout_metrics(rollout, vowels(rollout), targets, kl)
     sums = [0.0, 0.0, 0.0]
     for i, ids in enumerate(rollout.response_ids):
         for t in range(len(ids)):
@@ -180,14 +180,14 @@ def test_prompts_are_encoded_anew_only_when_the_room_for_them_changed(tiny_llama
 
 def test_a_full_memory_halves_the_micro_batch_and_changes_no_gradient(tiny_llama, tmp_path):
     fine, tight = make(tiny_llama), make(tiny_llama)
-    backward = tight._backward
+    backward = tight.backward
 
     def limited(batch, *rest):
         if len(batch.rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return backward(batch, *rest)
 
-    tight._backward = limited
+    tight.backward = limited
     expected, found = next(fine), next(tight)
     assert [(e["was"], e["micro_batch"]) for e in tight.events if e["event"] == "memory"] == [(8, 4), (4, 2)]
     for name in ("loss/policy", "loss/value", "grad_norm", "val/ratio"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.teach.tamer import verdicts
+from rlhf_engine.teach.learners.tamer import verdicts
 from tests.rlhf_engine.helpers.teach import make_simulated as make
 
 

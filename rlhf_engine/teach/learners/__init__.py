@@ -1,0 +1,1 @@
+"""What can learn in the live loop, besides PPO and the group learners: from votes themselves."""
