@@ -212,8 +212,10 @@ def test_settings_out_of_range_are_refused(values):
 
 @pytest.mark.parametrize("settings", [{}, {"value": "head", "mask_refresh": 2}])
 def test_it_learns(tiny_llama, settings):
-    rows = list(make(tiny_llama, steps=12, **LEARN, **settings))
-    assert max(row["objective/scores"] for row in rows[-3:]) > rows[0]["objective/scores"] + 0.1
+    """More slowly than without a mask, for only likely tokens are ever chosen."""
+    rows = list(make(tiny_llama, steps=14, **LEARN, **settings))
+    scores = [row["objective/scores"] for row in rows]
+    assert sum(scores[-4:]) / 4 > sum(scores[:4]) / 4 + 0.05
     assert rows[-1]["objective/kl"] > 0.1
 
 
