@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from rlhf_engine.config import (
     DPOConfig,
     GroupConfig,
+    NLPOConfig,
     PolicyConfig,
     PPOConfig,
     RewardConfig,
@@ -41,6 +42,7 @@ from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.kto import KTO
+from rlhf_engine.trainers.nlpo import NLPO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.rft.trainer import RFT
@@ -130,6 +132,10 @@ def build_dpo(inputs: Inputs[DPOConfig]) -> Finish:
 
 def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
     return build_online(inputs, PPO)
+
+
+def build_nlpo(inputs: Inputs[NLPOConfig]) -> Finish:
+    return build_online(inputs, NLPO)
 
 
 def build_group(inputs: Inputs[GroupConfig]) -> Finish:

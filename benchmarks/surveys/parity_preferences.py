@@ -33,8 +33,8 @@ SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_la
              num_key_value_heads=2, initializer_range=0.15)
 ROWS, START, NOISE, CLOSE = 8, 0.05, 0.05, 1e-4
 CASES = [
-    ("sigmoid", "sigmoid", {}), ("ipo", "ipo", {}), ("hinge", "hinge", {}), ("robust", "robust", {"label_smoothing": 0.2}),
-    ("length-normalised", "sigmoid_norm", {}), ("kto", "kto", {}),
+    ("sigmoid", "sigmoid", {}), ("ipo", "ipo", {}), ("hinge", "hinge", {}),
+    ("robust", "robust", {"label_smoothing": 0.2}), ("length-normalised", "sigmoid_norm", {}), ("kto", "kto", {}),
     ("kto", "kto", {"desirable_weight": 1.0, "undesirable_weight": 1.5})]
 """(our loss, TRL's name of it, further settings of both)."""
 
