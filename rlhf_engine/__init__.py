@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from rlhf_engine.stages import Stage, make_config, register
     from rlhf_engine.teach.trainer import Teach
     from rlhf_engine.trainers.base import Trainer
-    from rlhf_engine.trainers.dpo import DPO
-    from rlhf_engine.trainers.kto import KTO
     from rlhf_engine.trainers.ppo import PPO
+    from rlhf_engine.trainers.preferences.dpo import DPO
+    from rlhf_engine.trainers.preferences.kto import KTO
     from rlhf_engine.trainers.reward import RewardTrainer
     from rlhf_engine.trainers.sft import SFT
     from rlhf_engine.worker.client import Worker
@@ -65,8 +65,8 @@ PUBLIC = {
     "stages": ["Stage", "make_config", "register"],
     "teach.trainer": ["Teach"],
     "trainers.base": ["Trainer"],
-    "trainers.dpo": ["DPO"],
-    "trainers.kto": ["KTO"],
+    "trainers.preferences.dpo": ["DPO"],
+    "trainers.preferences.kto": ["KTO"],
     "trainers.ppo": ["PPO"],
     "trainers.reward": ["RewardTrainer"],
     "trainers.sft": ["SFT"],

@@ -38,12 +38,12 @@ from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
 from rlhf_engine.stages import default_adapter, find_stage, load_builder
 from rlhf_engine.teach.recorded_votes import is_replay, recorded_labeler
 from rlhf_engine.teach.trainer import Labeler, Teach
-from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.interface import AnyTrainer
-from rlhf_engine.trainers.kto import KTO
 from rlhf_engine.trainers.nlpo import NLPO
 from rlhf_engine.trainers.ppo import PPO
+from rlhf_engine.trainers.preferences.dpo import DPO
+from rlhf_engine.trainers.preferences.kto import KTO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.rft.trainer import RFT
 from rlhf_engine.trainers.sft import SFT

@@ -26,8 +26,8 @@ from benchmarks.helpers.common import machine, make_model, say
 from rlhf_engine.config import DPOConfig
 from rlhf_engine.data.examples import Preference, Thumb
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.trainers.dpo import DPO
-from rlhf_engine.trainers.kto import KTO, mismatches
+from rlhf_engine.trainers.preferences.dpo import DPO
+from rlhf_engine.trainers.preferences.kto import KTO, mismatches
 
 SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, initializer_range=0.15)

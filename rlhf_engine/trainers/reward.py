@@ -22,7 +22,7 @@ from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
 from rlhf_engine.trainers.base import Trainer, adam
-from rlhf_engine.trainers.comparisons import Group, count_pairs, make_groups, padded_tokens
+from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens
 
 ANCHOR_BATCH = 32
 """Rows that are decoded together when the anchors are sampled."""

@@ -10,8 +10,8 @@ from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.errors import UserError
 from rlhf_engine.losses.dpo import PAIR_LOSSES
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.trainers import dpo
-from rlhf_engine.trainers.dpo import DPO
+from rlhf_engine.trainers.preferences import dpo
+from rlhf_engine.trainers.preferences.dpo import DPO
 from tests.conftest import sentences
 from tests.rlhf_engine.helpers.trainers import PAIRS, without_time
 

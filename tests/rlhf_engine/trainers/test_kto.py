@@ -11,8 +11,8 @@ from rlhf_engine.config import DPOConfig
 from rlhf_engine.data.examples import Preference, Ranking, Thumb
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.trainers import dpo
-from rlhf_engine.trainers.kto import KTO, JudgedResponse, area_under_curve, class_weights, mismatches
+from rlhf_engine.trainers.preferences import dpo
+from rlhf_engine.trainers.preferences.kto import KTO, JudgedResponse, area_under_curve, class_weights, mismatches
 from tests.conftest import sentences
 from tests.rlhf_engine.helpers.trainers import PAIRS, without_time
 from tests.rlhf_engine.trainers.test_dpo import sum_logprob

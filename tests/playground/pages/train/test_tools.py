@@ -36,8 +36,8 @@ from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import OWN_PROMPT_TOKENS, STAGES, make_config
 from rlhf_engine.teach.trainer import Teach
-from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.ppo import PPO
+from rlhf_engine.trainers.preferences.dpo import DPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
 from rlhf_engine.yaml_files import read_yaml

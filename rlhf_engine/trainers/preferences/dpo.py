@@ -22,7 +22,7 @@ from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.prefix_packing import read_responses
 from rlhf_engine.rollout.on_policy import OnPolicyProbe
 from rlhf_engine.trainers.base import Trainer, adam, add_up
-from rlhf_engine.trainers.comparisons import Group, count_pairs, make_groups, padded_tokens
+from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens
 
 FALLEN = -5.0
 """Log-ratio of the chosen responses, in nats per sequence, below which a run is told that they become unlikely, too."""

@@ -21,8 +21,8 @@ from rlhf_engine.data.tokenization import encode_examples, fit_tokens
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.losses.dpo import kto_loss, kto_reference
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.trainers.comparisons import Group
-from rlhf_engine.trainers.dpo import DPO
+from rlhf_engine.trainers.preferences.comparisons import Group
+from rlhf_engine.trainers.preferences.dpo import DPO
 
 MOST_DESIRABLE = 4 / 3
 """Most of weight times number of desirable responses, beside that of undesirable ones (Ethayarajh et al. 2024)."""
