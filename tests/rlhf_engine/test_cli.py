@@ -217,7 +217,7 @@ def refused(cli, tmp_path, inputs, tiny_llama):
     def call(command, *flags, output=tmp_path / "output"):
         flags = [str(flag) for flag in flags]
         if command in STAGES:
-            data = inputs / {"sft": "demos", "reward": "pairs", "ppo": "prompts"}[command]
+            data = inputs / {"sft": "demos", "reward": "pairs", "dpo": "pairs"}.get(command, "prompts")
             for flag, value in (("--model", tiny_llama), ("--data", f"{data}.jsonl"), ("--output", output)):
                 flags += [flag, str(value)] if flag not in flags and value else []
         before = contents(tmp_path)
@@ -234,7 +234,7 @@ def contents(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize(("command", "flags", "says"), [
-    ("", [], "COMMAND"), ("dpo", [], "dpo"), ("sft", ["--learning-rat"], "--learning-rate"), ("sft", ["--kl-coef", 1], "--kl-coef"),
+    ("", [], "COMMAND"), ("dqn", [], "dqn"), ("sft", ["--learning-rat"], "--learning-rate"), ("sft", ["--kl-coef", 1], "--kl-coef"),
     ("sft", ["--steps"], "--steps"), ("sft", ["--steps", "many"], "--steps is 'many', but must be a whole number"),
     ("sft", ["--steps", -1], "--steps is -1, but must be at least 0"), ("sft", ["--dtype", "int8"], "auto, fp32, bf16, nf4"),
     ("sft", ["--device", "tpu7"], "--device"), ("sft", ["--held-out", 1.5], "at most 0.9"), ("sft", ["--seed", "nan"], "--seed"),
@@ -242,6 +242,8 @@ def contents(folder: Path) -> dict:
     ("sft", ["--data", "none.jsonl"], "none.jsonl: there is no such file"), ("sft", ["--model", "no-such-model"], "no such model"),
     ("sft", ["--model", "./none"], "no such model"), ("sft", ["--adapter", "none/such"], "no such adapter"),
     ("sft", ["--adapter", "bundled"], "--adapter bundled belongs to --model bundled"),
+    ("dpo", ["--loss", "sigmiod"], "sigmoid, ipo, hinge"), ("dpo", ["--loss", "kto", "--batch-size", 1], "--batch-size is 1, but --loss kto"),
+    ("dpo", ["--loss", "kto", "--label-smoothing", 0.1], "--label-smoothing has no effect with --loss kto"),
     ("ppo", [], "--reward is missing: name a reward run folder, or FILE.py:FUNCTION"), ("ppo", ["--reward", "none"], "--reward is none: name"),
     ("ppo", ["--reward", "bundled"], "FILE.py:FUNCTION"), ("ppo", ["--reward", "score.py"], "FILE.py:FUNCTION"),
     ("ppo", ["--reward", "none.py:f"], "none.py: there is no such file"), ("ppo", ["--reward", "length", "--minibatches", 40], "--minibatches"),
