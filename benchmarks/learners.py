@@ -150,9 +150,8 @@ def vote(backbone, function: Callable[[str, str], float], seed: int) -> list:
 
 
 def make_preference_learner(learner: str, config, backbone, rows: list):
-    from rlhf_engine.trainers.kto import KTO
-
     from rlhf_engine.trainers.dpo import DPO
+    from rlhf_engine.trainers.kto import KTO
 
     return (KTO if learner == "kto" else DPO)(backbone, rows, config)
 
