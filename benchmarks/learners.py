@@ -150,8 +150,9 @@ def vote(backbone, function: Callable[[str, str], float], seed: int) -> list:
 
 
 def make_preference_learner(learner: str, config, backbone, rows: list):
-    from rlhf_engine.trainers.dpo import DPO
     from rlhf_engine.trainers.kto import KTO
+
+    from rlhf_engine.trainers.dpo import DPO
 
     return (KTO if learner == "kto" else DPO)(backbone, rows, config)
 
