@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from rlhf_engine.config import (
     DPOConfig,
     GroupConfig,
+    NLPOConfig,
     PolicyConfig,
     PPOConfig,
     RewardConfig,
@@ -39,6 +40,7 @@ from rlhf_engine.teach.trainer import Labeler, Teach
 from rlhf_engine.trainers.dpo import DPO
 from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.interface import AnyTrainer
+from rlhf_engine.trainers.nlpo import NLPO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.rft.trainer import RFT
@@ -127,6 +129,10 @@ def build_dpo(inputs: Inputs[DPOConfig]) -> Finish:
 
 def build_ppo(inputs: Inputs[PPOConfig]) -> Finish:
     return build_online(inputs, PPO)
+
+
+def build_nlpo(inputs: Inputs[NLPOConfig]) -> Finish:
+    return build_online(inputs, NLPO)
 
 
 def build_group(inputs: Inputs[GroupConfig]) -> Finish:

@@ -27,6 +27,7 @@ KL_COEF, ENTROPY, LENGTH, ENDED = "objective/kl_coef", "objective/entropy", "obj
 LOSS_POLICY, LOSS_VALUE, LOSS_PTX, LOSS_KL = "loss/policy", "loss/value", "loss/ptx", "loss/kl"
 APPROX_KL, CLIP_FRACTION, RATIO = "policy/approxkl", "policy/clipfrac", "val/ratio"
 POLICY_ENTROPY, UPDATES, DEAD_GROUPS = "policy/entropy", "policy/updates", "policy/dead_groups"
+MASK_KEPT, MASK_ADDED = "mask/kept", "mask/added"
 VALUE_CLIP_FRACTION, EXPLAINED_VARIANCE = "value/clipfrac", "value/explained_variance"
 DISTINCT_RATIO, EMPTY = "text/distinct_ratio", "text/empty"
 ENTROPY_RATIO, PERPLEXITY_RATIO = "text/entropy_ratio", "text/perplexity_ratio"
@@ -91,6 +92,8 @@ ROWS = (
     Measure(POLICY_ENTROPY, "Entropy in the update", NATS_TOKEN, POLICY),
     Measure(UPDATES, "Optimiser steps", role=POLICY),
     Measure(DEAD_GROUPS, "Groups whose responses score alike", "share of groups", POLICY, WHOLE, percent=True),
+    Measure(MASK_KEPT, "Probability that the mask keeps", SHARE, POLICY, WHOLE, percent=True),
+    Measure(MASK_ADDED, "Sampled tokens added to the mask", "share of tokens", POLICY, percent=True),
     Measure(VALUE_CLIP_FRACTION, "Clip fraction of the value", role=VALUE, percent=True),
     Measure(EXPLAINED_VARIANCE, "Explained variance", role=VALUE),
     Measure(DISTINCT_RATIO, "Variety of word pairs, beside the start's"),

@@ -11,6 +11,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.config import (
     DPOConfig,
     GroupConfig,
+    NLPOConfig,
     PPOConfig,
     RewardConfig,
     RFTConfig,
@@ -21,7 +22,8 @@ from rlhf_engine.config import (
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.spelling import closest
 
-SFT, REWARD, DPO, PPO, GRPO, RFT, TEACH = "sft", "reward", "dpo", "ppo", "grpo", "rft", "teach"
+SFT, REWARD, DPO, PPO, NLPO, GRPO, RFT, TEACH = (
+    "sft", "reward", "dpo", "ppo", "nlpo", "grpo", "rft", "teach")
 DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
 """Kinds of data that a stage can read."""
 BUNDLED_PROMPT_TOKENS = 18
@@ -46,6 +48,8 @@ class MemoryProfile:
     """A frozen reference stands beside the policy."""
     reward_adapter: bool = False
     """A reward adapter stands beside the policy."""
+    masks: Callable[[RunConfig], bool] = lambda config: False
+    """Whether an older copy of the policy masks what is sampled: a further adapter, and a second cache."""
     reads_base_states: bool = False
     """A live reward reads the states of the base at every step."""
     logits: bool = True
@@ -117,6 +121,12 @@ register(Stage(
     PPO, PPOConfig, "align with PPO against a reward", "rlhf_engine.build.build_ppo", lambda config: PROMPTS,
     title="PPO", method="PPO", required=("reward",),
     memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reward_adapter=True,
+                         bundled_tokens=BUNDLED_PROMPT_TOKENS)))
+register(Stage(
+    NLPO, NLPOConfig, "align with PPO among likely tokens alone (NLPO)", "rlhf_engine.build.build_nlpo",
+    lambda config: PROMPTS, title="NLPO", method="NLPO", required=("reward",),
+    memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reward_adapter=True,
+                         masks=lambda config: getattr(config, "top_p", 1.0) < 1,
                          bundled_tokens=BUNDLED_PROMPT_TOKENS)))
 register(Stage(
     GRPO, GroupConfig, "align by comparing the responses to a prompt (GRPO, RLOO, REINFORCE++)",

@@ -19,8 +19,7 @@ from rlhf_engine.runs.memory_estimate import Estimate, Shape, estimate
 from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, OWN_PROMPT_TOKENS, find_stage, make_config
 
 COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE,
-           "rollout": "#56B4E9",
-           "update": "#8298ad", "runtime": "#b4bdc9"}
+           "mask": "#9ecae1", "rollout": "#56B4E9", "update": "#8298ad", "runtime": "#b4bdc9"}
 """The colour of each part of an estimate: roles have their own colours, the rest has greys and a light blue."""
 TIGHT = FILL
 """Share of the free memory above which a run may not fit, because an estimate can be wrong by a fifth."""

@@ -131,10 +131,11 @@ SETTING, DEFAULT, NOT_THERE, YES, NO, EMPTY_VALUE = "Setting", "Default", "–",
 # train: memory
 MEMORY = "Memory"
 PARTS = {"base": "base model", "policy": "policy", "reference": "reference", "reward": "reward", "value": "value",
-         "rollout": "rollout", "update": "update", "runtime": "runtime"}
+         "mask": "mask policy", "rollout": "rollout", "update": "update", "runtime": "runtime"}
 PARTS_ABOUT = {"base": "frozen weights, shared by all roles", "policy": "adapter, gradient, Adam",
                "reference": "frozen adapter", "reward": "adapter and head",
-               "value": "adapter or head, gradient, Adam", "rollout": "KV cache while responses are sampled",
+               "value": "adapter or head, gradient, Adam", "mask": "frozen adapter",
+               "rollout": "KV cache while responses are sampled",
                "update": "activations and logits of a micro-batch", "runtime": "Python, torch and libraries"}
 FITS = "About {need}, of {free} free on {device}: it fits."
 TIGHT = "About {need}, of {free} free on {device}: tight. The estimate may be a fifth off."

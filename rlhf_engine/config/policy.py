@@ -134,6 +134,25 @@ class PPOConfig(ActorCriticConfig):
 
 
 @dataclass
+class NLPOConfig(PPOConfig):
+    """PPO whose policy chooses among the likely tokens of an older copy of itself (NLPO, Ramamurthy et al. 2022)."""
+
+    top_p: float = bounded(0.9, 0.01, 1.0)
+    """The policy chooses among the fewest tokens whose probabilities under its older copy, the mask policy, sum to
+    this. 1 sets no mask: that is PPO."""
+    mask_refresh: int = bounded(5, 1, LONGEST)
+    """Steps after which the mask policy becomes a copy of the policy again."""
+    mask_tokens_kept: int = bounded(0, 0, MOST_TOKENS, advanced=True)
+    """Tokens that are allowed at least. 0 is one for every 500 of the vocabulary, 100 at most."""
+    stage: typing.ClassVar[str] = "nlpo"
+
+    @property
+    def masks(self) -> bool:
+        """Whether there is a mask."""
+        return self.top_p < 1
+
+
+@dataclass
 class GroupSettings:
     """What a learner needs to know that compares the responses to a prompt with one another."""
 

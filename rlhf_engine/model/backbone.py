@@ -108,6 +108,10 @@ class Backbone(FrozenBase):
             self.new_head(role, members=self.heads[source].members)
             self.heads[role].load_state_dict(self.heads[source].state_dict())
 
+    def copy_weights(self, role: str, source: str) -> None:
+        """Give the adapter of a role that exists the weights of another role of the same options. Heads stay."""
+        self._set_adapter(role, role_parameters(self.base, source))
+
     def load_role(self, role: str, folder: str | Path, *, head: bool | None = None) -> None:
         """An adapter from a PEFT folder, and its head if there is one.
 

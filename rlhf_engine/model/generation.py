@@ -123,29 +123,38 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator 
 
 # -- whole responses ---------------------------------------------------------------------------------------------------
 
+MakeDecoder = Callable[[Backbone, int, int], Decoder]
+"""Makes a decoder under the role in use, for so many rows of up to so many tokens."""
+
+
+def make_decoder(backbone: Backbone, rows: int, longest: int) -> Decoder:
+    """The fastest decoder of a model, under the role in use, for `rows` rows of up to `longest` tokens."""
+    return cpu_decoder(backbone.base, rows, longest) or model_decoder(backbone)
+
+
 @torch.no_grad()
-def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
-           generator: torch.Generator | None = None) -> Iterator[list[tuple[int, int]]]:
+def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,
+           make: MakeDecoder = make_decoder) -> Iterator[list[tuple[int, int]]]:
     """Sample a response to each prompt. Yields after each step the (row, token) pairs drawn, stop tokens included.
 
     It ends when every row has ended. Each step uses the role in use at that moment (a `CpuDecoder` the role as it was
     at the first step). So a caller that does other work between two steps must choose roles in scopes that close
-    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU. Raises NotFinite where
-    the model gives logits that are no numbers.
+    before it asks for the next step. Equal prompts are read once. `generator` lives on the CPU. `make` makes the
+    decoder, whose logits are sampled from. Raises NotFinite where it gives logits that are no numbers.
     """
     longest = max(map(len, prompts)) + sampling.max_new_tokens
     if longest > backbone.longest:
         raise ValueError(f"prompt and response may take {longest} tokens, the model knows {backbone.longest} positions")
     try:
-        yield from decode_rows(backbone, prompts, longest, sampling, generator)
+        yield from decode_rows(backbone, prompts, longest, sampling, generator, make)
     finally:
         forget_if_short(backbone.base)
 
 
 def decode_rows(backbone: Backbone, prompts: list[list[int]], longest: int, sampling: Sampling,
-                generator: torch.Generator | None) -> Iterator[list[tuple[int, int]]]:
+                generator: torch.Generator | None, make: MakeDecoder) -> Iterator[list[tuple[int, int]]]:
     """The steps of `decode`, for rows of up to `longest` tokens."""
-    decoder, logits, newest, positions = prefill(backbone, prompts, longest)
+    decoder, logits, newest, positions = prefill(backbone, prompts, longest, make)
     stops, rows = torch.tensor(backbone.stop_ids), torch.arange(len(prompts))
     # Which rows go on is kept on the CPU, so that a GPU is waited for only once per token, for the token.
     live = torch.ones(len(prompts), dtype=torch.bool)
@@ -171,8 +180,8 @@ def decode_rows(backbone: Backbone, prompts: list[list[int]], longest: int, samp
             rows, newest, positions, live = rows[live], newest[going], positions[going], live[live]
 
 
-def prefill(backbone: Backbone, prompts: list[list[int]],
-            longest: int) -> tuple[Decoder, torch.Tensor, torch.Tensor, torch.Tensor]:
+def prefill(backbone: Backbone, prompts: list[list[int]], longest: int,
+            make: MakeDecoder = make_decoder) -> tuple[Decoder, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read B prompts into a decoder for rows of up to `longest` tokens. Equal prompts are read once.
 
     Returns:
@@ -181,7 +190,7 @@ def prefill(backbone: Backbone, prompts: list[list[int]],
     unique = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_left([list(prompt) for prompt in unique], backbone.pad_id, backbone.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    decoder = cpu_decoder(backbone.base, len(unique), longest) or model_decoder(backbone)
+    decoder = make(backbone, len(unique), longest)
     logits = decoder(ids, positions, mask == 0)
     if len(unique) < len(prompts):
         which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=backbone.device)
@@ -191,7 +200,8 @@ def prefill(backbone: Backbone, prompts: list[list[int]],
 
 
 def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator | None = None,
-           *, batch: int = 0, on_microbatch: Callable[[], None] = noop) -> list[list[int]]:
+           *, batch: int = 0, on_microbatch: Callable[[], None] = noop,
+           make: MakeDecoder = make_decoder) -> list[list[int]]:
     """One response per prompt under the role in use: token ids with the stop token, or without one if it did not end.
 
     Args:
@@ -201,13 +211,14 @@ def sample(backbone: Backbone, prompts: list[list[int]], sampling: Sampling, gen
         generator: on the CPU; None is torch's own.
         batch: rows that are decoded together; 0 is all.
         on_microbatch: called after every token.
+        make: makes the decoders, whose logits are sampled from.
     """
     responses: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     size = batch or len(prompts)
     for start in range(0, len(order), size):
         chunk = order[start:start + size]
-        for drawn in decode(backbone, [prompts[i] for i in chunk], sampling, generator):
+        for drawn in decode(backbone, [prompts[i] for i in chunk], sampling, generator, make):
             for row, token in drawn:
                 responses[chunk[row]].append(token)
             on_microbatch()

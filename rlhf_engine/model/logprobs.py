@@ -5,7 +5,7 @@ per position: the gradient of its log-probability with respect to its hidden sta
 chunk, while it has the logits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ CPU_CHUNK, GPU_CHUNK = 1 << 22, 1 << 27
 CPU_SLICE, GPU_SLICE = 1 << 18, 1 << 24
 """Numbers of the softmax that are worked on at a time: 1 MB in fp32 on a CPU, which fits into a core's own cache; 64
 MB on a GPU, so that a slice has many rows and its few operations are not all overhead."""
+EXCLUDED = -1e30
+"""Logit of a token that may not be chosen. Its probability is exactly 0, and unlike -inf it times 0 is a number."""
+
+AllowedTokens = Callable[[slice], torch.Tensor]
+"""Which tokens may stand at some of N places: a slice of n places -> bool [n, V], with at least one token for each."""
 
 
 # -- token rows and positions ------------------------------------------------------------------------------------------
@@ -63,6 +68,9 @@ class TokenReadings:
     """[N], entropy of the whole distribution at each token, in nats; None unless it was asked for."""
     hidden: torch.Tensor
     """[N, d] in the base's dtype: the hidden state from which each token is predicted."""
+    log_kept: torch.Tensor | None = None
+    """[N]: logarithm of the probability that all allowed tokens have together, without gradients; None where all tokens
+    are allowed. Added to `logprobs` it gives the log-probabilities among all tokens."""
 
     def total_entropy(self) -> torch.Tensor:
         """Sum of the entropies: a scalar. Raises ValueError if they were not asked for."""
@@ -88,24 +96,30 @@ def read_tokens(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, colum
 
 
 def read_states(backbone: Backbone, hidden: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0, *,
-                entropy: bool = False) -> TokenReadings:
-    """Log-probabilities (and entropies) of the tokens `targets` [N] under the hidden states [N, d] before them."""
+                entropy: bool = False, allowed: AllowedTokens | None = None) -> TokenReadings:
+    """Log-probabilities (and entropies) of the tokens `targets` [N] under the hidden states [N, d] before them.
+
+    With `allowed` they are those of a choice among the allowed tokens alone, of which the targets must be.
+    """
     output = backbone.base.get_output_embeddings()
     size = chunk_size(hidden.device, backbone.vocabulary)
     if type(output) is nn.Linear:
-        logprobs, entropies = FrozenHead.apply(hidden, output.weight, output.bias, backbone.logit_transform, targets,
-                                               temperature, size, entropy)
-        return TokenReadings(logprobs, entropies if entropy else None, hidden)
+        logprobs, entropies, log_kept = FrozenHead.apply(hidden, output.weight, output.bias, backbone.logit_transform,
+                                                         targets, temperature, size, entropy, allowed)
+        return TokenReadings(logprobs, entropies if entropy else None, hidden, log_kept if allowed else None)
 
     # An output layer with an adapter of its own has gradients too, so autograd computes them, chunk by chunk.
-    def read(hidden_chunk: torch.Tensor, target_chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return read_logits(backbone.head(hidden_chunk), target_chunk, temperature, entropy)
+    def read(part: slice) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        z = backbone.head(hidden[part]) / temperature
+        log_kept = None if allowed is None else exclude_(z, allowed(part))
+        return (*read_logits(z, targets[part], 1.0, entropy), log_kept)
 
-    pieces = [checkpoint(read, hidden_chunk, target_chunk, use_reentrant=False)
-              for hidden_chunk, target_chunk in zip(hidden.split(size), targets.split(size))]
+    parts = slices(max(1, len(hidden)), size)  # one at least, so that no tokens give empty tensors
+    pieces = [checkpoint(read, part, use_reentrant=False) for part in parts]
     logprobs = torch.cat([piece[0] for piece in pieces])
     entropies = torch.cat([piece[1] for piece in pieces]) if entropy else None
-    return TokenReadings(logprobs, entropies, hidden)
+    log_kept = torch.cat([piece[2] for piece in pieces]) if allowed else None
+    return TokenReadings(logprobs, entropies, hidden, log_kept)
 
 
 def token_logprobs(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor,
@@ -130,6 +144,16 @@ def read_logits(logits: torch.Tensor, targets: torch.Tensor, temperature: float,
     return chosen, -(logprobs.exp() * logprobs).sum(-1) if entropy else None
 
 
+def exclude_(z: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Give the tokens of z [N, V] that are not `allowed` [N, V] the logit `EXCLUDED`.
+
+    Returns [N], the logarithm of the probability that the allowed ones had together before.
+    """
+    whole = z.detach().logsumexp(-1)
+    z.masked_fill_(~allowed, EXCLUDED)
+    return z.detach().logsumexp(-1) - whole
+
+
 # -- the frozen output layer -------------------------------------------------------------------------------------------
 
 def chunk_size(device: torch.device, vocabulary: int) -> int:
@@ -150,20 +174,21 @@ def slices(count: int, size: int) -> Iterator[slice]:
 class FrozenHead(torch.autograd.Function):
     """Log-probabilities and entropies from hidden states, through an output layer that is not trained.
 
-    hidden [N, d] -> log-probabilities [N] of `targets` [N], and entropies [N] (zeros unless asked for), in fp32.
+    hidden [N, d] -> log-probabilities [N] of `targets` [N], entropies [N] (zeros unless asked for), and the logarithm
+    [N] of the probability of all allowed tokens (zeros where all are), in fp32. The last has no gradient.
 
     With x = W h + b, T the temperature, z the transformed x over T, p = softmax(z), H the entropy, s the scale of the
     transform and f = 1 - tanh^2 of its cap (1 without one):
     d log p_t / dh = s (f_t W_t - (f p) W) / T and dH / dh = -s (f p (log p + H)) W / T.
+    A token that is not allowed has p = 0, so the same formulas hold.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
-                transform: LogitTransform, targets: torch.Tensor, temperature: float, size: int,
-                entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
+                transform: LogitTransform, targets: torch.Tensor, temperature: float, size: int, entropy: bool,
+                allowed: AllowedTokens | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`size` is the number of positions whose logits exist at a time."""
-        logprobs = torch.zeros(len(hidden), device=hidden.device)
-        entropies = torch.zeros(len(hidden), device=hidden.device)
+        logprobs, entropies, log_kept = [torch.zeros(len(hidden), device=hidden.device) for _ in range(3)]
         learns = ctx.needs_input_grad[0]
         grad_logprobs = torch.empty_like(hidden) if learns else None
         grad_entropies = torch.empty_like(hidden) if learns and entropy else None
@@ -177,6 +202,8 @@ class FrozenHead(torch.autograd.Function):
                 where = slice(part.start + rows.start, part.start + rows.stop)
                 z = logits[rows].float()
                 flatness = transform.apply_(z, temperature)
+                if allowed is not None:
+                    log_kept[where] = exclude_(z, allowed(where))
                 logp = z.log_softmax(-1)
                 logprobs[where] = logp.gather(-1, targets[where, None])[:, 0]
                 p = logp.exp()
@@ -196,14 +223,16 @@ class FrozenHead(torch.autograd.Function):
                 grad_entropies[part] = (to_entropy[:len(logits)] @ weight).mul_(-transform.scale / temperature)
             del logits  # before the next chunk's are made
         ctx.save_for_backward(grad_logprobs, grad_entropies)
-        return logprobs, entropies
+        ctx.mark_non_differentiable(log_kept)
+        return logprobs, entropies, log_kept
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_logprobs: torch.Tensor, of_entropies: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradient with respect to `hidden`, from those with respect to the two results."""
+    def backward(ctx: Any, of_logprobs: torch.Tensor, of_entropies: torch.Tensor,
+                 _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradient with respect to `hidden`, from those with respect to the first two results."""
         grad_logprobs, grad_entropies = ctx.saved_tensors
         grad = of_logprobs[:, None] * grad_logprobs
         if grad_entropies is not None:
             grad = grad + of_entropies[:, None] * grad_entropies
-        return grad.to(grad_logprobs.dtype), None, None, None, None, None, None, None
+        return grad.to(grad_logprobs.dtype), None, None, None, None, None, None, None, None

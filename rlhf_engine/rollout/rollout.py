@@ -105,7 +105,8 @@ def as_sampled(backbone: Backbone, prompt: Prompt, response: str, sampling: dict
 
 @torch.no_grad()
 def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperature: float = 1.0, micro_batch: int = 0,
-            pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop) -> None:
+            pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop,
+            further: "Callable[[Batch, TokenReadings], None] | None" = None) -> None:
     """Fill in log-probabilities under policy and reference, values, and the policy's entropy.
 
     They come from the forward pass of training, not from sampling: so the probability ratio of the first update is 1.
@@ -119,6 +120,7 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
         micro_batch: rows per forward pass; 0 is all.
         pass_tokens: most tokens of a forward pass, padding included; 0 sets no limit.
         on_microbatch: called after each micro-batch.
+        further: called with each micro-batch and what the policy says about it, to measure more.
     """
     rollout.logprobs = torch.zeros_like(rollout.mask)
     rollout.ref_logprobs = torch.zeros_like(rollout.mask)
@@ -140,6 +142,8 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
         if values is not None:
             batch.store(values, rollout.values)
         entropy += tokens.total_entropy().item()
+        if further is not None:
+            further(batch, tokens)
         on_microbatch()
     rollout.entropy = entropy / rollout.mask.sum().item()
 
@@ -168,6 +172,12 @@ class Batch:
         """Row and column of the hidden state that predicts each response token: two index vectors [N]."""
         return response_positions([len(ids) for ids in self.prompts], [len(ids) for ids in self.responses],
                                   self.backbone.device)
+
+    @cached_property
+    def sampled(self) -> torch.Tensor:
+        """[N]: the response tokens themselves, row after row."""
+        rows, columns = self.positions
+        return self.ids[rows, columns + 1]
 
     def read(self, temperature: float, *, entropy: bool = False) -> TokenReadings:
         """Log-probabilities (and entropies) of the response tokens under the role in use."""

@@ -97,12 +97,14 @@ class Estimate:
     rollout: int
     """KV cache (2 L G h numbers a token) and the distribution over V for each row. On a CPU also the fast decoder's
     copy of the weights (up to 100M parameters in fp32, up to 500M in the base's format, bf16 for a base in 4 bits), and
-    a second cache while rows that have ended leave the first."""
+    a second cache while rows that have ended leave the first. Where a mask policy samples along, twice as much."""
     update: int
     """Activations of a micro-batch for its backward pass: L (4 d + 2 H h + 2 G h + 4 f) N e in a gated model, L d N e
     and one block's with gradient checkpointing. Also the logits of the positions that are read at a time."""
     runtime: int
     device: str
+    mask: int = 0
+    """The adapter of a mask policy (NLPO)."""
 
     @property
     def parts(self) -> dict[str, int]:
@@ -217,7 +219,7 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     frozen, trained = 4 * adapter, 16 * adapter + copy
     profile = find_stage(config.stage).memory
     started = default_adapter(config) not in ("none", "")
-    sizes: dict[str, int] = dict.fromkeys(("policy", "reference", "reward", "value"), 0)
+    sizes: dict[str, int] = dict.fromkeys(("policy", "reference", "reward", "value", "mask"), 0)
     sizes[profile.trained] = trained
     if profile.trained == "reward":
         sizes["reward"] += 16 * getattr(config, "ensemble", 1) * head
@@ -228,6 +230,8 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
         sizes["value"] = 16 * head + (trained if getattr(config, "value", "") == "adapter" else 0)
     if profile.reward_adapter:
         sizes["reward"] = frozen + 4 * head
+    if profile.masks(config):
+        sizes["mask"] = frozen
     if profile.reads_base_states:  # the landmarks of the live reward, and the weights of its members
         sizes["reward"] = 4 * 2 * LANDMARKS * (shape.width + getattr(config, "ensemble", 1))
     return sizes
@@ -235,14 +239,21 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
 
 def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, device: str) -> int:
     """Bytes while responses are sampled; 0 for a stage that samples none."""
-    rows = find_stage(config.stage).memory.sampled(config)
+    profile = find_stage(config.stage).memory
+    rows = profile.sampled(config)
     if not rows:
         return 0
     e = 4 if dtype == "fp32" else 2
     cache = 2 * shape.layers * shape.groups * shape.head * rows * longest * e
     weights = decoder_weights(shape, dtype) if device == "cpu" else 0
     spare = 0.75 * cache if weights else cache / shape.layers
-    return round(cache + spare + weights + rows * shape.vocabulary * (e + 3 * 4))
+    need = cache + spare + rows * shape.vocabulary * (e + 3 * 4)
+    if not profile.masks(config):
+        return round(need + weights)
+    # The packed weights of a larger model are those of its base, which both roles share. For each sampled token the
+    # mask policy's last state is kept, on the CPU.
+    states = rows * min(getattr(config, "max_new_tokens", longest), longest) * shape.width * e if device == "cpu" else 0
+    return round(2 * need + weights * (2 if shape.parameters <= SMALL else 1) + states)
 
 
 def decoder_weights(shape: Shape, dtype: str) -> int:
@@ -330,4 +341,5 @@ def head_bytes(shape: Shape, e: int, answer: int, device: str, config: RunConfig
         return 0
     size = max(64, (1 << 22 if device == "cpu" else 1 << 27) // shape.vocabulary)
     chunks = 2 if getattr(config, "entropy_coef", 0) else 1  # the gradient of the entropy has a second one
-    return 2 * answer * shape.width * e + chunks * min(answer, size) * shape.vocabulary * e + WORKSPACE[device]
+    workspace = WORKSPACE[device] * (2 if find_stage(config.stage).memory.masks(config) else 1)
+    return 2 * answer * shape.width * e + chunks * min(answer, size) * shape.vocabulary * e + workspace

@@ -15,6 +15,7 @@ import torch
 from rlhf_engine import measures
 from rlhf_engine.config import PolicyConfig
 from rlhf_engine.losses.ppo import kl_estimates
+from rlhf_engine.model.logprobs import TokenReadings
 from rlhf_engine.rollout.rollout import Batch, Rollout, measure
 from rlhf_engine.trainers.base import GradientSource, add_up, check_numbers
 from rlhf_engine.trainers.policy import PolicyTrainer, Scores
@@ -76,9 +77,13 @@ class OnlineTrainer(PolicyTrainer[OnlineConfigT]):
         """Fill in log-probabilities, values and entropy; in smaller micro-batches where memory runs out."""
         def work() -> None:
             measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature,
-                    micro_batch=self.micro_batch, pass_tokens=self.pass_tokens, on_microbatch=self.on_microbatch)
+                    micro_batch=self.micro_batch, pass_tokens=self.pass_tokens, on_microbatch=self.on_microbatch,
+                    further=self.measure_further)
 
         self.retry_on_oom(len(rollout), work)
+
+    def measure_further(self, batch: Batch, reading: TokenReadings) -> None:
+        """Measure what else a learner needs of a micro-batch, about which the policy says `reading`."""
 
     def targets(self, rollout: Rollout, scores: torch.Tensor, token_scores: torch.Tensor | None) -> Targets:
         """What the step learns from a measured rollout.

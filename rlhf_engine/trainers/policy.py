@@ -15,7 +15,8 @@ from rlhf_engine.errors import UserError, noop
 from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.losses.ppo import AllAlike, gain_and_bias, missing_end_scores
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
+from rlhf_engine.model.decoders import Decoder
+from rlhf_engine.model.generation import Sampling, make_decoder, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
@@ -224,7 +225,11 @@ class PolicyTrainer(Trainer[PolicyConfigT]):
         sampling = Sampling(self.config.max_new_tokens, self.config.temperature)
         with self.backbone.use(role):
             return sample(self.backbone, prompt_ids, sampling, generator, batch=batch,
-                          on_microbatch=self.on_microbatch)
+                          on_microbatch=self.on_microbatch, make=self.make_decoder)
+
+    def make_decoder(self, backbone: Backbone, rows: int, longest: int) -> Decoder:
+        """The decoder that samples under the role in use, for `rows` rows of up to `longest` tokens."""
+        return make_decoder(backbone, rows, longest)
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class PPO(OnlineTrainer[ActorCriticConfig]):
         tokens = rollout.mask[rows].sum().item()
         assert targets.returns is not None
         with self.backbone.use("policy"):
-            reading = batch.read(self.config.temperature, entropy=self.config.entropy_coef > 0)
+            reading = self.read_policy(batch)
             loss, stats = self._policy_loss(batch, reading, rollout, targets.advantages, tokens)
             if self.value_role == "policy":
                 values = batch.values(reading)
@@ -115,11 +115,19 @@ class PPO(OnlineTrainer[ActorCriticConfig]):
             stats.update(value_stats)
         return stats
 
+    def read_policy(self, batch: Batch) -> TokenReadings:
+        """What the policy, which is in use, says about the tokens of a micro-batch."""
+        return batch.read(self.config.temperature, entropy=self.config.entropy_coef > 0)
+
+    def old_logprobs(self, rollout: Rollout) -> torch.Tensor:
+        """[B, R]: log-probabilities under the policy that sampled, over which the ratio is taken."""
+        return rollout.logprobs
+
     def _policy_loss(self, batch: Batch, reading: TokenReadings, rollout: Rollout, advantages: torch.Tensor,
                      tokens: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(loss, statistics) of the policy on a micro-batch, the entropy bonus included."""
         config = self.config
-        loss, stats = losses.policy_loss(batch.grid(reading.logprobs), batch.trim(rollout.logprobs),
+        loss, stats = losses.policy_loss(batch.grid(reading.logprobs), batch.trim(self.old_logprobs(rollout)),
                                          batch.trim(advantages), batch.mask, clip=config.clip, tokens=tokens,
                                          dual_clip=config.dual_clip)
         metrics = {measures.LOSS_POLICY: loss.detach(), measures.APPROX_KL: stats["approxkl"],
