@@ -20,12 +20,13 @@ from rlhf_engine.data.tokenization import Encoded, Prompt, encode_prompts
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
+from rlhf_engine.model.generation import Sampling, prompt_room, seeded_generator
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.rollout.on_policy import LOGGED_SAMPLES, OnPolicyProbe
 from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel, check_scores
-from rlhf_engine.rollout.rollout import Rollout, make_rollout
+from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.trainers.base import Trainer, adam, schedule
+from rlhf_engine.trainers.rft.responses import DistinctResponses, sample_distinct
 from rlhf_engine.trainers.rft.selection import ScoredSample, choose, pack_samples, unpack_samples, worth_keeping
 
 
@@ -170,24 +171,16 @@ class RFT(Trainer[RFTConfig]):
             self._choose()
         return {**metrics, measures.TIME_ROLLOUT: sampled - started, measures.TIME_SCORE: time.perf_counter() - sampled}
 
-    def sample_responses(self, chosen: list[int]) -> tuple[Rollout, list[int], torch.Tensor]:
-        """(different responses of the policy to prompts given by index, the prompt of each, how often each came).
+    def sample_responses(self, chosen: list[int]) -> DistinctResponses:
+        """Different responses of the policy to prompts given by index.
 
         The random numbers follow from the seed, the round and the batch: a step that is repeated gives the same.
         """
         config = self.config
         rng = random.Random(f"{config.seed} round {self.round} batch {self.sampled}")
-        prompt_ids = [self.encoded[i].ids for i in chosen for _ in range(config.samples)]
-        with self.backbone.use("policy"):
-            responses = sample(self.backbone, prompt_ids, Sampling(config.max_new_tokens, config.temperature),
+        return sample_distinct(self.backbone, self.prompts, self.encoded, chosen, config.samples,
+                               Sampling(config.max_new_tokens, config.temperature),
                                seeded_generator(rng.getrandbits(63)), on_microbatch=self.on_microbatch)
-        times: dict[tuple[int, tuple[int, ...]], int] = {}
-        for owner, ids in zip([i for i in chosen for _ in range(config.samples)], responses):
-            times[owner, tuple(ids)] = times.get((owner, tuple(ids)), 0) + 1
-        owners = [owner for owner, _ in times]
-        rollout = make_rollout(self.backbone, [self.prompts[i] for i in owners], [self.encoded[i].ids for i in owners],
-                               [list(ids) for _, ids in times])
-        return rollout, owners, torch.tensor(list(times.values()))
 
     def score_responses(self, rollout: Rollout) -> torch.Tensor:
         """[B]: raw scores. Raises UserError and NotFinite as `check_scores` does."""
