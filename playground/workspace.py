@@ -153,6 +153,11 @@ class Workspace:
         return [(text.ON_MODEL.format(name=entry.name, model=self.name_of(entry.model)), entry.name)
                 for entry in rewards]
 
+    def chat_rewards(self, model: str) -> list[str]:
+        """The reward runs that can choose the best of several answers of one base model, the newest first."""
+        return [entry.name for entry in self.entries() if find_stage(entry.stage).makes == "reward"
+                and entry.state == "done" and entry.checkpoints and self.name_of(entry.model) == model]
+
     def adapter_choices(self) -> list[tuple[str, str]]:
         """(readable name, adapter) of what training may start from."""
         runs = [(text.RUN_ADAPTER.format(name=entry.name), entry.name) for entry in self.entries()

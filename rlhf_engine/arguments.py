@@ -14,8 +14,10 @@ from rlhf_engine.stages import STAGES
 
 HELP = {"chat": "talk to a model or a checkpoint",
         "evaluate": "compare two checkpoints on the same prompts",
+        "best-of": "what the best of n responses is worth, over n",
         "export": "write an adapter, or the model merged with it, for others to load"}
 PATHS = (*configs.PATHS, "against", "judge", "config")
+SCORES = "a reward run, FILE.py:FUNCTION, sentiment, short, long, dialogue or keyword=WORD"
 """Arguments that may name a file or a folder."""
 
 
@@ -84,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     chat.add_argument("--prompt", help="what to say; without it, a conversation line by line")
     add_sampling(chat)
     add_evaluate(commands.add_parser("evaluate", help=HELP["evaluate"]))
+    add_best_of(commands.add_parser("best-of", help=HELP["best-of"]))
     add_export(commands.add_parser("export", help=HELP["export"]))
     return parser
 
@@ -118,15 +121,31 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", required=True,
                         help="the adapter to compare with: none, bundled, a run or a PEFT folder")
+    parser.add_argument("--judge", required=True, help=f"what scores the responses: {SCORES}")
+    parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
+    add_results(parser)
+    add_sampling(parser)
+
+
+def add_best_of(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reward", required=True, help=f"what chooses the best, the proxy: {SCORES}")
+    parser.add_argument("--judge", "--gold", default="",
+                        help="what says how good the best is, likewise; without it, the reward judges its own choice")
+    parser.add_argument("--samples", type=int, default=32,
+                        help="samples per prompt (32); the KL and the wins of the best of n want twice n")
+    parser.add_argument("--at", nargs="+", metavar="N", help="each n of the curve (1 2 4 8 16)")
+    add_results(parser)
+    add_sampling(parser)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """The prompts that a command reads, and the folder for its results."""
     parser.add_argument("--data", default="bundled-heldout", help="prompts")
     parser.add_argument("--subset", default="", help="configuration name of a Hub data set that has several")
     parser.add_argument("--split", default="", help="split of a Hub data set; empty means train")
-    parser.add_argument("--judge", required=True, help="FILE.py:FUNCTION or a reward run")
-    parser.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
-    parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
     parser.add_argument("--limit", type=int, default=0, help="use at most this many prompts; 0 is all")
+    parser.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
-    add_sampling(parser)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -159,3 +178,11 @@ def check_number(args: argparse.Namespace, name: str, low: int, high: int) -> No
     value = getattr(args, name)
     if not low <= value <= high:
         raise UserError(f"{configs.flag(name)} is {short_repr(value)}, but must be at least {low} and at most {high}")
+
+
+def check_sampling(args: argparse.Namespace) -> tuple[int, float]:
+    """(longest response in tokens, temperature) of a command. Raises UserError for values out of bounds."""
+    check_number(args, "max_new_tokens", 1, configs.MOST_TOKENS)
+    check_number(args, "temperature", 0, 10)
+    check_number(args, "seed", 0, configs.LARGEST_SEED)
+    return args.max_new_tokens, args.temperature

@@ -16,6 +16,7 @@ from rlhf_engine.config import (
     PolicyConfig,
     PPOConfig,
     RewardConfig,
+    RFTConfig,
     RunConfig,
     SFTConfig,
     TeachConfig,
@@ -29,7 +30,7 @@ from rlhf_engine.feedback.llm_judge import find_judge, is_judge
 from rlhf_engine.feedback.scoring_functions import find_function, is_function, load_function, score_text
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.rollout.reward_functions import FunctionReward, RewardModel
+from rlhf_engine.rollout.reward_functions import FunctionReward, RewardFunction, RewardModel
 from rlhf_engine.runs.damage import explain_damage
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import resolve_adapter, resolve_reward
@@ -42,6 +43,7 @@ from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.trainers.nlpo import NLPO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
+from rlhf_engine.trainers.rft.trainer import RFT
 from rlhf_engine.trainers.sft import SFT
 
 HELD_OUT = 128
@@ -144,14 +146,20 @@ def build_online(inputs: Inputs[Any], learner: type[PPO] | type[GroupLearner]) -
     texts = read_ptx_texts(config)
 
     def finish(backbone: Backbone) -> PPO | GroupLearner:
-        if isinstance(source, Path):
-            backbone.load_role("reward", source, head=True)
-            reward = RewardModel(backbone, batch=config.batch_size, on_microbatch=inputs.on_microbatch)
-        else:
-            reward = source
+        reward = load_reward(source, backbone, inputs)
         trainer = learner(backbone, inputs.rows, reward, config, ptx=texts, on_microbatch=inputs.on_microbatch)
         trainer.data_notes = texts.remarks + trainer.data_notes
         return trainer
+    return finish
+
+
+def build_rft(inputs: Inputs[RFTConfig]) -> Finish:
+    config = inputs.config
+    source = find_reward(config.reward, inputs.rows[0], inputs.checkpoint)
+
+    def finish(backbone: Backbone) -> RFT:
+        return RFT(backbone, inputs.rows, load_reward(source, backbone, inputs), config,
+                   on_microbatch=inputs.on_microbatch)
     return finish
 
 
@@ -196,6 +204,14 @@ def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionR
         score_text(function, prompt, "")
         return FunctionReward(function)
     return checkpoint / "reward" if checkpoint else resolve_reward(spec, "--reward")
+
+
+def load_reward(source: FunctionReward | Path, backbone: Backbone, inputs: Inputs[Any]) -> RewardFunction:
+    """What scores a rollout: `source` itself, or the reward model in its folder, which becomes the role `reward`."""
+    if isinstance(source, FunctionReward):
+        return source
+    backbone.load_role("reward", source, head=True)
+    return RewardModel(backbone, batch=inputs.config.batch_size, on_microbatch=inputs.on_microbatch)
 
 
 def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) -> Labeler:

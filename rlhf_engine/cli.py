@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.arguments import check_number, clean_arguments, make_parser
+from rlhf_engine.arguments import check_sampling, clean_arguments, make_parser
 from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
 from rlhf_engine.errors import UserError, first_line, one_line
-from rlhf_engine.files import check_place, json_lines, what_failed, write_json, write_text
+from rlhf_engine.evaluation.commands import best_of, evaluate
+from rlhf_engine.files import what_failed
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
@@ -20,8 +21,6 @@ from rlhf_engine.yaml_files import read_yaml
 EXIT_CODES = {"diverged": 2, "not_finite": 2, "out_of_memory": 1, "disk_full": 1, "disk_fails": 1}
 """Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains -> the exit code: 2 where the settings,
 the data or the model are at fault, 1 where the machine is. What else goes wrong is a bug."""
-MOST_SAMPLES = 1000
-"""Samples per prompt and side of an evaluation, at most."""
 
 
 # -- the stages ------------------------------------------------------------------------------------------------------
@@ -123,9 +122,9 @@ def chat(args: argparse.Namespace) -> None:
     """Answer a prompt, or a conversation line by line."""
     from rlhf_engine.data.tokenization import encode_prompt
     from rlhf_engine.model.backbone import Backbone
-    from rlhf_engine.model.generation import prompt_room, seeded_generator, stream
+    from rlhf_engine.model.generation import Sampling, prompt_room, seeded_generator, stream
     from rlhf_engine.runs.resolve import resolve_adapter
-    sampling = check_sampling(args)
+    sampling = Sampling(*check_sampling(args))
     adapter = resolve_adapter(args.adapter, args.model)
     backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
     if adapter:
@@ -155,71 +154,6 @@ def iter_lines() -> Iterator[str]:
             return
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Compare two checkpoints on the same prompts, and write report.json and samples.jsonl."""
-    output = Path(args.output)
-    check_evaluation_folder(output, overwrite=args.overwrite)
-    check_number(args, "per_prompt", 1, MOST_SAMPLES)
-    check_number(args, "limit", 0, configs.LONGEST)
-    from rlhf_engine.data.readers import read_prompts
-    from rlhf_engine.evaluation.compare import compare
-    from rlhf_engine.model.backbone import Backbone
-    from rlhf_engine.runs.resolve import resolve_adapter
-    sampling = check_sampling(args)
-    prompts = read_prompts(args.data, subset=args.subset or None, split=args.split or None, limit=args.limit or None,
-                           model=args.model)
-    folders = {"policy": resolve_adapter(args.adapter, args.model),
-               "against": resolve_adapter(args.against, args.model)}
-    make_judge = load_judge(args.judge)
-    backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
-    for role, folder in folders.items():
-        if folder:
-            backbone.load_role(role, folder, head=False)
-    role, against = (name if folder else None for name, folder in folders.items())
-    report, samples = compare(backbone, role, against, prompts, make_judge(backbone),
-                              per_prompt=args.per_prompt, sampling=sampling, seed=args.seed)
-    report["notes"] = prompts.remarks + report["notes"]
-    for note in report["notes"]:
-        print(note)
-    settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}
-    write_evaluation(output, settings | report, samples)
-    print_report(report)
-
-
-def write_evaluation(output: Path, report: dict, samples: list[dict]) -> None:
-    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written."""
-    new = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "samples.jsonl", json_lines(samples))
-        write_json(output / "report.json", report)
-    except OSError as error:
-        for name in ("samples.jsonl", "report.json"):
-            (output / name).unlink(missing_ok=True)
-        if new and output.is_dir():
-            output.rmdir()
-        raise UserError(f"{output} cannot be written ({error.strerror or error}): make room or get the right to write "
-                        "there, or name another folder with --output") from None
-
-
-def check_evaluation_folder(output: Path, *, overwrite: bool) -> None:
-    """Raises UserError for a folder that cannot be made, or holds something that would be lost."""
-    check_place(output)
-    names = {file.name for file in output.iterdir()} if output.exists() else set()
-    if names - {"report.json", "samples.jsonl"}:
-        raise UserError(f"{output} holds something else than an evaluation: name a new folder with --output")
-    if names and not overwrite:
-        raise UserError(f"{output} holds an evaluation already: add --overwrite to replace it, "
-                        "or name a new folder with --output")
-
-
-def print_report(report: dict) -> None:
-    print(f"{report['win_rate']:.1%} wins ({report['win_rate_low']:.1%} to {report['win_rate_high']:.1%}) "
-          f"over {report['samples']} samples; score {report['score']:.3f} against {report['score_against']:.3f}; "
-          f"KL {report['kl']:.2f} nats a sequence; perplexity x{report['perplexity_ratio']:.2f}, "
-          f"distinct-2 x{report['distinct_ratio']:.2f}, empty {report['empty']:.1%}")
-
-
 def export(args: argparse.Namespace) -> None:
     """Write an adapter or a merged model for others to load."""
     for flag, needs in (("dtype", "merge"), ("public", "push")):
@@ -230,34 +164,8 @@ def export(args: argparse.Namespace) -> None:
            public=args.public, say=partial(print, flush=True))
 
 
-def load_judge(spec: str):
-    """A function that makes the judge from a backbone. File or folder are checked now, before a model is loaded."""
-    from rlhf_engine.evaluation.compare import text_judge
-    from rlhf_engine.feedback.scoring_functions import is_function, load_function, score_text
-    from rlhf_engine.runs.resolve import resolve_reward
-    if is_function(spec):
-        function = load_function(spec)
-        return lambda backbone: text_judge(partial(score_text, function))
-    folder = resolve_reward(spec, "--judge")
-
-    def with_model(backbone):
-        from rlhf_engine.rollout.reward_functions import score_all
-        backbone.load_role("reward", folder, head=True)
-
-        def judge(prompts, prompt_ids, response_ids, texts) -> list[float]:
-            rows = [prompt + response for prompt, response in zip(prompt_ids, response_ids)]
-            return score_all(backbone, rows, batch=32).tolist()
-        return judge
-    return with_model
-
-
-def check_sampling(args: argparse.Namespace):
-    """The sampling settings of a command. Raises UserError for values out of bounds."""
-    from rlhf_engine.model.generation import Sampling
-    check_number(args, "max_new_tokens", 1, configs.MOST_TOKENS)
-    check_number(args, "temperature", 0, 10)
-    check_number(args, "seed", 0, configs.LARGEST_SEED)
-    return Sampling(args.max_new_tokens, args.temperature)
+COMMANDS = {"chat": chat, "evaluate": evaluate, "best-of": best_of, "export": export}
+"""The commands that are no training stage."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -266,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     accept_any_text()
     try:
         args = clean_arguments(make_parser().parse_args(argv))
-        command = {"chat": chat, "evaluate": evaluate, "export": export}.get(args.command, train)
+        command = COMMANDS.get(args.command, train)
         return command(args) or 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -33,6 +33,7 @@ DISTINCT_RATIO, EMPTY = "text/distinct_ratio", "text/empty"
 ENTROPY_RATIO, PERPLEXITY_RATIO = "text/entropy_ratio", "text/perplexity_ratio"
 VOTES_LEARNED, GUESSED = "reward/votes", "reward/guessed"
 VOTE_LOSS, DRIFT, REWARD_SPREAD = "reward/loss", "reward/drift", "reward/spread"
+ROUND, SAMPLES_SCORE, SAMPLES_BEST = "round", "samples/score", "samples/best"
 GOLD_SCORE, GOLD_WINS = "gold/score", "gold/wins"
 LEARNING_RATE, GRADIENT_NORM = "lr", "grad_norm"
 TIME = "time/"
@@ -105,6 +106,9 @@ ROWS = (
     Measure(REWARD_SPREAD, "Spread between members", SCORE, REWARD),
     Measure(GOLD_SCORE, "The voter's own score", SCORE, GOLD),
     Measure(GOLD_WINS, "Wins over the start", "share of pairs", GOLD, WHOLE, percent=True),
+    Measure(SAMPLES_SCORE, "Reward of all samples", SCORE, REWARD),
+    Measure(SAMPLES_BEST, "Reward of the best samples", SCORE, REWARD),
+    Measure(ROUND, "Round"),
     Measure(LEARNING_RATE, "Learning rate", role=TRAINED),
     Measure(GRADIENT_NORM, "Gradient norm", role=TRAINED),
     Measure(TIME_ROLLOUT, "Seconds for the rollout", SECONDS),

@@ -14,6 +14,7 @@ from rlhf_engine.config import (
     NLPOConfig,
     PPOConfig,
     RewardConfig,
+    RFTConfig,
     RunConfig,
     SFTConfig,
     TeachConfig,
@@ -21,7 +22,8 @@ from rlhf_engine.config import (
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.spelling import closest
 
-SFT, REWARD, DPO, PPO, NLPO, GRPO, TEACH = "sft", "reward", "dpo", "ppo", "nlpo", "grpo", "teach"
+SFT, REWARD, DPO, PPO, NLPO, GRPO, RFT, TEACH = (
+    "sft", "reward", "dpo", "ppo", "nlpo", "grpo", "rft", "teach")
 DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts"
 """Kinds of data that a stage can read."""
 BUNDLED_PROMPT_TOKENS = 18
@@ -99,6 +101,11 @@ def register(stage: Stage) -> Stage:
     return stage
 
 
+def rows_sampled(config: RunConfig) -> int:
+    """Responses that rejection sampling samples at a time: those to at least one prompt."""
+    return max(getattr(config, "sample_batch", 0), getattr(config, "samples", 0))
+
+
 register(Stage(
     SFT, SFTConfig, "fine-tune on demonstrations", "rlhf_engine.build.build_sft", lambda config: DEMONSTRATIONS,
     title="SFT", method="supervised fine-tuning", starts_from_sft=False))
@@ -125,6 +132,11 @@ register(Stage(
     GRPO, GroupConfig, "align by comparing the responses to a prompt (GRPO, RLOO, REINFORCE++)",
     "rlhf_engine.build.build_group", lambda config: PROMPTS, title="GRPO", method="GRPO", required=("reward",),
     memory=MemoryProfile(sampled=lambda config: config.batch_size, online=True, reference=True, reward_adapter=True,
+                         bundled_tokens=BUNDLED_PROMPT_TOKENS)))
+register(Stage(
+    RFT, RFTConfig, "fine-tune on its own best responses, round after round", "rlhf_engine.build.build_rft",
+    lambda config: PROMPTS, title="RFT", method="rejection-sampling fine-tuning", required=("reward",),
+    memory=MemoryProfile(sampled=rows_sampled, online=True, reference=True, reward_adapter=True,
                          bundled_tokens=BUNDLED_PROMPT_TOKENS)))
 register(Stage(
     TEACH, TeachConfig, "align with PPO while somebody votes", "rlhf_engine.build.build_teach", lambda config: PROMPTS,

@@ -57,6 +57,9 @@ EVENT = {
               "before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
                  "{ended:.0%} of its {samples} samples end in time.",
+    "kept": "Round {round}: {kept} of {samples} different samples are kept, {earlier} of them from earlier rounds. All "
+            "score {score_mean:.3g} on average, the kept ones {kept_score_mean:.3g}. The starting checkpoint learns "
+            "from them.",
     "reference_alike": "{ended:.0%} of the reference's {samples} samples end in time. The reward tells none of them "
                        "apart yet.",
 }

@@ -71,14 +71,18 @@ class Api:
         return {"run": folder.path.name, "command": command}
 
     def chat(self, adapters: list, messages: list, model: str = "bundled", max_new_tokens: int = 128,
-             temperature: float = 1.0) -> Iterator[dict]:
+             temperature: float = 1.0, best_of: int = 1, reward: str = "") -> Iterator[dict]:
         """Answers of several adapters to one conversation, as they grow.
 
-        An adapter is none, bundled, a name of the gallery, RUN or RUN@step-000050.
+        An adapter is none, bundled, a name of the gallery, RUN or RUN@step-000050. With `best_of`, each gives so many
+        answers, and the last item has those that `reward`, a reward run, scores highest.
         """
         names = [self.workspace.chat_adapter(name) for name in adapters]
+        several = {"best_of": best_of, "reward": str(self.workspace.run(reward).path)} if reward else {}
+        if best_of != 1 and not several:
+            raise UserError(text.NO_CHAT_REWARD)
         answers = self.worker.chat(names, messages, model=self.workspace.model(model), max_new_tokens=max_new_tokens,
-                                   temperature=temperature)
+                                   temperature=temperature, **several)
         for texts in answers:
             yield {"responses": texts}
 

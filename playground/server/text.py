@@ -23,7 +23,9 @@ TOO_OFTEN = {
 }
 TOO_LONG = "This text has {count:,} characters; a visitor may send {longest:,} at once."
 VISITORS_NAME = "A name that begins with {prefix} is for runs of visitors; choose another."
-CHAT_TOO_LARGE = "A visitor may ask at most {sides} checkpoints for at most {tokens} tokens each."
+CHAT_TOO_LARGE = ("A visitor may ask at most {sides} checkpoints for at most {tokens} tokens each, and for the best of "
+                  "{best_of} answers.")
+NO_CHAT_REWARD = "The best of several answers needs a reward: name a reward run of this base model as `reward`."
 NOT_FOR_VISITORS = "{name} is {value}, but a visitor's run has {usual}; where that is a number, less is allowed."
 NO_JUDGE_FOR_VISITORS = "Only the owner may ask a judge model; choose a person or a built-in labeler."
 PASSWORD, LOG_IN, LOG_OUT = "Password", "Log in", "Log out"

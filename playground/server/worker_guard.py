@@ -29,13 +29,14 @@ MAX_VISITOR_RUNS = 20
 VISITOR_COMMANDS = ("pause", "resume", "step", "stop")
 """What a visitor may order a visitor's run to do."""
 LOWERABLE = frozenset(("steps", "epochs", "batch_size", "max_tokens", "max_new_tokens", "candidates", "choices",
-                       "votes_first", "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples"))
+                       "votes_first", "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples",
+                       "rounds", "samples"))
 """Settings that a visitor may lower."""
 FREE = frozenset(("labeler", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef", "temperature",
                   "pessimism", "adapter", "reward", "output", "query"))
 """Settings that make a run neither larger nor longer, so a visitor may choose them. All others keep their defaults."""
-MAX_CHAT_TOKENS, MAX_CHAT_SIDES = 512, 4
-"""Tokens per answer, and checkpoints, that a visitor may ask of a chat."""
+MAX_CHAT_TOKENS, MAX_CHAT_SIDES, MAX_CHAT_BEST_OF = 512, 4, 4
+"""Tokens per answer, checkpoints, and answers of each of which the best is shown, that a visitor may ask of a chat."""
 
 
 class GuardedWorker:
@@ -83,8 +84,10 @@ class GuardedWorker:
     def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
         """Answers to a conversation. For everybody; a visitor's are limited in length and in number."""
         if not self._access.owner():
-            if len(adapters) > MAX_CHAT_SIDES or options.get("max_new_tokens", 0) > MAX_CHAT_TOKENS:
-                raise UserError(text.CHAT_TOO_LARGE.format(sides=MAX_CHAT_SIDES, tokens=MAX_CHAT_TOKENS))
+            too_long = options.get("max_new_tokens", 0) > MAX_CHAT_TOKENS
+            if len(adapters) > MAX_CHAT_SIDES or too_long or options.get("best_of", 1) > MAX_CHAT_BEST_OF:
+                raise UserError(text.CHAT_TOO_LARGE.format(sides=MAX_CHAT_SIDES, tokens=MAX_CHAT_TOKENS,
+                                                           best_of=MAX_CHAT_BEST_OF))
             self._access.limit("chat", str(messages))
         return self._worker.chat(adapters, messages, **options)
 

@@ -19,7 +19,7 @@ from rlhf_engine.config.fields import (
 )
 from rlhf_engine.errors import UserError, short_repr
 
-LENGTH_FIELDS = ("steps", "epochs", "votes")
+LENGTH_FIELDS = ("steps", "epochs", "rounds", "votes")
 """The settings that say how long a run is. A resumed run may get other values for these; all others stay."""
 LONGEST_PERIOD = 50
 """Most steps between two checkpoints, unless the setting names more."""

@@ -98,17 +98,22 @@ def keyword(word: str) -> ScoringFunction:
 BUILT_IN = {function.__name__: function for function in (sentiment, short, long, dialogue)}
 
 
+def built_in(spec: str) -> ScoringFunction | None:
+    """The built-in scoring function that SPEC names; None for anything else."""
+    name, _, word = spec.partition("=")
+    if name == "keyword" and words(word) == [word.lower()]:
+        return keyword(word)
+    return BUILT_IN.get(spec)
+
+
 def find_function(spec: str) -> ScoringFunction:
     """The scoring function that SPEC names.
 
     SPEC is `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`, or FILE.py:FUNCTION, which is run.
     Raises UserError for anything else.
     """
-    name, _, word = spec.partition("=")
-    if spec in BUILT_IN:
-        return BUILT_IN[spec]
-    if name == "keyword" and words(word) == [word.lower()]:
-        return keyword(word)
+    if function := built_in(spec):
+        return function
     if not is_function(spec):
         raise UserError(f"--labeler is {spec!r}, but must be person, {', '.join(BUILT_IN)}, keyword=WORD, judge=MODEL, "
                         "judge=MODEL@URL or FILE.py:FUNCTION")

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from rlhf_engine import measures
-from rlhf_engine.config import DPOConfig
+from rlhf_engine.config import DPOConfig, RFTConfig
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import noop
+from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.collapse_guard import CollapseWarning, Guard
+from rlhf_engine.rollout.reward_functions import RewardFunction, check_scores
 from rlhf_engine.rollout.rollout import Rollout, make_rollout, measure
 
 LOGGED_SAMPLES = 4
@@ -27,11 +29,16 @@ class OnPolicyProbe:
         backbone: has the role `policy`, and `reference` (or the bare base instead).
         prompts: what it answers, `reference_samples` times in all.
         config: has `reference_samples`, `max_new_tokens`, `max_tokens`, `temperature` and `seed`.
+        reward: scores the responses, too; None for a learner without a reward.
     """
 
-    def __init__(self, backbone: Backbone, prompts: list[Prompt], config: DPOConfig):
+    def __init__(self, backbone: Backbone, prompts: list[Prompt], config: DPOConfig | RFTConfig,
+                 reward: RewardFunction | None = None):
         self.backbone = backbone
         self.config = config
+        self.reward = reward
+        self.scores: list[float] = []
+        """Raw scores of the newest responses; none without a reward."""
         room = prompt_room(backbone, config.max_new_tokens, config.max_tokens)
         unique = list({str(prompt): prompt for prompt in prompts}.values())
         rng = random.Random(f"{config.seed} probe")
@@ -46,17 +53,22 @@ class OnPolicyProbe:
         """Tokens of the longest prompt with a response of full length."""
         return max(map(len, self.prompt_ids)) + self.config.max_new_tokens
 
-    def start(self, micro_batch: int = 0, pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop) -> None:
-        """Sample the policy as it starts: later responses are compared with these."""
+    def start(self, micro_batch: int = 0, pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop,
+              ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """(measures, rows for samples.jsonl) of the policy as it starts: later responses are compared with these."""
         rollout = self._sample(micro_batch, pass_tokens, on_microbatch)
         self.guard.reference = rollout.response_ids
-        self.guard.check(rollout, self.config.temperature)
+        return self._read(rollout, 1)
 
     def measure(self, step: int, micro_batch: int = 0, pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop,
                 ) -> tuple[dict[str, float], list[dict[str, Any]], list[CollapseWarning]]:
         """(measures, rows for samples.jsonl, warnings) of the policy as it is. `objective/kl` is in nats per
         sequence."""
-        rollout = self._sample(micro_batch, pass_tokens, on_microbatch)
+        values, rows = self._read(self._sample(micro_batch, pass_tokens, on_microbatch), step)
+        return values, rows, self.guard.new_warnings()
+
+    def _read(self, rollout: Rollout, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """(measures, the first rows) of responses."""
         kl = rollout.kl()
         text = self.guard.check(rollout, self.config.temperature)
         tokens = rollout.mask.sum().item()
@@ -65,7 +77,12 @@ class OnPolicyProbe:
                   measures.ENDED: rollout.ended.float().mean().item(), **text}
         rows = [{"step": step, "prompt": rollout.prompts[i], "response": rollout.responses[i], "kl": kl[i].item(),
                  "ended": bool(rollout.ended[i])} for i in range(min(LOGGED_SAMPLES, len(rollout)))]
-        return values, rows, self.guard.new_warnings()
+        if self.reward is not None:
+            scores = check_scores(self.reward(rollout), rollout, name_of(self.reward))
+            self.scores = (scores.sum(1) if scores.dim() == 2 else scores).tolist()
+            values = {measures.SCORES: sum(self.scores) / len(self.scores), **values}
+            rows = [{**row, "score": score} for row, score in zip(rows, self.scores)]
+        return values, rows
 
     def _sample(self, micro_batch: int, pass_tokens: int, on_microbatch: Callable[[], None]) -> Rollout:
         config = self.config

@@ -1,10 +1,12 @@
 """What scores a rollout: a trained reward model, or a scoring function of prompt and response."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from rlhf_engine.errors import noop
+from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
 from rlhf_engine.feedback.scoring_functions import score_text
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import passes_within
@@ -40,6 +42,28 @@ class FunctionReward:
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         return torch.tensor([score_text(self.function, prompt, response)
                              for prompt, response in zip(rollout.prompts, rollout.responses)])
+
+
+def check_scores(scores: Any, rollout: Rollout, name: str) -> torch.Tensor:
+    """What the reward function `name` gives for a rollout of B responses: scores [B] or [B, R], in fp32 on the CPU.
+
+    Raises UserError for anything else, and NotFinite for a score that is NaN or infinite.
+    """
+    if not isinstance(scores, torch.Tensor):
+        what = f"{kind_of(scores)} of {len(scores)}" if isinstance(scores, list | tuple) else kind_of(scores)
+        raise UserError(f"the reward {name} gives {what}, but must give a tensor with one score for each of the "
+                        f"{len(rollout)} responses")
+    if tuple(scores.shape) not in ((len(rollout),), tuple(rollout.mask.shape)):
+        raise UserError(f"the reward {name} gives scores of shape {list(scores.shape)}, but must give "
+                        f"[{len(rollout)}], one for each response, or {list(rollout.mask.shape)}, one for each token")
+    scores = scores.detach().float().cpu()
+    good = scores.reshape(len(rollout), -1).isfinite().all(1)
+    if not good.all():
+        row = int((~good).nonzero()[0])
+        value = next(x for x in scores[row].flatten().tolist() if not math.isfinite(x))
+        raise NotFinite(f"the reward {name} gives {value} for the response {rollout.responses[row][:60]!r} to the "
+                        f"prompt {str(rollout.prompts[row])[:60]!r}")
+    return scores
 
 
 def score_all(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",

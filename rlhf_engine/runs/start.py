@@ -104,7 +104,8 @@ def _check_resume(run: Run, stage: str, settings: dict) -> RunStart:
     lengths = length_overrides(run, settings)
     status = run.status()
     if status["state"] == "done" and not lengths:
-        raise RunIsDone(f"{run.path} is done already: {status['step']} steps; to go on, ask for more (--steps)")
+        more = configs.flag(next((name for name in ("steps", "rounds") if name in began_with), "steps"))
+        raise RunIsDone(f"{run.path} is done already: {status['step']} steps; to go on, ask for more ({more})")
     checkpoint = run.last_checkpoint()
     inputs = check_inputs(run, config, resumed=checkpoint is not None)
     return RunStart(run, config, resumed=True, checkpoint=checkpoint, lengths=lengths, inputs=inputs)
@@ -142,7 +143,7 @@ def length_overrides(run: Run, settings: dict) -> dict[str, float]:
     make_config(stage, {**began_with, **lengths})
     if steps := lengths.get("steps"):
         configs.check_length(steps, run.last_step())
-    if lengths and not {"steps", "epochs"} & set(lengths) and run.status()["state"] == "done":
+    if lengths and set(lengths) == {"votes"} and run.status()["state"] == "done":
         flags = ", ".join(configs.flag(name) for name in lengths)
         raise UserError(f"{run.path} is done, and {flags} gives it no more steps: ask for more with --steps as well")
     return lengths

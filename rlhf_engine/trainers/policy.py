@@ -11,7 +11,7 @@ from rlhf_engine.config import KL_PER_TOKEN, PolicyConfig
 from rlhf_engine.data.batches import batch_of
 from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_prompts
-from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.losses.ppo import AllAlike, gain_and_bias, missing_end_scores
 from rlhf_engine.model.backbone import Backbone
@@ -20,7 +20,7 @@ from rlhf_engine.model.generation import Sampling, make_decoder, prompt_room, sa
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
-from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel
+from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel, check_scores
 from rlhf_engine.rollout.rollout import Rollout, make_rollout
 from rlhf_engine.rollout.score_spread import ScoreSpread, early_remark, growing_batches
 from rlhf_engine.trainers.base import Diverged, Trainer
@@ -323,25 +323,3 @@ class PolicyTrainer(Trainer[PolicyConfigT]):
         else:
             self.backbone.new_role("policy", rank=self.config.lora_rank, alpha=self.config.lora_alpha,
                                    seed=self.config.seed)
-
-
-def check_scores(scores: Any, rollout: Rollout, name: str) -> torch.Tensor:
-    """What the reward function `name` gives for a rollout of B responses: scores [B] or [B, R], in fp32 on the CPU.
-
-    Raises UserError for anything else, and NotFinite for a score that is NaN or infinite.
-    """
-    if not isinstance(scores, torch.Tensor):
-        what = f"{kind_of(scores)} of {len(scores)}" if isinstance(scores, list | tuple) else kind_of(scores)
-        raise UserError(f"the reward {name} gives {what}, but must give a tensor with one score for each of the "
-                        f"{len(rollout)} responses")
-    if tuple(scores.shape) not in ((len(rollout),), tuple(rollout.mask.shape)):
-        raise UserError(f"the reward {name} gives scores of shape {list(scores.shape)}, but must give "
-                        f"[{len(rollout)}], one for each response, or {list(rollout.mask.shape)}, one for each token")
-    scores = scores.detach().float().cpu()
-    good = scores.reshape(len(rollout), -1).isfinite().all(1)
-    if not good.all():
-        row = int((~good).nonzero()[0])
-        value = next(x for x in scores[row].flatten().tolist() if not math.isfinite(x))
-        raise NotFinite(f"the reward {name} gives {value} for the response {rollout.responses[row][:60]!r} to the "
-                        f"prompt {str(rollout.prompts[row])[:60]!r}")
-    return scores

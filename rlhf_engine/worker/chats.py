@@ -1,7 +1,8 @@
 """Chats, answered by the thread that owns the model: between two micro-batches of the run, for as long as these took.
 
 Chats must not change a run by a single bit. They draw from random generators of their own, choose their roles in
-scopes, and load their adapters as roles of their own (`chat-...`) without touching the global random state.
+scopes, and load their adapters as roles of their own (`chat-...`) without touching the global random state. So does the
+reward that chooses the best of several answers, with its head.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,13 +20,16 @@ from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, decode, seeded_generator, text_of
+from rlhf_engine.rollout.reward_functions import score_all
 from rlhf_engine.runs.adapter_folder import WEIGHTS_FILE
-from rlhf_engine.runs.resolve import fingerprint, is_on_hub, locate, resolve_adapter, resolve_model
+from rlhf_engine.runs.resolve import fingerprint, is_on_hub, locate, resolve_adapter, resolve_model, resolve_reward
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import as_user_error
 from rlhf_engine.worker.requests import ChatRequest
 from rlhf_engine.worker.server import Server
 
+SCORED_TOGETHER = 4
+"""Answers that a reward reads at a time: beside a run there is little memory left."""
 MAX_CHAT_ROLES = 4
 """Adapters of past chats that stay loaded."""
 SHARE = 1.0
@@ -53,14 +57,24 @@ class BaseOwner(Protocol):
 
 @dataclass
 class AnswerStream:
-    """One answer as it grows: the role that gives it, and the tokens so far."""
+    """One answer as it grows: the role that gives it, and the tokens so far. Of several, the first is shown until the
+    best is known."""
 
     role: str | None
     steps: Iterator[list[tuple[int, int]]]
-    """Yields (row, token id) for each token drawn; there is one row."""
-    ids: list[int] = field(default_factory=list)
+    """Yields (row, token id) for each token drawn."""
+    prompt_ids: list[int]
+    rows: list[list[int]]
+    """Token ids of each answer so far."""
+    reward: str | None = None
+    """The role that chooses the best of several."""
     text: str = ""
     ended: bool = False
+
+    @property
+    def roles(self) -> set[str | None]:
+        """The roles that it needs."""
+        return {self.role, self.reward}
 
 
 @dataclass
@@ -170,10 +184,11 @@ class Chats:
         roles: list[str | None] = []
         for adapter in request.adapters:
             roles.append(self._role_of(adapter, request.model, roles))
+        reward = self._reward_role(request, roles) if request.best_of > 1 else None
         streams = []
         for role in roles:
-            generator = seeded_generator(seed)
-            streams.append(AnswerStream(role, decode(backbone, [ids], sampling, generator)))
+            steps = decode(backbone, [ids] * request.best_of, sampling, seeded_generator(seed))
+            streams.append(AnswerStream(role, steps, ids, [[] for _ in range(request.best_of)], reward))
         return ActiveChat(request, streams)
 
     # -- roles ---------------------------------------------------------------------------------------------------------
@@ -188,38 +203,50 @@ class Chats:
         if live and os.path.realpath(path) == str(live.run.path) and owner.trainer and "policy" in owner.trainer.roles:
             return "policy"
         folder = resolve_adapter(path, model)
-        if folder is None:
-            return None
+        return None if folder is None else self._loaded_role(adapter, folder, needed)
+
+    def _reward_role(self, request: ChatRequest, needed: list[str | None]) -> str:
+        """The role that chooses the best of several answers, with its head, loaded if need be."""
+        try:
+            folder = resolve_reward(locate(self.owner.server.home, request.reward), "reward")
+        except UserError as error:
+            raise UserError(str(error).replace(", or FILE.py:FUNCTION", "")) from None
+        return self._loaded_role(request.reward, folder, needed, head=True)
+
+    def _loaded_role(self, name: str, folder: Path, needed: list[str | None], *, head: bool = False) -> str:
+        """The role of the adapter in a folder, loaded if need be, with its scalar head if asked for."""
         try:
             folder = folder.resolve(strict=True)
             written = (folder / WEIGHTS_FILE).stat().st_mtime_ns
         except OSError:
-            raise UserError(f"{adapter}: this adapter is gone, or holds no adapter_model.safetensors; "
+            raise UserError(f"{name}: this adapter is gone, or holds no adapter_model.safetensors; "
                             "choose another") from None
-        role = f"chat-{hashlib.sha256(f'{folder} {written}'.encode()).hexdigest()[:16]}"
+        kind = "chat-reward" if head else "chat"
+        role = f"{kind}-{hashlib.sha256(f'{folder} {written}'.encode()).hexdigest()[:16]}"
         if role in self.roles:
             self.roles[role] = self.roles.pop(role)  # to the end: used last
         else:
             self._make_room(needed)
-            self._load_role(role, folder)
+            self._load_role(role, folder, head=head)
         return role
 
     def _make_room(self, needed: list[str | None]) -> None:
         """Unload the roles that were used longest ago, until one more may be loaded."""
         in_use = set(needed)
         for chat in self.active:
-            in_use.update(stream.role for stream in chat.streams)
+            for stream in chat.streams:
+                in_use.update(stream.roles)
         surplus = max(0, len(self.roles) - MAX_CHAT_ROLES + 1)
         unused = [role for role in self.roles if role not in in_use]
         for role in unused[:surplus]:
             self.owner.drop_role(role)
 
-    def _load_role(self, role: str, folder: Path) -> None:
+    def _load_role(self, role: str, folder: Path, *, head: bool) -> None:
         backbone = self._backbone()
         cuda = [backbone.device] if backbone.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), backbone.use(None):
             try:
-                backbone.load_role(role, folder, head=False)
+                backbone.load_role(role, folder, head=head)
             except Exception as error:
                 if role in backbone.roles:
                     backbone.drop_role(role)
@@ -252,13 +279,23 @@ class Chats:
         backbone = self._backbone()
         with backbone.use(stream.role):
             drawn = next(stream.steps, None)
+        shown = 0
         if drawn is None:
             stream.ended = True
+            shown = self._best_row(stream)
         else:
-            stream.ids.append(drawn[0][1])
-        text = text_of(backbone, stream.ids)
+            for row, token in drawn:
+                stream.rows[row].append(token)
+        text = text_of(backbone, stream.rows[shown])
         if stream.ended or not text.endswith("\ufffd"):  # half of a character waits for the other half
             stream.text = text
+
+    def _best_row(self, stream: AnswerStream) -> int:
+        """The answer with the highest reward; the first where there is one alone."""
+        if stream.reward is None:
+            return 0
+        rows = [stream.prompt_ids + ids for ids in stream.rows]
+        return int(score_all(self._backbone(), rows, batch=SCORED_TOGETHER, role=stream.reward).argmax())
 
     def _backbone(self) -> Backbone:
         if self.owner.backbone is None:

@@ -93,19 +93,22 @@ class Worker:
             return {"run": None, "state": "idle", "model": None, "error": str(error)}
 
     def chat(self, adapters: list[str], messages: list[dict], *, model: str = "bundled", dtype: str = "auto",
-             max_new_tokens: int = 128, temperature: float = 1.0, top_p: float = 1.0,
-             seed: int | None = None) -> Iterator[list[str]]:
+             max_new_tokens: int = 128, temperature: float = 1.0, top_p: float = 1.0, seed: int | None = None,
+             best_of: int = 1, reward: str = "") -> Iterator[list[str]]:
         """Answers to a conversation as they grow: each item is the whole text so far, one per adapter.
 
         An adapter is `none`, `bundled`, a name from the gallery, a run's name or path (of the live run: its policy as
         it is now), `RUN@step-000050`, or a PEFT folder. `messages` are {"role", "content"}; a model without a chat
         template is prompted with the last content. An answer ends after `max_new_tokens`, or where the model has no
         more positions. While a run is live, it answers between micro-batches, and only with the run's model. Equal
-        seeds give equal texts; None draws a seed. Starts the process if need be. Raises UserError, at the first item.
+        seeds give equal texts; None draws a seed. With `best_of`, each adapter gives so many answers at once; the first
+        is shown as it grows, and at the end the one that `reward`, a reward run, scores highest. Starts the process if
+        need be. Raises UserError, at the first item.
         """
         self.ensure()
         yield from self._request("chat", adapters=adapters, messages=messages, model=str(model), dtype=dtype,
-                                 max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+                                 max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed,
+                                 best_of=best_of, reward=reward)
 
     def load(self, model: str = "bundled", *, dtype: str = "auto") -> Iterator[dict]:
         """Download a base if it is not on this machine, and load it, so that the first chat or run does not wait for

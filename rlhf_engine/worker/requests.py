@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rlhf_engine.config import LARGEST_SEED
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.scoring_functions import is_function
 from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
 
@@ -17,6 +18,8 @@ DTYPES = ("auto", "fp32", "bf16", "nf4")
 ROLES = ("system", "user", "assistant")
 MAX_ADAPTERS = 8
 """Adapters that one chat may ask."""
+MAX_BEST_OF = 16
+"""Answers of one adapter of which the best is shown, at most."""
 
 
 @dataclass
@@ -69,6 +72,10 @@ class ChatRequest:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    best_of: int = 1
+    """Answers of each adapter, of which the best is shown."""
+    reward: str = ""
+    """The reward run that chooses the best."""
     texts: list[str] = field(default_factory=list, init=False)
     """The answers so far, one per adapter."""
     error: Exception | None = field(default=None, init=False)
@@ -84,6 +91,7 @@ class ChatRequest:
         self._check_adapters()
         self._check_messages()
         self._check_sampling()
+        self._check_best_of()
         self.messages = [{"role": message["role"], "content": message["content"]} for message in self.messages]
 
     def _check_adapters(self) -> None:
@@ -107,6 +115,18 @@ class ChatRequest:
         for name, valid, need in checks:
             if not valid:
                 raise UserError(f"{name} is {getattr(self, name)!r}, but must be {need}")
+
+    def _check_best_of(self) -> None:
+        if not is_number(self.best_of, 1, MAX_BEST_OF, whole=True):
+            raise UserError(f"best_of is {self.best_of!r}, but must be a whole number from 1 to {MAX_BEST_OF}")
+        if not isinstance(self.reward, str) or is_function(self.reward):
+            raise UserError(f"reward is {self.reward!r}, but must be a reward run, by name: a file with a scoring "
+                            "function is taken on the command line only")
+        if self.best_of > 1 and not self.reward:
+            raise UserError(f"best_of is {self.best_of}, but no reward chooses the best: name a reward run as reward")
+        if self.best_of > 1 and not self.temperature:
+            raise UserError(f"best_of is {self.best_of}, but at temperature 0 all answers are the same: raise the "
+                            "temperature")
 
     def show(self, texts: list[str]) -> None:
         """Hand the reader the answers so far."""

@@ -218,7 +218,7 @@ def mutate_arguments(rng: random.Random, argv: list[str], flags: list[str]) -> t
         extra = rng.choice([["--resume"], ["--overwrite"], ["--resume", "--overwrite"], ["--merge"], ["--public"], ["--push", "a/b"], ["-h"], ["--config", "sft.yaml"], ["--config", "score.py"], ["--config", "model"], ["--config", "ppo.yaml"]])
         return argv + extra, f"with {' '.join(extra)}"
     if what == 7:
-        argv[0] = rng.choice(["sft", "reward", "ppo", "teach", "chat", "evaluate", "export", "dpo", "", "SFT", "-"])
+        argv[0] = rng.choice(["sft", "reward", "ppo", "teach", "chat", "evaluate", "best-of", "export", "dpo", "", "SFT", "-"])
         return argv, f"command {argv[0]!r}"
     if what in (8, 9):
         name = rng.choice(flags)

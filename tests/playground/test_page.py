@@ -122,6 +122,11 @@ def test_the_endpoints(client, workspace, worker):
     assert worker.log[-1][0] == "start" and worker.log[-1][2]["output"] == str(workspace.runs / "broken") and worker.log[-1][3]
     said = client.predict(adapters=["none", "first"], messages=[{"role": "user", "content": "hi"}], api_name="/chat")
     assert said == {"responses": ["none: hi", f"{workspace.runs}/first: hi"[:9]]}
+    hi = [{"role": "user", "content": "hi"}]
+    client.predict(adapters=["none"], messages=hi, best_of=3, reward="first", api_name="/chat")
+    assert worker.log[-1][3]["best_of"] == 3 and worker.log[-1][3]["reward"] == str(workspace.runs / "first")
+    with pytest.raises(Exception, match="needs a reward"):
+        client.predict(adapters=["none"], messages=hi, best_of=3, api_name="/chat")
     for endpoint, arguments in [("/status", {"run": "../x"}), ("/checkpoints", {"run": "/etc"}), ("/start", {"stage": "sft", "config": {"seed": 13}}),
                                 ("/start", {"stage": "ppo", "config": {"reward": "score.py:f"}}),
                                 ("/control", {"run": "first", "command": "explode", "value": None}),

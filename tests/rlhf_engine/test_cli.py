@@ -201,7 +201,7 @@ def test_help_lists_every_setting_with_its_documentation(cli, stage):
     assert "--config FILE.yaml" in words and "--resume" in words and "--overwrite" in words
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["evaluate"]])
+@pytest.mark.parametrize("command", [[], ["chat"], ["evaluate"], ["best-of"]])
 def test_help_of_the_other_commands(cli, command):
     code, out, err = cli(*command, "--help")
     assert code == 0 and err == "" and ("--prompt" in out or "--judge" in out or all(stage in out for stage in STAGES))

@@ -13,6 +13,7 @@ from playground.pages.chat.conversation import Chat
 from playground.pages.chat.panes import ChatPanes
 from playground.pages.chat.streaming import GenerationRequest
 from playground.workspace import RunSummary, Workspace
+from rlhf_engine.worker.requests import MAX_BEST_OF
 
 
 class ChatState(gr.State):
@@ -92,16 +93,27 @@ class ChatInput:
                                    elem_id="chat-top-p")
             self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO,
                                      min_width=200, elem_id="chat-longest")
+            self.best_of = gr.Slider(1, MAX_BEST_OF, 1, step=1, label=text.BEST_OF, info=text.BEST_OF_INFO,
+                                     min_width=200, elem_id="chat-best-of")
+            self.reward = Choice([], value=None, label=text.BEST_REWARD, info=text.BEST_REWARD_INFO, min_width=200,
+                                 elem_id="chat-reward")
 
     @property
     def sampling(self) -> list:
         """The components with the settings of sampling."""
-        return [self.temperature, self.top_p, self.longest]
+        return [self.temperature, self.top_p, self.longest, self.best_of, self.reward]
 
     def request(self, values: dict, chat: Chat) -> GenerationRequest:
         """What a worker is asked for: the checkpoints of a chat, and the settings of sampling."""
         return GenerationRequest(chat.model, chat.picks, int(values[self.longest]), float(values[self.temperature]),
-                                 float(values[self.top_p]))
+                                 float(values[self.top_p]), int(values[self.best_of]), values[self.reward] or "")
+
+    def refresh(self, rewards: list[str], chosen: str | None, seen: dict) -> dict:
+        """The update of the reward runs where they have changed; one that is gone gives way to the newest."""
+        if not mark_seen(seen, "chat rewards", rewards):
+            return {}
+        value = chosen if chosen in rewards else next(iter(rewards), None)
+        return {self.reward: gr.update(choices=rewards, value=value)}
 
 
 @dataclass

@@ -118,7 +118,7 @@ class ChatPage:
     @property
     def watched(self) -> set:
         """The components whose values `refresh` reads."""
-        return {self.model, *self.panes.picks}
+        return {self.model, self.input.reward, *self.panes.picks}
 
     @property
     def outputs(self) -> list:
@@ -126,12 +126,13 @@ class ChatPage:
 
         The conversations are not among them: they would scroll with each refresh.
         """
-        return [self.model, self.setup.preset, *self.panes.picks]
+        return [self.model, self.setup.preset, self.input.reward, *self.panes.picks]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """The updates for what has changed since `seen`, which is brought up to date."""
         model = values[self.model]
         changes = self.setup.refresh(model, entries, seen)
+        changes.update(self.input.refresh(self.workspace.chat_rewards(model), values[self.input.reward], seen))
         choices = self.workspace.chat_choices(model)
         if mark_seen(seen, "chat adapters", choices):
             offered = {value for _, value in choices}

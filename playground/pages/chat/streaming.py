@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
+from playground.pages.chat import text
 from playground.pages.chat.checkpoints import speaker
 from playground.pages.chat.conversation import Chat, Turn, group_equal, to_messages
 from playground.workspace import Workspace
@@ -28,11 +29,15 @@ class GenerationRequest:
     max_new_tokens: int
     temperature: float
     top_p: float
+    best_of: int = 1
+    reward: str = ""
+    """The reward run that chooses the best of several answers."""
 
     @property
     def sampling(self) -> dict:
         """The settings as the worker takes them and the store keeps them."""
-        return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p}
+        settings: dict = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p}
+        return settings if self.best_of == 1 else settings | {"best_of": self.best_of, "reward": self.reward}
 
 
 class ChatRunner:
@@ -47,6 +52,11 @@ class ChatRunner:
         Ends early when the chat has moved on to another question. Raises UserError.
         """
         number, model = chat.question, self.workspace.model(request.model)
+        options = request.sampling
+        if request.best_of > 1:
+            if not request.reward:
+                raise UserError(text.NO_REWARD)
+            options["reward"] = str(self.workspace.run(request.reward).path)
         speakers = [speaker(self.workspace, request.picks[chat.order[position]]) for position in positions]
         head, sampling = self._head(), {"model": request.model} | request.sampling
         turns = [Turn("assistant", "", speaker=who, sampling=sampling, ended=False, head=head) for who in speakers]
@@ -55,14 +65,13 @@ class ChatRunner:
         streams = []
         for group in groups:
             adapters = [speakers[index].adapter for index in group]
-            streams.append(self.worker.chat(adapters, to_messages(conversations[group[0]]), model=model,
-                                            **request.sampling))
+            streams.append(self.worker.chat(adapters, to_messages(conversations[group[0]]), model=model, **options))
         indices = [index for group in groups for index in group]
         for texts in limit_frames(merge_streams(streams, [len(group) for group in groups])):
             if chat.question != number:
                 return
-            for index, text in zip(indices, texts):
-                turns[index] = replace(turns[index], text=text, said=text)
+            for index, answer in zip(indices, texts):
+                turns[index] = replace(turns[index], text=answer, said=answer)
                 chat.answer(positions[index], turns[index])
             yield
         if chat.question == number:
@@ -114,7 +123,7 @@ def merge_streams(streams: list[Stream], counts: list[int] | None = None) -> Ite
                 running -= 1
                 continue
             latest[number] = item
-            yield [text for texts in latest for text in texts]
+            yield [answer for texts in latest for answer in texts]
     finally:
         cancelled.set()
 

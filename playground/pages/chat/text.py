@@ -30,6 +30,11 @@ SAMPLING = "Sampling"
 TEMPERATURE, TEMPERATURE_INFO = "Temperature", "1 samples as trained; 0 takes the most likely token."
 TOP_P, TOP_P_INFO = "Top-p", "Sample from the most likely tokens that hold this share; 1 takes all."
 MAX_TOKENS, MAX_TOKENS_INFO = "Longest answer (tokens)", "Where an answer is cut off."
+BEST_OF = "Best of"
+BEST_OF_INFO = ("Each checkpoint writes so many answers at once. The first is shown as it grows, at the end the one "
+                "that the reward model likes best.")
+BEST_REWARD, BEST_REWARD_INFO = "Reward model", "What chooses the best; trained on the same base model."
+NO_REWARD = "Nothing can choose the best answer: train a reward model on this base model first, or set Best of to 1."
 
 # the answers
 EMPTY_CHAT = "Nothing said yet."

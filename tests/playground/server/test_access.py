@@ -143,6 +143,14 @@ def test_of_those_who_were_counted_the_oldest_are_forgotten(as_visitor, monkeypa
     assert len(access._times) <= 10 and all(len(name) <= 64 for _, _, name in access._times)
 
 
+def test_a_visitors_chats_are_small(as_visitor, shut):
+    hello = [{"role": "user", "content": "x"}]
+    for adapters, asked in ((["none"] * 5, {}), (["none"], {"max_new_tokens": 600}), (["none"], {"best_of": 5, "reward": "judge"})):
+        with pytest.raises(UserError, match="A visitor may ask at most 4 checkpoints for at most 512 tokens each, and for the best of 4 answers"):
+            shut.chat(adapters, hello, **asked)
+    list(shut.chat(["none"], hello, best_of=4, reward="judge"))
+
+
 def test_a_visitors_texts_are_short(as_visitor, shut):
     with pytest.raises(UserError, match="8,000 at once"):
         shut.chat(["none"], [{"role": "user", "content": "x" * 8000}])

@@ -17,8 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rlhf_engine.data.tokenization import encode_prompt
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import read_json
+from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.generation import Sampling, sample, seeded_generator, text_of
+from rlhf_engine.rollout.reward_functions import score_all
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import locate, resolve_output
 from rlhf_engine.worker.client import Worker
@@ -164,7 +168,8 @@ def test_run_to_its_end_and_status(idle, home, tiny):
 
 
 def test_chats_leave_training_bit_equal(idle, tiny):
-    """PPO with gradient checkpointing and micro-batches, its policy and four other adapters answering all the while."""
+    """PPO with gradient checkpointing and micro-batches, its policy and other adapters answering all the while, one answer or the best of
+    three."""
     first = finish(idle, idle.start("sft", sft(tiny, "starts", checkpoint_every=1, keep_checkpoints=0)))
     finish(idle, idle.start("reward", {"model": tiny["model"], "data": tiny["reward"], "output": "judge", "steps": 2, "batch_size": 4,
                                        "max_tokens": 64, "max_new_tokens": 8, "reference_samples": 4, "lora_rank": 4}))
@@ -173,6 +178,7 @@ def test_chats_leave_training_bit_equal(idle, tiny):
     details = {"messages": HELLO, "model": tiny["model"], "max_new_tokens": 6, "seed": 1}
     chatters = [Chatter(idle, adapters=["chatty", "none"], **details)]
     chatters += [Chatter(idle, adapters=[f"starts@step-{n:06d}", f"starts@step-{n + 3:06d}"], **details) for n in (1, 2, 3)]
+    chatters.append(Chatter(idle, adapters=["chatty", "starts@step-000001"], best_of=3, reward="judge", **details))
     finish(idle, run)
     for chatter in chatters:
         chatter.over = True
@@ -181,6 +187,33 @@ def test_chats_leave_training_bit_equal(idle, tiny):
     assert numbers(quiet) == numbers(run)
     assert len(numbers(run)) == 3
     assert {tuple(answer) for answer, _ in chatters[1].new_events} == {tuple(chatters[1].new_events[0][0])}, "chats were disturbed by training"
+
+
+def test_the_best_of_several_answers_is_the_one_that_the_reward_likes(idle, tiny, home):
+    details = {"model": tiny["model"], "max_new_tokens": 10, "seed": 3}
+    growing = list(idle.chat(["starts", "none"], HELLO, best_of=5, reward="judge", **details))
+    backbone = Backbone.load(tiny["model"])
+    for role in ("policy", "reward"):
+        backbone.load_role(role, home / "runs" / {"policy": "starts", "reward": "judge"}[role] / "checkpoints" / "last" / role)
+    prompt = encode_prompt(backbone.tokenizer, HELLO).ids
+    for position, role in enumerate(("policy", None)):
+        with backbone.use(role):
+            answers = sample(backbone, [prompt] * 5, Sampling(10), seeded_generator(3))
+        scores = score_all(backbone, [prompt + ids for ids in answers], batch=4)
+        assert growing[-1][position] == text_of(backbone, answers[int(scores.argmax())])
+        assert text_of(backbone, answers[0]).startswith(growing[0][position].rstrip("\ufffd")), "the first is shown as it grows"
+    assert growing[-1] == last(idle.chat(["starts", "none"], HELLO, best_of=5, reward=str(home / "runs" / "judge"), **details))
+    assert last(idle.chat(["starts"], HELLO, best_of=1, reward="judge", **details)) == last(idle.chat(["starts"], HELLO, **details))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"best_of": 0}, "best_of is 0"), ({"best_of": 99}, "from 1 to 16"), ({"best_of": 2.5}, "whole number"), ({"best_of": 3}, "no reward"),
+    ({"best_of": 3, "reward": "judge", "temperature": 0}, "at temperature 0"), ({"best_of": 3, "reward": "score.py:f"}, "command line only"),
+    ({"best_of": 3, "reward": "nowhere"}, "reward is nowhere: name a reward run folder"), ({"best_of": 3, "reward": "starts"}, "holds no reward adapter")])
+def test_a_bad_best_of_is_one_line(idle, tiny, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        last(idle.chat(**{"adapters": ["none"], "messages": HELLO, "model": tiny["model"]} | changes))
+    assert "\n" not in str(caught.value)
 
 
 def test_chats_answer_alike_when_idle(idle, tiny):

@@ -12,7 +12,7 @@ from playground.pages.chat.conversation import Chat
 from playground.pages.chat.page import ChatPage
 from playground.voting import voter_of
 from playground.workspace import Workspace
-from rlhf_engine.config import SFTConfig
+from rlhf_engine.config import RewardConfig, SFTConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
 from tests.playground.browser import browsing, needs_browser, serving, wait_until
@@ -134,6 +134,28 @@ def test_two_sides_that_have_said_the_same_stay_in_one_batch(page):
     page.send("Hello")
     page.send("Again")
     assert [len(entry[1]) for entry in page.worker.log] == [2, 2]
+
+
+def test_the_best_of_several_answers_is_asked_for_and_stored(page, store, home):
+    judge = write_run(home, "judge", RewardConfig())
+    write_run(home, "other", RewardConfig(model="me/other"))
+    page.set("chat-best-of", 4)
+    page.send("Hello")
+    assert "train a reward model on this base model first" in page["notice"] and page.worker.log == []
+    seen: dict = {}
+    workspace = page.server.workspace
+    changes = page.server.refresh(page.values, workspace.entries(), seen)
+    update = changes[page.parts["chat-reward"]]
+    assert (update["choices"], update["value"]) == (["judge"], "judge"), "rewards of the base model that answers"
+    assert page.parts["chat-reward"] not in page.server.refresh(page.values, workspace.entries(), seen)
+    page.set("chat-reward", "judge")
+    page.send("Hello")
+    assert page.worker.log[-1][3] == {"model": "bundled", "max_new_tokens": 128, "temperature": 1, "top_p": 1, "best_of": 4, "reward": str(judge.path)}
+    page.do("_thumb", "chat-right", index=1, value=["x"], liked=True)
+    assert store.events()[0].sampling | {"best_of": 4, "reward": "judge"} == store.events()[0].sampling
+    page.set("chat-best-of", 1)
+    page.send("Again")
+    assert "best_of" not in page.worker.log[-1][3] and "reward" not in page.worker.log[-1][3]
 
 
 def test_sampling_settings_and_the_live_checkpoint_are_stored_with_a_thumb(page, store, run):
