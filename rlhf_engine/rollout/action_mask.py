@@ -128,8 +128,8 @@ class MaskReadings:
         self.added = torch.zeros_like(rollout.mask)
         """[B, R]: 1 where the sampled token had to be added to its set."""
         self.states: list[torch.Tensor] = [torch.empty(0) for _ in range(len(rollout))]
-        """For each row the mask policy's hidden states [tokens, d], on the CPU. They take one number in 2 L G h / d of
-        what the tokens took in the cache of sampling."""
+        """For each row the mask policy's hidden states [tokens, d], on the CPU: d numbers a token, where the cache of
+        sampling had 2 L G h (L blocks, G key heads of size h)."""
 
     @torch.no_grad()
     def measure(self, batch: Batch, hidden: torch.Tensor) -> None:

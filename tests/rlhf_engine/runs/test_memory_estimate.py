@@ -146,6 +146,17 @@ def test_roles_of_each_stage():
     assert reward.policy == adapter and reward.reward > 4 * adapter
 
 
+def test_a_mask_policy_is_a_further_adapter_and_a_further_cache():
+    shape = shape_of()
+    ppo, nlpo, open_mask = (estimate(make_config(stage, {"model": "a/b", "reward": "r", **more}), shape)
+                            for stage, more in (("ppo", {}), ("nlpo", {}), ("nlpo", {"top_p": 1.0})))
+    assert nlpo.mask == 4 * shape.adapter(8) and ppo.mask == open_mask.mask == 0 and ppo == open_mask
+    assert 1.9 * ppo.rollout < nlpo.rollout < 2.2 * ppo.rollout and ppo.update <= nlpo.update < 1.1 * ppo.update
+    on_gpu = {"model": "a/b", "reward": "r", "dtype": "bf16"}
+    sampled = [estimate(make_config(stage, on_gpu), shape, device="cuda").rollout for stage in ("ppo", "nlpo")]
+    assert sampled[1] == pytest.approx(2 * sampled[0], rel=1e-6)
+
+
 @pytest.mark.parametrize("change, less", [
     ({"gradient_checkpointing": True}, "update"), ({"micro_batch": 1}, "update"), ({"lora_rank": 2}, "policy"), ({"dtype": "bf16"}, "base"),
     ({"max_new_tokens": 32}, "rollout"), ({"batch_size": 8}, "rollout"), ({"value": "head"}, "value")])

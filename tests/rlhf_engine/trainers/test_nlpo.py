@@ -88,25 +88,23 @@ def test_the_ratio_is_masked_and_the_kl_is_not(tiny_model):
     assert torch.equal(trainer.old_logprobs(rollout), masked)
 
 
-def test_the_change_of_the_policy_is_logged_without_the_mask(tiny_llama):
-    """In the second minibatch, after the policy moved and its mask did not."""
-    found = []
-    for unmasked in (False, True):
-        trainer = make(tiny_llama, top_p=0.5, minibatches=1, ppo_epochs=1, update_stop=1e-9 if unmasked else 0.0)
-        rollout = measured(trainer)
-        targets = trainer.targets(rollout, trainer.shape_scores(low_ids(rollout), rollout), None)
-        move(trainer, spread=0.02)
-        before = rollout.logprobs
-        masked = trainer.masked.logprobs.clone()
-        found.append(trainer.update(rollout, targets))
-    assert found[1][measures.UPDATES] == 0  # it is also what ends the passes of a step
-    again = make(tiny_llama, top_p=0.5)
-    move(again, spread=0.02)
-    rollout_again = rollout
-    measure(again.backbone, rollout_again, "value")
-    expected = (0.5 * (rollout_again.logprobs - before).square() * rollout.mask).sum() / rollout.mask.sum()
-    assert found[0][measures.APPROX_KL] == pytest.approx(expected.item(), rel=1e-3)
-    assert not torch.equal(masked, before)
+@pytest.mark.parametrize("stop", [0.0, 1e-9])
+def test_the_change_of_the_policy_is_logged_without_the_mask(tiny_llama, stop):
+    """And it is what ends the passes of a step. The policy has moved since it sampled, and its mask has not."""
+    trainer = make(tiny_llama, top_p=0.5, update_stop=stop)
+    rollout = measured(trainer)
+    before, masked = rollout.logprobs, trainer.masked.logprobs
+    targets = trainer.targets(rollout, trainer.shape_scores(low_ids(rollout), rollout), None)
+    move(trainer, spread=0.02)
+    measure(trainer.backbone, rollout, "value")
+    expected = (0.5 * (rollout.logprobs - before).square() * rollout.mask).sum() / rollout.mask.sum()
+    rollout.logprobs = before
+    found = trainer.update(rollout, targets)
+    if stop:
+        assert found[measures.UPDATES] == 0
+    else:
+        assert found[measures.APPROX_KL] == pytest.approx(expected.item(), rel=1e-3)
+        assert not torch.equal(masked, before)
 
 
 def test_the_mask_policy_is_renewed_between_steps_and_keeps_still_in_one(tiny_llama):
@@ -119,8 +117,7 @@ def test_the_mask_policy_is_renewed_between_steps_and_keeps_still_in_one(tiny_ll
         next(trainer)
         if step in (3, 5):
             expected = before
-        assert same(expected, {n: p for n, p in weights(trainer, ROLE).items() if not n.startswith("head.")} | {})
-        assert not same({n: p for n, p in before.items()}, weights(trainer))
+        assert same(expected, weights(trainer, ROLE)) and not same(before, weights(trainer))
     assert not same(start, expected) and ROLE not in trainer.backbone.trainable
 
 
@@ -135,19 +132,15 @@ def test_sampled_tokens_were_members_of_their_sets(tiny_llama, settings):
 
 
 def test_the_responses_of_the_reference_are_sampled_under_the_mask(tiny_llama):
-    """With sets of one token, and those that end a response, there is little to choose."""
+    """With sets of one token they are the most likely tokens of the start, or special ones."""
     trainer = make(tiny_llama, top_p=0.01)
     trainer.prepare_once()
     rollout = trainer.sample_reference()
-    always = set(special_tokens(trainer.backbone))
-    by_prompt = {}
-    for prompt, ids in zip(rollout.prompts, rollout.response_ids):
-        body = [token for token in ids if token not in always]
-        by_prompt.setdefault(prompt, []).append(body)
-    for bodies in by_prompt.values():
-        for body in bodies:
-            width = min(map(len, bodies))
-            assert body[:width] == bodies[0][:width] or width == 0 or len(always) > 1
+    always = special_tokens(trainer.backbone)
+    for prompt, response in zip(rollout.prompt_ids, rollout.response_ids):
+        logits = trainer.backbone.base(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1:-1]
+        likely = logits.argmax(-1).tolist()
+        assert all(token == best or token in always for token, best in zip(response, likely))
 
 
 @pytest.mark.parametrize("settings", [{"entropy_coef": 0.1}, {"entropy_coef": 0.1, "value": "head"}, {"dtype": "bf16"}])
