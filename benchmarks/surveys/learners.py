@@ -1,8 +1,8 @@
 """All learners on the same reward: how far each comes, at what KL, from how many samples and in how many seconds.
 
-    python benchmarks/learners.py --output FILE.jsonl [--learners ppo grpo ...] [--rewards animals takes_up]
+    python benchmarks/surveys/learners.py --output FILE.jsonl [--learners ppo grpo ...] [--rewards animals takes_up]
         [--seeds 0 1 2] [--set steps=40 ...] [--jobs 2 --threads 1]
-    python benchmarks/learners.py --table FILE.jsonl [--samples 2048] [--seconds 120]
+    python benchmarks/surveys/learners.py --table FILE.jsonl [--samples 2048] [--seconds 120]
 
 A run is a process of its own, on the bundled model from its SFT adapter. Every few steps the policy is compared with
 that start on held-out prompts; the clock stands still meanwhile. Each comparison is a line of JSON: samples that the
@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import preferences
 from benchmarks.helpers import further_preferences, kept_preferences
@@ -150,9 +150,8 @@ def vote(backbone, function: Callable[[str, str], float], seed: int) -> list:
 
 
 def make_preference_learner(learner: str, config, backbone, rows: list):
-    from rlhf_engine.trainers.kto import KTO
-
-    from rlhf_engine.trainers.dpo import DPO
+    from rlhf_engine.trainers.preferences.dpo import DPO
+    from rlhf_engine.trainers.preferences.kto import KTO
 
     return (KTO if learner == "kto" else DPO)(backbone, rows, config)
 
