@@ -16,6 +16,7 @@ from rlhf_engine.measures import (
     CHOSEN,
     CHOSEN_HELD_OUT,
     CLIP_FRACTION,
+    DEAD_GROUPS,
     ENTROPY,
     EXPLAINED_VARIANCE,
     GRADIENT_NORM,
@@ -42,7 +43,21 @@ from rlhf_engine.measures import (
     VOTES_LEARNED,
     measure,
 )
-from rlhf_engine.stages import DEMONSTRATIONS, DPO, PPO, PREFERENCES, PROMPTS, REWARD, SFT, STAGES, TEACH, THUMBS
+from rlhf_engine.stages import (
+    DEMONSTRATIONS,
+    DPO,
+    GRPO,
+    NLPO,
+    PPO,
+    PREFERENCES,
+    PROMPTS,
+    REWARD,
+    RFT,
+    SFT,
+    STAGES,
+    TEACH,
+    THUMBS,
+)
 from rlhf_engine.yaml_files import read_yaml
 
 PANELS = 4
@@ -120,6 +135,7 @@ MARGIN_PANEL = Panel(measure(MARGIN).title, (Line(MARGIN, measure(MARGIN).title)
 LOG_RATIO_PANEL = Panel(text.LOG_RATIOS, (
     Line(CHOSEN_HELD_OUT, text.CHOSEN_HELD_OUT_LINE), Line(REJECTED_HELD_OUT, text.REJECTED_HELD_OUT_LINE),
     Line(CHOSEN, text.CHOSEN_LINE, faint=True), Line(REJECTED, text.REJECTED_LINE, faint=True)))
+GROUPS_PANEL = Panel(measure(DEAD_GROUPS).title, (Line(DEAD_GROUPS, measure(DEAD_GROUPS).title),))
 TIME_PANEL = Panel(text.SECONDS, (Line(TIME_UPDATE, text.SECONDS),))
 ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True),
                                        Line(ACCURACY_HELD_OUT, text.HELD_OUT)))
@@ -208,6 +224,52 @@ ROWS = (
         panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, LOSSES_PANEL),
         key_measures=(SCORES, KL, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, LOSS_PTX, EXPLAINED_VARIANCE,
                       CLIP_FRACTION)),
+    StageView(
+        NLPO, "NLPO",
+        r"PPO that chooses among likely tokens alone: those to which an older copy of the policy gives most of its "
+        r"probability. The others are masked, so the text cannot fall apart into rare words. "
+        r"$$\mathcal{V}_t = \text{the most probable tokens with } \sum_{v \in \mathcal{V}_t} "
+        r"\pi_\mathrm{mask}(v \mid y_{<t}) \ge p$$",
+        basic=("reward", "adapter", "steps", "top_p", "mask_refresh", "kl_target"),
+        presets=(
+            Preset("A quick look", "Five steps: watch how much of its probability the mask leaves to the policy.",
+                   {"steps": 5, "reference_samples": 16}),
+            Preset("As in Ramamurthy et al. 2022", "Nine tenths of the probability, and a new mask every 20 rollouts.",
+                   {"steps": 60, "top_p": 0.9, "mask_refresh": 20})),
+        panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, LOSSES_PANEL),
+        key_measures=(SCORES, KL, MASK_KEPT, LENGTH, ENTROPY, LOSS_POLICY, LOSS_VALUE, EXPLAINED_VARIANCE)),
+    StageView(
+        GRPO, "GRPO, RLOO",
+        r"The policy answers each prompt several times, and what beats the other answers of its group becomes "
+        r"likelier. So there is no value function to learn. "
+        r"$$A_i = \frac{r_i - \mathrm{mean}(r_1, \dots, r_G)}{\mathrm{std}(r_1, \dots, r_G)}$$",
+        basic=("reward", "adapter", "estimator", "group_size", "steps", "kl_target"),
+        presets=(
+            Preset("A quick look", "Five steps: watch the reward move, and how many groups say nothing.",
+                   {"steps": 5, "reference_samples": 32}),
+            Preset("RLOO", "Each answer against the mean of the others, without a division by their spread.",
+                   {"estimator": "rloo"}),
+            Preset("As in DeepSeekMath",
+                   "The loss of each answer is divided by its own length, and the KL stands in the loss.",
+                   {"loss_normaliser": "grpo", "kl_in": "loss", "kl_coef": 0.04, "kl_target": 0.0}),
+            Preset("DAPO",
+                   "Wider clipping upwards, new prompts in the places of groups that say nothing, no KL penalty.",
+                   {"clip_high": 0.28, "dead_groups": "resample", "kl_coef": 0.0, "kl_target": 0.0}),
+            Preset("Dr. GRPO", "No division by length or spread: neither short answers nor easy prompts weigh more.",
+                   {"loss_normaliser": "dr_grpo"})),
+        panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, GROUPS_PANEL),
+        key_measures=(SCORES, KL, LENGTH, DEAD_GROUPS, ENTROPY, LOSS_POLICY, CLIP_FRACTION)),
+    StageView(
+        RFT, "Best answers (RFT)",
+        r"The policy answers each prompt several times, and learns to imitate the best answer by the reward. Each "
+        r"round fine-tunes the start anew on the best answers of all rounds. "
+        r"$$\mathcal{L} = -\log \pi_\theta\big(y^* \mid x\big), \quad y^* = \arg\max_i r(x, y_i)$$",
+        basic=("reward", "adapter", "rounds", "samples", "epochs", "learning_rate"),
+        presets=(
+            Preset("A quick look", "One round over 40 prompts.",
+                   {"rounds": 1, "round_prompts": 40, "samples": 4, "reference_samples": 16}),
+            Preset("The top tenth", "The best tenth of all answers, whatever their prompts: easy ones then have more.",
+                   {"keep": "top", "top_share": 0.1}))),
     StageView(
         TEACH, "4 · Teach",
         r"PPO and a reward that learns while it runs: a labeler sees answers of the policy and votes, the reward "
