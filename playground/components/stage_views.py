@@ -30,6 +30,7 @@ from rlhf_engine.measures import (
     LOSS_TRAIN,
     LOSS_VALUE,
     MARGIN,
+    MASK_KEPT,
     MEASURES,
     NATS_PAIR,
     NATS_TOKEN,
