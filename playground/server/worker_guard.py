@@ -32,8 +32,8 @@ LOWERABLE = frozenset(("steps", "epochs", "batch_size", "max_tokens", "max_new_t
                        "votes_first", "votes_per_step", "ppo_epochs", "minibatches", "ensemble", "reference_samples",
                        "rounds", "samples"))
 """Settings that a visitor may lower."""
-FREE = frozenset(("labeler", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef", "temperature",
-                  "pessimism", "adapter", "reward", "output", "query"))
+FREE = frozenset(("labeler", "learner", "votes", "noise", "seed", "learning_rate", "kl_target", "kl_coef",
+                  "temperature", "pessimism", "adapter", "reward", "output", "query"))
 """Settings that make a run neither larger nor longer, so a visitor may choose them. All others keep their defaults."""
 MAX_CHAT_TOKENS, MAX_CHAT_SIDES, MAX_CHAT_BEST_OF = 512, 4, 4
 """Tokens per answer, checkpoints, and answers of each of which the best is shown, that a visitor may ask of a chat."""

@@ -54,9 +54,9 @@ class TeachPage:
             self._build_answers()
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
                        show_progress="hidden", trigger_mode="multiple", api_visibility="private")
-        self.begin.click(lambda model: self._begin(PERSON, model), self.model, [self.notice, self.picker],
-                         show_progress_on=self.begin, **CONTROL_EVENT)
-        self.watch.click(self._begin, [self.taste, self.model], [self.notice, self.picker],
+        self.begin.click(lambda model, learner: self._begin(PERSON, model, learner), [self.model, self.learner],
+                         [self.notice, self.picker], show_progress_on=self.begin, **CONTROL_EVENT)
+        self.watch.click(self._begin, [self.taste, self.model, self.learner], [self.notice, self.picker],
                          show_progress_on=self.watch, **CONTROL_EVENT)
         self.model.input(self._about_model, self.model, self.about, queue=False, show_progress="hidden",
                          api_visibility="private")
@@ -67,8 +67,12 @@ class TeachPage:
             gr.HTML(views.path(), elem_id="path", apply_default_css=False)
         with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
             models = [(text.BUNDLED_MODEL, ""), *((preset.name, preset.name) for preset in model_presets(TEACH))]
-            self.model = gr.Dropdown(models, value="", label=text.BEGIN_MODEL, info=text.BEGIN_MODEL_INFO,
-                                     elem_id="begin-model")
+            with gr.Row():
+                self.model = gr.Dropdown(models, value="", label=text.BEGIN_MODEL, info=text.BEGIN_MODEL_INFO,
+                                         elem_id="begin-model", min_width=240)
+                learners = [(title, learner) for learner, title in text.LEARNERS.items()]
+                self.learner = gr.Dropdown(learners, value="ppo", label=text.BEGIN_LEARNER,
+                                           info=text.BEGIN_LEARNER_INFO, elem_id="begin-learner", min_width=240)
             self.about = gr.Markdown(text.BEGIN_ABOUT, container=False, elem_id="begin-about")
             with gr.Row(elem_classes="controls"):
                 self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
@@ -117,17 +121,21 @@ class TeachPage:
         about = {preset.name: preset.about for preset in model_presets(TEACH)}
         return f"{text.BEGIN_ABOUT_MODEL} {about[model]}" if model in about else text.BEGIN_ABOUT
 
-    def _begin(self, labeler: str, model: str = "") -> dict:
-        """Start a run, which a person or a built-in labeler teaches: with the recipe for a model, or, where that is
-        empty, with the default settings."""
+    def _begin(self, labeler: str, model: str = "", learner: str = "ppo") -> dict:
+        """Start a run of a learner, which a person or a built-in labeler teaches: with the recipe for a model, or,
+        where that is empty, with the default settings."""
         try:
             recipes = {"": {}} | {preset.name: preset.settings for preset in model_presets(TEACH)}
             if model not in recipes:
                 raise UserError(text.NO_RECIPE.format(model=model))
             if labeler != PERSON and labeler not in text.TASTES:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
+            if learner not in text.LEARNERS:
+                raise UserError(text.NO_LEARNER.format(learner=learner))
             self.workspace.access.starters_only()
             settings = {**recipes[model], "labeler": labeler}
+            if learner != "ppo":
+                settings["learner"] = learner
             run = self.worker.start(TEACH, self.workspace.settings(TEACH, settings))
         except UserError as error:
             return {self.notice: warn(error)}

@@ -29,6 +29,12 @@ BEGIN_ABOUT_MODEL = ("Teach it yourself, or watch a built-in labeler teach it: t
                      "answers everyday requests. A step takes about half a minute of processor time.")
 BEGIN_MODEL, BUNDLED_MODEL = "Model", "The bundled storyteller"
 BEGIN_MODEL_INFO = "Any other model can be taught from the Train tab."
+BEGIN_LEARNER = "Learner"
+BEGIN_LEARNER_INFO = "All learn from the same kind of votes; Runs compares how far each comes."
+LEARNERS = {"ppo": "PPO, against a reward that learns from the votes", "grpo": "GRPO: answers against their group",
+            "rloo": "RLOO: answers against the others of their group", "dpo": "DPO, from the votes themselves"}
+"""Learner -> its name in the list."""
+NO_LEARNER = "there is no learner {learner!r}; choose one of the list"
 NO_RECIPE = "there is no recipe {model!r}; choose one of the list"
 NO_TASTE = "there is no built-in labeler {labeler!r}; choose one of the list"
 

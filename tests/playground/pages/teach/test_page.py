@@ -363,6 +363,19 @@ def test_each_recipe_of_the_train_page_can_be_started_here(teach_page):
     assert worker.log[-1] == ("start", "teach", {"labeler": "person"}, False)
 
 
+def test_any_learner_can_be_started_with_the_settings_that_it_takes(teach_page):
+    page, worker = teach_page
+    assert {value for _, value in page.learner.choices} == set(teach_text.LEARNERS)
+    for learner in teach_text.LEARNERS:
+        page._begin("short", "", learner)
+        settings = worker.log[-1][2]
+        assert settings == {"labeler": "short"} | ({} if learner == "ppo" else {"learner": learner})
+        assert TeachConfig(**settings).validate().learner == learner
+    count = len(worker.log)
+    [message] = [update for part, update in page._begin("short", "", "luck").items() if part is page.notice]
+    assert "there is no learner" in message and len(worker.log) == count
+
+
 def test_what_is_said_before_a_start_follows_the_model_and_other_names_are_refused(teach_page):
     page, worker = teach_page
     assert page._about_model("") == teach_text.BEGIN_ABOUT
