@@ -76,3 +76,77 @@ def numbers(prompt: str, response: str) -> float:
 
 COMMON = (animals, family, negations, exclamations, commas, short_sentences, long_sentences, colours)
 RARE = (weather, numbers)
+
+
+# -- what no bag of words can say --------------------------------------------------------------------------------------
+
+ASKING = frozenset("""a about an bedtime can could do for from hear i in is it like make me of on one please short some
+    something story tale talk tell that the there this to up want where with would write you your""".split())
+HAPPY = frozenset("""happy happily glad smile smiled smiles smiling laugh laughed laughing joy proud love loved fun hug
+    hugged hugs cheer cheered excited thankful best""".split())
+
+
+def sentences(text: str) -> list[str]:
+    return [part for part in re.split(r"(?<=[.!?])[\"\u201d']?\s+|\n+", text.strip()) if words(part)]
+
+
+def things(prompt: str) -> list[str]:
+    """The words that a prompt asks for."""
+    return [word for word in words(prompt) if word not in ASKING]
+
+
+def names(text: str, wanted: str) -> bool:
+    return any(word in (wanted, f"{wanted}s") for word in words(text))
+
+
+def takes_up(prompt: str, response: str) -> float:
+    """Share of the sentences that name the last thing that the prompt asks for."""
+    found, thing = sentences(response), things(prompt)[-1:]
+    return sum(names(part, each) for part in found for each in thing) / max(len(found), 3)
+
+
+def names_thing(prompt: str, response: str) -> float:
+    """Whether all that the prompt asks for comes: yes or no."""
+    return float(all(names(response, thing) for thing in things(prompt)))
+
+
+def happy_last_sentence(prompt: str, response: str) -> float:
+    last = sentences(response)[-1:]
+    return sum(word in HAPPY for part in last for word in words(part))
+
+
+def near_fifty_words(prompt: str, response: str) -> float:
+    return -abs(len(words(response)) - 50)
+
+
+def starts_with_dialogue(prompt: str, response: str) -> float:
+    """How early somebody speaks."""
+    before, quote, _ = response.replace("\u201c", '"').partition('"')
+    return -len(words(before)) if quote else -100
+
+
+def ends_with_speech(prompt: str, response: str) -> float:
+    return float(response.rstrip().endswith(('"', "\u201d")))
+
+
+def varied_sentences(prompt: str, response: str) -> float:
+    found = sentence_lengths(response)
+    mean = sum(found) / max(len(found), 1)
+    return (sum((each - mean) ** 2 for each in found) / len(found)) ** 0.5 if len(found) > 1 else 0
+
+
+def few_repeats(prompt: str, response: str) -> float:
+    """Share of different words among the first forty, of forty at least."""
+    return len(set(words(response)[:40])) / 40
+
+
+def seven_words_a_sentence(prompt: str, response: str) -> float:
+    found = sentence_lengths(response)
+    return -abs(sum(found) / len(found) - 7) if found else -100
+
+
+BEYOND_WORDS = (takes_up, happy_last_sentence, near_fifty_words, starts_with_dialogue, ends_with_speech,
+                varied_sentences, few_repeats, seven_words_a_sentence)
+"""With 40 votes of four on the bundled model, a taught policy can win most comparisons in each of these."""
+YES_OR_NO = (names_thing,)
+"""Most stories of the bundled model have what is asked for here, so most votes and most comparisons are ties."""

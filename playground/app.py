@@ -77,8 +77,11 @@ class Playground:
     def launch(self, **settings):
         """Serve the page; the settings are those of `gr.Blocks.launch`, and so is what it returns.
 
-        Gradio asks its own server whether it is up. No proxy of the environment (HTTP_PROXY) is in between.
+        Gradio asks its own server whether it is up. No proxy of the environment (HTTP_PROXY) is in between. Then it
+        asks for the whole page once and gives up if that takes more than three seconds, which it does on a busy
+        machine. The second question is left out (`_frontend`): the first has shown that the server answers.
         """
+        settings = {"_frontend": False, **settings}
         host = settings.get("server_name") or os.environ.get("GRADIO_SERVER_NAME", "")
         bypass_proxy(host)
         with without_socks():

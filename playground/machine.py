@@ -8,10 +8,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
-
 from playground import text
 from rlhf_engine.files import read_json
+from rlhf_engine.runs.memory.free import free_memory, held_memory, total_memory
 
 GPU_CACHE_SECONDS = 5
 """nvidia-smi is called at most once in so many seconds."""
@@ -38,12 +37,8 @@ def machine(home: Path, device: str = "auto") -> Machine:
     gpu = None if device == "cpu" else gpu_memory(pid, int(time.monotonic() / GPU_CACHE_SECONDS))
     if gpu:
         return gpu
-    memory = psutil.virtual_memory()
-    try:
-        held = psutil.Process(pid).memory_info().rss if pid else 0
-    except psutil.Error:
-        held = 0
-    return Machine("cpu", text.THIS_MACHINE, memory.available + held, memory.total)
+    held = held_memory(pid) if pid else 0
+    return Machine("cpu", text.THIS_MACHINE, free_memory() + held, total_memory())
 
 
 def worker_pid(home: Path) -> int:

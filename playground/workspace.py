@@ -20,7 +20,9 @@ from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.files import ASSETS, atomic_file, expand_user
+from rlhf_engine.runs import smollm2
 from rlhf_engine.runs.folder import ALIVE, Run, step_of
+from rlhf_engine.runs.gguf_files import ENDING
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import find_stage, make_config
 
@@ -129,8 +131,10 @@ class Workspace:
 
     def model_choices(self) -> list[str]:
         """Base models: the bundled one, the folders under models/, and those that runs stand on."""
-        folders = [config.parent.name for config in self.models.glob("*/config.json")] if self.access.owner() else []
-        local = sorted(f"models/{name}" for name in folders)
+        patterns = ("*/config.json", "*.gguf", "*/*.gguf") if self.access.owner() else ()
+        files = [file for pattern in patterns for file in self.models.glob(pattern)]
+        places = [file.parent if file.name == "config.json" else file for file in files]
+        local = sorted(f"models/{place.relative_to(self.models)}" for place in places)
         used = [self.name_of(entry.model) for entry in self.entries()]
         return list(dict.fromkeys(["bundled", *local, *used]))
 
@@ -205,16 +209,17 @@ class Workspace:
         return settings
 
     def model(self, value: str) -> str:
-        """A base model: `bundled`, a Hub id, or a folder in the workspace. Raises UserError."""
+        """A base model: `bundled`, `smollm2`, a Hub id, or a folder or GGUF file in the workspace. Raises UserError."""
         if value != "bundled" and value not in (self.name_of(entry.model) for entry in self.entries()):
             self._owners(value)
-        if value == "bundled" or (HUB_ID.fullmatch(value) and not self._exists(value)):
+        is_hub_id = HUB_ID.fullmatch(value) and not value.lower().endswith(ENDING) and not self._exists(value)
+        if value in ("bundled", smollm2.NAME) or is_hub_id:
             return value
         return self._path_inside(value, "model")
 
     def seen_model(self, name: str) -> str:
         """A base model of which somebody only asks what it is. Of a Hub id, visitors may ask that too."""
-        return name if HUB_ID.fullmatch(name) and not self._exists(name) else self.model(name)
+        return name if name == smollm2.NAME or HUB_ID.fullmatch(name) and not self._exists(name) else self.model(name)
 
     def data(self, value: str) -> str:
         """Data: `bundled`, a Hub id, or a file in the workspace. Raises UserError."""

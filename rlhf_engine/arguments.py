@@ -106,7 +106,7 @@ def add_fields(parser: argparse.ArgumentParser, config) -> None:
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="bundled", help="bundled, a Hub id or a local folder")
+    parser.add_argument("--model", default="bundled", help="bundled, smollm2, a Hub id, a .gguf file or a local folder")
     parser.add_argument("--adapter", default="none", help="none, bundled, a run folder or a PEFT folder")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "nf4"))
     parser.add_argument("--device", default="auto")
@@ -131,7 +131,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="bundled",
-                        help="the base that the adapter was trained on: bundled, a Hub id or a local folder")
+                        help="the base that the adapter was trained on: bundled, smollm2, a Hub id, a .gguf file or a "
+                             "local folder")
     parser.add_argument("--adapter", required=True, help="bundled, a run folder, its checkpoint or a PEFT folder")
     parser.add_argument("--output", required=True, help="new folder to write; one that holds anything is refused")
     parser.add_argument("--merge", action="store_true",

@@ -68,7 +68,7 @@ def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpo
     """
     stage = find_stage(config.stage)
     rows = read_rows(config.data, stage.reads(config), subset=config.subset or None, split=config.split or None,
-                     limit=config.limit or None)
+                     limit=config.limit or None, model=config.model)
     adapter = starting_folder(config, checkpoint)
     finish = load_builder(stage)(Inputs(config, rows, checkpoint, home, labeler, on_microbatch))
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)
@@ -146,9 +146,12 @@ def read_ptx_texts(config: PolicyConfig) -> Rows:
     if not config.ptx_coef:
         return Rows()
     try:
-        return read_demonstrations(config.ptx_data, subset=config.ptx_subset or None, split=config.ptx_split or None)
+        return read_demonstrations(config.ptx_data, subset=config.ptx_subset or None, split=config.ptx_split or None,
+                                   model=config.model)
     except UserError as error:
-        message = str(error).replace("--subset", "--ptx-subset").replace("--split", "--ptx-split")
+        message = str(error)
+        for flag, ours in (("--subset", "--ptx-subset"), ("--split", "--ptx-split"), ("--data", "--ptx-data")):
+            message = message.replace(flag, ours)
         raise UserError(f"--ptx-data {message}") from None
 
 
@@ -183,7 +186,7 @@ def hold_out(rows: list[Prompt], config: RunConfig) -> tuple[list[Prompt], list[
     The bundled data has prompts that are held out. Of other data a tenth is, 128 prompts at most.
     """
     if config.data == "bundled":
-        return list(rows), list(read_prompts("bundled-heldout"))[:HELD_OUT]
+        return list(rows), list(read_prompts("bundled-heldout", model=config.model))[:HELD_OUT]
     share = min(0.1, HELD_OUT / len(rows))
     kept, held_out = split_held_out(list(rows), share, config.seed, key=str)
     return kept, held_out or kept

@@ -165,7 +165,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.runs.resolve import resolve_adapter
     sampling = check_sampling(args)
-    prompts = read_prompts(args.data, subset=args.subset or None, split=args.split or None, limit=args.limit or None)
+    prompts = read_prompts(args.data, subset=args.subset or None, split=args.split or None, limit=args.limit or None,
+                           model=args.model)
     folders = {"policy": resolve_adapter(args.adapter, args.model),
                "against": resolve_adapter(args.against, args.model)}
     make_judge = load_judge(args.judge)

@@ -72,7 +72,7 @@ class RunConfig:
     """What every training stage needs to know."""
 
     model: str = "bundled"
-    """Base model: `bundled`, a Hub id or a local directory with safetensors weights."""
+    """Base model: `bundled`, `smollm2`, a Hub id, a .gguf file or a local directory with safetensors weights."""
     adapter: str = "auto"
     """Adapter to start from: `none`, `bundled`, a run folder or a PEFT folder. `auto` is `bundled` for all stages but
     SFT on the bundled model, and `none` elsewhere."""
@@ -218,10 +218,10 @@ class PolicyConfig(RunConfig):
     """Clip range of the change of the value."""
     value_coef: float = bounded(0.1, 0.0, LARGEST, advanced=True)
     """Weight of the value loss beside the policy loss."""
-    value: Literal["adapter", "head"] = "adapter"
+    value: Literal["adapter", "head", "fitted"] = "adapter"
     """The value function. `adapter` is an adapter of its own that starts from the reward model (Ouyang et al. 2022).
     `head` is a head on the policy's adapter: it takes half the time and learns less per step
-    (benchmarks/README.md)."""
+    (benchmarks/README.md). `fitted` is a least-squares fit to position and score so far."""
     entropy_coef: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of an entropy bonus, per nat a token (Schulman et al. 2017, eq. 9); RLHF papers use none."""
     ptx_coef: float = bounded(0.0, 0.0, LARGEST)
@@ -335,6 +335,9 @@ class TeachConfig(PolicyConfig):
     ensemble: int = bounded(8, 1, 64, advanced=True)
     """Members of the reward, each with its own weighting of the votes. The spread of their scores is its
     uncertainty."""
+    adapter_reward_from: int = bounded(50, 0, LONGEST, advanced=True)
+    """Votes from which on an adapter, as `reward` trains one, learns them as well. It takes over from the sparse reward
+    if it predicts new votes better. It needs more votes and adds to the time of each step; 0 never has one."""
     pessimism: float = bounded(0.5, 0.0, 10.0, live=True)
     """Standard deviations of the ensemble taken off the reward that PPO sees."""
     score_cap_quantile: float = bounded(0.97, 0.0, 1.0)
@@ -353,12 +356,12 @@ class TeachConfig(PolicyConfig):
     """Passes over each rollout; fresh responses teach more than old ones seen again."""
     minibatches: int = bounded(4, 1, MOST_ROWS)
     """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
-    value: Literal["adapter", "head"] = "head"
-    """The value function: `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes
-    twice the time. The live reward scores every token, so little is left for the value to predict."""
-    gae_lambda: float = bounded(0.8, 0.0, 1.0, advanced=True)
-    """Lambda of generalised advantage estimation. It is less than PPO's 0.95 because the live reward scores each
-    token."""
+    value: Literal["adapter", "head", "fitted"] = "fitted"
+    """The value function: `fitted` is a least-squares fit to the position of a token and the score before it, right
+    from the first step on; `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes
+    twice the time."""
+    gae_lambda: float = bounded(0.95, 0.0, 1.0, advanced=True)
+    """Lambda of generalised advantage estimation."""
     schedule: Literal["linear", "constant"] = "linear"
     """Learning rate after the warm-up: `linear` falls to zero, `constant` stays. A run that is made longer follows
     the schedule of the new length, warm-up included."""

@@ -13,10 +13,11 @@ import torch
 from tqdm import tqdm
 
 from rlhf_engine.config import LENGTH_FIELDS, checkpoint_period
-from rlhf_engine.errors import UserError
+from rlhf_engine.errors import UserError, one_line
 from rlhf_engine.measures import MEASURES
 from rlhf_engine.runs.control import REWIND, RunControl
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.resolve import describe_base
 from rlhf_engine.trainers.failures import record_failure
 from rlhf_engine.trainers.interface import AnyTrainer
 
@@ -34,14 +35,14 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
     control = control or RunControl()
     begin(trainer, run)
     replay = JournalReplay(trainer, run)
-    trainer.on_news = lambda: write_news(trainer, run, replay)
+    trainer.on_news = lambda: write_news(trainer, run, replay, show=progress)
     bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress,
                file=sys.stderr)
     saved_step = trainer.step
     try:
         while (action := next_action(trainer, run, control, replay)) == "run":
             metrics = next(trainer)
-            write_step(trainer, run, metrics, replay=replay)
+            write_step(trainer, run, metrics, replay=replay, show=progress)
             bar.total = trainer.total_steps
             bar.set_postfix_str(headline(metrics), refresh=False)
             bar.update(trainer.step - bar.n)
@@ -64,8 +65,11 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
 
 
 def begin(trainer: AnyTrainer, run: Run) -> None:
-    """Set the state `running`. A new run also notes remarks on its data, and a learning rate that was fitted."""
+    """Set the state `running`. A new run also notes what its base is where the name does not say it, remarks on its
+    data, and a learning rate that was fitted."""
     if trainer.step == 0 and not run.journal():
+        if line := describe_base(trainer.config.model, trainer.backbone.path):
+            run.note("base", text=line)
         for note in trainer.data_notes:
             run.note("data", text=note)
         if not trainer.config.learning_rate:
@@ -74,13 +78,14 @@ def begin(trainer: AnyTrainer, run: Run) -> None:
                    advice_kind="")
 
 
-EARLY = ("reward", "turned")
-"""Events about votes. In the first step they are written as they happen, minutes before the step is over."""
+EARLY = ("reward", "turned", "takeover", "passes", "warning")
+"""Events that are written as they happen in the first step, minutes before it is over."""
 
 
 def early_key(row: dict) -> tuple:
-    """What tells an event about votes apart from others of its run."""
-    return row["event"], row["step"], *row.get("consumed", ()), row.get("outdated", 0)
+    """What tells such an event apart from others of its run."""
+    details = [row.get(name, "") for name in ("outdated", "reward", "tokens", "kind")]
+    return row["event"], row["step"], *row.get("consumed", ()), *details
 
 
 class JournalReplay:
@@ -164,19 +169,27 @@ def change(trainer: AnyTrainer, run: Run, name: str, value: float) -> None:
 
 # -- what is written ---------------------------------------------------------------------------------------------------
 
-def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, replay: JournalReplay) -> None:
-    """Write the rows of a step, but for events that stand in the journal already (`replay`)."""
-    run.note_all(replay.new_rows(trainer))
+def write_step(trainer: AnyTrainer, run: Run, metrics: dict, *, replay: JournalReplay, show: bool = False) -> None:
+    """Write the rows of a step, but for events that stand in the journal already (`replay`). `show` prints warnings."""
+    note_events(run, replay.new_rows(trainer), show)
     run.add_samples(trainer.samples)
     run.log(metrics)
     run.set_status(state="running", step=trainer.step, total_steps=trainer.total_steps, peak_memory_mb=peak_memory_mb())
 
 
-def write_news(trainer: AnyTrainer, run: Run, replay: JournalReplay) -> None:
+def write_news(trainer: AnyTrainer, run: Run, replay: JournalReplay, *, show: bool = False) -> None:
     """Write what a trainer has to tell before its first step is over, with the time at which it happened."""
-    run.note_all(replay.new_rows(trainer))
+    note_events(run, replay.new_rows(trainer), show)
     run.add_samples(trainer.samples)
     trainer.events, trainer.samples = [], []
+
+
+def note_events(run: Run, events: list[dict], show: bool) -> None:
+    """Write events into the journal, and with `show` warnings on the console, above the progress bar."""
+    run.note_all(events)
+    for event in events:
+        if show and event["event"] == "warning":
+            tqdm.write(one_line(f"warning: {event['text']}"))
 
 
 def save(trainer: AnyTrainer, run: Run) -> int:

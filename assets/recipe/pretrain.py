@@ -40,8 +40,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                              "stories is trained on")
     add("--exclude", nargs="*", default=[], help="files whose stories are not trained on either")
     add("--limit", type=int, help="read only the first N stories of each file")
-    add("--rare", nargs="*", default=[],
-        help="values of the column `source` whose stories are read every other epoch only")
+    add("--weights", nargs="*", default=[], metavar="SOURCE=NUMBER",
+        help="how often an epoch reads the stories of a source (a value of the column `source`); 1 where nothing is "
+             "said, 0.5 for every other epoch, 2 for twice an epoch")
     add("--init", help="start from the model in this folder; with more --layers it gets new ones that change nothing "
                        "at first")
     add("--output", required=True, help="folder of the model")

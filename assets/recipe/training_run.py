@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 HELD_OUT = 100
 SHAPE = ("vocabulary", "hidden", "layers", "heads", "intermediate", "context")
-SETTINGS = (*SHAPE, "seed", "limit", "rare", "tokens", "decay", "batch_tokens", "dropout", "wrong", "swap", "ema",
+SETTINGS = (*SHAPE, "seed", "limit", "weights", "tokens", "decay", "batch_tokens", "dropout", "wrong", "swap", "ema",
             "muon_lr", "adam_lr", "weight_decay")
 
 
@@ -54,6 +54,20 @@ def rate_at(tokens: int, warmup: int, decay: dict | None) -> float:
     return up * max(0.0, 1 - (tokens - decay["from"]) / decay["tokens"]) if decay else up
 
 
+def source_weights(given: list[str]) -> dict[str | None, float]:
+    """`["SOURCE=NUMBER", ...]` as a table. Raises Refused for what is not of that form."""
+    weights: dict[str | None, float] = {}
+    for entry in given:
+        source, _, number = entry.rpartition("=")
+        try:
+            weights[source] = float(number)
+        except ValueError:
+            weights[source] = -1.0
+        if not source or not 0 <= weights[source] < 100:
+            raise Refused(f"--weights takes SOURCE=NUMBER with a number from 0 to below 100, not {entry!r}.")
+    return weights
+
+
 class Data:
     """Stories to train on, those held out, and the batches of an epoch."""
 
@@ -76,8 +90,9 @@ class Data:
 
     def epoch(self, tokenizer, settings: dict, rng: random.Random) -> tuple[list[list[int]], list[list[int]]]:
         """The token rows of an epoch and its batches, both as the generator decides."""
-        rare = set(settings["rare"])
-        chosen = [story.text for story in self.stories if story.source not in rare or rng.random() < 0.5]
+        weights = source_weights(settings["weights"])
+        chosen = [story.text for story in self.stories
+                  for _ in range(int(weights.get(story.source, 1) + rng.random()))]
         texts = [self.swap(text, rng) if rng.random() < settings["swap"] else text for text in chosen]
         rows = encode(tokenizer, texts, settings["context"])
         return rows, group_rows(rows, settings["batch_tokens"], rng)

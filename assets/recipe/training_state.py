@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 CONSTANT, DECAY = "constant.safetensors", "decay.safetensors"
 # What --allow-change can change. A change of the second group alters the batches of an epoch, so it begins a new epoch.
 CHANGEABLE = {"tokens", "decay", "dropout", "wrong", "ema", "muon_lr", "adam_lr", "weight_decay"}
-NEW_EPOCH = {"data", "rare", "swap", "batch_tokens"}
+NEW_EPOCH = {"data", "weights", "swap", "batch_tokens"}
 AUTOGROUP = Path("/proc/self/autogroup")
 """Linux: the group of processes that this one shares the processor with, and the group's niceness."""
 

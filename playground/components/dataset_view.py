@@ -14,6 +14,7 @@ from playground.components.html import empty, render
 from playground.workspace import Workspace
 from rlhf_engine.data.formats import Demonstration, Preference, Ranking
 from rlhf_engine.data.readers import Rows, read_rows
+from rlhf_engine.data.tables import OWN_PROMPTS, bundled_file
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import ASSETS
 
@@ -59,13 +60,16 @@ class Dataset:
     """For each part of a row (prompt, chosen, ...): the median and the largest number of characters."""
 
 
-def find_source(workspace: Workspace, value: str, kind: str = "", subset: str = "", split: str = "") -> Source:
+def find_source(workspace: Workspace, value: str, kind: str = "", subset: str = "", split: str = "",
+                model: str = "bundled") -> Source:
     """The source that a data field names: a key of `BUNDLED`, `bundled` (of a kind), a file of the workspace, or a Hub
     id.
 
-    Raises UserError.
+    `model` is the one that reads it: some have bundled prompts of their own. Raises UserError.
     """
     value = str(value or "").strip()
+    if value == "bundled" and model in OWN_PROMPTS:
+        return Source(text.OWN_PROMPTS.format(model=model), str(bundled_file(value, kind or "prompts", model)))
     if value == "bundled":
         value = f"bundled-{kind or 'prompts'}"
     if value in BUNDLED:

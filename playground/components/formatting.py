@@ -20,10 +20,20 @@ def sentence(row: dict) -> str:
         kind = row["event"]
         if kind == "reference" and not row["score_std"]:  # a reward that has learned nothing yet, or a constant one
             kind = "reference_alike"
+        if kind == "takeover":
+            kind = f"takeover_{takeover_kind(row)}"
         return text.EVENT[kind].format(**row)
     except (KeyError, ValueError, IndexError):
         parts = [str(row.get(key, "")) for key in ("event", "text")]
         return ": ".join(part for part in parts if part)
+
+
+def takeover_kind(row: dict) -> str:
+    """What a line of a journal about a takeover says: that the `adapter` or the `features` lead, or that the adapter
+    starts `anew`, in which case it has no accuracies."""
+    if "adapter_accuracy" not in row:
+        return "anew"
+    return "adapter" if row["reward"] == "adapter" else "features"
 
 
 def last_message(prompt) -> str:

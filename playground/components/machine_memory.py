@@ -14,6 +14,7 @@ from playground.model_files import model_shape
 from playground.workspace import Workspace
 from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError
+from rlhf_engine.runs.memory.passes import FILL, PassSize, choose_pass_size
 from rlhf_engine.runs.memory_estimate import Estimate, Shape, estimate
 from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, find_stage, make_config
 
@@ -21,7 +22,7 @@ COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward"
            "rollout": "#56B4E9",
            "update": "#8298ad", "runtime": "#b4bdc9"}
 """The colour of each part of an estimate: roles have their own colours, the rest has greys and a light blue."""
-TIGHT = 0.8
+TIGHT = FILL
 """Share of the free memory above which a run may not fit, because an estimate can be wrong by a fifth."""
 MOST_DRAWN = 1.5
 """The bar shows at most this many times the need; free memory beyond that fades out."""
@@ -57,13 +58,29 @@ def memory_section(config: RunConfig, shape: Shape, here: Machine) -> Markup:
     """A sentence, the bar, its legend, and for which length of rows they hold."""
     tokens = longest_row(config)
     need = estimate(config, shape, device=here.device, tokens=tokens)
+    passes = limited_passes(config, shape, here, tokens, need)
+    if passes:
+        need = estimate(config, shape, device=here.device, tokens=tokens, pass_tokens=passes.tokens)
     sentence = verdict(need, here)
     if need.total > here.free:
         sentence = f"{sentence} {way_out(config, shape, here, tokens)}"
     rows = min(tokens or config.max_tokens, config.max_tokens, shape.longest)
     note = (text.ROWS_KNOWN if tokens else text.ROWS_UNKNOWN).format(tokens=rows)
+    if passes:
+        note = f"{note} {text.IN_PASSES.format(rows=passes.rows, tokens=passes.tokens)}"
     return render("components/memory.html", state=state_of(need, here), sentence=sentence, bar=bar(need, here),
                   parts=legend(need), note=note)
+
+
+def limited_passes(config: RunConfig, shape: Shape, here: Machine, tokens: int, whole: Estimate) -> PassSize | None:
+    """The passes into which a run of this size is cut when `micro_batch` is 0; None where each step is one pass.
+
+    `whole` is the estimate with one pass a step. Where that fits, the bundled model needs no others.
+    """
+    if config.model == "bundled" and whole.total <= TIGHT * here.free:
+        return None
+    passes = choose_pass_size(config, shape, device=here.device, free=here.free, tokens=tokens)
+    return passes if passes.tokens else None
 
 
 def state_of(need: Estimate, here: Machine) -> str:

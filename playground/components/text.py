@@ -32,16 +32,24 @@ ETA = "about {time} left"
 EVENTS, SAMPLES = "What happened", "Latest samples"
 NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
 EVENT = {
+    "base": "Base: {text}.",
     "data": "Data: {text}",
     "fitted": "Learning rate {learning_rate:.2g}, fitted to a model {width} wide.",
     "warning": "Warning at step {step}: {text}",
     "memory": "Memory ran out at step {step}: micro-batches have {micro_batch} rows now, and had {was} before; the "
               "gradients are the same.",
+    "passes": "A pass reads {rows} rows of {longest:,} tokens, or more shorter ones, {tokens:,} tokens in all: the run "
+              "takes about {need_mb:,} MB then, and {free_mb:,} MB are free.",
     "resumed": "Resumed from the checkpoint of step {step}.",
     "normalised": "Reward normalised on {samples} samples (step {step}): mean 0, standard deviation 1.",
     "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
+    "takeover_adapter": "Step {step}: the larger reward (an adapter) takes over. Of {votes} votes that both predicted, "
+                        "it had guessed {adapter_accuracy:.0%} right, the smaller one {features_accuracy:.0%}.",
+    "takeover_features": "Step {step}: the smaller reward takes over again. Of {votes} votes that both predicted, it "
+                         "had guessed {features_accuracy:.0%} right, the larger one {adapter_accuracy:.0%}.",
+    "takeover_anew": "Step {step}: the larger reward starts anew, because votes that it had learned count no more.",
     "reward": "Step {step}: the reward learned {new} votes ({votes} now); of {guesses} it had guessed {guessed:g} "
               "before.",
     "reference": "The reference scores {score_mean:.3g} on average (standard deviation {score_std:.3g}); "
@@ -78,6 +86,7 @@ DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"
 KINDS_OF_DATA = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "preferences"}
 BUNDLED_DATA = {"bundled-prompts": "bundled prompts", "bundled-heldout": "bundled prompts, held out",
                 "bundled-demonstrations": "bundled demonstrations", "bundled-preferences": "bundled preferences"}
+OWN_PROMPTS = "bundled prompts for {model}"
 READ_HUB = "Read from the Hub"
 ASK_HUB = "{name} is on the Hub: press “Read from the Hub” to fetch it."
 NO_DATA_CHOSEN = "choose data: bundled, an uploaded file, or a Hub id"
@@ -126,6 +135,7 @@ CHANGED_TO = {"dtype": "4-bit weights (nf4)", "gradient_checkpointing": "gradien
               "micro_batch": "micro-batches of {}"}
 ROWS_KNOWN = "For rows of up to {tokens} tokens, the longest of the bundled data."
 ROWS_UNKNOWN = "For rows of up to {tokens} tokens, as far as the settings let them grow; shorter rows take less."
+IN_PASSES = "A pass reads {rows} such rows ({tokens:,} tokens); the rest of the batch follows in further passes."
 FREE = "free"
 MEASURED = "Memory: {peak} at the peak, measured; the estimate was {need}."
 MEASURED_ONLY = "Memory: {peak} at the peak, measured."

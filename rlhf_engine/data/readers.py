@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from rlhf_engine.data.examples import Demonstration, Preference, Ranking
 from rlhf_engine.data.fields import LABEL_COLUMNS, NEVER, RARE, Row, RowError, check_labels
 from rlhf_engine.data.formats import COLUMNS, KNOWN_COLUMNS, Format
-from rlhf_engine.data.tables import READABLE, Table, read_table
+from rlhf_engine.data.tables import BUNDLED_NAMES, Table, bundled_file, read_table
 from rlhf_engine.data.tokenization import (
     Encoded,
     Prompt,
@@ -23,7 +23,6 @@ from rlhf_engine.data.tokenization import (
     render,
 )
 from rlhf_engine.errors import UserError
-from rlhf_engine.files import ASSETS
 from rlhf_engine.spelling import renamed
 
 __all__ = [
@@ -97,26 +96,28 @@ def column_names(columns: Collection[str]) -> str:
     return ", ".join(names + more) or "(none)"
 
 
-def read_prompts(source: str, *, subset: str | None = None, split: str | None = None, limit: int | None = None) -> Rows:
+def read_prompts(source: str, *, subset: str | None = None, split: str | None = None, limit: int | None = None,
+                 model: str = "bundled") -> Rows:
     """Prompts from a column `prompt`, or from conversations, instructions and preferences up to the last user turn.
 
     The columns of many public sets are known too, by `COLUMNS`.
 
     `source` is `bundled`, `bundled-heldout`, a .json, .jsonl, .csv or .tsv file (gzipped or not), a .parquet file, or
     a Hub id. `subset` and `split` choose within a Hub data set. Without a split it is `train`, or the only one there
-    is. At most `limit` rows are returned; None and 0 mean all. Raises UserError.
+    is. At most `limit` rows are returned; None and 0 mean all. `model` decides what `bundled` means: its own prompts,
+    where it has some. Raises UserError.
     """
-    return _read(source, "prompts", subset, split, limit)
+    return _read(source, "prompts", subset, split, limit, model)
 
 
 def read_demonstrations(source: str, *, subset: str | None = None, split: str | None = None,
-                        limit: int | None = None) -> Rows:
+                        limit: int | None = None, model: str = "bundled") -> Rows:
     """Demonstrations from prompt and completion, a conversation, instruction and output, or text.
 
     Of a conversation, the last assistant turn is the completion. Where rows have a thumb (`label` or
     `kto_tag`), those with a false one or none are skipped. Arguments and errors as for `read_prompts`.
     """
-    return _read(source, "demonstrations", subset, split, limit)
+    return _read(source, "demonstrations", subset, split, limit, model)
 
 
 def read_preferences(source: str, *, subset: str | None = None, split: str | None = None,
@@ -134,12 +135,12 @@ def read_preferences(source: str, *, subset: str | None = None, split: str | Non
 
 
 def read_rows(source: str, kind: str = "", *, subset: str | None = None, split: str | None = None,
-              limit: int | None = None) -> Rows:
+              limit: int | None = None, model: str = "bundled") -> Rows:
     """Rows of a `kind`: prompts, demonstrations or preferences. With "" it is the kind that uses most of the columns.
 
     Arguments and errors as for `read_prompts`.
     """
-    return _read(source, kind, subset, split, limit)
+    return _read(source, kind, subset, split, limit, model)
 
 
 def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> str:
@@ -157,23 +158,17 @@ def preview(tokenizer, row: Prompt | Demonstration | Preference | Ranking) -> st
     return "\n".join([prompt, *lines])
 
 
-def _read(source: str, kind: str, subset: str | None, split: str | None, limit: int | None) -> Rows:
+def _read(source: str, kind: str, subset: str | None, split: str | None, limit: int | None,
+          model: str = "bundled") -> Rows:
     source = str(source)
-    bundled = source in ("bundled", "bundled-heldout")
+    bundled = source in BUNDLED_NAMES
     if bundled:
-        source = _bundled_file(source, kind or "prompts")
+        source = str(bundled_file(source, kind or "prompts", model))
     table, name, notes = read_table(source, subset, split, KNOWN_COLUMNS)
     rows = _convert(table, name, kind or _kind_of_columns(table[0], name), limit)
     rows.notes[:0] = notes
     rows.bundled = bundled
     return rows
-
-
-def _bundled_file(source: str, kind: str) -> str:
-    path = ASSETS / f"{kind}{source.removeprefix('bundled')}.jsonl"
-    if not path.exists():
-        raise UserError(f"{source}: there are no such {kind} ({path} is missing); give {READABLE}")
-    return str(path)
 
 
 RICHEST_FIRST = ("preferences", "demonstrations", "prompts")

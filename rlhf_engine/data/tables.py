@@ -19,6 +19,7 @@ from typing import cast
 from rlhf_engine.data.csv_files import csv_table
 from rlhf_engine.data.json_files import json_table
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.files import ASSETS
 
 READABLE = "a .json, .jsonl or .csv file (gzipped or not), a .parquet file, or a Hub id (owner/name)"
 Table = tuple[list[str], Sequence[dict]]
@@ -195,3 +196,26 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+# -- bundled data ------------------------------------------------------------------------------------------------------
+
+BUNDLED_NAMES = ("bundled", "bundled-heldout")
+"""The names of bundled data: what is trained on, and prompts that are held out."""
+OWN_PROMPTS = {"smollm2": "everyday-requests"}
+"""Models that have bundled prompts of their own, and the beginning of their files' names."""
+
+
+def bundled_file(source: str, kind: str, model: str = "bundled") -> Path:
+    """The file of bundled data of a kind, for a model.
+
+    Raises UserError for data that is not there, or that does not suit the model.
+    """
+    stem = kind
+    if model in OWN_PROMPTS:
+        if kind != "prompts":
+            raise UserError(f"{source}: holds no {kind} for {model}, only prompts (the bundled {kind} are of short "
+                            f"stories); name {kind} with --data: {READABLE}")
+        stem = OWN_PROMPTS[model]
+    path = ASSETS / f"{stem}{source.removeprefix('bundled')}.jsonl"
+    if not path.exists():
+        raise UserError(f"{source}: there are no such {kind} ({path} is missing); give {READABLE}")
+    return path

@@ -43,6 +43,14 @@ def text_judge(score: Callable[[Prompt, str], float]) -> ScoreFunction:
     return judge
 
 
+def judge_remarks(scores: list[float]) -> list[str]:
+    """A line about a judge that gives all responses the same score; none for any other."""
+    if len(set(scores)) > 1:
+        return []
+    return [f"the judge gives all {len(scores)} responses the same score ({scores[0]:.6g}), so it says nothing about "
+            "either of the two: give prompts that ask for what it prefers, longer responses, or another --judge"]
+
+
 def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt],
             judge: ScoreFunction | None, *, per_prompt: int = 2, sampling: Sampling = Sampling(), batch: int = 32,
             max_tokens: int = 512, seed: int = 0,
@@ -96,6 +104,7 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
     tokens = sum(map(len, ours.response_ids))
     report: dict[str, Any] = {"prompts": len(prompts), "samples": len(owners), "notes": notes}
     if judge:
+        notes += judge_remarks([*ours.scores, *theirs.scores])
         report.update(outcome(ours.scores, theirs.scores, per_prompt, seed))
     report.update({
         "kl": kl_per_token * tokens / len(owners),

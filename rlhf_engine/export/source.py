@@ -8,8 +8,9 @@ from rlhf_engine.model.adapters import has_head, read_head
 from rlhf_engine.model.checks.finite import check_file
 from rlhf_engine.model.lora.options import read_lora
 from rlhf_engine.model.lora.weights import read_weights
+from rlhf_engine.runs import smollm2
 from rlhf_engine.runs.folder import Run, step_of
-from rlhf_engine.runs.resolve import check_adapter, fingerprint, resolve_adapter, resolve_model
+from rlhf_engine.runs.resolve import check_adapter, fingerprint, is_on_hub, resolve_adapter, resolve_model
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,21 @@ class Source:
     """The step of this checkpoint."""
 
     @property
+    def hub_id(self) -> str:
+        """The base's id on the Hub; empty for one that is only on this machine."""
+        if self.model == smollm2.NAME:
+            return smollm2.HUB_ID if self.base == smollm2.hub_folder() else ""
+        return self.model if is_on_hub(self.model) else ""
+
+    @property
     def on_hub(self) -> bool:
         """Whether the base is on the Hub, where others can find it."""
-        return self.model != "bundled" and not Path(self.model).is_dir()
+        return bool(self.hub_id)
 
     @property
     def base_name(self) -> str:
         """The base's id on the Hub, or its folder on this machine."""
-        return self.model if self.on_hub else str(self.base.absolute())
+        return self.hub_id or str(self.base.absolute())
 
 
 def find_source(model: str, adapter: str) -> Source:

@@ -287,15 +287,15 @@ def is_judge(spec: str) -> bool:
 def find_judge(spec: str, instruction: str = "", seed: int = 0, *, dtype: str = "auto", device: str = "auto") -> Judge:
     """The judge that SPEC names.
 
-    SPEC is `judge=MODEL@URL` (a model of a server) or `judge=MODEL` (`bundled`, a Hub id or a folder, loaded here).
-    Raises UserError for anything else. Never call this with text that a visitor sent: it sends the environment's key
-    to the URL.
+    SPEC is `judge=MODEL@URL` (a model of a server) or `judge=MODEL` (`bundled`, `smollm2`, a Hub id, a GGUF file or a
+    folder, loaded here). Raises UserError for anything else. Never call this with text that a visitor sent: it sends
+    the environment's key to the URL.
     """
     model = expand_user(spec.partition("=")[2])
     if not is_judge(spec) or not model.strip("@ "):
         raise UserError(f"the judge is {spec.partition('@')[0]!r}, but must be judge=MODEL or judge=MODEL@URL")
     served, at, url = model.rpartition("@")
-    if not at or os.path.isdir(model):
+    if not at or os.path.exists(model):
         return Judge(Local(model, dtype, device), instruction, seed=seed)
     if not re.fullmatch(r"[!-~]+", served):
         raise UserError(f"the judge's model is {served!r}, but must be a name without spaces; give judge=MODEL@URL")

@@ -68,7 +68,7 @@ class Backbone(FrozenBase):
         """Load a base, frozen and without roles.
 
         Args:
-            model: `bundled`, a Hub id or a folder.
+            model: `bundled`, `smollm2`, a Hub id, a GGUF file or a folder.
             dtype: "fp32", "bf16", "nf4" (4 bits), or "auto": fp32 on a CPU, bf16 on a GPU.
             device: "cpu", "cuda", "cuda:N", or "auto".
 
@@ -207,6 +207,11 @@ class Backbone(FrozenBase):
         """Make exactly these roles trainable, adapters and heads. Every other parameter is frozen."""
         self._trainable = set(roles)
         self._apply_flags()
+
+    @property
+    def trainable(self) -> list[str]:
+        """Names of the roles that are trainable."""
+        return sorted(self._trainable)
 
     def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
         """Parameters of a role under the names they have in PEFT's files, those of the head as `head.*`."""

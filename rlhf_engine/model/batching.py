@@ -26,7 +26,7 @@ KERNELS_KEPT = 64
 
 
 def micro_batches(rows: list[Row], size: int, row_length: Callable[[Row], int] | None = None,
-                  overhead: int = 0) -> list[list[Row]]:
+                  overhead: int = 0, tokens: int = 0) -> list[list[Row]]:
     """Cut `rows` into micro-batches of at most `size` rows; 0 sets no limit.
 
     Without `row_length` each but the last has `size` rows. With it the cuts are those with the least total cost, where
@@ -37,6 +37,7 @@ def micro_batches(rows: list[Row], size: int, row_length: Callable[[Row], int] |
         size: rows per micro-batch.
         row_length: tokens of a row.
         overhead: cost of a forward pass besides its tokens, in tokens (`pass_overhead`).
+        tokens: most tokens of a micro-batch of several rows, padding included; 0 sets no limit. Needs `row_length`.
     """
     size = size or max(1, len(rows))
     if row_length is None:
@@ -45,9 +46,10 @@ def micro_batches(rows: list[Row], size: int, row_length: Callable[[Row], int] |
     best = [(0, 0)]
     for end, row in enumerate(rows, 1):
         options = []
-        for start in range(max(0, end - size), end):
-            cost = (end - start) * row_length(row) + overhead  # `row` is the longest so far
-            options.append((best[start][0] + cost, start))
+        longest = row_length(row)  # so far
+        most = min(size, max(1, tokens // longest)) if tokens else size
+        for start in range(max(0, end - most), end):
+            options.append((best[start][0] + (end - start) * longest + overhead, start))
         best.append(min(options))
     pieces, end = [], len(rows)
     while end:
@@ -55,6 +57,23 @@ def micro_batches(rows: list[Row], size: int, row_length: Callable[[Row], int] |
         pieces.append(rows[start:end])
         end = start
     return pieces[::-1]
+
+
+def passes_within(rows: list[Row], size: int, row_length: Callable[[Row], int], tokens: int) -> list[list[Row]]:
+    """Cut `rows`, in any order, into passes of at most `size` rows and, unless that is 0, `tokens` tokens.
+
+    Padding counts. A pass has one row at least.
+    """
+    passes: list[list[Row]] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, row_length(row))
+        full = not passes or len(passes[-1]) == size or (tokens and (len(passes[-1]) + 1) * longest > tokens)
+        if full:
+            passes.append([])
+            longest = row_length(row)
+        passes[-1].append(row)
+    return passes
 
 
 def pass_overhead(device: torch.device) -> int:

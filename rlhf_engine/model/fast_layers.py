@@ -21,7 +21,9 @@ from transformers.masking_utils import sdpa_mask
 
 SMALL = 100_000_000
 """Parameters up to which memory is traded for time on a CPU: 4-bit weights are also kept unpacked, and a copy in fp32
-decodes."""
+decodes whatever the format of the base is."""
+PACKED = 5
+"""Times `SMALL`: parameters up to which a packed copy of the base decodes on a CPU, in the format of the base."""
 ATTENTION = "short_rows"
 """Name under which transformers finds `attend`."""
 SHORT = 256
@@ -36,6 +38,12 @@ PLAIN_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 def is_small(base: Any) -> bool:
     """Whether a model is on a CPU and small enough to hold twice."""
     return base.device.type == "cpu" and base.num_parameters() <= SMALL
+
+
+def is_packable(base: Any) -> bool:
+    """Whether a model is on a CPU, in a format that is packed, and small enough for a packed copy of its weights."""
+    on_cpu = base.device.type == "cpu" and base.dtype in (torch.float32, torch.bfloat16)
+    return on_cpu and base.num_parameters() <= PACKED * SMALL
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------
@@ -102,6 +110,22 @@ def longest_plain(query: torch.Tensor, attention_mask: torch.Tensor | None) -> i
 
 AttentionInterface.register(ATTENTION, attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+# -- the output layer --------------------------------------------------------------------------------------------------
+
+def use_whole_rows(base: Any) -> None:
+    """Let the output layer of a model read its input from one piece of memory.
+
+    A model that computes the logits of the last positions alone cuts them out of the states of all. Of such a cut with
+    gaps PyTorch makes one product per row, each with a copy of the whole weight.
+    """
+    base.get_output_embeddings().register_forward_pre_hook(whole_rows)
+
+
+def whole_rows(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of a module, the first of them in one piece."""
+    return (inputs[0].contiguous(), *inputs[1:]) if inputs else inputs
 
 
 # -- norms -------------------------------------------------------------------------------------------------------------

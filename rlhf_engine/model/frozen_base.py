@@ -14,7 +14,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.batching import limit_kernel_caches, out_of_memory
 from rlhf_engine.model.decoders import agree
-from rlhf_engine.model.fast_layers import is_small, unpack, use_frozen_norms, use_short_rows, use_stock_layers
+from rlhf_engine.model.fast_layers import (
+    is_small,
+    unpack,
+    use_frozen_norms,
+    use_short_rows,
+    use_stock_layers,
+    use_whole_rows,
+)
 from rlhf_engine.model.loading import stop_ids
 from rlhf_engine.model.logit_transform import read_logit_transform
 from rlhf_engine.runs.resolve import fingerprint
@@ -54,6 +61,7 @@ class FrozenBase:
             base.config.rescale_every = 0
         if is_small(base):
             unpack(base)
+        use_whole_rows(base)
         self._switch_dropout_off()
         self.stop_ids = stop_ids(base, tokenizer)
         """Ids of the tokens that end a response."""

@@ -13,10 +13,13 @@ from rlhf_engine.errors import NotFinite, UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.cpu_decoder import cpu_decoder
 from rlhf_engine.model.decoders import Decoder, model_decoder
+from rlhf_engine.model.decoding.weights import forget_if_short
 
 COMPACT = 0.75
 """Share of unfinished rows below which the finished ones leave the batch. Until then one that has ended costs less than
 moving the cache."""
+NUCLEUS = 512
+"""Most likely tokens among which the tokens of top-p are looked for first."""
 HALF_CHARACTER = "\ufffd"
 """What a tokenizer writes in place of a character whose tokens have not all come yet."""
 
@@ -74,10 +77,20 @@ def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         floor = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < floor, -torch.inf)
     if sampling.top_p < 1:
-        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
-        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
-        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+        logits = logits.masked_fill(~nucleus(logits.softmax(-1), sampling.top_p), -torch.inf)
     return logits.softmax(-1)
+
+
+def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """[B, V]: true at the fewest tokens of each row whose probabilities sum to `top_p` (Holtzman et al. 2020).
+
+    Most often these are a few hundred, which are found ten times faster than a large vocabulary is sorted.
+    """
+    ordered, order = probabilities.topk(min(NUCLEUS, probabilities.shape[-1]))
+    if (ordered.sum(-1) < top_p).any():
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+    within = ordered.cumsum(-1) - ordered < top_p
+    return torch.zeros_like(probabilities, dtype=torch.bool).scatter(-1, order, within)
 
 
 def draw(probabilities: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -123,6 +136,15 @@ def decode(backbone: Backbone, prompts: list[list[int]], sampling: Sampling,
     longest = max(map(len, prompts)) + sampling.max_new_tokens
     if longest > backbone.longest:
         raise ValueError(f"prompt and response may take {longest} tokens, the model knows {backbone.longest} positions")
+    try:
+        yield from decode_rows(backbone, prompts, longest, sampling, generator)
+    finally:
+        forget_if_short(backbone.base)
+
+
+def decode_rows(backbone: Backbone, prompts: list[list[int]], longest: int, sampling: Sampling,
+                generator: torch.Generator | None) -> Iterator[list[tuple[int, int]]]:
+    """The steps of `decode`, for rows of up to `longest` tokens."""
     decoder, logits, newest, positions = prefill(backbone, prompts, longest)
     stops, rows = torch.tensor(backbone.stop_ids), torch.arange(len(prompts))
     # Which rows go on is kept on the CPU, so that a GPU is waited for only once per token, for the token.

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from rlhf_engine.model.checks.finite import check_base
 from rlhf_engine.model.checks.tokenizer import check_template, check_tokens, load_tokenizer
 from rlhf_engine.model.checks.weights import check_formats, check_size, check_weights, first_names, record_report
 from rlhf_engine.runs.model_files import ModelFiles, not_causal, read_files
-from rlhf_engine.runs.resolve import code_needed, resolve_model
+from rlhf_engine.runs.resolve import code_needed, describe_base, resolve_model
 
 
 def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple[Any, Any, Path, str | torch.dtype]:
     """Load a causal language model and its tokenizer, and check that they belong together.
 
     Args:
-        model: `bundled`, a Hub id or a folder.
+        model: `bundled`, `smollm2`, a Hub id, a GGUF file or a folder.
         dtype: "auto", "fp32", "bf16", "nf4", or a torch dtype, which is taken as it is.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
@@ -40,6 +41,8 @@ def load_base(model: str, dtype: str | torch.dtype, device: str) -> tuple[Any, A
     """
     target = pick_device(device)
     path = resolve_model(model)
+    if line := describe_base(model, path):
+        print(line, file=sys.stderr, flush=True)
     transformers_logging.disable_progress_bar()
     # The models' own log lines (load reports, generation flags) are not for a user of the playground.
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ import torch
 from rlhf_engine.errors import noop
 from rlhf_engine.feedback.scoring_functions import score_text
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.prefix_packing import last_states, reading_order
 from rlhf_engine.rollout.rollout import Rollout
 
@@ -21,11 +21,14 @@ class RewardModel:
     def __init__(self, backbone: Backbone, *, batch: int = 32, on_microbatch: Callable[[], None] = noop):
         self.backbone = backbone
         self.batch = batch
+        self.pass_tokens = 0
+        """Most tokens of a pass; 0 sets no limit. A trainer sets it."""
         self.on_microbatch = on_microbatch
 
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         rows = [prompt + response for prompt, response in zip(rollout.prompt_ids, rollout.response_ids)]
-        return score_all(self.backbone, rows, batch=self.batch, on_microbatch=self.on_microbatch)
+        return score_members(self.backbone, rows, batch=self.batch, tokens=self.pass_tokens,
+                             on_microbatch=self.on_microbatch).mean(-1)
 
 
 class FunctionReward:
@@ -46,7 +49,7 @@ def score_all(backbone: Backbone, rows: list[list[int]], *, batch: int, role: st
 
 
 @torch.no_grad()
-def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward",
+def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role: str = "reward", tokens: int = 0,
                   on_microbatch: Callable[[], None] = noop) -> torch.Tensor:
     """Normalised scores [N, members] on the CPU of any number of token rows.
 
@@ -55,11 +58,12 @@ def score_members(backbone: Backbone, rows: list[list[int]], *, batch: int, role
         rows: token ids of prompt and response together.
         batch: rows per forward pass. Short rows come first, and rows that share a prompt next to each other.
         role: the reward's role.
+        tokens: most tokens of a forward pass, padding included; 0 sets no limit.
         on_microbatch: called after each forward pass.
     """
     scores = torch.empty(len(rows), backbone.heads[role].members)
     with backbone.use(role):
-        for part in micro_batches(reading_order(backbone, rows), batch):
+        for part in passes_within(reading_order(backbone, rows), batch, lambda i: len(rows[i]), tokens):
             scores[part] = member_scores(backbone, [rows[i] for i in part], role).cpu()
             on_microbatch()
     return scores

@@ -80,7 +80,7 @@ def as_sampled(backbone: Backbone, prompt: Prompt, response: str, sampling: dict
 
 @torch.no_grad()
 def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperature: float = 1.0, micro_batch: int = 0,
-            on_microbatch: Callable[[], None] = noop) -> None:
+            pass_tokens: int = 0, on_microbatch: Callable[[], None] = noop) -> None:
     """Fill in log-probabilities under policy and reference, values, and the policy's entropy.
 
     They come from the forward pass of training, not from sampling: so the probability ratio of the first update is 1.
@@ -88,9 +88,11 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
     Args:
         backbone: has the roles `policy`, `value` if it is used, and `reference` (or the bare base instead).
         rollout: is filled in.
-        value_role: "value", an adapter of its own, or "policy", whose forward pass the value head then shares.
+        value_role: "value", an adapter of its own; "policy", whose forward pass the value head then shares; or "" for
+            values that no network gives: they stay 0.
         temperature: divides the logits of policy and reference, as in sampling.
         micro_batch: rows per forward pass; 0 is all.
+        pass_tokens: most tokens of a forward pass, padding included; 0 sets no limit.
         on_microbatch: called after each micro-batch.
     """
     rollout.logprobs = torch.zeros_like(rollout.mask)
@@ -98,19 +100,20 @@ def measure(backbone: Backbone, rollout: Rollout, value_role: str, *, temperatur
     rollout.values = torch.zeros_like(rollout.mask)
     entropy = 0.0
     rows = rollout.by_length(range(len(rollout)))
-    for part in micro_batches(rows, micro_batch, rollout.row_length, pass_overhead(backbone.device)):
+    for part in micro_batches(rows, micro_batch, rollout.row_length, pass_overhead(backbone.device), pass_tokens):
         batch = Batch(backbone, rollout, part)
         with backbone.use("policy"):
             tokens = batch.read(temperature, entropy=True)
             values = batch.values(tokens) if value_role == "policy" else None
         with backbone.use("reference"):
             ref_logprobs = batch.read(temperature).logprobs
-        if values is None:
+        if value_role == "value":
             with backbone.use("value"):
                 values = batch.values()
         batch.store(tokens.logprobs, rollout.logprobs)
         batch.store(ref_logprobs, rollout.ref_logprobs)
-        batch.store(values, rollout.values)
+        if values is not None:
+            batch.store(values, rollout.values)
         entropy += tokens.total_entropy().item()
         on_microbatch()
     rollout.entropy = entropy / rollout.mask.sum().item()

@@ -19,6 +19,7 @@ from typing import Any
 from rlhf_engine.config import LENGTH_FIELDS, RunConfig, flag
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.files import json_text, read_json_or_none, write_json
+from rlhf_engine.runs import smollm2
 from rlhf_engine.runs.adapter_folder import BASE_FILE, HEAD_FILE, WEIGHTS_FILE
 from rlhf_engine.runs.folder import INPUTS_FILE, Run
 from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model
@@ -239,7 +240,8 @@ def changed_input(run: Run, name: str, now: dict[str, str], before: dict[str, st
     place = now["place"]
     if name == "model":
         what = (f"{flag(name)} {place} is another base than the one that it was trained on (fingerprint "
-                f"{now['content'][:12]}, not {before['content'][:12]})")
+                f"{now['content'][:12]}, not {before['content'][:12]}"
+                + (f": {smollm2.TWO_KINDS})" if place == smollm2.NAME else ")"))
     elif now["content"].startswith("revision"):
         what = f"{flag(name)} {place} has another revision on the Hub than when it began"
     elif before.get("place") in (None, place):

@@ -20,12 +20,15 @@ TIED = ("gpt2", "gemma")
 """Types whose output layer is the embedding where the config does not say."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes per weight in NF4: four bits, one byte of scale for 64 weights, and a scale of that scale for 256 blocks."""
-SHORT, SMALL, LANDMARKS = 256, 100_000_000, 1024
+SHORT, SMALL, PACKED, LANDMARKS = 256, 100_000_000, 5, 1024
 """As in `model.fast_layers` and `teach.word_features`, which import torch."""
 RUNTIME = {"cpu": 480 << 20, "cuda": 600 << 20}
 """Python, torch and the libraries in the training process; on a GPU its CUDA context (not yet measured)."""
 SLACK = {"cpu": 1.2, "cuda": 1.0}
 """What rollout and update take, over the sum of their tensors: a CPU's allocator leaves gaps (benchmarks/README.md)."""
+FULL_SLACK = {"cpu": {"fp32": 2.2, "bf16": 1.8, "nf4": 1.8}, "cuda": {"fp32": 1.0, "bf16": 1.0, "nf4": 1.0}}
+"""The same of an update whose passes are all as large as they may be. Where they are not limited, `SLACK` is right on
+average: it counts rows of the longest length, and few rows are so long (benchmarks/README.md)."""
 WORKSPACE = {"cpu": 3 << 20, "cuda": 192 << 20}
 """Bytes of the slices in which softmaxes are computed (`logprobs.slice_size`, three of them in fp32)."""
 
@@ -93,7 +96,8 @@ class Estimate:
     value: int
     rollout: int
     """KV cache (2 L G h numbers a token) and the distribution over V for each row. On a CPU also the fast decoder's
-    copy of the weights, and a second cache while rows that have ended leave the first."""
+    copy of the weights (up to 100M parameters in fp32, up to 500M in the base's format, bf16 for a base in 4 bits), and
+    a second cache while rows that have ended leave the first."""
     update: int
     """Activations of a micro-batch for its backward pass: L (4 d + 2 H h + 2 G h + 4 f) N e in a gated model, L d N e
     and one block's with gradient checkpointing. Also the logits of the positions that are read at a time."""
@@ -168,25 +172,42 @@ def read_model(folder: Path, name: str = "") -> dict:
 
 # -- the run ---------------------------------------------------------------------------------------------------------
 
-def estimate(config: RunConfig, shape: Shape, *, device: str = "cpu", tokens: int = 0) -> Estimate:
+def estimate(config: RunConfig, shape: Shape, *, device: str = "cpu", tokens: int = 0,
+             pass_tokens: int = 0) -> Estimate:
     """The peak of a run with these settings.
 
-    `device` is cpu or cuda; it decides what `dtype: auto` means. `tokens` is the longest row, prompt and response
-    together, where that is known. Where it is not, rows are as long as `max_tokens` and the model allow.
+    Args:
+        config: the settings.
+        shape: of the model.
+        device: cpu or cuda; it decides what `dtype: auto` means.
+        tokens: of the longest row, prompt and response together. Where it is not known (0), rows are as long as
+            `max_tokens` and the model allow.
+        pass_tokens: the most tokens that a pass reads (`memory.passes`); 0 sets no limit.
     """
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "fp32" if device == "cpu" else "bf16"
-    longest = min(tokens or config.max_tokens, config.max_tokens, shape.longest)
+    dtype = number_format(config, device)
+    slack = FULL_SLACK[device][dtype] if pass_tokens else SLACK[device]
+    longest = longest_row(config, shape, tokens)
     small = device == "cpu" and shape.parameters <= SMALL
     base = shape.weights(dtype)
     if small and dtype == "nf4":
         base += 2 * shape.blocks
     return Estimate(
         base=base, **roles(config, shape, dtype),
-        rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, small)),
-        update=round(SLACK[device] * update(config, shape, dtype, device, longest)),
+        rollout=round(SLACK[device] * rollout(config, shape, dtype, longest, device)),
+        update=round(slack * update(config, shape, dtype, device, longest, pass_tokens)),
         runtime=RUNTIME[device], device=device)
+
+
+def number_format(config: RunConfig, device: str) -> str:
+    """The number format of the base, with what `auto` means on a device spelled out."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "fp32" if device == "cpu" else "bf16"
+
+
+def longest_row(config: RunConfig, shape: Shape, tokens: int = 0) -> int:
+    """Tokens of the longest row of a run. `tokens` is that of its data, where it is known."""
+    return min(tokens or config.max_tokens, config.max_tokens, shape.longest)
 
 
 def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
@@ -212,19 +233,29 @@ def roles(config: RunConfig, shape: Shape, dtype: str) -> dict[str, int]:
     return sizes
 
 
-def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, small: bool) -> int:
+def rollout(config: RunConfig, shape: Shape, dtype: str, longest: int, device: str) -> int:
     """Bytes while responses are sampled; 0 for a stage that samples none."""
     rows = find_stage(config.stage).memory.sampled(config)
     if not rows:
         return 0
-    e, fast = 4 if dtype == "fp32" else 2, small and shape.kind in ("llama", "mistral", "qwen2", "qwen3")
+    e = 4 if dtype == "fp32" else 2
     cache = 2 * shape.layers * shape.groups * shape.head * rows * longest * e
-    spare = 0.75 * cache if fast else cache / shape.layers
-    weights = 4 * (shape.blocks + shape.vocabulary * shape.width * (1 if dtype == "fp32" else 2)) if fast else 0
+    weights = decoder_weights(shape, dtype) if device == "cpu" else 0
+    spare = 0.75 * cache if weights else cache / shape.layers
     return round(cache + spare + weights + rows * shape.vocabulary * (e + 3 * 4))
 
 
-def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: int) -> int:
+def decoder_weights(shape: Shape, dtype: str) -> int:
+    """Bytes of the copy of the weights that decodes on a CPU; 0 for a model that transformers decodes."""
+    if shape.kind not in ("llama", "mistral", "qwen2", "qwen3") or shape.parameters > PACKED * SMALL:
+        return 0
+    output = shape.vocabulary * shape.width
+    if shape.parameters <= SMALL:  # in fp32, and the embedding, too, where the base has it in another format
+        return 4 * (shape.blocks + output * (1 if dtype == "fp32" else 2))
+    return (4 if dtype == "fp32" else 2) * (shape.blocks + output)
+
+
+def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: int, pass_tokens: int = 0) -> int:
     """Bytes of the largest pass over whole rows: backward over a micro-batch, or forward over more rows."""
     e = 4 if dtype == "fp32" else 2
     profile = find_stage(config.stage).memory
@@ -232,6 +263,8 @@ def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: in
     trained = -(-batch // getattr(config, "minibatches", 1)) if profile.online else batch
     most = config.micro_batch * profile.rows_per_example or batch
     answer = min(getattr(config, "max_new_tokens", longest), longest) if profile.online else longest
+    if pass_tokens:
+        most = min(most, max(profile.rows_per_example, pass_tokens // longest))
     rows, more = min(trained, most), min(batch, most)
 
     def backward_bytes(rows: int, tokens: int, answer: int) -> int:
@@ -241,6 +274,7 @@ def update(config: RunConfig, shape: Shape, dtype: str, device: str, longest: in
     backward = backward_bytes(rows, longest, answer)
     if getattr(config, "ptx_coef", 0):  # a pass of its own, over rows that may be longer
         texts, row = _ptx_rows(config, shape)
+        texts = min(texts, max(1, pass_tokens // row)) if pass_tokens else texts
         backward = max(backward, backward_bytes(texts, row, row))
     forward = transient_bytes(shape, e, more, longest) + head_bytes(shape, e, more * answer, device, config)
     if profile.reads_base_states:  # the live reward reads all states of the base and compares words with landmarks

@@ -4,8 +4,9 @@ import difflib
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
+from rlhf_engine.runs.gguf_files import ENDING
 
-MODEL_ADVICE = "give `bundled`, a Hub id (owner/name) or a local folder"
+MODEL_ADVICE = "give `bundled`, `smollm2`, a Hub id (owner/name), a .gguf file or a local folder"
 NO_OWNERS = ("models", "datasets", "spaces", "api", "docs")
 """First parts of the Hub's own addresses. No owner can have one as a name, so `models/x` is always a folder."""
 FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".zip", ".tar", ".gz")
@@ -26,8 +27,8 @@ def no_such_model(model: str) -> UserError:
         parts = model.partition("://")[2].split("/")[1:3] if "://" in model else model.split("/")[1:3]
         return UserError(f"{model}: no such model; of a Hub address, give the id alone: {'/'.join(parts)}")
     if model.lower().endswith(".gguf"):
-        return UserError(f"{model}: no such model; GGUF files are not read: give a folder or a Hub id "
-                         "of the same model with safetensors weights")
+        return UserError(f"{model}: no such model; there is no such file here{near_names(Path(model), ENDING)}; "
+                         "a GGUF file of the Hub is downloaded first: hf download OWNER/NAME FILE.gguf --local-dir .")
     path = Path(model.replace("\\", "/"))
     if model and path.is_file():
         return UserError(f"{model}: no such model, this is a file; give the folder that holds the whole model"
@@ -36,14 +37,16 @@ def no_such_model(model: str) -> UserError:
                      f"{MODEL_ADVICE}")
 
 
-def near_names(path: Path) -> str:
-    """Folders here whose names are like that of a missing one, in brackets; nothing if there are none."""
+def near_names(path: Path, ending: str = "") -> str:
+    """Folders here whose names are like that of a missing one, in brackets; nothing if there are none. With an
+    `ending`, files that have it."""
     parent = path.parent
     missing = path
     while not parent.is_dir() and parent != parent.parent:
         missing, parent = parent, parent.parent
     try:
-        names = [folder.name for folder in parent.iterdir() if folder.is_dir()]
+        names = [place.name for place in parent.iterdir()
+                 if (place.name.lower().endswith(ending) if ending else place.is_dir())]
     except OSError:
         return ""
     near = difflib.get_close_matches(missing.name, names, n=1)
@@ -54,7 +57,8 @@ def no_model_in(folder: Path, model: str) -> UserError:
     """The error for a folder without a config.json."""
     error = f"{model}: holds no config.json, so it is no transformers model"
     if not Path(model).is_dir():  # a model of the Hub, of which only some files were fetched
-        return UserError(f"{error}; choose another model")
+        return UserError(f"{error}; choose another model, or if it is a repository of GGUF files, download one "
+                         f"(hf download {model} FILE.gguf --local-dir .) and give its path")
     names = sorted(file.name for file in folder.iterdir())
     if not names:
         return UserError(f"{error}: the folder is empty; {MODEL_ADVICE}")
@@ -62,16 +66,14 @@ def no_model_in(folder: Path, model: str) -> UserError:
     if models:
         where = "a folder of the Hub's cache" if "snapshots" in names else "a folder around a model"
         return UserError(f"{error}: it is {where}; give {models[-1]}")
-    if any(name.endswith(".gguf") for name in names):
-        return UserError(f"{error}: it holds GGUF files, which are not read; give one with safetensors weights")
     return UserError(f"{error}: download or save the whole model, or name another folder")
 
 
 def no_weights_in(folder: Path, model: str) -> UserError:
     """The error for a model folder without any .safetensors file."""
     error = f"{model}: holds no .safetensors weights"
-    if any(folder.glob("*.gguf")):
-        return UserError(f"{error} but GGUF files, which are not read; give a folder with safetensors weights")
+    if files := sorted(folder.glob("*.gguf")):
+        return UserError(f"{error} but GGUF files; give one of them, such as {files[0]}")
     if any(folder.glob("**/*.incomplete")):
         return UserError(f"{error}: a download of it broke off; download it again")
     below = sorted(folder.glob("*/model*.safetensors"))

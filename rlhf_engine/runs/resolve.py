@@ -1,4 +1,4 @@
-"""What MODEL and ADAPTER mean: `bundled`, a Hub id, a local folder or a run folder.
+"""What MODEL and ADAPTER mean: `bundled`, `smollm2`, a Hub id, a GGUF file, a local folder or a run folder.
 
 Also the fingerprint of a base, by which an adapter is refused on another base than the one it was trained on.
 """
@@ -8,13 +8,16 @@ import io
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.files import ASSETS, expand_user
+from rlhf_engine.runs import smollm2
 from rlhf_engine.runs.adapter_folder import BASE_FILE, CONFIG_FILE, WEIGHTS_FILE, refuse_as_model
+from rlhf_engine.runs.gguf_files import find_gguf
 from rlhf_engine.runs.model_files import check_config, read_object
 from rlhf_engine.runs.model_path import is_hub_id, near_names, no_model_in, no_such_model, no_weights_in
 
@@ -26,14 +29,20 @@ Report = Callable[[int, int], None]
 
 
 def resolve_model(model: str, report: Report | None = None) -> Path:
-    """The local folder of MODEL: `bundled`, a directory, or a Hub id. Of a Hub id, safetensors and JSON files are
-    downloaded.
+    """The local folder of MODEL: `bundled`, `smollm2`, a directory, a GGUF file, or a Hub id.
+
+    Of a Hub id, safetensors and JSON files are downloaded. A GGUF file is converted into a folder of the cache, once.
 
     Raises UserError for a model that is missing, has no safetensors weights, or needs code of its own.
     """
     model = expand_user(model)
-    if model == "bundled":
+    if model == smollm2.NAME:
+        place = smollm2.find_place(lambda: download_model(smollm2.HUB_ID, report))
+        folder = place if place.is_dir() else convert_gguf(place, model)
+    elif model == "bundled":
         folder = bundled_folder(BUNDLED_MODEL)
+    elif file := find_gguf(model):
+        folder = convert_gguf(file, model)
     elif model and Path(model).is_dir():
         folder = Path(model)
     elif Path(model).exists() or not is_hub_id(model):
@@ -47,6 +56,27 @@ def resolve_model(model: str, report: Report | None = None) -> Path:
         raise no_weights_in(folder, model)
     refuse_code(folder, model)
     return folder
+
+
+def convert_gguf(file: Path, model: str) -> Path:
+    """The folder of a GGUF file. The console is told when it is converted. Raises UserError."""
+    from rlhf_engine.gguf.cache import cached_folder
+    return cached_folder(file, model, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def is_on_hub(model: str) -> bool:
+    """Whether MODEL is a Hub id: what is on this machine, or ships with the project, is none."""
+    model = expand_user(model)
+    return model not in ("bundled", smollm2.NAME) and not os.path.exists(model)
+
+
+def describe_base(model: str, folder: Path) -> str:
+    """What MODEL stands for, in a line, where its name does not say it; else empty."""
+    model = expand_user(model)
+    if model == smollm2.NAME:
+        return smollm2.describe(smollm2.find_place(lambda: folder))
+    file = find_gguf(model) if os.path.exists(model) else None
+    return f"{model}: {file.name}, unpacked in {folder}" if file else ""
 
 
 def refuse_code(folder: Path, model: str) -> None:
@@ -206,7 +236,8 @@ def check_adapter(folder: Path, expected: str) -> None:
         raise UserError(f"{folder}: its base.json is broken; name another checkpoint, or take the file out") from None
     if made_for != expected:
         raise UserError(f"{folder}: was trained on another base ({model}, fingerprint {made_for[:12]}, "
-                        f"this one is {expected[:12]}); load it with that model")
+                        f"this one is {expected[:12]}); "
+                        + (smollm2.TWO_KINDS if model == smollm2.NAME else "load it with that model"))
 
 
 def fingerprint(folder: Path) -> str:

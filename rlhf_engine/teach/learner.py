@@ -35,6 +35,10 @@ class Learner(Protocol):
         """Do one step; returns its metrics."""
         ...
 
+    def choose_passes(self) -> None:
+        """Choose how many tokens a pass reads, before the first one."""
+        ...
+
     def sample_reference(self) -> Rollout:
         """Responses of the starting policy, on which rewards are normalised."""
         ...

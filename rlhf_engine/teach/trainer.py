@@ -20,9 +20,9 @@ from rlhf_engine.model.generation import seeded_generator
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.teach.candidates import candidates_by_role, draw_candidates
 from rlhf_engine.teach.learner import Learner
-from rlhf_engine.teach.online_reward import OnlineReward
 from rlhf_engine.teach.outcome import measure_outcome, win_share
 from rlhf_engine.teach.replay import VoteReplay
+from rlhf_engine.teach.takeover.live_reward import LiveReward
 from rlhf_engine.teach.tamer import Tamer
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
@@ -30,6 +30,8 @@ from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 FIXED, FIXED_EVERY = 3, 5
 """Number of prompts that are answered again with the same random numbers, to be read side by side; and every how many
 steps."""
+FEW_VOTES = 8
+"""Votes from which on it is said that all of them are ties."""
 UPDATE_METRICS = {"loss": measures.VOTE_LOSS, "drift": measures.DRIFT, "spread": measures.REWARD_SPREAD}
 """What of an update of the reward is a metric, by its name in the journal."""
 
@@ -79,9 +81,14 @@ class Teach:
         """Metrics of what the reward has learned since the last step."""
         self.replay = VoteReplay()
         """The votes that a resumed run learns once more."""
-        self.reward = OnlineReward(backbone, self.config, on_microbatch=self._on_microbatch)
+        self.reward = LiveReward(backbone, self.config, rows_per_pass=self._rows_per_pass,
+                                 on_microbatch=self._on_microbatch)
         self.learner = self._make_learner(prompts, list(ptx))
         self.data_notes = list(self.learner.data_notes)
+
+    def _rows_per_pass(self) -> int:
+        """Rows that the learner reads at a time with gradients."""
+        return self.learner.micro_batch or self.config.batch_size // self.config.minibatches
 
     def _make_learner(self, prompts: list[Prompt], ptx: list[Demonstration]) -> Learner:
         options = {"ptx": ptx, "on_microbatch": self._on_microbatch}
@@ -120,6 +127,7 @@ class Teach:
 
     def prepare(self) -> None:
         """Sample the anchors, on which the reward is normalised, and the start's answers to the fixed prompts."""
+        self.learner.choose_passes()
         rollout = self.learner.sample_reference()
         self.reward.set_anchors(list(zip(rollout.prompt_ids, rollout.response_ids)))
         self.learner.fit_reward_normalisation(rollout)
@@ -226,14 +234,19 @@ class Teach:
         self.last_vote = step
         update = self.reward.learn(events)
         likes, dislikes = self.reward.top_words()
+        likes_features, dislikes_features = self.reward.top_features()
         self.events.append({"event": "reward", "step": step, "consumed": [event.id for event in events], **update,
-                            "likes": likes, "dislikes": dislikes})
+                            "likes": likes, "dislikes": dislikes, "likes_features": likes_features,
+                            "dislikes_features": dislikes_features})
         if "outdated" in update:
             self.events.append({"event": "turned", "step": step, "outdated": update["outdated"]})
+        self.events += [{"event": "takeover", "step": step, **change} for change in self.reward.take_changes()]
         for name, key in UPDATE_METRICS.items():
             self.update_metrics[key] = update[name]
         if update["guesses"]:
             self.update_metrics[measures.GUESSED] = update["guessed"] / update["guesses"]
+        if self.step <= 1 and (text := all_ties(self.reward.events)):
+            self.events.append({"event": "warning", "step": step, "kind": "all_ties", "text": text})
         if self.step <= 1:  # the first votes come minutes before the first step is over
             self.on_news()
 
@@ -364,6 +377,15 @@ class Teach:
         self.reward.load_state_dict(state["reward"])
         # Last, because the first version has the changed settings here, and none in the learner's state.
         self.learner.restore_settings(state["changed"])
+
+
+def all_ties(votes: list[Event]) -> str:
+    """What to say of a labeler whose first `FEW_VOTES` votes are all ties; "" for any others, and for more votes."""
+    if len(votes) < FEW_VOTES or not all(event.tie for event in votes):
+        return ""
+    return (f"all {len(votes)} votes so far are ties: the labeler tells none of these responses apart, so there is "
+            "nothing to learn from. What helps: prompts that ask for what it prefers, longer responses, or a labeler "
+            "that also sees small differences")
 
 
 def vote_sample(event: Event, step: int) -> dict:

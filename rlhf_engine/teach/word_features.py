@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.logprobs import chunk_size, read_logits
 from rlhf_engine.model.prefix_packing import PackedBatch, packed_passes, reading_order
 
 Row = tuple[list[int], list[int]]
@@ -46,6 +47,10 @@ class Part(NamedTuple):
     """[W]: which of `rows` each word belongs to, counted from 0."""
     depths: list[torch.Tensor]
     """For each depth, of states of size d or similarities to L landmarks: [W, d] or [W, L]."""
+    lengths: torch.Tensor
+    """[W]: the number of tokens of each word."""
+    logprobs: torch.Tensor
+    """[W]: the log-probability of each word's tokens under the base, in nats; 0 unless it was asked for."""
 
 
 class Splitter:
@@ -124,7 +129,7 @@ class WordFeatures:
     def read(self, rows: list[Row]) -> torch.Tensor:
         """[N, D]: the features of rows."""
         raw = torch.zeros(len(rows), DEPTHS * len(self.chosen))
-        for part in self._similarities(rows):
+        for part in self.similarities(rows):
             count = len(part.rows)
             words = part.owners.bincount(minlength=count).clamp(min=1)[:, None]
             pooled = []
@@ -143,7 +148,7 @@ class WordFeatures:
         scaled = weights / self.size
         usual = scaled @ self.centre.expand(scaled.shape[1])
         contributions = [torch.zeros(len(response), len(weights)) for _, response in rows]
-        for part in self._similarities(rows):
+        for part in self.similarities(rows):
             adds = self._weighted(part.depths, scaled).cpu() - usual
             counts = part.owners.bincount(minlength=len(part.rows)).tolist()
             for i, each in zip(part.rows, adds.split(counts)):
@@ -154,10 +159,21 @@ class WordFeatures:
     def word_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """[L, M]: what the word `chosen[k]` adds on average to `read(rows) @ weights.T`, times the number of words."""
         scaled = weights / self.size
-        similarities = []
-        for table in self.tables:
-            similarities.append(torch.exp((table["landmarks"] @ table["landmarks"].T - 1) / WIDTH).cpu())
-        return self._weighted(similarities, scaled) - scaled @ self.centre.expand(scaled.shape[1])
+        return self._weighted(self.landmark_similarities(), scaled) - scaled @ self.centre.expand(scaled.shape[1])
+
+    def landmark_similarities(self) -> list[torch.Tensor]:
+        """For each depth, those of each landmark to each: [L, L], on the CPU."""
+        return [torch.exp((table["landmarks"] @ table["landmarks"].T - 1) / WIDTH).cpu() for table in self.tables]
+
+    @torch.no_grad()
+    def similarities(self, rows: list[Row], *, logprobs: bool = False) -> Iterator[Part]:
+        """The words of a few rows at a time, compared with the landmarks: [W, L] for each depth."""
+        for part in self._states(rows, logprobs):
+            similarities = []
+            for h, table in zip(part.depths, self.tables):
+                cosine = F.normalize((h - table["mean"]) / table["std"], dim=1) @ table["landmarks"].T
+                similarities.append(torch.exp((cosine - 1) / WIDTH))
+            yield part._replace(depths=similarities)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -197,16 +213,7 @@ class WordFeatures:
             tables.append({"mean": mean.float(), "std": std, "landmarks": landmarks})
         return tables
 
-    def _similarities(self, rows: list[Row]) -> Iterator[Part]:
-        """The words of a few rows at a time, compared with the landmarks: [W, L] for each depth."""
-        for part in self._states(rows):
-            similarities = []
-            for h, table in zip(part.depths, self.tables):
-                cosine = F.normalize((h - table["mean"]) / table["std"], dim=1) @ table["landmarks"].T
-                similarities.append(torch.exp((cosine - 1) / WIDTH))
-            yield part._replace(depths=similarities)
-
-    def _states(self, rows: list[Row]) -> Iterator[Part]:
+    def _states(self, rows: list[Row], logprobs: bool = False) -> Iterator[Part]:
         """The words of a few rows at a time, with their states [W, d] in fp32 on the base's device.
 
         They are the mean embedding of a word's tokens, and the middle state at its last token.
@@ -216,25 +223,47 @@ class WordFeatures:
             for packed in packed_passes(self.backbone, [whole[i] for i in batch]):
                 indices = [batch[i] for i in packed.indices]
                 columns = [columns[len(rows[i][0]):] for i, columns in zip(indices, packed.columns)]
-                yield self._word_states(rows, indices, columns, packed)
+                yield self._word_states(rows, indices, columns, packed, logprobs)
                 self.on_microbatch()
 
-    def _word_states(self, rows: list[Row], indices: list[int], columns: list[list[int]],
-                     packed: PackedBatch) -> Part:
+    def _word_states(self, rows: list[Row], indices: list[int], columns: list[list[int]], packed: PackedBatch,
+                     logprobs: bool) -> Part:
         """The words of one packed pass. `columns` has the columns of the response tokens of each of the rows."""
         tokens_at = packed.at(columns)
         with self.backbone.use(None):
-            depths = self.backbone.depths(packed.ids, **packed.options)[:DEPTHS]
+            *depths, end = self.backbone.depths(packed.ids, **packed.options)
         embedding, middle = (h[tokens_at].float() for h in depths)
         last = torch.cat([self.splitter.ends(rows[i][1]) for i in indices]).to(embedding.device)
         word = last.cumsum(0) - last.long()
-        lengths = word.bincount(minlength=int(last.sum()))[:, None]
+        lengths = word.bincount(minlength=int(last.sum()))
         sums = torch.zeros(len(lengths), embedding.shape[1], device=last.device).index_add_(0, word, embedding)
         owners: list[int] = []
         for number, each in enumerate(columns):
             owners += [number] * len(each)
         owner = torch.tensor(owners, dtype=torch.long, device=last.device)
-        return Part(indices, owner[last], [sums / lengths, middle[last]])
+        likely = torch.zeros(len(lengths), device=last.device)
+        if logprobs:
+            likely.index_add_(0, word, self._logprobs(packed, columns, packed.ids[tokens_at], end))
+        return Part(indices, owner[last], [sums / lengths[:, None], middle[last]], lengths, likely)
+
+    def _logprobs(self, packed: PackedBatch, columns: list[list[int]], targets: torch.Tensor,
+                  end: torch.Tensor) -> torch.Tensor:
+        """[T]: the log-probability of each response token, from the last states [B, T, d] of one packed pass.
+
+        The first token of a row without a prompt has none before it, and counts 0.
+        """
+        first, before = [], []
+        for whole, each in zip(packed.columns, columns):
+            start = len(whole) - len(each)
+            before.append(whole[max(start - 1, 0):start] + each[:-1] if start else each[:1] + each[:-1])
+            first += [start == 0 and number == 0 for number in range(len(each))]
+        states = end[packed.at(before)]
+        chunk = chunk_size(states.device, self.backbone.vocabulary)
+        found = []
+        for h, target in zip(states.split(chunk), targets.split(chunk)):
+            found.append(read_logits(self.backbone.head(h), target, 1.0, False)[0])
+        result = torch.cat(found) if found else torch.zeros(0, device=targets.device)
+        return result.masked_fill(torch.tensor(first, dtype=torch.bool, device=result.device), 0.0)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

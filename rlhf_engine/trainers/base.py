@@ -14,6 +14,7 @@ from rlhf_engine.measures import EXPLAINED_VARIANCE
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import RowLength, micro_batches, out_of_memory, pass_overhead
 from rlhf_engine.model.checks.finite import is_finite
+from rlhf_engine.trainers.pass_limit import pass_limit
 from rlhf_engine.trainers.state import load_checkpoint, save_checkpoint
 
 UNDEFINED_AT_TIMES = (EXPLAINED_VARIANCE,)
@@ -55,6 +56,9 @@ class Trainer(Generic[ConfigT]):
 
     roles: tuple[str, ...] = ()
     """Roles that a checkpoint holds, where they exist."""
+    pass_tokens: int = 0
+    """Most tokens of a pass over several rows, padding included; 0 sets no limit. Chosen before the first pass."""
+    passes_chosen = False
     optimizer: torch.optim.Optimizer
 
     def __init__(self, backbone: Backbone, config: ConfigT, *, on_microbatch: Callable[[], None] = noop):
@@ -99,6 +103,7 @@ class Trainer(Generic[ConfigT]):
 
     def prepare_once(self) -> None:
         """Call `prepare` unless that is done already. Its samples and events are reported with the first step."""
+        self.choose_passes()
         if self.step == 0 and not self.prepared:
             self.prepare()
         self.prepared = True
@@ -106,6 +111,26 @@ class Trainer(Generic[ConfigT]):
     def prepare(self) -> None:
         """Do what happens once before the first step. `state_dict` holds the results: a resumed run does not repeat
         it."""
+
+    def choose_passes(self) -> None:
+        """Choose how many tokens a pass reads (`pass_tokens`), unless the setting `micro_batch` says how many rows.
+
+        It happens once, before the first pass. A resumed run keeps the number of its checkpoint if that still fits.
+        """
+        if self.passes_chosen or self.config.micro_batch:
+            return
+        self.passes_chosen = True
+        longest, example = self.largest_row()
+        self.pass_tokens, event = pass_limit(self.backbone, self.config, longest, example,
+                                             before=self.pass_tokens if self.step else None)
+        if event:
+            self.events.append({"event": "passes", "step": self.step + 1, **event})
+            if self.step == 0:
+                self.on_news()
+
+    def largest_row(self) -> tuple[int, int]:
+        """(tokens of the longest token row, tokens of the largest row of the data); 0 for what is not known."""
+        return 0, 0
 
     def train_step(self) -> dict[str, Any]:
         """Do one step and return its metrics. `step` is its number, from 1."""
@@ -190,13 +215,14 @@ class Trainer(Generic[ConfigT]):
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, except adapters and heads. The keys are those of trainer.json on disk."""
-        return {"step": self.step, "micro_batch": self.micro_batch, "changed": self.overrides,
-                "optimizer": self.optimizer.state_dict()}
+        return {"step": self.step, "micro_batch": self.micro_batch, "pass_tokens": self.pass_tokens,
+                "changed": self.overrides, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.step = state["step"]
         self.micro_batch = state["micro_batch"]
+        self.pass_tokens = state.get("pass_tokens", 0)
         self.restore_settings(state["changed"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -243,7 +269,8 @@ class Trainer(Generic[ConfigT]):
     def _micro_batches(self, source: GradientSource) -> list[list[int]]:
         if source.row_length is None:
             return micro_batches(source.rows, self.micro_batch)
-        return micro_batches(source.rows, self.micro_batch, source.row_length, pass_overhead(self.backbone.device))
+        return micro_batches(source.rows, self.micro_batch, source.row_length, pass_overhead(self.backbone.device),
+                             self.pass_tokens)
 
     def retry_on_oom(self, rows: int, work: Callable[[], T]) -> T:
         """Return `work()`, which reads at most `rows` rows at a time, in micro-batches of `micro_batch`.
@@ -263,6 +290,7 @@ class Trainer(Generic[ConfigT]):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.micro_batch = -(-size // 2)
+            self.pass_tokens = -(-self.pass_tokens // 2)
             self.events.append({"event": "memory", "step": self.step, "micro_batch": self.micro_batch, "was": size})
 
     def set_learning_rates(self, *peak_rates: float) -> float:

@@ -13,14 +13,15 @@ from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_prompts
 from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
 from rlhf_engine.feedback.scoring_functions import name_of
-from rlhf_engine.losses.ppo import gain_and_bias, missing_end_scores
+from rlhf_engine.losses.ppo import AllAlike, gain_and_bias, missing_end_scores
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.rollout.collapse_guard import Guard
 from rlhf_engine.rollout.kl_controller import KLController
 from rlhf_engine.rollout.pretraining_mix import PretrainingMix
-from rlhf_engine.rollout.reward_functions import RewardFunction
+from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel
 from rlhf_engine.rollout.rollout import Rollout, make_rollout
+from rlhf_engine.rollout.score_spread import ScoreSpread, early_remark, growing_batches
 from rlhf_engine.trainers.base import Diverged, Trainer
 
 KL_STOP_STEPS = 10
@@ -110,31 +111,76 @@ class PolicyTrainer(Trainer[PolicyConfig]):
         if self.mix:
             self.mix.apply_config()
 
+    def largest_row(self) -> tuple[int, int]:
+        longest = min(max(len(row.ids) for row in self.encoded) + self.config.max_new_tokens, self.max_tokens)
+        return longest, longest
+
+    def choose_passes(self) -> None:
+        super().choose_passes()
+        if isinstance(self.reward, RewardModel):
+            self.reward.pass_tokens = self.pass_tokens
+
     # -- before the first step ---------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        self.fit_reward_normalisation(self.sample_reference())
+        rollout, scores = self.score_reference()
+        self.fit_reward_normalisation(rollout, scores)
+        if text := self._score_spread(rollout, scores).warning():
+            self.events.append({"event": "warning", "step": self.step + 1, "kind": "scores_alike", "text": text})
 
     def sample_reference(self) -> Rollout:
         """`reference_samples` responses of the reference to prompts drawn at random."""
-        config = self.config
-        rng = random.Random(f"{config.seed} reference")
-        chosen = rng.choices(range(len(self.encoded)), k=config.reference_samples)
-        generator = seeded_generator(config.seed + 1)
-        return self.rollout(chosen, generator, role="reference", batch=config.batch_size)
+        return self.rollout(self._reference_prompts(), seeded_generator(self.config.seed + 1), role="reference",
+                            batch=self.config.batch_size)
 
-    def fit_reward_normalisation(self, rollout: Rollout) -> None:
-        """Learn from responses of the reference how often it ends in time, and the mean and spread of their scores."""
+    def score_reference(self) -> tuple[Rollout, torch.Tensor]:
+        """The same responses and their raw scores [N]: sampled and scored in growing batches, the first ones small.
+
+        So whoever waits hears early of a reward that is the same for all of them (`score_spread`).
+        """
+        chosen, generator = self._reference_prompts(), seeded_generator(self.config.seed + 1)
+        prompt_ids: list[list[int]] = []
+        response_ids: list[list[int]] = []
+        scores: list[torch.Tensor] = []
+        remarked = False
+        for part in growing_batches(chosen, self.config.batch_size):
+            rollout = self.rollout(part, generator, role="reference")
+            prompt_ids += rollout.prompt_ids
+            response_ids += rollout.response_ids
+            scores.append(self.score_responses(rollout).total)
+            text = early_remark(torch.cat(scores), len(chosen))
+            if text and not remarked:
+                remarked = True
+                self.events.append({"event": "warning", "step": self.step + 1, "kind": "alike_so_far", "text": text})
+                self.on_news()
+        rollout = make_rollout(self.backbone, [self.prompts[i] for i in chosen], prompt_ids, response_ids)
+        return rollout, torch.cat(scores)
+
+    def _reference_prompts(self) -> list[int]:
+        """Indices of the prompts to which the reference answers."""
+        rng = random.Random(f"{self.config.seed} reference")
+        return rng.choices(range(len(self.encoded)), k=self.config.reference_samples)
+
+    def fit_reward_normalisation(self, rollout: Rollout, scores: torch.Tensor | None = None) -> None:
+        """Learn from responses of the reference how often it ends in time, and the mean and spread of their scores.
+
+        `scores` [N] are the raw ones, where they are known. Raises UserError for scores that are all the same, unless
+        the reward is not normalised.
+        """
         config = self.config
         ended = rollout.ended.float().mean().item()
         self.reference_length = rollout.mask.sum(1).mean().item()
         self.guard.reference = rollout.response_ids
         if self.missing_end == "auto":
             self.missing_end = "replace" if ended > 0.5 else "none"
-        scores = self.score_responses(rollout).total
+        scores = self.score_responses(rollout).total if scores is None else scores
         if config.normalise_reward:
             try:
                 self.reward_gain, self.reward_bias = gain_and_bias(scores)
+            except AllAlike as error:
+                raise UserError(f"the reward cannot be normalised: {error} in {len(scores)} samples; "
+                                f"{self._score_spread(rollout, scores).help()}; or add "
+                                "--no-normalise-reward") from None
             except ValueError as error:
                 raise UserError(f"the reward cannot be normalised: {error}; give one that tells responses of the "
                                 "starting policy apart, or add --no-normalise-reward") from None
@@ -142,6 +188,9 @@ class PolicyTrainer(Trainer[PolicyConfig]):
                             "missing_end": self.missing_end, "score_mean": scores.mean().item(),
                             "score_std": scores.std(correction=0).item(), "gain": self.reward_gain,
                             "bias": self.reward_bias, "length": self.reference_length})
+
+    def _score_spread(self, rollout: Rollout, scores: torch.Tensor) -> ScoreSpread:
+        return ScoreSpread(scores, rollout.ended.float().mean().item(), self.config)
 
     # -- sampling ----------------------------------------------------------------------------------------------------
 

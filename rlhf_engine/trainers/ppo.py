@@ -18,13 +18,17 @@ from rlhf_engine.data.formats import Demonstration
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import noop
 from rlhf_engine.losses import ppo as losses
-from rlhf_engine.losses.masked import whiten
+from rlhf_engine.losses.masked import masked_mean, whiten
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import TokenReadings
+from rlhf_engine.rollout.fitted_value import FittedValue
 from rlhf_engine.rollout.reward_functions import RewardFunction
 from rlhf_engine.rollout.rollout import Batch, Rollout, measure
 from rlhf_engine.trainers.base import GradientSource, adam, add_up, check_numbers
 from rlhf_engine.trainers.policy import PolicyTrainer
+
+VALUE_ROLES = {"adapter": "value", "head": "policy", "fitted": ""}
+"""The role that has the head of each kind of value function."""
 
 
 class PPO(PolicyTrainer):
@@ -32,8 +36,9 @@ class PPO(PolicyTrainer):
 
     With `value: adapter` the value function is the role `value`: a copy of the role `reward`, head included, if there
     is one (Ouyang et al. 2022), else a copy of the policy with a head that starts at 0. With `value: head` it is a
-    head that starts at 0 on the policy's own adapter, read from the same forward pass. Metrics have the names of the
-    run folder's contract. Arguments are those of `PolicyTrainer`.
+    head that starts at 0 on the policy's own adapter, read from the same forward pass. With `value: fitted` it is no
+    network (`FittedValue`). Metrics have the names of the run folder's contract. Arguments are those of
+    `PolicyTrainer`.
     """
 
     roles = ("policy", "reference", "reward", "value")
@@ -42,10 +47,13 @@ class PPO(PolicyTrainer):
                  config: PolicyConfig | None = None, *, ptx: Sequence[Demonstration] = (),
                  on_microbatch: Callable[[], None] = noop):
         super().__init__(backbone, prompts, reward, config, ptx=ptx, on_microbatch=on_microbatch)
-        self.value_role = "value" if self.config.value == "adapter" else "policy"
+        self.value_role = VALUE_ROLES[self.config.value]
+        """The role whose head is the value function; "" if it is `fitted`."""
+        self.fitted = None if self.value_role else FittedValue(self.config.max_new_tokens)
         self._make_policy()
-        self._make_value()
-        self.backbone.train("policy", self.value_role)
+        if self.value_role:
+            self._make_value()
+        self.backbone.train("policy", *filter(None, [self.value_role]))
         self.optimizer = adam(*self._parameter_groups())
 
     # -- one step ----------------------------------------------------------------------------------------------------
@@ -80,7 +88,7 @@ class PPO(PolicyTrainer):
         """Fill in log-probabilities, values and entropy; in smaller micro-batches where memory runs out."""
         def work() -> None:
             measure(self.backbone, rollout, self.value_role, temperature=self.config.temperature,
-                    micro_batch=self.micro_batch, on_microbatch=self.on_microbatch)
+                    micro_batch=self.micro_batch, pass_tokens=self.pass_tokens, on_microbatch=self.on_microbatch)
 
         self.retry_on_oom(len(rollout), work)
 
@@ -100,6 +108,8 @@ class PPO(PolicyTrainer):
                                         token_scores)
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
+        if self.fitted:
+            rollout.values = self.fitted.update(rewards, mask, token_scores)
         advantages, returns = losses.gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.gae_lambda)
         return whiten(advantages, mask), returns
 
@@ -107,6 +117,9 @@ class PPO(PolicyTrainer):
                         kl: float) -> dict[str, float]:
         """Metrics of a measured rollout, before the update. scores [B] are shaped, returns are [B, R]."""
         mask, coef = rollout.mask, self.controller.coef
+        fit = {}
+        if self.fitted:  # a network's loss is measured in the update
+            fit[measures.LOSS_VALUE] = 0.5 * masked_mean((returns - rollout.values).square(), mask).item()
         _, k2, k3 = losses.kl_estimates(rollout.logprobs, rollout.ref_logprobs)
         return {
             measures.KL: kl,
@@ -120,6 +133,7 @@ class PPO(PolicyTrainer):
             measures.LENGTH: mask.sum(1).mean().item(),
             measures.ENDED: rollout.ended.float().mean().item(),
             measures.EXPLAINED_VARIANCE: losses.explained_variance(rollout.values, returns, mask).item(),
+            **fit,
         }
 
     # -- the update --------------------------------------------------------------------------------------------------
@@ -221,6 +235,17 @@ class PPO(PolicyTrainer):
                                         clip=self.config.value_clip, tokens=tokens)
         metrics = {measures.LOSS_VALUE: loss.detach(), measures.VALUE_CLIP_FRACTION: stats["clipfrac"]}
         return self.config.value_coef * loss, metrics
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {**state, "value": self.fitted.state_dict()} if self.fitted else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.fitted:
+            self.fitted.load_state_dict(state["value"])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from rlhf_engine.errors import NotFinite, UserError, noop
 from rlhf_engine.losses.ppo import AllAlike, gain_and_bias
 from rlhf_engine.losses.preference import calibration_error, centring_loss, comparison_loss, ranked_pairs
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
 from rlhf_engine.trainers.base import Trainer, adam
@@ -121,6 +121,16 @@ class RewardTrainer(Trainer[RewardConfig]):
         config = self.config
         self.total_steps = step_count(len(self.groups), config.batch_size, config.epochs, config.steps)
 
+    def row_length(self, row: int) -> int:
+        """Tokens of all responses of a prompt, each with the prompt, padding included."""
+        return padded_tokens(self.groups[row])
+
+    def largest_row(self) -> tuple[int, int]:
+        groups = [*self.groups, *self.held_out]
+        longest = max(len(row) for group in groups for row in group.rows)
+        anchors = max(len(row.ids) for row in self.prompts) + self.config.max_new_tokens
+        return max(longest, min(anchors, self.max_tokens)), max(map(padded_tokens, groups))
+
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
@@ -140,6 +150,9 @@ class RewardTrainer(Trainer[RewardConfig]):
         self._restore_training_scale()
         lengths = [sum(map(len, group.rows)) for group in self.groups]
         batch = batch_of(self.step, lengths, config.batch_size, config.seed)
+        row_length = self.row_length if self.pass_tokens else None
+        if row_length:
+            batch = sorted(batch, key=row_length)
 
         def backward(part: list[int]) -> dict[str, float]:
             loss, differences, _ = self._losses([self.groups[i] for i in part], prompts=len(batch))
@@ -149,7 +162,7 @@ class RewardTrainer(Trainer[RewardConfig]):
 
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("reward"), self.backbone.checkpointing(config.gradient_checkpointing):
-            sums = self.accumulate(batch, backward)
+            sums = self.accumulate(batch, backward, row_length=row_length)
         metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
                    measures.GRADIENT_NORM: self.clip_gradients()}
         if sums["pairs"]:
@@ -172,7 +185,9 @@ class RewardTrainer(Trainer[RewardConfig]):
         loss = 0.0
         differences, spreads = [], []
         with self.backbone.use("reward"):
-            for part in micro_batches(self.held_out, self.micro_batch or self.config.batch_size):
+            held_out = sorted(self.held_out, key=padded_tokens) if self.pass_tokens else self.held_out
+            for part in passes_within(held_out, self.micro_batch or self.config.batch_size, padded_tokens,
+                                      self.pass_tokens):
                 losses = self._losses(part, prompts=len(self.held_out), bootstrap=False)
                 loss += losses.loss.item()
                 differences.append(losses.differences)
@@ -194,7 +209,7 @@ class RewardTrainer(Trainer[RewardConfig]):
         the starting policy never says. Raises NotFinite for scores that are NaN or infinite.
         """
         head = self.backbone.heads["reward"]
-        scores = score_members(self.backbone, self.anchors, batch=self.config.batch_size,
+        scores = score_members(self.backbone, self.anchors, batch=self.config.batch_size, tokens=self.pass_tokens,
                                on_microbatch=self.on_microbatch)
         raw = (scores.to(head.shift.device) - head.shift) / head.gain
         if not raw.isfinite().all():
@@ -334,6 +349,11 @@ def pairs_of(row: Preference | Ranking, rating_margin: float) -> list[Pair]:
 def correct(differences: torch.Tensor) -> torch.Tensor:
     """[P]: 1 where the better response scores higher, 1/2 where both score the same, else 0."""
     return (differences > 0).float() + 0.5 * (differences == 0).float()
+
+
+def padded_tokens(group: Group) -> int:
+    """Tokens of the rows of a group, read in one pass without a shared beginning, padding included."""
+    return len(group.rows) * max(map(len, group.rows))
 
 
 def count_pairs(groups: list[Group]) -> int:

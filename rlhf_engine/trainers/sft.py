@@ -14,7 +14,7 @@ from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.data.tokenization import encode_examples
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.batching import micro_batches
+from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.trainers.base import Trainer, adam
 
@@ -62,6 +62,14 @@ class SFT(Trainer[SFTConfig]):
         config = self.config
         self.total_steps = step_count(len(self.rows), config.batch_size, config.epochs, config.steps)
 
+    def row_length(self, row: int) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.rows[row].ids)
+
+    def largest_row(self) -> tuple[int, int]:
+        longest = max(len(row.ids) for row in [*self.rows, *self.held_out])
+        return longest, longest
+
     def train_step(self) -> dict[str, Any]:
         started = time.perf_counter()
         config = self.config
@@ -76,7 +84,7 @@ class SFT(Trainer[SFTConfig]):
 
         rate = self.set_learning_rates(self.peak_lr)
         with self.backbone.use("policy"), self.backbone.checkpointing(config.gradient_checkpointing):
-            sums = self.accumulate(batch, backward)
+            sums = self.accumulate(batch, backward, row_length=self.row_length if self.pass_tokens else None)
         if self.step == 1:
             self.first_loss = sums["loss"]
         metrics = {measures.LOSS_TRAIN: sums["loss"], measures.LEARNING_RATE: rate,
@@ -96,7 +104,8 @@ class SFT(Trainer[SFTConfig]):
         rows = sorted(self.held_out, key=lambda row: len(row.ids))
         total = 0.0
         with self.backbone.use("policy"):
-            for part in micro_batches(rows, self.micro_batch or self.config.batch_size):
+            for part in passes_within(rows, self.micro_batch or self.config.batch_size, lambda row: len(row.ids),
+                                      self.pass_tokens):
                 total += nll(self.backbone, part).item()
                 self.on_microbatch()
         return total / sum(len(row.completion_ids) for row in rows)

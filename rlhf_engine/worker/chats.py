@@ -20,7 +20,7 @@ from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, decode, seeded_generator, text_of
 from rlhf_engine.runs.adapter_folder import WEIGHTS_FILE
-from rlhf_engine.runs.resolve import fingerprint, locate, resolve_adapter, resolve_model
+from rlhf_engine.runs.resolve import fingerprint, is_on_hub, locate, resolve_adapter, resolve_model
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.protocol import as_user_error
 from rlhf_engine.worker.requests import ChatRequest
@@ -145,7 +145,7 @@ class Chats:
         backbone = self.owner.backbone
         if backbone is None or request.dtype not in ("auto", backbone.dtype):
             return False
-        if request.model == "bundled" or Path(request.model).is_dir():
+        if not is_on_hub(request.model):
             return fingerprint(resolve_model(request.model)) == backbone.fingerprint
         # A Hub id other than the loaded one is taken for another model: to compare the weights, they would have to be
         # downloaded.

@@ -15,7 +15,7 @@ from rlhf_engine.loop import drive, reset_peak_memory
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.resolve import fingerprint, locate, resolve_model, resolve_output
+from rlhf_engine.runs.resolve import describe_base, fingerprint, locate, resolve_model, resolve_output
 from rlhf_engine.runs.start import RunStart, check_new, check_resume
 from rlhf_engine.stages import make_config
 from rlhf_engine.trainers.failures import failure_hint
@@ -160,7 +160,10 @@ class ModelOwner:
         try:
             backbone = self.backbone if self._has_loaded(job) else None
             backbone = backbone or self.replace_base(job.model, job.dtype)
-            job.result.set_result({"dtype": backbone.dtype, "device": str(backbone.device)})
+            loaded = {"dtype": backbone.dtype, "device": str(backbone.device)}
+            if base := describe_base(job.model, backbone.path):
+                loaded["base"] = base
+            job.result.set_result(loaded)
         except Exception as error:
             job.result.set_exception(as_user_error(error))
 

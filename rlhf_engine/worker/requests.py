@@ -46,11 +46,13 @@ class LoadRequest:
     dtype: str = "auto"
     device: str = "auto"
     result: Future = field(default_factory=Future, init=False)
-    """{"dtype", "device"}: how it was loaded; or a UserError."""
+    """{"dtype", "device"}: how it was loaded, and "base": what its name stands for, where it does not say it; or a
+    UserError."""
 
     def __post_init__(self):
         if not isinstance(self.model, str) or not self.model:
-            raise UserError("a load needs the name of a model: bundled, a Hub id or a local folder")
+            raise UserError("a load needs the name of a model: bundled, smollm2, a Hub id, a .gguf file or a local "
+                            "folder")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype is {self.dtype!r}, but must be auto, fp32, bf16 or nf4")
 

@@ -13,7 +13,7 @@ from playground.server.link_preview import address_of_page
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
-from tests.playground.browser import browsing, go, needs_browser, serving, wait_until
+from tests.playground.browser import browsing, expect_no_sideways_scroll, go, needs_browser, serving, wait_until
 from tests.playground.conftest import FakeWorker, ask, write_run, write_teach
 
 pytestmark = needs_browser
@@ -138,6 +138,27 @@ def test_the_votes_to_go_are_counted_at_once_and_what_they_teach_is_shown_before
     expect(page.locator("#vote-effect")).to_contain_text("By now it likes “dog”")
     wait_until(page, lambda: heights(page, "vote-plot-1")[:1] == [[0, 0.5]])
     assert heights(page, "vote-plot-2") == [[0.1, 0.1], [0.2, 0.2]]
+
+
+def test_each_guess_has_a_mark_from_the_first_votes_on_and_fits_a_phone(page, run):
+    (run.path / "metrics.jsonl").unlink()
+    run.set_status(state="waiting", step=0, total_steps=22, advice="waiting for 4 more votes, then PPO starts", advice_kind="waiting")
+    for votes, predictions in ((8, [0.5] * 8), (20, [1.0, 0.0, None, 1.0] * 3)):
+        guesses = [value for value in predictions if value is not None]
+        run.note("reward", step=1, consumed=[f"v{i}" for i in range(len(predictions))], votes=votes, new=len(predictions), guessed=sum(guesses),
+                 guesses=len(guesses), predictions=predictions, loss=1.0, drift=0.1, spread=0.2, gain=1.0, likes=["dog"], dislikes=["cat"],
+                 likes_features=["about 50 words"], dislikes_features=["lists"])
+    effect = page.locator("#vote-effect")
+    expect(effect).to_contain_text("6 of 9 guesses were right: 67%")
+    expect(effect).to_contain_text("By now it likes: about 50 words.")
+    expect(effect.get_by_role("img", name="marks 11 to 17: 5 of 7")).to_be_visible()
+    assert [effect.locator(f".signs .{kind}").count() for kind in ("hit", "miss", "none")] == [6, 3, 8]
+    page.set_viewport_size({"width": 390, "height": 844})
+    try:
+        expect_no_sideways_scroll(page)
+        expect(effect.locator(".strip")).to_be_visible()
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_a_run_that_is_done_asks_no_more_and_says_what_one_can_do(page, run, votes):

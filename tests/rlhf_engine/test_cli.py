@@ -383,7 +383,7 @@ def test_weights_that_are_broken(refused, runs, tiny_llama, tmp_path):
 def test_without_the_assets_bundled_is_one_clear_line(refused, monkeypatch, tmp_path, inputs):
     for name in ("BUNDLED_MODEL", "BUNDLED_ADAPTER"):
         monkeypatch.setattr(models, name, tmp_path / "assets" / name.lower())
-    monkeypatch.setattr("rlhf_engine.data.readers.ASSETS", tmp_path / "assets")
+    monkeypatch.setattr("rlhf_engine.data.tables.ASSETS", tmp_path / "assets")
     assert "bundled: " in refused("sft", "--model", "bundled")
     assert "bundled: " in refused("sft", "--data", "bundled")
     assert "bundled: " in refused("chat", "--prompt", "x")

@@ -230,7 +230,7 @@ def test_a_gradient_that_is_infinite(tiny_llama):
 
 @pytest.mark.parametrize(("reward", "says"), [
     (lambda rollout: torch.full((len(rollout),), NAN), "gives nan for the response"), (lambda rollout: torch.ones(3), r"shape \[3\]"),
-    (lambda rollout: [0.5] * len(rollout), "gives a list of 16"), (lambda rollout: None, "gives a NoneType"),
+    (lambda rollout: [0.5] * len(rollout), "gives a list of 8"), (lambda rollout: None, "gives a NoneType"),
     (lambda rollout: torch.ones(len(rollout), 1, 1), "shape"), (lambda rollout: torch.ones(len(rollout)) * INF, "gives inf")])
 def test_a_reward_that_gives_no_scores(tiny_llama, reward, says):
     with pytest.raises(UserError, match=says) as caught:

@@ -29,7 +29,7 @@ ABOUT = {
 """What the messages of a file or a folder are about: each flag in them exists for all of these commands."""
 OTHER_COMMANDS = ("--max-new-tokens", "--reward", "--judge")
 """Flags that such a message may name although not all of its commands have them: SFT does not sample, and an export says what its folder is for."""
-NOT_OURS = {"--outfile", "--help", "--private", "--format", "--mutations", "--local-dir"}
+NOT_OURS = {"--outfile", "--help", "--private", "--format", "--mutations", "--local-dir", "--no-deps"}
 """Flags of other programs, in commands that we tell a user to run, of the fuzzer in tests/, and argparse's own."""
 
 

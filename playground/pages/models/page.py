@@ -8,7 +8,7 @@ from playground.components import html as views
 from playground.components.inputs import Choice
 from playground.components.notices import mark_seen, warn
 from playground.machine import machine
-from playground.model_files import SUGGESTED_MODELS
+from playground.model_files import OFFERED_MODELS
 from playground.pages.models import text
 from playground.pages.models.model_facts import read_facts
 from playground.pages.models.views import card, model_list, progress
@@ -46,7 +46,7 @@ class ModelsPage:
 
     def _names(self) -> list[str]:
         """The models of the workspace, then the suggested ones."""
-        return list(dict.fromkeys([*self.workspace.model_choices(), *SUGGESTED_MODELS]))
+        return list(dict.fromkeys([*self.workspace.model_choices(), *OFFERED_MODELS]))
 
     def _card(self, name) -> str:
         """The card of a model, or the reason why there is none."""

@@ -21,13 +21,14 @@ UNLIMITED = 1 << 30
 def card(facts: Facts, here: Machine) -> Markup:
     """One model: what it is, and which stages fit into the memory of this machine."""
     fits = fits_table(facts.shape, here) if facts.shape else empty(facts.trouble)
-    return render("models/card.html", name=facts.name, rows=fact_rows(facts), fits=fits)
+    return render("models/card.html", name=facts.name, rows=fact_rows(facts), fits=fits,
+                  place=text.PLACE.format(place=facts.place) if facts.place else "")
 
 
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:
     """(title, value) of each fact."""
     shape = facts.shape
-    weights = text.SAFETENSORS if facts.weights else text.NO_SAFETENSORS
+    weights = facts.kind if facts.weights else text.NO_SAFETENSORS
     values = {
         "architecture": facts.architecture or text.UNKNOWN,
         "parameters": parameter_count(shape),
@@ -97,7 +98,8 @@ def yes_or_no(value: bool | None) -> str:
 def progress(model: str, status: dict) -> Markup:
     """How far the worker has got with loading a model. `status` is a row that `Worker.load` yields."""
     if status["state"] == "loaded":
-        line = text.LOADED.format(model=model, dtype=status["dtype"], device=status["device"])
+        words = text.LOADED_BASE if status.get("base") else text.LOADED
+        line = words.format(model=model, dtype=status["dtype"], device=status["device"], base=status.get("base"))
         return render("models/loaded.html", line=line)
     done, total = status.get("done", 0), status.get("total", 0)
     words = text.LOAD_FETCHING if total else text.LOAD_LOOKING

@@ -309,7 +309,7 @@ class TeachPage:
 def votes_learned(run: Run) -> int:
     """How many votes the reward of a run has learned; before its first step, the journal knows."""
     learned = [row.get(measures.VOTES_LEARNED, 0) for row in read_metrics(run)]
-    learned += [row["votes"] for row in read_journal(run)[-1:] if row.get("event") == "reward"]
+    learned += [row["votes"] for row in read_journal(run) if row.get("event") == "reward"][-1:]
     return int(max(learned, default=0))
 
 

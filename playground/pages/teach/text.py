@@ -62,7 +62,27 @@ TAKEN = "What the reward has learned"
 RECENT_GUESSES = "It would have guessed {guessed:g} of the last {guesses} votes (by chance: 1 in {choices})."
 EFFECT_NO_GUESS = "The reward has learned {votes} votes; among the last {new} there was no order to guess."
 EFFECT_WORDS = "By now it likes {likes}, and dislikes {dislikes}."
-EFFECT_MOVED = ("They moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
+EFFECT_LIKES = ("By now it likes: {features}.", "The smaller reward likes: {features}.")
+EFFECT_DISLIKES = ("It dislikes: {features}.", "The smaller reward dislikes: {features}.")
+"""The second of each is for a run in which the larger reward leads."""
+TURNED = ("It changed its mind in step {step}: the newest votes say the opposite, and {outdated} older votes count no "
+          "more.")
+TAKEOVER = {
+    "adapter": "The larger reward took over in step {step}: of {votes} votes that both predicted, it had guessed "
+               "{adapter_accuracy:.0%} right, and the smaller one {features_accuracy:.0%}.",
+    "features": "The smaller reward took over again in step {step}: of {votes} votes that both predicted, it had "
+                "guessed {features_accuracy:.0%} right, and the larger one {adapter_accuracy:.0%}.",
+    "anew": "The larger reward starts anew since step {step}: votes that it had learned count no more.",
+}
+"""The smaller reward is the one of words and features, the larger one is an adapter on the model."""
+GUESSES_ABOUT = "A mark for each vote, from before it was learned: ✓ guessed right, ✕ wrong, · no guess."
+GUESSES_LEFT_OUT = "The first {count} are left out."
+GUESSES_SO_FAR = "So far, {right} of {guesses} guesses were right: {share:.0%} (by chance: 1 in {choices})."
+NO_GUESS_YET = "So far it had no guess: it found the best answers equally good."
+GUESSES_ALT = "Guesses of the reward. {spoken}"
+BLOCK_SHARE, BLOCK_BLIND = "{right} of {guesses}", "no guess"
+BLOCK_SPOKEN = "marks {first} to {last}: {count}"
+EFFECT_MOVED = ("The newest votes moved its scores by {drift:.2f} (1 is the spread over the answers at the start); "
                 "its members differ by {spread:.2f}.")
 NO_EFFECT = "What the votes do is measured here: how many of them the reward guessed before it learned them."
 WON_BY_VOTES = ("Against answers of the start, answers of the policy won {won:g} of {count} votes (by chance: "

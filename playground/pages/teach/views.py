@@ -5,9 +5,10 @@ from markupsafe import Markup
 from playground import text as app_text
 from playground.components import text as shared_text
 from playground.components.charts import finite
-from playground.components.formatting import conversation
+from playground.components.formatting import conversation, takeover_kind
 from playground.components.html import empty, progress_card, progress_facts, render
 from playground.pages.teach import text
+from playground.pages.teach.guesses import guess_strip
 from rlhf_engine import measures
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.kinds import SCORES
@@ -141,14 +142,17 @@ def effect(journal: list[dict], choices: int = 2, wins: str = "") -> Markup:
     `wins` is the sentence about the wins of the policy (`wins_sentence`).
     """
     rows = [row for row in journal if row.get("event") == "reward"]
-    lines = effect_lines(rows, choices, wins) if rows else []
-    return render("teach/effect.html", text=text, lines=[line for line in lines if line])
+    strip = guess_strip(rows, choices)
+    lines = effect_lines(journal, rows, choices, wins) if rows else []
+    if strip and rows[-1]["guesses"]:
+        lines = lines[1:]  # the strip says more about the guesses
+    return render("teach/effect.html", text=text, strip=strip, lines=[line for line in lines if line])
 
 
-def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
-    """The sentences of `effect` for the lines of a journal about the reward, of which there is at least one.
+def effect_lines(journal: list[dict], rows: list[dict], choices: int, wins: str) -> list[str]:
+    """The sentences of `effect`; some may be empty. The first one is about the guesses.
 
-    Some sentences may be empty.
+    `rows` are the lines of the journal about the reward, of which there is at least one.
     """
     last = rows[-1]
     guessed, guesses = recent_guesses(rows)
@@ -156,9 +160,47 @@ def effect_lines(rows: list[dict], choices: int, wins: str) -> list[str]:
         guess_line = text.RECENT_GUESSES.format(guessed=guessed, guesses=guesses, choices=choices)
     else:
         guess_line = text.EFFECT_NO_GUESS.format(**last)
-    likes, dislikes = quoted(last.get("likes", ())), quoted(last.get("dislikes", ()))
-    word_line = text.EFFECT_WORDS.format(likes=likes, dislikes=dislikes) if likes and dislikes else ""
-    return [guess_line, word_line, wins, text.EFFECT_MOVED.format(**last)]
+    tastes = taste_lines(last, larger_leads(journal))
+    moved = text.EFFECT_MOVED.format(**last)
+    return [guess_line, *tastes, wins, moved, turned_line(journal), takeover_line(journal)]
+
+
+def taste_lines(row: dict, larger: bool) -> list[str]:
+    """What the reward likes and dislikes by now: features in words, or single words where the line names no feature.
+
+    larger: whether the larger reward leads, of which nobody can say what it likes.
+    """
+    liked, disliked = row.get("likes_features"), row.get("dislikes_features")
+    if liked or disliked:
+        return [text.EFFECT_LIKES[larger].format(features=listed(liked)) if liked else "",
+                text.EFFECT_DISLIKES[larger].format(features=listed(disliked)) if disliked else ""]
+    likes, dislikes = quoted(row.get("likes", ())), quoted(row.get("dislikes", ()))
+    return [text.EFFECT_WORDS.format(likes=likes, dislikes=dislikes) if likes and dislikes else ""]
+
+
+def larger_leads(journal: list[dict]) -> bool:
+    """Whether the larger reward scores what PPO maximises."""
+    row = last_of(journal, "takeover")
+    return bool(row) and row["reward"] == "adapter"
+
+
+def turned_line(journal: list[dict]) -> str:
+    """That the voters have changed their mind, the last time; "" if they have not."""
+    row = last_of(journal, "turned")
+    return text.TURNED.format(**row) if row else ""
+
+
+def takeover_line(journal: list[dict]) -> str:
+    """Which of the two rewards scores, if the larger one has ever taken over, else ""."""
+    row = last_of(journal, "takeover")
+    if not row:
+        return ""
+    return text.TAKEOVER[takeover_kind(row)].format(**row)
+
+
+def last_of(journal: list[dict], event: str) -> dict | None:
+    """The last line of a journal about an event."""
+    return next((row for row in reversed(journal) if row.get("event") == event), None)
 
 
 def recent_guesses(rows: list[dict]) -> tuple[float, int]:
@@ -170,6 +212,11 @@ def recent_guesses(rows: list[dict]) -> tuple[float, int]:
         guessed += row["guessed"]
         guesses += row["guesses"]
     return guessed, guesses
+
+
+def listed(features: list[str], count: int = 3) -> str:
+    """The first `count` phrases, which may hold commas."""
+    return "; ".join(features[:count])
 
 
 def quoted(words, count: int = 3) -> str:

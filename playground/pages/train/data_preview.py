@@ -12,7 +12,8 @@ from playground.workspace import Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.stages import find_stage
 
-FIELDS = ("data", "subset", "split", "limit")
+FIELDS = ("data", "subset", "split", "limit", "model")
+"""The fields of a form that say what data is read, and by which model."""
 
 
 class DataPreview:
@@ -60,6 +61,6 @@ class DataPreview:
     def _chosen(self, values: dict) -> tuple[Source, str, int]:
         """(source, kind of data that the stage reads, most rows) of the form in sight. Raises UserError."""
         form = self.forms[values[self.stage]]
-        name, subset, split, limit = (values[form.fields[field]] for field in FIELDS)
+        name, subset, split, limit, model = (values[form.fields[field]] for field in FIELDS)
         kind = find_stage(form.stage).reads(form.config())
-        return find_source(self.workspace, name, kind, subset, split), kind, int(limit or 0)
+        return find_source(self.workspace, name, kind, subset, split, str(model or "bundled")), kind, int(limit or 0)

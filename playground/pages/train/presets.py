@@ -1,7 +1,8 @@
-"""Two dropdowns above the form of a stage: settings for a purpose, and settings for the memory of a machine.
+"""Dropdowns above the form of a stage: settings for a purpose, for the memory of a machine, and for one model.
 
-They fill the form, where every setting can be seen. The two name different settings, so that one of each can be chosen,
-in any order.
+They fill the form, where every setting can be seen. The first two name different settings, so that one of each can be
+chosen, in any order. The third is a whole recipe: the files of assets/presets, which the command line reads with
+`--config`.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from playground.components.inputs import label
 from playground.components.stage_views import Preset, stage_view
 from playground.pages.train import text
 from playground.pages.train.form import Form
+from rlhf_engine.config import read_yaml
+from rlhf_engine.files import ASSETS
 from rlhf_engine.stages import find_stage
 
 GIB = 1 << 30
@@ -61,6 +64,12 @@ SIZES = (
 )
 
 
+def model_presets(stage: str) -> list[Preset]:
+    """The recipes of a stage for models that have one: assets/presets/MODEL/STAGE.yaml."""
+    return [Preset(name, about, read_yaml(str(file))) for model, (name, about) in text.MODEL_PRESETS.items()
+            if (file := ASSETS / "presets" / model / f"{stage}.yaml").exists()]
+
+
 class PresetMenu:
     """One dropdown. A chosen preset sets its settings; settings of the other presets go back to their defaults."""
 
@@ -93,12 +102,14 @@ def describe_changes(changed: list[str]) -> Markup:
 
 
 class Presets:
-    """The two dropdowns of a stage, and a line about the preset that was chosen last."""
+    """The dropdowns of a stage, and a line about the preset that was chosen last."""
 
     def __init__(self, stage: str):
         with gr.Row(elem_classes="fields presets"):
             self.menus = [PresetMenu(stage, "preset", text.PRESET, text.PRESET_INFO, list(stage_view(stage).presets)),
                           PresetMenu(stage, "size", text.SIZE, text.SIZE_INFO, [size.preset(stage) for size in SIZES])]
+            if recipes := model_presets(stage):
+                self.menus.append(PresetMenu(stage, "recipe", text.RECIPE, text.RECIPE_INFO, recipes))
         self.line = gr.HTML("", elem_id=f"{stage}-preset-said", padding=False)
 
     def fill(self, form: Form) -> None:

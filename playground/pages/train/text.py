@@ -7,7 +7,8 @@ MORE_SETTINGS = "All settings"
 INFO = {
     "adapter": "The checkpoint to start from. Automatic is the bundled SFT adapter for reward and PPO on the bundled "
                "model, and none otherwise.",
-    "model": "`bundled`, a Hub id such as `Qwen/Qwen3-0.6B`, or a folder under `models/` of the workspace.",
+    "model": "`bundled`, `smollm2`, a Hub id such as `Qwen/Qwen3-0.6B`, or a folder or a `.gguf` file under `models/` "
+             "of the workspace.",
     "data": "`bundled`, an uploaded file, or a Hub id such as `trl-lib/tldr`.",
     "ptx_data": "The text that is mixed in if the coefficient is above 0: plain text (a column `text`) or "
                 "demonstrations, named like the data.",
@@ -34,6 +35,9 @@ AS_IT_IS = "Defaults"
 PRESET_SAYS = "{about} It sets {fields}."
 DEFAULTS_SAY = "Every field is at its default."
 CHANGED_SAY = "Not at their defaults: {fields}."
+RECIPE, RECIPE_INFO = "For a model", "All settings of a recipe for it; it replaces the other two."
+MODEL_PRESETS = {"smollm2": ("SmolLM2 on two cores", "SmolLM2-135M in bf16, with batch and lengths that two cores "
+                                                     "can do.")}
 SIZE_CPU = ("A computer without a GPU", "The bundled model in fp32, and rows of up to 256 tokens.")
 SIZE_8 = ("8 GB GPU", "Qwen3 1.7B in 4 bits, recomputing activations.")
 SIZE_12 = ("12 GB GPU", "Qwen3 4B in 4 bits, recomputing activations.")

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rlhf_engine.data import readers as data
 from rlhf_engine.data.readers import (
     Demonstration,
     Preference,
@@ -201,7 +200,7 @@ def test_a_changed_file_is_read_anew(write):
 
 
 def test_bundled(write, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setattr("rlhf_engine.data.tables.ASSETS", tmp_path)
     write([{"prompt": "q"}], "prompts.jsonl")
     write([{"prompt": "held out"}], "prompts-heldout.jsonl")
     write([{"prompt": "q", "completion": "a"}], "demonstrations.jsonl")

@@ -40,16 +40,20 @@ def run(decoder, steps: int = 5) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("role", [None, "policy"])
-@pytest.mark.parametrize("model", ["tiny_llama", "tiny_qwen3"])
-@torch.no_grad()
-def test_logits_are_those_of_the_model(model, role, request):
-    backbone = with_role(request.getfixturevalue(model))
+def check_logits(backbone: Backbone, role: str | None) -> None:
+    """The model has a CPU decoder, and its logits are those of transformers."""
     with backbone.use(role):
         decoder = cpu_decoder(backbone.base, 3, 16)
         assert isinstance(decoder, CpuDecoder)
         for ours, theirs in zip(run(decoder), run(CachedDecoder(backbone.base))):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("role", [None, "policy"])
+@pytest.mark.parametrize("model", ["tiny_llama", "tiny_qwen3"])
+@torch.no_grad()
+def test_logits_are_those_of_the_model(model, role, request):
+    check_logits(with_role(request.getfixturevalue(model)), role)
 
 
 @torch.no_grad()

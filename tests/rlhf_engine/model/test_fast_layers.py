@@ -47,6 +47,18 @@ def test_a_mask_to_add_goes_through_plain_products(monkeypatch):
     torch.testing.assert_close(ours, theirs.transpose(1, 2), rtol=0.02, atol=0.02)
 
 
+def test_the_output_layer_reads_states_in_one_piece(tiny_model):
+    """The last states of several rows have gaps between them, for which PyTorch copies the weight once per row."""
+    backbone = Backbone.load(str(tiny_model))
+    pieces = []
+    backbone.base.get_output_embeddings().register_forward_pre_hook(lambda module, inputs: pieces.append(inputs[0].is_contiguous()))
+    ids = torch.randint(5, 60, (3, 7))
+    with torch.no_grad():
+        last, whole = backbone.base(ids, logits_to_keep=1).logits, backbone.base(ids).logits
+    assert pieces == [True, True]
+    torch.testing.assert_close(last[:, 0], whole[:, -1], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["fp32", "mask", "long", "one query"])
 def test_all_else_is_left_to_pytorch(monkeypatch, case):
     query, key, value = shapes(4, dtype=torch.float32 if case == "fp32" else torch.bfloat16)

@@ -5,7 +5,7 @@ import torch
 
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.decoders import CachedDecoder
-from rlhf_engine.model.generation import Sampling, draw, pad_left, probabilities, sample, stream
+from rlhf_engine.model.generation import Sampling, draw, nucleus, pad_left, probabilities, sample, stream
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
 
@@ -80,6 +80,21 @@ def test_temperature_top_k_and_top_p_by_hand():
     torch.testing.assert_close(probabilities(logits, Sampling(top_p=0.4)), torch.tensor([[1.0, 0, 0, 0]]))
     squared = torch.tensor([[0.25, 0.09, 0.0225, 0.0025]])
     torch.testing.assert_close(probabilities(logits, Sampling(temperature=0.5)), squared / squared.sum())
+
+
+@pytest.mark.parametrize("most", [4, 512])
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.99])
+def test_the_nucleus_is_that_of_the_sorted_vocabulary(most, top_p, monkeypatch):
+    monkeypatch.setattr("rlhf_engine.model.generation.NUCLEUS", most)
+    rows = torch.randn(5, 900, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
+    for row, found in zip(rows, nucleus(rows, top_p)):
+        kept, total = [], 0.0
+        for i in row.argsort(descending=True).tolist():
+            if total >= top_p:
+                break
+            kept.append(i)
+            total += row[i].item()
+        assert found.nonzero()[:, 0].tolist() == sorted(kept)
 
 
 def test_padding_is_on_the_left():

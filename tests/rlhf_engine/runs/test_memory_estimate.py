@@ -27,6 +27,7 @@ from rlhf_engine.data.readers import read_demonstrations, read_preferences, read
 from rlhf_engine.data.tokenization import encode_example, encode_prompt
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.model.decoding.weights import packed_base
 from rlhf_engine.model.fast_layers import SMALL
 from rlhf_engine.model.logprobs import chunk_size, slice_size
 from rlhf_engine.runs import memory_estimate as memory
@@ -80,8 +81,18 @@ def test_what_it_takes_from_modules_that_import_torch_is_still_so():
     from rlhf_engine.model import fast_layers as layers
     from rlhf_engine.teach import word_features as soft_words
     assert (memory.SHORT, memory.SMALL, memory.LANDMARKS) == (layers.SHORT, SMALL, soft_words.LANDMARKS)
+    assert memory.PACKED == layers.PACKED
     assert all(3 * 4 * slice_size(torch.device(kind)) == size for kind, size in memory.WORKSPACE.items())
     assert chunk_size(torch.device("cpu"), 4000) == max(64, (1 << 22) // 4000)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_copy_that_decodes_is_the_one_that_is_made(tiny_llama, monkeypatch, dtype):
+    shape, backbone = read_shape(read_model(tiny_llama)), Backbone.load(str(tiny_llama), dtype=dtype, device="cpu")
+    monkeypatch.setattr(memory, "SMALL", shape.parameters - 1)
+    assert memory.decoder_weights(shape, dtype) == packed_base(backbone.base).bytes
+    monkeypatch.setattr(memory, "SMALL", shape.parameters // 6)
+    assert memory.decoder_weights(shape, dtype) == 0
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

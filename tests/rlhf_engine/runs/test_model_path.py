@@ -45,7 +45,9 @@ def test_files_and_addresses(here):
     (here / "notes.txt").write_text("x")
     assert refusal("notes.txt").endswith("this is a file; give the folder that holds the whole model")
     for gguf in ("foo.gguf", "owner/foo.gguf", "models/foo.GGUF"):
-        assert "GGUF files are not read" in refusal(gguf)
+        assert refusal(gguf).startswith(f"{gguf}: no such model; there is no such file here; a GGUF file of the Hub is downloaded first")
+    (here / "smol.gguf").write_bytes(b"GGUF")
+    assert "(is smol.gguf meant?)" in refusal("smoll.gguf")
     assert "Hub address, give the id alone: Qwen/Qwen3-0.6B" in refusal("https://huggingface.co/Qwen/Qwen3-0.6B")
     assert "give the id alone: Qwen/Qwen3-0.6B" in refusal("hf.co/Qwen/Qwen3-0.6B/tree/main")
     assert refusal("owner/model.safetensors").startswith("owner/model.safetensors: no such model")
@@ -61,7 +63,7 @@ def test_folders_around_a_model_and_empty_ones(here, tiny_llama):
     (here / "empty").mkdir()
     assert "holds no config.json, so it is no transformers model: the folder is empty" in refusal("empty")
     (here / "empty" / "x.gguf").write_bytes(b"GGUF")
-    assert "it holds GGUF files, which are not read" in refusal("empty")
+    assert refusal("empty") == "empty: x.gguf is cut short or broken (4 bytes); download or copy the file again"
     (here / "empty" / "config.json").write_text('{"model_type": "llama"}')
     assert "holds no .safetensors weights but GGUF files" in refusal("empty")
     (here / "empty" / "x.gguf").rename(here / "empty" / "pytorch_model.bin")

