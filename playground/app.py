@@ -168,7 +168,8 @@ class Playground:
         return {**changes, self.seen: known}
 
     def _refresh_header(self, entries: list[RunSummary], known: dict) -> dict:
-        line = views.live_line(next((entry for entry in entries if entry.alive), None))
+        live = next((entry for entry in entries if entry.alive), None)
+        line = ("" if live else views.conversion(self.workspace)[0]) or views.live_line(live)
         words = greeting(self.access)
         if mark_seen(known, "header", [line, words]):
             return {self.header: views.header(line, *words)}

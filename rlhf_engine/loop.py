@@ -35,9 +35,15 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
     control = control or RunControl()
     begin(trainer, run)
     replay = JournalReplay(trainer, run)
-    trainer.on_news = lambda: write_news(trainer, run, replay, show=progress)
     bar = tqdm(total=trainer.total_steps, initial=trainer.step, desc=trainer.config.stage, disable=not progress,
                file=sys.stderr)
+
+    def take_news() -> None:
+        if words := first_votes(trainer.events):
+            bar.set_postfix_str(words)
+        write_news(trainer, run, replay, show=progress)
+
+    trainer.on_news = take_news
     saved_step = trainer.step
     try:
         while (action := next_action(trainer, run, control, replay)) == "run":
@@ -182,6 +188,12 @@ def write_news(trainer: AnyTrainer, run: Run, replay: JournalReplay, *, show: bo
     note_events(run, replay.new_rows(trainer), show)
     run.add_samples(trainer.samples)
     trainer.events, trainer.samples = [], []
+
+
+def first_votes(events: list[dict]) -> str:
+    """The votes behind the progress bar before the first step is over, which may take minutes; "" without any."""
+    learned = [event["votes"] for event in events if event["event"] == "reward"]
+    return f"votes {learned[-1]}" if learned else ""
 
 
 def note_events(run: Run, events: list[dict], show: bool) -> None:

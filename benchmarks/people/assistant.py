@@ -30,15 +30,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.helpers.common import machine, peak_mb, say
 
 REQUESTS = Path(__file__).resolve().parents[2] / "assets" / "everyday-requests.jsonl"
+PRESETS = REQUESTS.parent / "presets" / "smollm2"
 LABELERS = ("short_answers", "list_instead_of_prose", "ends_with_question")
 PAIRS, HELD_OUT = 600, 0.3
 """Pairs for the reward, and the share of them that is held out."""
 SETTINGS = {
-    "reward": {"max_tokens": 256, "batch_size": 16, "micro_batch": 8, "limit": PAIRS, "held_out": HELD_OUT,
-               "reference_samples": 32, "max_new_tokens": 40},
-    "ppo": {"steps": 30, "batch_size": 32, "max_new_tokens": 40, "kl_target": 6.0, "data": str(REQUESTS)},
-    "teach": {"votes": 40, "steps": 12, "batch_size": 32, "max_new_tokens": 40, "candidates": 8, "data": str(REQUESTS)},
+    "reward": {"batch_size": 16, "limit": PAIRS, "held_out": HELD_OUT, "reference_samples": 32, "max_new_tokens": 40},
+    "ppo": {"max_new_tokens": 40, "data": str(REQUESTS)},
+    "teach": {"data": str(REQUESTS)},
 }
+"""What is set besides the preset of the stage (`PRESETS`)."""
 RESAMPLES = 2000
 
 
@@ -163,7 +164,7 @@ def measure_teach(run) -> dict:
 
 def tasks_of(args) -> list[dict]:
     """The tasks with their settings; each has a folder named by what it is."""
-    from rlhf_engine.config import field_types
+    from rlhf_engine.config import field_types, read_yaml
     from rlhf_engine.stages import STAGES
 
     changed = dict(field.split("=", 1) for field in args.set)
@@ -171,7 +172,8 @@ def tasks_of(args) -> list[dict]:
     for stage in args.tasks:
         for seed in args.seeds:
             for labeler in args.labelers if stage == "teach" else [""]:
-                settings = {"model": args.model, "seed": seed, **SETTINGS[stage]}
+                settings = read_yaml(str(PRESETS / f"{stage}.yaml")) | SETTINGS[stage]
+                settings |= {"model": args.model, "seed": seed}
                 if stage == "reward":
                     settings["data"] = args.pairs
                 if stage == "ppo":

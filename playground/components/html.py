@@ -14,11 +14,12 @@ from markupsafe import Markup
 
 from playground import text as app_text
 from playground.components import text
-from playground.components.formatting import duration, last_message, sentence, two_decimals
-from playground.workspace import RunSummary
+from playground.components.formatting import byte_size, duration, last_message, sentence, two_decimals
+from playground.workspace import RunSummary, Workspace
 from rlhf_engine import measures
 from rlhf_engine.measures import STEP
 from rlhf_engine.stages import find_stage
+from rlhf_engine.worker.conversion_note import read_note
 
 PLAYGROUND = Path(__file__).parents[1]
 
@@ -103,6 +104,27 @@ def live_line(entry: RunSummary | None) -> str:
     if not entry.total:
         return f"{entry.name}: {text.PREPARING}"
     return text.LIVE.format(name=entry.name, state=app_text.STATES[entry.state], step=entry.step, total=entry.total)
+
+
+def loading_bar(line: str, done: int, total: int) -> Markup:
+    """A line about a model that is being loaded, and a bar: `done` bytes of `total`, which is 0 if it is not known."""
+    share = 100 * done / total if total else 0
+    return render("components/loading_bar.html", line=line, unknown=not total, now=f"{share:.0f}", share=f"{share:.1f}")
+
+
+def conversion_line(model: str, done: int, total: int) -> str:
+    """What is said while a GGUF file is converted, of which `done` bytes of `total` are written."""
+    return text.CONVERTING.format(model=model, done=byte_size(done), total=byte_size(total))
+
+
+def conversion(workspace: Workspace) -> tuple[str, Markup]:
+    """The GGUF file that the worker converts now, as a line of text and with a bar; both empty if there is none."""
+    now = read_note(workspace.home)
+    if now is None:
+        return "", Markup()
+    done, total = now.done, now.total
+    line = conversion_line(workspace.name_of(now.model), done, total)
+    return line, loading_bar(line, done, total)
 
 
 def card(name: str, config: dict, status: dict, metrics: list[dict]) -> Markup:

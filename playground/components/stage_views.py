@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from playground.components import text
 from rlhf_engine import config as configs
+from rlhf_engine.files import ASSETS
 from rlhf_engine.measures import (
     ACCURACY_HELD_OUT,
     ACCURACY_TRAIN,
@@ -207,6 +208,13 @@ def stage_view(name: str) -> StageView:
         return replace(row, title=row.title or name)
     return replace(row, title=row.title or stage.label, about=row.about or f"{stage.help[:1].upper()}{stage.help[1:]}.",
                    basic=row.basic or plain_settings(stage.config))
+
+
+def model_presets(stage: str) -> list[Preset]:
+    """The recipes of a stage for models that have one: assets/presets/MODEL/STAGE.yaml."""
+    files = {model: ASSETS / "presets" / model / f"{stage}.yaml" for model in text.MODEL_PRESETS}
+    return [Preset(*text.MODEL_PRESETS[model], configs.read_yaml(str(file)))
+            for model, file in files.items() if file.exists()]
 
 
 def stage_label(name: str) -> str:

@@ -28,6 +28,7 @@ NO_RUN_LIVE = "No run is going on."
 LIVE = "{name} is {state}, step {step} of {total}"
 PROGRESS = "step {step} of {total}"
 PREPARING = "loading the model and the data"
+CONVERTING = "Unpacking {model}, once: {done} of {total} written. Later starts find it in the cache."
 ETA = "about {time} left"
 EVENTS, SAMPLES = "What happened", "Latest samples"
 NO_EVENTS, NO_SAMPLES = "Nothing to report yet.", "PPO writes its samples here, step by step."
@@ -80,6 +81,10 @@ EMPTY_RESPONSE = "(an empty answer)"
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 FIXED_PROMPT, FIXED_START, FIXED_NOW, FIXED_NOT_YET = "Prompt", "At the start", "Now (step {step})", "Now"
 LEARNED_LINE = "reward updated"
+
+# recipes for models
+MODEL_PRESETS = {"smollm2": ("SmolLM2 on two cores", "SmolLM2-135M in bf16, with batch and lengths that two cores "
+                                                     "can do.")}
 
 # data
 DATA, FILES, FEEDBACK = "Data", "Files", "Feedback"

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from playground.components.html import conversion
 from playground.server.export_jobs import LOG, MADE
 from playground.server.feedback_backup import STATUS
 from playground.workspace import Workspace
@@ -119,7 +120,7 @@ class Polling:
                 files += [folder / f"{name}.jsonl" for name in ("metrics", "samples", "journal", "queries")]
         files += [space.home / name for name in ("feedback.sqlite", "feedback.sqlite-wal", STATUS, LOG, MADE)]
         files += [space.uploads, space.models]
-        return [entries, [version_of(path) for path in files]]
+        return [entries, [version_of(path) for path in files], conversion(space)[0]]
 
 
 def version_of(path: Path) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from filelock import FileLock
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import atomic_folder, disk_is_full, expand_user
 from rlhf_engine.gguf.parts import GgufModel, content_hash, part_files, read_model
+from rlhf_engine.gguf.progress import Progress, announced
 
 VARIABLE = "PLAYGROUND_GGUF_CACHE"
 """The environment variable that names another place for the cache."""
@@ -86,7 +87,8 @@ def make_folder(gguf: GgufModel, folder: Path, say: Say) -> None:
     temporary = folder.with_name(f".{folder.name}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        progress = Progress(gguf.model, temporary, conversion.weight_bytes)
+        with announced(progress), FileLock(folder.with_name(f".{folder.name}.lock")):
             if is_whole(folder):  # another process made it meanwhile
                 return
             shutil.rmtree(folder, ignore_errors=True)

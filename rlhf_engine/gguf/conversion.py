@@ -15,11 +15,11 @@ from rlhf_engine.gguf.architectures import make_plan
 from rlhf_engine.gguf.metadata import Metadata
 from rlhf_engine.gguf.numbers import check_kinds
 from rlhf_engine.gguf.parts import GgufModel
+from rlhf_engine.gguf.progress import WEIGHTS_FILE
 from rlhf_engine.gguf.tokenizer import make_tokenizer, write_tokenizer
 from rlhf_engine.gguf.tokenizer.vocabulary import Vocabulary
 from rlhf_engine.gguf.weights import Plan, Step, check_shapes, make_steps, size_of, write_weights
 
-WEIGHTS_FILE = "model.safetensors"
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS_FILE)
 """What each folder holds."""
 
@@ -36,9 +36,14 @@ class Conversion:
     vocabulary: Vocabulary
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights will take, at most."""
+        return size_of(self.steps)
+
+    @property
     def size(self) -> int:
         """Bytes that the folder will take, at most."""
-        return size_of(self.steps) + (1 << 26)
+        return self.weight_bytes + (1 << 26)
 
     def write(self, folder: Path) -> None:
         """Write the folder's files."""

@@ -4,11 +4,14 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from rlhf_engine.console import accept_any_text
+from rlhf_engine.gguf import progress
+from rlhf_engine.worker.conversion_note import write_note
 from rlhf_engine.worker.protocol import LOCK_FILE, TAKEN, WORKER_FILE
 from rlhf_engine.worker.server import Server
 
@@ -41,6 +44,8 @@ def serve(folder: Path) -> None:
     signal.signal(signal.SIGTERM, close)
     signal.signal(signal.SIGINT, close)
     server.announce()
+    write_note(folder)  # a worker that was killed may have left one
+    progress.WATCHERS.append(partial(write_note, folder))
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {os.getpid()} in {folder}")
     try:
         # The import takes seconds, in which the listener answers already.

@@ -111,9 +111,10 @@ class Worker:
         """Download a base if it is not on this machine, and load it, so that the first chat or run does not wait for
         it.
 
-        Yields {"state": "fetching", "done", "total"} (bytes), then {"state": "loading"}, and at the end {"state":
-        "loaded", "dtype", "device"}. Starts the process if need be. Raises UserError, which says what to do, for a
-        model that is missing, gated, has no safetensors weights or needs code of its own, and while a run is live.
+        Yields {"state": "fetching", "done", "total"} (bytes), of a GGUF file that is new here {"state": "converting",
+        "done", "total"} (bytes), then {"state": "loading"}, and at the end {"state": "loaded", "dtype", "device"}.
+        Starts the process if need be. Raises UserError, which says what to do, for a model that is missing, gated, has
+        no safetensors weights or needs code of its own, and while a run is live.
         """
         self.ensure()
         yield from self._request("load", model=str(model), dtype=dtype)

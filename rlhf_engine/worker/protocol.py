@@ -7,6 +7,8 @@ from rlhf_engine.errors import UserError, first_line
 WORKER_FILE, LOG_FILE, LOCK_FILE = "worker.json", "worker.log", "worker.lock"
 """In the workspace: where a living worker listens, with its key; what it printed; and the lock that keeps it the only
 one."""
+CONVERSION_FILE = "conversion.json"
+"""In the workspace while its worker converts a GGUF file: what a page needs to say so."""
 MAX_REQUEST_BYTES = 10 << 20
 """The longest request."""
 TAKEN = 3

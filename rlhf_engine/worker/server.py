@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection, Listener, answer_challenge, d
 from pathlib import Path
 
 from rlhf_engine.errors import UserError, first_line, one_line
-from rlhf_engine.files import json_text, write_json
+from rlhf_engine.files import expand_user, json_text, write_json
+from rlhf_engine.gguf.progress import progress_of
 from rlhf_engine.runs.folder import ALIVE, process_start
 from rlhf_engine.runs.resolve import resolve_model
 from rlhf_engine.worker.protocol import MAX_REQUEST_BYTES, WORKER_FILE, WorkerError
@@ -119,7 +120,9 @@ class Server:
             threading.Thread(target=fetch, args=(job.model, progress, download), daemon=True).start()
             yield {"state": "fetching", "done": 0, "total": 0}
             while not finished_within(download):
-                yield {"state": "fetching", "done": progress[0], "total": progress[1]}
+                conversion = progress_of(expand_user(job.model))
+                done, total = (conversion.done, conversion.total) if conversion else progress
+                yield {"state": "converting" if conversion else "fetching", "done": done, "total": total}
             download.result()
             self._refuse_to_load(job)
             self.loads.append(job)

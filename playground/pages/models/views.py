@@ -5,7 +5,7 @@ from markupsafe import Markup
 
 from playground.components import text as shared_text
 from playground.components.formatting import byte_size
-from playground.components.html import empty, render
+from playground.components.html import conversion_line, empty, loading_bar, render
 from playground.machine import Machine
 from playground.pages.models import text
 from playground.pages.models.model_facts import Facts, fit, read_facts
@@ -102,9 +102,9 @@ def progress(model: str, status: dict) -> Markup:
         line = words.format(model=model, dtype=status["dtype"], device=status["device"], base=status.get("base"))
         return render("models/loaded.html", line=line)
     done, total = status.get("done", 0), status.get("total", 0)
+    if status["state"] == "converting":
+        return loading_bar(conversion_line(model, done, total), done, total)
     words = text.LOAD_FETCHING if total else text.LOAD_LOOKING
     if status["state"] == "loading":
         words = text.LOAD_LOADING
-    line = words.format(model=model, done=byte_size(done), total=byte_size(total))
-    share = 100 * done / total if total else 0
-    return render("models/progress.html", line=line, unknown=not total, now=f"{share:.0f}", share=f"{share:.1f}")
+    return loading_bar(words.format(model=model, done=byte_size(done), total=byte_size(total)), done, total)

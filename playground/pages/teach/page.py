@@ -10,10 +10,12 @@ from playground.components import charts
 from playground.components import text as shared_text
 from playground.components.extend_run import ExtendRunPanel
 from playground.components.formatting import last_message, shortened
+from playground.components.html import conversion
 from playground.components.html import notice as notice_html
 from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
 from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
+from playground.components.stage_views import model_presets
 from playground.pages.teach import text, views
 from playground.pages.teach.vote_card import Card
 from playground.run_files import (
@@ -53,23 +55,29 @@ class TeachPage:
             self._build_answers()
         self.card.vote(self._vote, {self.card, self.voter}, [self.notice, self.card, self.status], queue=False,
                        show_progress="hidden", trigger_mode="multiple", api_visibility="private")
-        self.begin.click(lambda: self._begin(PERSON), None, [self.notice, self.picker], show_progress_on=self.begin,
-                         **CONTROL_EVENT)
-        self.watch.click(self._begin, self.taste, [self.notice, self.picker], show_progress_on=self.watch,
-                         **CONTROL_EVENT)
+        self.begin.click(lambda model: self._begin(PERSON, model), self.model, [self.notice, self.picker],
+                         show_progress_on=self.begin, **CONTROL_EVENT)
+        self.watch.click(self._begin, [self.taste, self.model], [self.notice, self.picker],
+                         show_progress_on=self.watch, **CONTROL_EVENT)
+        self.model.input(self._about_model, self.model, self.about, queue=False, show_progress="hidden",
+                         api_visibility="private")
 
     def _build_start(self) -> None:
         """What this is about, and the buttons that start a run."""
         with gr.Accordion(text.PATH, open=True) as self.path:
             gr.HTML(views.path(), elem_id="path", apply_default_css=False)
         with gr.Column(elem_id="begin", elem_classes="starts") as self.starting:
-            gr.Markdown(text.BEGIN_ABOUT, container=False)
+            models = [(text.BUNDLED_MODEL, ""), *((preset.name, preset.name) for preset in model_presets(TEACH))]
+            self.model = gr.Dropdown(models, value="", label=text.BEGIN_MODEL, info=text.BEGIN_MODEL_INFO,
+                                     elem_id="begin-model")
+            self.about = gr.Markdown(text.BEGIN_ABOUT, container=False, elem_id="begin-about")
             with gr.Row(elem_classes="controls"):
                 self.begin = gr.Button(text.BEGIN, variant="primary", elem_id="begin-person", elem_classes="once")
                 self.watch = gr.Button(text.WATCH, elem_id="begin-watch", elem_classes="once")
                 tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
                 self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
                                          container=False, min_width=160)
+            self.loading = gr.HTML("", elem_id="teach-loading", padding=False, apply_default_css=False)
 
     def _build_question(self) -> None:
         """The question on the left, and what the votes do on the right."""
@@ -105,13 +113,23 @@ class TeachPage:
             return picked
         return next((entry.name for entry in self.voting.taught(self.workspace.entries())), "")
 
-    def _begin(self, labeler: str) -> dict:
-        """Start a run with the default settings, which a person or a built-in labeler teaches."""
+    def _about_model(self, model: str) -> str:
+        """What is said about a run on a model."""
+        about = {preset.name: preset.about for preset in model_presets(TEACH)}
+        return f"{text.BEGIN_ABOUT_MODEL} {about[model]}" if model in about else text.BEGIN_ABOUT
+
+    def _begin(self, labeler: str, model: str = "") -> dict:
+        """Start a run, which a person or a built-in labeler teaches: with the recipe for a model, or, where that is
+        empty, with the default settings."""
         try:
+            recipes = {"": {}} | {preset.name: preset.settings for preset in model_presets(TEACH)}
+            if model not in recipes:
+                raise UserError(text.NO_RECIPE.format(model=model))
             if labeler != PERSON and labeler not in text.TASTES:
                 raise UserError(text.NO_TASTE.format(labeler=labeler))
             self.workspace.access.starters_only()
-            run = self.worker.start(TEACH, self.workspace.settings(TEACH, {"labeler": labeler}))
+            settings = {**recipes[model], "labeler": labeler}
+            run = self.worker.start(TEACH, self.workspace.settings(TEACH, settings))
         except UserError as error:
             return {self.notice: warn(error)}
         name = self.workspace.name_of(run)
@@ -211,8 +229,8 @@ class TeachPage:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.path, self.starting, self.scene, self.picker, self.card, self.voter, self.status, self.effect,
-                *self.plots, self.fixed, self.extremes, self.formulas, *self.extend.outputs]
+        return [self.path, self.starting, self.loading, self.scene, self.picker, self.card, self.voter, self.status,
+                self.effect, *self.plots, self.fixed, self.extremes, self.formulas, *self.extend.outputs]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """The updates for what has changed since `seen`, which is brought up to date.
@@ -224,6 +242,9 @@ class TeachPage:
         busy = any(entry.alive for entry in entries)
         if mark_seen(seen, "live", busy):
             changes[self.starting] = gr.update(visible=not busy)
+        _, loading = conversion(self.workspace)
+        if mark_seen(seen, "loading", loading):
+            changes[self.loading] = loading
         if not values[self.voter] and "voter" not in seen:
             changes[self.voter] = seen["voter"] = secrets.token_hex(16)
         entry = next((entry for entry in taught if entry.name == picked or not picked), None)

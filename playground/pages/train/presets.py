@@ -12,11 +12,9 @@ from markupsafe import Markup
 
 from playground.components.html import empty
 from playground.components.inputs import label
-from playground.components.stage_views import Preset, stage_view
+from playground.components.stage_views import Preset, model_presets, stage_view
 from playground.pages.train import text
 from playground.pages.train.form import Form
-from rlhf_engine.config import read_yaml
-from rlhf_engine.files import ASSETS
 from rlhf_engine.stages import find_stage
 
 GIB = 1 << 30
@@ -62,12 +60,6 @@ SIZES = (
     MachineSize(*text.SIZE_16, 16 * GIB, four_bits("Qwen/Qwen3-8B", 2), {"max_new_tokens": 128}),
     MachineSize(*text.SIZE_24, 24 * GIB, four_bits("Qwen/Qwen3-8B", 2, checkpointing=False), {"max_new_tokens": 192}),
 )
-
-
-def model_presets(stage: str) -> list[Preset]:
-    """The recipes of a stage for models that have one: assets/presets/MODEL/STAGE.yaml."""
-    return [Preset(name, about, read_yaml(str(file))) for model, (name, about) in text.MODEL_PRESETS.items()
-            if (file := ASSETS / "presets" / model / f"{stage}.yaml").exists()]
 
 
 class PresetMenu:

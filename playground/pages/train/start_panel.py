@@ -7,6 +7,7 @@ import gradio as gr
 from gradio.context import Context
 
 from playground.components import text as shared_text
+from playground.components.html import conversion
 from playground.components.inputs import CONTROL_EVENT
 from playground.components.machine_memory import budget
 from playground.components.notices import inform, mark_seen, warn
@@ -42,6 +43,7 @@ class StartPanel:
         self.preview = DataPreview(self.workspace, self.stage, self.forms)
         self.memory = gr.HTML("", elem_id="memory", container=True, padding=True)
         self.start = gr.Button(text.START, variant="primary", size="lg", elem_id="start", elem_classes="once")
+        self.loading = gr.HTML("", elem_id="train-loading", padding=False, apply_default_css=False)
         self.upload = gr.UploadButton(shared_text.UPLOAD, size="sm", elem_id="upload", elem_classes="owners")
         with gr.Accordion(text.AS_COMMAND, open=False):
             self.snippets = Snippets("", snippets(first, {"output": self._example_output(first)}))
@@ -117,12 +119,15 @@ class StartPanel:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [field for form in self.forms.values() for field in form.changing_fields()]
+        return [self.loading, *(field for form in self.forms.values() for field in form.changing_fields())]
 
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
-        """Updates of the dropdowns whose choices change with the workspace."""
+        """Updates of the dropdowns whose choices change with the workspace, and of the bar below Start."""
         runs = [(entry.name, entry.state == "done", bool(entry.checkpoints)) for entry in entries]
         changes: dict = {}
+        _, loading = conversion(self.workspace)
+        if mark_seen(seen, "loading", loading):
+            changes[self.loading] = loading
         if mark_seen(seen, "offers", [runs, self.workspace.data_choices(), self.workspace.model_choices()]):
             for form in self.forms.values():
                 changes.update(form.choices(values))

@@ -36,8 +36,6 @@ PRESET_SAYS = "{about} It sets {fields}."
 DEFAULTS_SAY = "Every field is at its default."
 CHANGED_SAY = "Not at their defaults: {fields}."
 RECIPE, RECIPE_INFO = "For a model", "All settings of a recipe for it; it replaces the other two."
-MODEL_PRESETS = {"smollm2": ("SmolLM2 on two cores", "SmolLM2-135M in bf16, with batch and lengths that two cores "
-                                                     "can do.")}
 SIZE_CPU = ("A computer without a GPU", "The bundled model in fp32, and rows of up to 256 tokens.")
 SIZE_8 = ("8 GB GPU", "Qwen3 1.7B in 4 bits, recomputing activations.")
 SIZE_12 = ("12 GB GPU", "Qwen3 4B in 4 bits, recomputing activations.")

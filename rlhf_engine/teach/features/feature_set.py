@@ -153,8 +153,12 @@ class FeatureSet:
         return found
 
     def rank_words(self, values: torch.Tensor) -> tuple[list[str], list[str]]:
-        """The landmarks' words with positive and with negative values [L], the strongest first."""
-        names = [self.backbone.tokenizer.decode(word).strip() for word in self.words.chosen]
+        """The landmarks' words with positive and with negative values [L], the strongest first.
+
+        Control tokens, such as the end of a response, are no words to a reader.
+        """
+        decode = self.backbone.tokenizer.decode
+        names = [decode(word, skip_special_tokens=True).strip() for word in self.words.chosen]
         order = [i for i in values.argsort(descending=True, stable=True).tolist() if names[i]]
         liked = [names[i] for i in order if values[i] > 0]
         disliked = [names[i] for i in reversed(order) if values[i] < 0]

@@ -10,7 +10,7 @@ import pytest
 
 from rlhf_engine.errors import UserError
 from rlhf_engine.gguf import cache as caching
-from rlhf_engine.gguf import conversion
+from rlhf_engine.gguf import conversion, progress
 from rlhf_engine.gguf.cache import cache_home, cached_folder
 from rlhf_engine.runs.model_files import read_files
 from tests.rlhf_engine.gguf.rewrite import FILES, rewrite
@@ -131,3 +131,32 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 def test_a_name_in_a_file_is_no_path(tmp_path, cache):
     folder, _ = convert(rewrite("qwen3", tmp_path / "x.gguf", keys={"general.name": "../../EVIL <b> \u0000名"}))
     assert folder.parent == cache and folder.name.startswith("evil-b-")
+
+
+def test_whoever_waits_for_a_conversion_can_see_how_far_it_is(monkeypatch, cache):
+    seen: list[list] = []
+    monkeypatch.setattr(progress, "WATCHERS", [lambda: seen.append(list(progress.CONVERSIONS))])
+    write, during = conversion.write_weights, []
+
+    def watched(path, *rest):
+        one = progress.progress_of("m.gguf")
+        during.append(one.done)
+        write(path, *rest)
+        during.append(one.done)
+    monkeypatch.setattr(conversion, "write_weights", watched)
+    folder, _ = convert()
+    [[one], after] = seen
+    assert after == [] and one.done == 0 and progress.progress_of("m.gguf") is None  # the folder has its final name now
+    assert during == [0, one.total] and one.total <= (folder / "model.safetensors").stat().st_size
+    convert()
+    assert len(seen) == 2  # one that is in the cache is nothing to wait for
+
+
+def test_a_conversion_that_fails_is_no_longer_waited_for(monkeypatch):
+    def fails(*_):
+        assert progress.progress_of("m.gguf")
+        raise OSError(errno.ENOSPC, "no space")
+    monkeypatch.setattr(conversion, "write_weights", fails)
+    with pytest.raises(UserError, match="takes"):
+        convert()
+    assert progress.CONVERSIONS == []

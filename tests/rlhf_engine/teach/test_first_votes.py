@@ -66,3 +66,12 @@ def test_a_simulated_voter_is_followed_vote_by_vote(tiny_llama, tmp_path):
     trainer.on_news = lambda: (seen.append([row.get("votes") for row in trainer.events]), trainer.events.clear())
     next(trainer)
     assert [row for row in seen if row][:2] == [[8], [10]], "the first eight, then two at a time until twelve are in"
+
+
+def test_the_console_counts_the_first_votes_before_the_first_step(tiny_llama, tmp_path, capsys):
+    trainer = make_simulated(tiny_llama, steps=1, votes=10, votes_first=10)
+    run = Run.create(tmp_path / "run", trainer.config)
+    assert drive(trainer, run) == "done"
+    before_the_step = capsys.readouterr().err.partition("1/1")[0]
+    counted = [row["votes"] for row in learned(run)]
+    assert len(counted) > 1 and all(f"votes {votes}" in before_the_step for votes in counted)

@@ -1,6 +1,7 @@
 """The Models page: what files say about a model, what fits, and loading one."""
 
 import json
+import os
 import shutil
 from html import unescape
 from pathlib import Path
@@ -16,10 +17,13 @@ from playground.pages.models import text as models_text
 from playground.pages.models.model_facts import SMALL, Facts, fit, read_facts
 from playground.pages.models.views import card, model_list, progress
 from rlhf_engine.errors import UserError
+from rlhf_engine.files import write_json
 from rlhf_engine.runs import smollm2
+from rlhf_engine.runs.folder import process_start
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import STAGES, make_config
+from rlhf_engine.worker.protocol import CONVERSION_FILE
 from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL
 
@@ -83,6 +87,30 @@ def test_progress_in_words_and_as_a_bar():
     assert f"{byte_size(2 * GIB)} of {byte_size(4 * GIB)}" in half and 'aria-valuenow="50"' in half and "width:50.0%" in half
     assert "into memory" in progress("me/x", {"state": "loading"})
     assert "<img" not in progress(EVIL, {"state": "loaded", "dtype": "bf16", "device": "cpu"})
+
+
+def test_a_conversion_is_shown_on_every_page(models, worker, tmp_path):
+    step = {"state": "converting", "done": 30 << 20, "total": 120 << 20}
+    assert "Unpacking m.gguf, once: 30 MB of 120 MB written." in unescape(progress("m.gguf", step))
+    assert 'aria-valuenow="25"' in progress("m.gguf", step)
+    demo = build(models.home, worker=worker)
+    look = next(f for f in demo.blocks.fns.values() if getattr(f.fn, "__name__", "") == "look")
+    parts = {part.elem_id or type(part).__name__: part for part in (*look.inputs, *look.outputs)}
+
+    def sent(front: str) -> dict:
+        values = {part: getattr(part, "value", None) for part in look.inputs} | {parts["front"]: front}
+        changes = look.fn(values)
+        return {name: str(changes.get(part, "")) for name, part in parts.items()}
+    mark = demo.polling.mark()
+    write_json(models.home / CONVERSION_FILE, {"model": str(models.models / "m.gguf"), "folder": str(tmp_path), "total": 120 << 20,
+                                               "pid": os.getpid(), "born": process_start(os.getpid())})
+    assert demo.polling.mark() != mark
+    for front, place in (("teach", "teach-loading"), ("train", "train-loading"), ("chat", "header")):
+        shown = sent(front)
+        assert "Unpacking models/m.gguf, once: 0.1 MB of 120 MB written." in shown["header"]
+        assert "Unpacking models/m.gguf" in shown[place]
+    (models.home / CONVERSION_FILE).unlink()
+    assert "Unpacking" not in sent("train")["train-loading"] + sent("teach")["header"]
 
 
 def test_loading_ends_with_a_usable_page_whatever_happens(models, worker, monkeypatch):

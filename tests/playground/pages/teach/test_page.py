@@ -8,6 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from playground.app import build
+from playground.components.stage_views import model_presets
+from playground.pages.teach import text as teach_text
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.runs.folder import Run
@@ -334,3 +336,38 @@ def test_a_run_is_started_with_one_press(tmp_path):
         expect(page.locator("#begin-person")).to_be_hidden()
         expect(page.locator("#path")).to_be_hidden()
     assert [(call[1], call[2]["labeler"]) for call in worker.log] == [("teach", "sentiment"), ("teach", "person")]
+
+
+# -- starting ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def teach_page(home, monkeypatch):
+    """The Teach page over an empty workspace, and its worker."""
+    monkeypatch.setattr("gradio.Info", lambda *_, **__: None)
+    monkeypatch.setattr("gradio.Warning", lambda *_, **__: None)
+    worker = FakeWorker()
+    return build(home, worker=worker).teach, worker
+
+
+def test_each_recipe_of_the_train_page_can_be_started_here(teach_page):
+    page, worker = teach_page
+    recipes = {preset.name: preset for preset in model_presets("teach")}
+    assert {value for _, value in page.model.choices} == {"", *recipes}
+    for labeler in ("person", "short"):
+        for name, preset in recipes.items():
+            page._begin(labeler, name)
+            kind, stage, settings, resumed = worker.log[-1]
+            assert (kind, stage, resumed) == ("start", "teach", False) and settings == {**preset.settings, "labeler": labeler}
+    assert recipes["SmolLM2 on two cores"].settings["model"] == "smollm2"
+    page._begin("person")
+    assert worker.log[-1] == ("start", "teach", {"labeler": "person"}, False)
+
+
+def test_what_is_said_before_a_start_follows_the_model_and_other_names_are_refused(teach_page):
+    page, worker = teach_page
+    assert page._about_model("") == teach_text.BEGIN_ABOUT
+    for preset in model_presets("teach"):
+        assert preset.about in page._about_model(preset.name)
+    [message] = [update for part, update in page._begin("short", "no recipe").items() if part is page.notice]
+    assert "there is no recipe &#x27;no recipe&#x27;" in message or "there is no recipe &#39;no recipe&#39;" in message
+    assert worker.log == []

@@ -156,3 +156,12 @@ def test_a_version_is_kept_in_the_checkpoint(tiny_llama, tmp_path):
     next(trainer)
     trainer.save(tmp_path)
     assert load_state(tmp_path)["reward"]["features"]["version"] == NEWEST
+
+
+def test_the_end_of_a_response_is_no_word_to_a_reader(fitted):
+    features, rows, _ = fitted
+    tokenizer = features.backbone.tokenizer
+    stop = rows[0][1][-1:]
+    assert tuple(stop) in features.words.chosen  # it may well matter to somebody
+    liked, disliked = features.rank_words(torch.arange(len(features.words.chosen)) - 1.5)
+    assert liked and disliked and tokenizer.decode(stop).strip() not in liked + disliked
