@@ -8,16 +8,24 @@ work=${1:-$(mktemp -d)}
 adapter() { # RUN NAME: the policy of a run becomes a bundled adapter
   rm -rf "assets/adapters/$2" && mkdir -p assets/adapters && cp -rL "$1/checkpoints/last/policy" "assets/adapters/$2"
 }
+sft() { # RUN: SFT on the demonstrations as they are
+  python -m rlhf_engine sft --dtype bf16 --lora-rank 8 --learning-rate 2e-3 --epochs 5 --output "$1"
+}
 python assets/recipe/make_data.py prompts
+# The first demonstrations are forced out of the base. The model that learns from them tells better ones: those stay.
 python assets/recipe/make_data.py demonstrations
-python -m rlhf_engine sft --output "$work/sft"
+sft "$work/sft-first"
+python assets/recipe/make_data.py demonstrations --from "$work/sft-first/checkpoints/last/policy" --rounds 4
+sft "$work/sft"
 adapter "$work/sft" sft
 python assets/recipe/make_data.py mentions
 python assets/recipe/make_data.py preferences
 python -m rlhf_engine reward --output "$work/reward"
 python -m rlhf_engine ppo --reward "$work/reward" --output "$work/cheerful"
-python -m rlhf_engine ppo --reward assets/recipe/rules.py:talkative --output "$work/talkative"
-for name in cheerful talkative; do
+for name in talkative excited animals brief; do
+  python -m rlhf_engine ppo --reward assets/recipe/rules.py:$name --output "$work/$name"
+done
+for name in cheerful talkative excited animals brief; do
   adapter "$work/$name" $name
   python -m rlhf_engine evaluate --adapter "$work/$name" --against bundled --judge "assets/recipe/rules.py:$name" \
     --max-new-tokens 96 --output "$work/$name-won"
