@@ -46,16 +46,17 @@ BEING = ["Once upon a time, there was {a} named {name}.", "Once upon a time, the
          "{name} was {a}. {He} liked to", "Once there was {a} who wanted to"]
 OBJECT = ["Once upon a time, there was a {child} named {name}. {He} had {a}.",
           "One day, a {child} named {name} found {a}.", "Once upon a time, there was {a}.",
-          "{name} wanted {a}. {He} asked {his} mom for the {thing}.", "{name} had {a}. {He} loved {his} {thing} very much.",
-          "One day, {name} saw {a} in the {place}.", "Once upon a time, a {child} named {name} got {a} from {his} grandma."]
+          "{name} wanted {a}. {He} asked {his} mom for the {thing}.",
+          "{name} had {a}. {He} loved {his} {thing} very much.", "One day, {name} saw {a} in the {place}.",
+          "Once upon a time, a {child} named {name} got {a} from {his} grandma."]
 PLACE = ["One day, a {child} named {name} went to {the}.",
          "Once upon a time, there was a {child} named {name} who liked {the}.",
          "{name} and {his} mom went to {the}.", "Once upon a time, there was a {child} who lived near {the}."]
 SKY = ["One day, a {child} named {name} looked at the {thing}.",
        "Once upon a time, {name} went outside to see the {thing}.",
        "There was once a {child} named {name} who loved {the}.", "One day, {name} was in the garden. {He} saw {the}."]
-CLOSINGS = [" In the end,", " From that day on,", " At the end of the day,", " They were", " After that,", " And", " {name}",
-            " The {thing}", " They"]
+CLOSINGS = [" In the end,", " From that day on,", " At the end of the day,", " They were", " After that,", " And",
+            " {name}", " The {thing}", " They"]
 END_WEIGHT = 0.05
 """Weight of the end's log-probability beside the mean of the text's: a story should sound finished where it ends."""
 
