@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything in assets/ but the base model, from the repository's root; a few minutes on a CPU.
+# Everything in assets/ but the base model, from the repository's root; about half an hour on a CPU.
 # The base model comes first:
 #   python assets/recipe/pretrain.py --data roneneldan/TinyStories --validation roneneldan/TinyStories --output assets/storyteller
 set -euo pipefail
@@ -12,10 +12,12 @@ sft() { # RUN: SFT on the demonstrations as they are
   python -m rlhf_engine sft --dtype bf16 --lora-rank 8 --learning-rate 2e-3 --epochs 5 --output "$1"
 }
 python assets/recipe/make_data.py prompts
-# The first demonstrations are forced out of the base. The model that learns from them tells better ones: those stay.
+# The first demonstrations are forced out of the base. The model that learns from them tells better ones, at a low
+# temperature and with more tries: those stay.
 python assets/recipe/make_data.py demonstrations
 sft "$work/sft-first"
-python assets/recipe/make_data.py demonstrations --from "$work/sft-first/checkpoints/last/policy" --rounds 4
+python assets/recipe/make_data.py demonstrations --from "$work/sft-first/checkpoints/last/policy" \
+  --rounds 8 --temperature 0.7
 sft "$work/sft"
 adapter "$work/sft" sft
 python assets/recipe/make_data.py mentions

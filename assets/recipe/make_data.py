@@ -151,11 +151,11 @@ def forced_stories(backbone: Backbone, prompts: list[dict], temperature: float, 
     return stories
 
 
-def answered_stories(backbone: Backbone, prompts: list[dict], tokens: int, generator) -> list[str]:
+def answered_stories(backbone: Backbone, prompts: list[dict], tokens: int, temperature: float, generator) -> list[str]:
     """A story of the SFT model for each prompt; empty where it did not end in time."""
     rows = [encode_prompt(backbone.tokenizer, row["prompt"]).ids for row in prompts]
     with backbone.use("policy"):
-        answers = sample(backbone, rows, Sampling(tokens), generator, batch=64)
+        answers = sample(backbone, rows, Sampling(tokens, temperature), generator, batch=64)
     return [text_of(backbone, ids).strip() if ids[-1] in backbone.stop_ids else "" for ids in answers]
 
 
@@ -169,7 +169,7 @@ def make_demonstrations(args) -> None:
     found: dict[str, dict[str, float]] = {row["prompt"]: {} for row in prompts}
     for round_ in range(args.rounds):
         if args.source:
-            stories = answered_stories(backbone, prompts, args.tokens, generator)
+            stories = answered_stories(backbone, prompts, args.tokens, args.temperature, generator)
         else:
             stories = forced_stories(backbone, prompts, args.temperature, rng, generator)
         kept = [(row, story) for row, story in zip(prompts, stories) if acceptable(row["thing"], story)]
@@ -229,7 +229,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=6, help="tries per prompt for a demonstration")
     parser.add_argument("--each", type=int, default=3, help="most demonstrations of a prompt")
     parser.add_argument("--from", dest="source", type=Path, help="an SFT adapter whose stories become demonstrations")
-    parser.add_argument("--temperature", type=float, default=0.8, help="of the drafts of demonstrations")
+    parser.add_argument("--temperature", type=float, default=0.8, help="at which demonstrations are sampled")
     parser.add_argument("--tokens", type=int, default=96, help="longest sampled story")
     parser.add_argument("--pairs", type=int, default=800)
     parser.add_argument("--margin", type=float, default=0.4, help="least difference of the rule's scores for a pair")
