@@ -59,6 +59,7 @@ def drive(trainer: AnyTrainer, run: Run, *, control: RunControl | None = None, p
         else:
             if saved_step != trainer.step:
                 save(trainer, run)
+            bar.set_postfix_str("measuring for the report")  # `teach` samples some hundred responses for it
             report = {**trainer.report(), "steps": trainer.step, "peak_memory_mb": peak_memory_mb()}
             run.write_report(report)
             run.set_status(state=FINAL_STATES[action], step=trainer.step, advice="", advice_kind="")

@@ -17,6 +17,8 @@ DEMONSTRATIONS, PREFERENCES, PROMPTS = "demonstrations", "preferences", "prompts
 """Kinds of data that a stage can read."""
 BUNDLED_PROMPT_TOKENS = 18
 """Tokens of the longest bundled prompt on the bundled model."""
+OWN_PROMPT_TOKENS = {"smollm2": 52}
+"""The same of models with bundled prompts of their own (`data.tables.OWN_PROMPTS`)."""
 
 
 @dataclass(frozen=True)

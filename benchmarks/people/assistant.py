@@ -12,8 +12,9 @@ ended goes on from its last checkpoint; of one that is done the result stands be
   and the KL there, in nats a sequence;
 - `teach`, with three labelers and 40 votes each: the report of the run (wins, KL, perplexity, distinct, seconds).
 
-All have the seconds of their steps and the peak memory of the process, which is that of the last part of a run that was
-resumed. `--set` changes settings of all tasks; what a task does not know is left out.
+All have the seconds of their steps; the processor time of the process, with loading and the measurement at the end;
+and its peak memory. The last two are those of the last part of a run that was resumed. A task has the settings of its
+stage in assets/presets/smollm2; `--set` changes settings of all tasks, and what a task does not know is left out.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -92,6 +94,7 @@ def run_task(task: dict) -> dict:
             sys.exit(code)
     measured = {"stage": task["stage"], "steps": len(run.metrics()), "seconds": round(seconds_of(run)),
                 "peak_mb": peak_mb()}
+    measured["processor_seconds"] = round(time.process_time())
     measured |= {"reward": measure_reward, "ppo": measure_ppo, "teach": measure_teach}[task["stage"]](run)
     Path(f"{task['output']}.json").write_text(json.dumps(measured))
     return measured

@@ -16,7 +16,7 @@ from rlhf_engine.config import RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.memory.passes import FILL, PassSize, choose_pass_size
 from rlhf_engine.runs.memory_estimate import Estimate, Shape, estimate
-from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, find_stage, make_config
+from rlhf_engine.stages import BUNDLED_PROMPT_TOKENS, OWN_PROMPT_TOKENS, find_stage, make_config
 
 COLOURS = {"base": "#4a5564", "policy": POLICY, "reference": REFERENCE, "reward": REWARD, "value": VALUE,
            "rollout": "#56B4E9",
@@ -31,11 +31,13 @@ SAVINGS = (("micro_batch", 4), ("gradient_checkpointing", True), ("dtype", "nf4"
 
 
 def longest_row(config: RunConfig) -> int:
-    """Tokens of the longest row of the bundled data on the bundled model; 0 for any other data or model, where it is
-    not known."""
+    """Tokens of the longest row of the bundled data on the bundled model, or on one with bundled prompts of its own; 0
+    for any other data or model, where it is not known."""
+    profile = find_stage(config.stage).memory
+    if config.data == "bundled" and config.model in OWN_PROMPT_TOKENS and profile.online:
+        return OWN_PROMPT_TOKENS[config.model] + getattr(config, "max_new_tokens", 0)
     if (config.model, config.data) != ("bundled", "bundled"):
         return 0
-    profile = find_stage(config.stage).memory
     if not profile.sampled(config):
         return profile.bundled_tokens
     sampled = BUNDLED_PROMPT_TOKENS + getattr(config, "max_new_tokens", 0)

@@ -13,7 +13,8 @@ from rlhf_engine.errors import NotFinite, noop
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
-from rlhf_engine.model.logprobs import pad_right, response_positions, token_logprobs
+from rlhf_engine.model.logprobs import read_states
+from rlhf_engine.model.prefix_packing import packed_passes, reading_order
 from rlhf_engine.model.text_metrics import distinct, distinct_ratio
 
 MAX_SURPRISE = 700.0
@@ -131,22 +132,23 @@ def mean_logprob(backbone: Backbone, role: str | None, prompt_ids: list[list[int
         role: whose log-probabilities.
         prompt_ids: token ids of the prompt of each response.
         response_ids: token ids of the responses. A long response weighs more.
-        batch: rows per forward pass.
+        batch: rows per forward pass. Of responses to one prompt, the prompt is read once if that pays.
         on_microbatch: called after each forward pass.
         temperature: divides the logits.
 
     Raises NotFinite if they are NaN or infinite.
     """
-    total = 0.0
-    order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]) + len(response_ids[i]))
+    total, rows = 0.0, [prompt + response for prompt, response in zip(prompt_ids, response_ids)]
     with backbone.use(role):
-        for part in micro_batches(order, batch):
-            rows = [prompt_ids[i] + response_ids[i] for i in part]
-            ids = pad_right(rows, backbone.pad_id, backbone.device)
-            positions = response_positions([len(prompt_ids[i]) for i in part], [len(response_ids[i]) for i in part],
-                                           ids.device)
-            total += token_logprobs(backbone, ids, *positions, temperature).double().sum().item()
-            on_microbatch()
+        for part in micro_batches(reading_order(backbone, rows), batch):
+            for packed in packed_passes(backbone, [rows[i] for i in part]):
+                starts = [len(prompt_ids[part[i]]) for i in packed.indices]
+                before = [columns[start - 1:-1] for start, columns in zip(starts, packed.columns)]
+                tokens = [columns[start:] for start, columns in zip(starts, packed.columns)]
+                states = backbone.hidden(packed.ids, **packed.options)[packed.at(before)]
+                reading = read_states(backbone, states, packed.ids[packed.at(tokens)], temperature)
+                total += reading.logprobs.double().sum().item()
+                on_microbatch()
     if not math.isfinite(total):
         raise NotFinite(f"the log-probabilities under {role or 'the bare base'} are {total}; take an earlier "
                         "checkpoint or another adapter, or load the base with --dtype fp32")

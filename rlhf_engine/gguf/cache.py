@@ -15,7 +15,7 @@ from filelock import FileLock
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import atomic_folder, disk_is_full, expand_user
 from rlhf_engine.gguf.parts import GgufModel, content_hash, part_files, read_model
-from rlhf_engine.gguf.progress import Progress, announced
+from rlhf_engine.gguf.progress import Progress, announce
 
 VARIABLE = "PLAYGROUND_GGUF_CACHE"
 """The environment variable that names another place for the cache."""
@@ -88,7 +88,7 @@ def make_folder(gguf: GgufModel, folder: Path, say: Say) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         progress = Progress(gguf.model, temporary, conversion.weight_bytes)
-        with announced(progress), FileLock(folder.with_name(f".{folder.name}.lock")):
+        with announce(progress), FileLock(folder.with_name(f".{folder.name}.lock")):
             if is_whole(folder):  # another process made it meanwhile
                 return
             shutil.rmtree(folder, ignore_errors=True)

@@ -35,8 +35,8 @@ WATCHERS: list[Callable[[], None]] = []
 
 
 @contextmanager
-def announced(progress: Progress) -> Iterator[None]:
-    """A conversion that is going on."""
+def announce(progress: Progress) -> Iterator[None]:
+    """While this lasts, a conversion is one of `CONVERSIONS`."""
     CONVERSIONS.append(progress)
     try:
         tell_watchers()

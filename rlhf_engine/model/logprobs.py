@@ -83,8 +83,13 @@ def read_tokens(backbone: Backbone, ids: torch.Tensor, rows: torch.Tensor, colum
         temperature: divides the logits, as in sampling.
         entropy: whether to compute entropies.
     """
-    targets = ids[rows, columns + 1]
-    hidden = backbone.hidden(ids)[rows, columns]
+    return read_states(backbone, backbone.hidden(ids)[rows, columns], ids[rows, columns + 1], temperature,
+                       entropy=entropy)
+
+
+def read_states(backbone: Backbone, hidden: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0, *,
+                entropy: bool = False) -> TokenReadings:
+    """Log-probabilities (and entropies) of the tokens `targets` [N] under the hidden states [N, d] before them."""
     output = backbone.base.get_output_embeddings()
     size = chunk_size(hidden.device, backbone.vocabulary)
     if type(output) is nn.Linear:

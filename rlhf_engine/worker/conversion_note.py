@@ -5,6 +5,7 @@ for.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rlhf_engine.files import read_json_or_none, write_json
@@ -14,13 +15,17 @@ from rlhf_engine.worker.protocol import CONVERSION_FILE
 
 
 def write_note(home: Path) -> None:
-    """Write the note about the oldest conversion of this process, or remove it if there is none."""
-    if not CONVERSIONS:
-        (home / CONVERSION_FILE).unlink(missing_ok=True)
-        return
-    first, pid = CONVERSIONS[0], os.getpid()
-    write_json(home / CONVERSION_FILE, {"model": first.model, "folder": str(first.folder), "total": first.total,
-                                        "pid": pid, "born": process_start(pid)})
+    """Write the note about the oldest conversion of this process, or remove it if there is none.
+
+    Where that fails, the conversion goes on without it.
+    """
+    with suppress(OSError):
+        if not CONVERSIONS:
+            (home / CONVERSION_FILE).unlink(missing_ok=True)
+            return
+        first, pid = CONVERSIONS[0], os.getpid()
+        write_json(home / CONVERSION_FILE, {"model": first.model, "folder": str(first.folder), "total": first.total,
+                                            "pid": pid, "born": process_start(pid)})
 
 
 def read_note(home: Path) -> Progress | None:

@@ -101,6 +101,19 @@ def test_a_run_that_was_started_stays_in_front_when_it_is_over(page, home):
     expect(page.locator("#vote-status")).to_contain_text("mine")
 
 
+def test_a_recipe_is_chosen_and_started(page, worker, home):
+    go(page, "Teach")
+    page.locator("#begin-model input").click()
+    page.get_by_role("option", name="SmolLM2 on two cores").click()
+    expect(page.locator("#begin-about")).to_contain_text("an assistant that answers everyday requests")
+    page.click("#begin-watch")
+    wait_until(page, lambda: worker.log[-1][2].get("model") == "smollm2")
+    run = Run(home / "runs" / f"begun-{len(worker.log)}")
+    expect(page.locator("#vote-status")).to_contain_text(run.path.name)
+    run.discard()
+    expect(page.locator("#vote-status")).to_contain_text("mine")
+
+
 def test_after_a_score_the_keys_vote_and_an_undo_takes_back_the_last_change(page, run, votes):
     expect(page.locator("#vote-card .prompt")).to_contain_text("prompt 4 ")
     for score in ("6", "4"):

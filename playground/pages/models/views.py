@@ -21,8 +21,10 @@ UNLIMITED = 1 << 30
 def card(facts: Facts, here: Machine) -> Markup:
     """One model: what it is, and which stages fit into the memory of this machine."""
     fits = fits_table(facts.shape, here) if facts.shape else empty(facts.trouble)
+    recipe, _ = shared_text.MODEL_PRESETS.get(facts.name, ("", ""))
     return render("models/card.html", name=facts.name, rows=fact_rows(facts), fits=fits,
-                  place=text.PLACE.format(place=facts.place) if facts.place else "")
+                  place=text.PLACE.format(place=facts.place) if facts.place else "",
+                  recipe=text.RECIPE.format(name=recipe) if recipe else "")
 
 
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:
@@ -78,6 +80,8 @@ def parameter_count(shape: Shape | None) -> str:
     if shape is None:
         return text.UNKNOWN
     millions = shape.parameters / 1e6
+    if millions < 0.1:
+        return f"{shape.parameters:,}"
     if millions >= 1000:
         return f"{millions / 1000:.1f} billion"
     return f"{millions:.0f} million" if millions >= 10 else f"{millions:.1f} million"

@@ -77,7 +77,7 @@ class TeachPage:
                 tastes = [(taste, labeler) for labeler, taste in text.TASTES.items()]
                 self.taste = gr.Dropdown(tastes, value=tastes[0][1], label=text.WATCHED, elem_id="begin-taste",
                                          container=False, min_width=160)
-            self.loading = gr.HTML("", elem_id="teach-loading", padding=False, apply_default_css=False)
+            self.loading = gr.HTML("", elem_id="teach-loading", visible=False, apply_default_css=False)
 
     def _build_question(self) -> None:
         """The question on the left, and what the votes do on the right."""
@@ -244,7 +244,7 @@ class TeachPage:
             changes[self.starting] = gr.update(visible=not busy)
         _, loading = conversion(self.workspace)
         if mark_seen(seen, "loading", loading):
-            changes[self.loading] = loading
+            changes[self.loading] = gr.update(value=loading, visible=bool(loading))
         if not values[self.voter] and "voter" not in seen:
             changes[self.voter] = seen["voter"] = secrets.token_hex(16)
         entry = next((entry for entry in taught if entry.name == picked or not picked), None)

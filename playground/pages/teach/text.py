@@ -58,7 +58,7 @@ VOTES_KEPT = "your votes are kept; resume it on the Train tab"
 # a run that a built-in labeler teaches
 TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its last vote, in step {step}."
 TAUGHT_SOON = ("{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first "
-               "step: about a minute.")
+               "step: a minute on the bundled model, a few on a larger one.")
 TAUGHT_NEVER = "{name} was to be taught by a simulated labeler ({labeler}). It is {state}, before its first step."
 PICKED = "chosen"
 

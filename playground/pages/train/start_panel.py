@@ -43,7 +43,7 @@ class StartPanel:
         self.preview = DataPreview(self.workspace, self.stage, self.forms)
         self.memory = gr.HTML("", elem_id="memory", container=True, padding=True)
         self.start = gr.Button(text.START, variant="primary", size="lg", elem_id="start", elem_classes="once")
-        self.loading = gr.HTML("", elem_id="train-loading", padding=False, apply_default_css=False)
+        self.loading = gr.HTML("", elem_id="train-loading", visible=False, apply_default_css=False)
         self.upload = gr.UploadButton(shared_text.UPLOAD, size="sm", elem_id="upload", elem_classes="owners")
         with gr.Accordion(text.AS_COMMAND, open=False):
             self.snippets = Snippets("", snippets(first, {"output": self._example_output(first)}))
@@ -127,7 +127,7 @@ class StartPanel:
         changes: dict = {}
         _, loading = conversion(self.workspace)
         if mark_seen(seen, "loading", loading):
-            changes[self.loading] = loading
+            changes[self.loading] = gr.update(value=loading, visible=bool(loading))
         if mark_seen(seen, "offers", [runs, self.workspace.data_choices(), self.workspace.model_choices()]):
             for form in self.forms.values():
                 changes.update(form.choices(values))

@@ -77,6 +77,20 @@ def test_mean_logprob_is_that_of_the_whole_distribution(backbone):
         assert mean_logprob(backbone, "policy", prompts, responses, batch) == pytest.approx(total / 5, rel=1e-5)
 
 
+def test_the_prompt_of_several_responses_is_read_once(backbone, monkeypatch):
+    prompt, responses = list(range(5, 35)), [[10, 11, 12], [12, 13], [14], [15, 16, 17]]
+    apart = [mean_logprob(backbone, "policy", [prompt], [response], 1) * len(response) for response in responses]
+    read, hidden = [], backbone.hidden
+
+    def counted(ids, **options):
+        read.append(ids.numel())
+        return hidden(ids, **options)
+    monkeypatch.setattr(backbone, "hidden", counted)
+    total = mean_logprob(backbone, "policy", [prompt] * 4, responses, 4)
+    assert total == pytest.approx(sum(apart) / 9, rel=1e-5)
+    assert read[-1] == 30 + 9  # before that, whether the model reads such rows rightly was measured
+
+
 @pytest.mark.parametrize("role", [None, "policy"])
 def test_a_role_against_itself_is_even(backbone, role):
     report, samples = compare(backbone, role, role, PROMPTS, by_length, per_prompt=8, sampling=Sampling(16))

@@ -72,6 +72,7 @@ def test_the_console_counts_the_first_votes_before_the_first_step(tiny_llama, tm
     trainer = make_simulated(tiny_llama, steps=1, votes=10, votes_first=10)
     run = Run.create(tmp_path / "run", trainer.config)
     assert drive(trainer, run) == "done"
-    before_the_step = capsys.readouterr().err.partition("1/1")[0]
+    before_the_step, _, after = capsys.readouterr().err.partition("1/1")
+    assert "measuring for the report" in after
     counted = [row["votes"] for row in learned(run)]
     assert len(counted) > 1 and all(f"votes {votes}" in before_the_step for votes in counted)

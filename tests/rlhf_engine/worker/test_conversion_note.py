@@ -7,7 +7,7 @@ import pytest
 
 from rlhf_engine.files import read_json, write_json
 from rlhf_engine.gguf import progress
-from rlhf_engine.gguf.progress import Progress, announced
+from rlhf_engine.gguf.progress import Progress, announce
 from rlhf_engine.worker import server as serving
 from rlhf_engine.worker.conversion_note import read_note, write_note
 from rlhf_engine.worker.protocol import CONVERSION_FILE
@@ -25,15 +25,21 @@ def one(tmp_path, monkeypatch) -> Progress:
 
 def test_the_note_is_there_as_long_as_the_conversion(tmp_path, one):
     assert read_note(tmp_path) is None
-    with announced(one):
+    with announce(one):
         assert read_note(tmp_path) == one and one.done == 30
-        with announced(Progress("other.gguf", tmp_path, 7)):
+        with announce(Progress("other.gguf", tmp_path, 7)):
             assert read_note(tmp_path) == one  # the oldest
     assert read_note(tmp_path) is None and not (tmp_path / CONVERSION_FILE).exists()
 
 
+def test_a_conversion_goes_on_where_no_note_can_be_written(tmp_path, one, monkeypatch):
+    monkeypatch.setattr(progress, "WATCHERS", [lambda: write_note(tmp_path / "gone")])
+    with announce(one):
+        assert progress.CONVERSIONS == [one]
+
+
 def test_a_note_of_a_process_that_has_ended_and_a_file_of_something_else_say_nothing(tmp_path, one):
-    with announced(one):
+    with announce(one):
         note = read_json(tmp_path / CONVERSION_FILE)
     write_json(tmp_path / CONVERSION_FILE, {**note, "born": psutil.Process().create_time() - 100})
     assert read_note(tmp_path) is None
@@ -48,7 +54,7 @@ def test_a_load_says_how_far_the_conversion_is(tmp_path, one, monkeypatch):
     converting, looked = threading.Event(), threading.Event()
 
     def resolve(model, report):
-        with announced(one):
+        with announce(one):
             converting.set()
             assert looked.wait(60)
         return tmp_path

@@ -21,9 +21,11 @@ from rlhf_engine.files import read_json
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import locate, resolve_output
 from rlhf_engine.worker.client import Worker
+from rlhf_engine.worker.conversion_note import read_note
 from rlhf_engine.worker.protocol import MAX_REQUEST_BYTES, WorkerError
 from rlhf_engine.worker.server import MAX_CHATS, Server
 
+GGUF = Path(__file__).parents[2] / "fixtures" / "gguf"
 HELLO = [{"role": "user", "content": "once upon a time"}]
 
 
@@ -49,6 +51,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def worker(home):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAYGROUND_GGUF_CACHE", str(home / "gguf"))
         patch.setenv("OMP_NUM_THREADS", "1")  # a tiny model gains nothing from threads, and loses much where cores are shared
         handle = Worker(home)
         handle.ensure()
@@ -323,6 +326,16 @@ def test_another_model_waits_for_the_run(idle, tiny, tiny_gpt2):
     wait_for(lambda: idle.status()["run"] is None)
     assert last(idle.chat(["none"], HELLO, model=str(tiny_gpt2), max_new_tokens=4))
     assert idle.status()["model"] == str(tiny_gpt2)
+
+
+def test_a_gguf_file_is_loaded_trained_and_chatted_with(idle, tiny, home):
+    file = str(GGUF / "llama.gguf")
+    *_, loaded = idle.load(file)
+    assert loaded["state"] == "loaded" and loaded["base"].startswith(f"{file}: llama.gguf, unpacked in {home / 'gguf'}")
+    run = finish(idle, idle.start("sft", sft(tiny, "from-gguf", model=file, steps=2)))
+    assert run.journal()[0]["event"] == "base" and read_note(home) is None
+    assert len(last(idle.chat(["none", "from-gguf"], HELLO, model=file, max_new_tokens=4))) == 2
+    assert len(list((home / "gguf").glob("[!.]*"))) == 1  # converted once
 
 
 def test_too_many_chats_are_told_and_those_hung_up_are_dropped(tmp_path):

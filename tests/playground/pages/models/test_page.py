@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from playground.machine import Machine
 from playground.model_files import SMOLLM2, SUGGESTED_MODELS
 from playground.pages.models import text as models_text
 from playground.pages.models.model_facts import SMALL, Facts, fit, read_facts
-from playground.pages.models.views import card, model_list, progress
+from playground.pages.models.views import card, model_list, parameter_count, progress
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import write_json
 from rlhf_engine.runs import smollm2
@@ -191,6 +192,14 @@ def place(monkeypatch, tmp_path, tiny_llama):
     return put
 
 
+def test_a_small_number_of_parameters_is_not_rounded_to_nothing(models):
+    shape = read_facts(models, "bundled").shape
+    for layers, words in ((shape.layers, "million"), (1, "million")):
+        assert words in parameter_count(replace(shape, layers=layers))
+    tiny = replace(shape, layers=1, linears=((8, 8),), vocabulary=100, width=8, rest=8)
+    assert parameter_count(tiny) == f"{tiny.parameters:,}" and "million" not in parameter_count(tiny)
+
+
 @pytest.mark.parametrize("where", PLACES)
 def test_smollm2_says_where_it_is_and_what_it_takes(models, place, where):
     place(where)
@@ -202,7 +211,9 @@ def test_smollm2_says_where_it_is_and_what_it_takes(models, place, where):
         assert f'<th scope="col">{head}</th>' in html
     if not where:
         assert "135 million" in html and facts.weights is None
-    assert "Where it is" not in card(read_facts(models, "bundled"), Machine("cpu", "here", GIB, GIB))
+    assert "“SmolLM2 on two cores” fills in settings" in html
+    bundled = card(read_facts(models, "bundled"), Machine("cpu", "here", GIB, GIB))
+    assert "Where it is" not in bundled and "fills in settings" not in bundled
 
 
 def test_what_fits_on_a_cpu_counts_small_passes():

@@ -28,11 +28,12 @@ from playground.pages.train.presets import FILL, SIZES, Presets
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import make_parser
 from rlhf_engine.cli import read_config
-from rlhf_engine.config import PPOConfig, SFTConfig, TeachConfig
+from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
+from rlhf_engine.data.tables import OWN_PROMPTS
 from rlhf_engine.files import ASSETS
 from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
-from rlhf_engine.stages import STAGES, make_config
+from rlhf_engine.stages import OWN_PROMPT_TOKENS, STAGES, make_config
 from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
@@ -64,6 +65,10 @@ def test_the_longest_row_of_the_bundled_data_is_known_and_no_other():
     rows = {stage: budget.longest_row(config()) for stage, config in [(s.name, s.config) for s in STAGES.values()]}
     assert rows == {"sft": 114, "reward": 114, "ppo": 18 + 96, "teach": 18 + 96}
     assert budget.longest_row(STAGES["reward"].config(max_new_tokens=200)) == budget.longest_row(PPOConfig(max_new_tokens=200)) == 218
+    own = {"model": "smollm2", "max_new_tokens": 40}
+    assert budget.longest_row(PPOConfig(**own)) == budget.longest_row(TeachConfig(**own)) == 92
+    assert budget.longest_row(PPOConfig(**own, data="uploads/mine.jsonl")) == budget.longest_row(RewardConfig(**own)) == 0
+    assert OWN_PROMPT_TOKENS.keys() == OWN_PROMPTS.keys()
     assert budget.longest_row(SFTConfig(data="uploads/mine.jsonl")) == budget.longest_row(SFTConfig(model="a/b")) == 0
 
 
