@@ -25,7 +25,7 @@ python assets/recipe/make_data.py preferences
 python -m rlhf_engine reward --output "$work/reward"
 python -m rlhf_engine ppo --reward "$work/reward" --output "$work/cheerful"
 for name in talkative excited animals brief; do
-  python -m rlhf_engine ppo --reward assets/recipe/rules.py:$name --output "$work/$name"
+  python -m rlhf_engine ppo --reward assets/recipe/rules.py:$name --value fitted --dtype bf16 --output "$work/$name"
 done
 for name in cheerful talkative excited animals brief; do
   adapter "$work/$name" $name
