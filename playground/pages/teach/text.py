@@ -26,7 +26,7 @@ BEGIN_ABOUT = ("Teach it yourself: you vote 24 times before the policy moves, th
                "voting. Or watch: a "
                "built-in labeler votes 40 times, and in a few minutes the bundled model writes what the labeler likes.")
 BEGIN_ABOUT_MODEL = ("Teach it yourself, or watch a built-in labeler teach it: the same votes, on an assistant that "
-                     "answers everyday requests. A step takes half a minute on two cores.")
+                     "answers everyday requests. A step takes about half a minute of processor time.")
 BEGIN_MODEL, BUNDLED_MODEL = "Model", "The bundled storyteller"
 BEGIN_MODEL_INFO = "Any other model can be taught from the Train tab."
 NO_RECIPE = "there is no recipe {model!r}; choose one of the list"

@@ -35,7 +35,7 @@ def test_the_note_is_there_as_long_as_the_conversion(tmp_path, one):
 def test_a_conversion_goes_on_where_no_note_can_be_written(tmp_path, one, monkeypatch):
     monkeypatch.setattr(progress, "WATCHERS", [lambda: write_note(tmp_path / "gone")])
     with announce(one):
-        assert progress.CONVERSIONS == [one]
+        assert [one] == progress.CONVERSIONS
 
 
 def test_a_note_of_a_process_that_has_ended_and_a_file_of_something_else_say_nothing(tmp_path, one):
