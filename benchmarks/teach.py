@@ -6,7 +6,8 @@ Each run is a process of its own, `--jobs` at a time with `--threads` threads ea
 with one job and two threads.) Prints one line of JSON for each run: the report of the run, and how the KL went. `--at 5
 10 20 40` also measures within the run, whenever so many votes were in. `--turn 22` turns every preference into its
 opposite after 22 steps: half of the votes are given before, half after that (`--turn 22 --set votes=80 steps=52`). The
-labelers are those of `preferences` (without `--labelers` the ten of words) and `helpers.kept_preferences`.
+labelers are those of `preferences` (without `--labelers` the ten of words), `helpers.kept_preferences` and
+`helpers.further_preferences`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import preferences
-from benchmarks.helpers import kept_preferences
+from benchmarks.helpers import further_preferences, kept_preferences
 from benchmarks.helpers.common import machine, say
 from benchmarks.preferences import COMMON, RARE
 
@@ -95,7 +96,7 @@ def main() -> None:
     settings = dict(field.split("=", 1) for field in args.set) | {"model": args.model, "data": args.data}
 
     def work(labeler: str, seed: int) -> None:
-        home = preferences if hasattr(preferences, labeler) else kept_preferences
+        home = next(each for each in (preferences, kept_preferences, further_preferences) if hasattr(each, labeler))
         given = settings | {"labeler": f"{home.__file__}:{labeler}", "seed": seed}
         say({"labeler": labeler, "seed": seed} | run(given, list(args.at), args.turn, args.threads))
 

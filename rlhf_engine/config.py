@@ -323,8 +323,9 @@ class TeachConfig(PolicyConfig):
     candidates: int = bounded(32, 2, 64)
     """Responses sampled for a query. The ones that teach most are shown."""
     query: Literal["best", "spread", "disagreement", "random"] = "best"
-    """How the responses of a query are chosen: `best` takes those of the highest reward, `spread` those far apart in
-    reward, `disagreement` those on which the ensemble disagrees (Christiano et al. 2017), `random` any."""
+    """How the responses of a query are chosen: `best` takes those of the highest reward (after a tie it does as
+    `spread`, so that ties do not go on), `spread` those far apart in reward, `disagreement` those on which the ensemble
+    disagrees (Christiano et al. 2017), `random` any."""
     votes_first: int = bounded(24, 1, MOST_ROWS)
     """Votes before the first PPO step, all on responses of the starting policy."""
     votes_per_step: int = bounded(2, 1, MOST_ROWS, advanced=True)

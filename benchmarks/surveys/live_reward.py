@@ -4,10 +4,11 @@
 
 Samples `--responses` responses of the starting policy to each of `--prompts` prompts, and reads their features once. A
 labeler votes on four responses to one of two thirds of the prompts: eight times on any four, then on the four that the
-reward likes best so far, as `teach` does. On the other third the reward is measured: `wins` (of its best of half of the
-responses against the other half, ties half), `best` (the same by the labeler's own score: what can be had) and
-`accuracy` (share of pairs of responses to one prompt that it orders as the labeler does, ties left out). Prints one
-line of JSON for each labeler, for the words alone (`words`) and for all features (`all`).
+reward likes best so far (after a tie, on four that it likes and does not like), as `teach` does. On the other third the
+reward is measured: `wins` (of its best of half of the responses against the other half, ties half), `best` (the same by
+the labeler's own score: what can be had) and `accuracy` (share of pairs of responses to one prompt that it orders as
+the labeler does, ties left out). Prints one line of JSON for each labeler, for the words alone (`words`) and for all
+features (`all`).
 """
 
 import argparse
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks import preferences
-from benchmarks.helpers import kept_preferences
+from benchmarks.helpers import further_preferences, kept_preferences
 from benchmarks.helpers.common import machine, say
 from rlhf_engine.build import make_trainer
 from rlhf_engine.feedback.labelers import answer_by_scores
@@ -86,18 +87,21 @@ def teach(world: World, gold: torch.Tensor, pupil: Pupil, seed: int, stops: list
     rng = random.Random(f"{seed}")
     alike: dict[tuple, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     results: dict[int, dict[str, float]] = {}
+    tied = False
     for number in range(1, max(stops) + 1):
         candidates = world.group(rng.randrange(world.taught))
         if number <= BLIND:
             shown = rng.sample(candidates, CHOICES)
         else:
             texts = [world.texts[i] for i in candidates]
-            shown = [candidates[j] for j in select_responses(pupil.scores(candidates), texts, CHOICES, "best", rng)]
+            strategy = "spread" if tied else "best"
+            shown = [candidates[j] for j in select_responses(pupil.scores(candidates), texts, CHOICES, strategy, rng)]
         scores = gold[shown].tolist()
         if rng.random() < world.noise:
             lucky = rng.randrange(CHOICES)
             scores = [float(i == lucky) for i in range(CHOICES)]
         value = answer_by_scores(scores)[1]
+        tied = len(set(value)) == 1
         order = sorted(range(CHOICES), key=lambda i: value[i])
         shares = torch.tensor([rng.expovariate(1.0) for _ in range(MEMBERS)])
         alike.setdefault(tuple(sorted(value)), []).append((world.values[shown][order], shares))
@@ -134,7 +138,8 @@ def wins(scores: torch.Tensor, truth: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     every = {each.__name__: each for each in (*preferences.BEYOND_WORDS, *preferences.YES_OR_NO, *preferences.COMMON,
-                                              *preferences.RARE, *kept_preferences.KEPT)}
+                                              *preferences.RARE, *kept_preferences.KEPT,
+                                              *further_preferences.FURTHER)}
     parser.add_argument("--labelers", nargs="+", default=list(every), choices=list(every))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--votes", nargs="+", type=int, default=[24, 40])

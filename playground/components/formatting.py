@@ -22,6 +22,8 @@ def sentence(row: dict) -> str:
             kind = "reference_alike"
         if kind == "takeover":
             kind = f"takeover_{takeover_kind(row)}"
+        if kind == "turned" and row.get("opposite"):
+            kind = "turned_opposite"
         return text.EVENT[kind].format(**row)
     except (KeyError, ValueError, IndexError):
         parts = [str(row.get(key, "")) for key in ("event", "text")]

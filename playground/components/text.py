@@ -46,6 +46,8 @@ EVENT = {
     "changed": "Step {step}: {name} is {new:.6g} from now on; it was {old:.6g}.",
     "rewound": "Back from step {was} to the checkpoint of step {step}. Votes that came in since are learned again.",
     "turned": "Step {step}: the newest votes contradict those before. {outdated} older votes count no more.",
+    "turned_opposite": "Step {step}: the newest votes say the opposite of those before. {outdated} older votes count "
+                       "the other way round now.",
     "takeover_adapter": "Step {step}: the larger reward (an adapter) takes over. Of {votes} votes that both predicted, "
                         "it had guessed {adapter_accuracy:.0%} right, the smaller one {features_accuracy:.0%}.",
     "takeover_features": "Step {step}: the smaller reward takes over again. Of {votes} votes that both predicted, it "

@@ -6,7 +6,7 @@ Imports no torch: a page reads the queries of a run and writes the votes, whethe
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,18 @@ def find_query(run: Run, query_id: str) -> Query:
         if row["id"] == query_id:
             return Query.from_dict(row)
     raise UserError(f"the run {run.path.name} has asked no query {query_id[:60]!r}: ask for the next one")
+
+
+def strategy_after(votes: Sequence[Event], strategy: str, *, doubt: bool = False) -> str:
+    """The strategy of the next query, after these votes, the oldest first.
+
+    `best` shows responses that the reward likes alike. Somebody who has just called all of them equal will probably do
+    so again, and a tie says little. Nor do they tell whether somebody has changed their mind, if that is in `doubt`.
+    Then `spread` shows them beside some that the reward does not like.
+    """
+    ranked = [event for event in votes if len(event.ranks) > 1]
+    alike = bool(ranked) and ranked[-1].tie
+    return "spread" if strategy == "best" and (alike or doubt) else strategy
 
 
 def select_responses(scores: "torch.Tensor", texts: list[str], count: int, strategy: str,

@@ -20,10 +20,10 @@ from rlhf_engine.errors import noop
 from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import Rollout, as_sampled
-from rlhf_engine.teach.features.evidence import is_one_mind, weigh_groups
+from rlhf_engine.teach.features.evidence import Minds, compare_minds, weigh_groups
 from rlhf_engine.teach.features.feature_set import NEWEST, WORDS_ONLY, FeatureSet
 from rlhf_engine.teach.likelihood import ResponseModel, was_predicted
-from rlhf_engine.teach.preference_drift import DriftDetector
+from rlhf_engine.teach.preference_drift import DOUBT, ChangeOfMind, DriftDetector, counts_now
 from rlhf_engine.teach.reward_fit import VoteGroup, fit_sparse
 from rlhf_engine.teach.word_features import Row
 from rlhf_engine.trainers.base import check_numbers
@@ -61,8 +61,7 @@ class OnlineReward:
         """All feedback so far that is not taken back, the oldest first."""
         self.drift: dict[str, DriftDetector] = {}
         """For each voter: whether they have changed their mind."""
-        self.changes_of_mind: list[tuple[list[str], list[str]]] = []
-        """For each change: ids of the events that show it, and of the voter's events before, which count no more."""
+        self.changes_of_mind: list[ChangeOfMind] = []
         self.event_features: dict[str, torch.Tensor] = {}
         """Features [K, D] of the texts of an event, by its id. The base is frozen, so they are read once."""
 
@@ -177,45 +176,64 @@ class OnlineReward:
                   "spread": after.std(-1, correction=0).mean().item(), "gain": self.gains.mean().item()}
         if changed:
             update["outdated"] = len(self.outdated)
+            update["opposite"] = self.changes_of_mind[-1].opposite
         return check_numbers(update)
 
     def _update_drift(self, votes: list[Event]) -> bool:
         """Whether new votes show that somebody has changed their mind; what they said before is out of date then."""
         for number, event in enumerate(votes):
-            detector = self.drift.setdefault(event.voter, DriftDetector())
-            features = self.features_of(event)
-            if detector.update(event, features, self.weights.mean(0), self.response_model):
-                before = [old for old in (*self.events, *votes[:number]) if old.voter == event.voter]
-                outdated = [old.id for old in before if old.id not in detector.votes]
-                if self._is_one_mind([*before, event], detector.votes):
-                    detector.forget()
-                    continue
-                self.changes_of_mind.append((detector.votes, outdated))
+            change = self._notice_change(event, [*self.events, *votes[:number]])
+            if change:
+                self.changes_of_mind.append(change)
                 self.drift[event.voter] = DriftDetector()
                 return True  # the other votes wait for a reward that has learned this
         return False
 
-    def _is_one_mind(self, votes: list[Event], later: list[str]) -> bool:
-        """Whether one reward explains a person's votes, those of the ids `later` as well as those before.
+    def _notice_change(self, event: Event, earlier: list[Event]) -> ChangeOfMind | None:
+        """The change of mind that a vote shows, after `earlier` ones of anybody.
+
+        The opposite of what somebody wanted can be told in `DOUBT`. Another taste has to be learned, so that takes
+        more evidence.
+        """
+        detector = self.drift.setdefault(event.voter, DriftDetector())
+        certain = detector.update(event, self.features_of(event), self.weights.mean(0), self.response_model)
+        if detector.evidence <= DOUBT:
+            return None
+        before = [old for old in earlier if old.voter == event.voter]
+        minds = self._compare_minds([*before, event], detector.votes)
+        if minds == "opposite" or (minds == "other" and certain):
+            outdated = [old.id for old in before if old.id not in detector.votes]
+            return ChangeOfMind(detector.votes, outdated, minds == "opposite")
+        if certain and minds == "same":
+            detector.forget()
+        return None
+
+    @property
+    def doubts_minds(self) -> bool:
+        """Whether there is some evidence that somebody has changed their mind."""
+        return any(detector.evidence > DOUBT for detector in self.drift.values())
+
+    def _compare_minds(self, votes: list[Event], later: list[str]) -> Minds:
+        """How a person's votes of the ids `later` go with those before.
 
         A reward with many kinds of features may have believed in the wrong one. That is no change of mind.
         """
         if self.features.version == WORDS_ONLY:
-            return False
-        counted = [event for event in votes if event.id not in self.outdated]
+            return "other"
+        counts = self._counts()
+        counted = [event for event in votes if counts.get(event.id, 1)]
         before = self._groups([event for event in counted if event.id not in later])
         after = self._groups([event for event in counted if event.id in later])
-        return not before or not after or is_one_mind(before, after, self.features.groups)
+        return compare_minds(before, after, self.features.groups) if before and after else "same"
+
+    def _counts(self) -> dict[str, int]:
+        """How events before a change of mind count now (`counts_now`)."""
+        return counts_now(self.changes_of_mind, [event.id for event in self.events])
 
     @property
     def outdated(self) -> set[str]:
-        """Ids of events that count no more, unless all the votes that contradict them have been taken back."""
-        present = {event.id for event in self.events}
-        outdated: set[str] = set()
-        for votes, before in self.changes_of_mind:
-            if present.intersection(votes):
-                outdated.update(before)
-        return outdated
+        """Ids of events that do not count as they were said."""
+        return {name for name, count in self._counts().items() if count < 1}
 
     def _guess(self, event: Event) -> float | None:
         """Whether the reward predicts an event (`was_predicted`)."""
@@ -224,7 +242,7 @@ class OnlineReward:
 
     def _fit(self) -> float:
         """Set weights and response model to the most probable ones, given all events; returns nats per event."""
-        groups = self._groups(self._counted())
+        groups = self._groups(self._learned())
         if not groups:
             self.weights, self.response_model = torch.zeros_like(self.weights), ResponseModel().requires_grad_(False)
             return 0.0
@@ -232,14 +250,15 @@ class OnlineReward:
         if self.features.version > WORDS_ONLY:
             parts = weigh_groups(groups, self.features.groups, self.features.soft_words)
         self.weights, self.response_model, loss = fit_sparse(groups, len(self.weights), parts)
-        return loss / len(self._counted())
+        return loss / len(self._learned())
 
     def _groups(self, events: list[Event]) -> list[VoteGroup]:
         """Events grouped by what they say, so that a thousand votes are a few products."""
         alike: dict[tuple, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        counts = self._counts()
         for event in events:
             order, value = event.rules.canonical(event)
-            features = self.features_of(event)[order]
+            features = self.features_of(event)[order] * counts.get(event.id, 1)
             alike.setdefault((event.kind, value, len(features)), []).append((features, self.bootstrap_weights(event)))
         groups = []
         for (kind, value, _), rows in alike.items():
@@ -247,8 +266,13 @@ class OnlineReward:
             groups.append(VoteGroup(kind, value, torch.stack(features, dim=1), torch.stack(shares)))
         return groups
 
+    def _learned(self) -> list[Event]:
+        """The events that the reward is fitted to, some of them the other way round."""
+        counts = self._counts()
+        return [event for event in self.events if counts.get(event.id, 1)]
+
     def _counted(self) -> list[Event]:
-        """The events that the reward is fitted to."""
+        """The events that count as they were said."""
         outdated = self.outdated
         return [event for event in self.events if event.id not in outdated]
 
@@ -269,7 +293,7 @@ class OnlineReward:
     @property
     def trust(self) -> float:
         """The standard deviation that scores get on the anchors, in [0, 1]."""
-        return min(1.0, sum(not event.tie for event in self._counted()) / self.config.votes_trusted)
+        return min(1.0, sum(not event.tie for event in self._learned()) / self.config.votes_trusted)
 
     # -- features ------------------------------------------------------------------------------------------------------
 
@@ -308,8 +332,9 @@ class OnlineReward:
         self.anchor_features, self.anchors = state["anchored"], [tuple(row) for row in state["anchors"]]
         self.response_model = ResponseModel.from_checkpoint(state["scale"])
         self.events = [Event.from_dict(row) for row in state["events"]]
-        # Older checkpoints know of no changes of mind.
-        self.changes_of_mind = [(list(votes), list(before)) for votes, before in state.get("turns", [])]
+        # Older checkpoints know of no changes of mind, or of none to the opposite.
+        self.changes_of_mind = [ChangeOfMind(list(votes), list(before), bool(opposite and opposite[0]))
+                                for votes, before, *opposite in state.get("turns", [])]
         detectors = state.get("turning", {})
         self.drift = {voter: DriftDetector.from_state(each) for voter, each in detectors.items()}
         self.event_features.clear()

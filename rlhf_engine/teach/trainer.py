@@ -14,7 +14,7 @@ from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import noop
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import Labeler
-from rlhf_engine.feedback.queries import Query, select_responses
+from rlhf_engine.feedback.queries import Query, select_responses, strategy_after
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import seeded_generator
 from rlhf_engine.rollout.rollout import Rollout
@@ -239,7 +239,8 @@ class Teach:
                             "likes": likes, "dislikes": dislikes, "likes_features": likes_features,
                             "dislikes_features": dislikes_features})
         if "outdated" in update:
-            self.events.append({"event": "turned", "step": step, "outdated": update["outdated"]})
+            self.events.append({"event": "turned", "step": step, "outdated": update["outdated"],
+                                "opposite": update["opposite"]})
         self.events += [{"event": "takeover", "step": step, **change} for change in self.reward.take_changes()]
         for name, key in UPDATE_METRICS.items():
             self.update_metrics[key] = update[name]
@@ -282,8 +283,9 @@ class Teach:
         drawn = draw_candidates(learner, self.reward, chosen, by_role, rng, config.batch_size)
         self.asking = False
         sampling = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
+        strategy = strategy_after(self.reward.events, config.query, doubt=self.reward.doubts_minds)
         for i, candidates in zip(chosen, drawn):
-            shown = select_responses(candidates.scores, candidates.texts, config.choices, config.query, rng)
+            shown = select_responses(candidates.scores, candidates.texts, config.choices, strategy, rng)
             self.labeler.ask(Query(
                 f"{config.seed}-{self.asked}", learner.prompts[i], tuple(candidates.texts[j] for j in shown),
                 tuple(candidates.scores[j].mean().item() for j in shown), self.step, dict(sampling),

@@ -70,8 +70,10 @@ EFFECT_WORDS = "By now it likes {likes}, and dislikes {dislikes}."
 EFFECT_LIKES = ("By now it likes: {features}.", "The smaller reward likes: {features}.")
 EFFECT_DISLIKES = ("It dislikes: {features}.", "The smaller reward dislikes: {features}.")
 """The second of each is for a run in which the larger reward leads."""
-TURNED = ("It changed its mind in step {step}: the newest votes say the opposite, and {outdated} older votes count no "
-          "more.")
+TURNED = ("It changed its mind in step {step}: the newest votes contradict those before, and {outdated} older votes "
+          "count no more.")
+TURNED_OPPOSITE = ("It changed its mind in step {step}: the newest votes say the opposite, and {outdated} older votes "
+                   "count the other way round now.")
 TAKEOVER = {
     "adapter": "The larger reward took over in step {step}: of {votes} votes that both predicted, it had guessed "
                "{adapter_accuracy:.0%} right, and the smaller one {features_accuracy:.0%}.",

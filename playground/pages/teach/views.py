@@ -187,7 +187,9 @@ def larger_leads(journal: list[dict]) -> bool:
 def turned_line(journal: list[dict]) -> str:
     """That the voters have changed their mind, the last time; "" if they have not."""
     row = last_of(journal, "turned")
-    return text.TURNED.format(**row) if row else ""
+    if not row:
+        return ""
+    return (text.TURNED_OPPOSITE if row.get("opposite") else text.TURNED).format(**row)
 
 
 def takeover_line(journal: list[dict]) -> str:

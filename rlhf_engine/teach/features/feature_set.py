@@ -1,6 +1,7 @@
 """What the live reward reads of a response, in groups: its words, the words of its places, and curves over its numbers.
 
-The set is versioned. `WORDS_ONLY` is that of the first version: runs that began with it go on with it.
+The set is versioned: `WORDS_ONLY` is that of the first version, `SHAPES` has no `pattern` and no beginnings of
+sentences. Runs that began with one go on with it.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,18 +12,22 @@ import torch.nn.functional as F
 
 from rlhf_engine.errors import noop
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.teach.features import prompt_relation, shape
+from rlhf_engine.teach.features import pattern, prompt_relation, shape
 from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at, phrase_with
 from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords, Words
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation
 from rlhf_engine.teach.features.text_words import Place, TextWords
+from rlhf_engine.teach.features.word_endings import WordEndings
 from rlhf_engine.teach.word_features import DEPTHS, EVENED, WIDTH, Row, Word, WordFeatures
 
-WORDS_ONLY, NEWEST = 1, 2
+WORDS_ONLY, SHAPES, NEWEST = 1, 2, 3
 """Versions of the set."""
-NUMBERS = (*shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
-"""The numbers, in the order of their features."""
+SHAPE_NUMBERS = (*shape.NAMES, *Relation.NAMES, "nearness", "likelihood")
+NUMBERS = (*SHAPE_NUMBERS, *pattern.NAMES)
+"""The numbers of `SHAPES` and of the newest version, in the order of their features."""
+SHAPE_PLACES = ("opening", "first", "last", "late")
+"""The places of `SHAPES`."""
 SHRUNK = 8
 """Tokens of the anchors' mean likelihood that are mixed into that of a response: its first token says little."""
 
@@ -31,7 +36,7 @@ class Reading(NamedTuple):
     """What is read of one response: W words and signs."""
 
     numbers: torch.Tensor
-    """[W, P]: `NUMBERS` after each of them."""
+    """[W, P]: the numbers after each of them."""
     words: Words
 
 
@@ -47,7 +52,11 @@ class FeatureSet:
         self.words = WordFeatures(backbone, batch=batch, on_microbatch=on_microbatch)
         self.texts = TextWords(backbone.tokenizer, backbone.stop_ids, self.words.splitter)
         self.prompt_words = PromptWords()
-        self.places = [PlaceWords(place) for place in FEWEST] if version > WORDS_ONLY else []
+        self.numbers = {WORDS_ONLY: (), SHAPES: SHAPE_NUMBERS}.get(version, NUMBERS)
+        """The names of its numbers."""
+        self.places = [PlaceWords(place) for place in {WORDS_ONLY: (), SHAPES: SHAPE_PLACES}.get(version, FEWEST)]
+        self.endings = WordEndings()
+        """Of the newest version; the others have none."""
         self.curves = Curves()
         self.likelihood = 0.0
         """Mean log-probability of a token of the anchors under the base, in nats."""
@@ -61,18 +70,23 @@ class FeatureSet:
         """The columns of each group of features, by its name."""
         start = DEPTHS * len(self.words.chosen)
         found = {"words": slice(0, start)}
-        for place in self.places:
-            found[place.place] = slice(start, start + DEPTHS * len(place.landmarks))
+        for place in self._parts:
+            found[place.place] = slice(start, start + place.width)
             start = found[place.place].stop
         if self.version > WORDS_ONLY:
-            for name, columns in zip(NUMBERS, self.curves.slices):
+            for name, columns in zip(self.numbers, self.curves.slices):
                 found[name] = slice(start + columns.start, start + columns.stop)
         return found
 
     @property
     def soft_words(self) -> list[str]:
         """Names of the groups whose features are words, of which few matter."""
-        return ["words", *(place.place for place in self.places)]
+        return ["words", *(place.place for place in self._parts)]
+
+    @property
+    def _parts(self) -> list[PlaceWords]:
+        """The groups that sum up words, besides the words of the whole response."""
+        return [*self.places, self.endings] if self.version > SHAPES else self.places
 
     def fit(self, rows: list[Row]) -> torch.Tensor:
         """Learn from responses of the starting policy what is usual; returns their features."""
@@ -84,10 +98,10 @@ class FeatureSet:
         self.embeddings = states.mean(0), states.std(0, correction=0).clamp(min=1e-4)
         self.prompt_words = PromptWords()
         for prompt, response in rows:
-            self.prompt_words.add(self._texts_of(prompt), self._texts_of(response))
+            self.prompt_words.add(set(self._spelled(prompt)), set(self._spelled(response)))
         self._choose_landmarks(rows)
         _, places, numbers = self._sums(rows)
-        scaled = [place.scale(raw, EVENED) for place, raw in zip(self.places, places)]
+        scaled = [place.scale(raw, EVENED) for place, raw in zip(self._parts, places)]
         return torch.cat([words, *scaled, self.curves.fit(numbers)], dim=1)
 
     @torch.no_grad()
@@ -96,7 +110,7 @@ class FeatureSet:
         if self.version == WORDS_ONLY:
             return self.words.read(rows)
         words, places, numbers = self._sums(rows)
-        scaled = [place.normalise(raw) for place, raw in zip(self.places, places)]
+        scaled = [place.normalise(raw) for place, raw in zip(self._parts, places)]
         return torch.cat([(words - self.words.centre) / self.words.size, *scaled, self.curves.read(numbers)], dim=1)
 
     @property
@@ -118,13 +132,13 @@ class FeatureSet:
                     for adds in self.words.token_contributions(rows, weights)]
         scaled = word_share / self.words.size
         usual = scaled @ self.words.centre.expand(scaled.shape[1])
-        totals, numbers = [torch.zeros(0, len(weights))] * len(rows), [torch.zeros(0, len(NUMBERS))] * len(rows)
+        totals, numbers = [torch.zeros(0, len(weights))] * len(rows), [torch.zeros(0, len(self.numbers))] * len(rows)
         for i, reading in self._readings(rows):
             total = torch.zeros(len(reading.numbers), len(weights))
             for each, share in zip(reading.words.similarities, scaled.chunk(DEPTHS, dim=1)):
                 total += each @ share.T
             total = ((total - usual) / max(len(total), 1)).cumsum(0)
-            for place in self.places:
+            for place in self._parts:
                 total += place.trace(reading.words, weights[:, groups[place.place]])
             totals[i], numbers[i] = total, reading.numbers
         curves = (self.curves.read(torch.cat(numbers)) @ self._number_weights(weights).T).split(list(map(len, numbers)))
@@ -146,19 +160,23 @@ class FeatureSet:
         for name, values in by_word.items():
             liked, disliked = self.rank_words(values)
             found[name] = (phrase_with(name, liked), phrase_with(name, disliked))
-        for number, name in enumerate(NUMBERS if self.places else ()):
+        if self.version > SHAPES:
+            names = [f"-{ending}" for ending in self.endings.endings]
+            liked, disliked = self.rank_words(self.endings.weights_of_endings(weights[self.groups["endings"]]), names)
+            found["endings"] = (phrase_with("endings", liked), phrase_with("endings", disliked))
+        for number, name in enumerate(self.numbers):
             knots, curve = self.curves.curve(number, self._number_weights(weights[None])[0])
             if len(knots) > 1:
                 found[name] = (phrase_at(PHRASES[name], knots, curve), phrase_at(PHRASES[name], knots, -curve))
         return found
 
-    def rank_words(self, values: torch.Tensor) -> tuple[list[str], list[str]]:
-        """The landmarks' words with positive and with negative values [L], the strongest first.
+    def rank_words(self, values: torch.Tensor, names: list[str] | None = None) -> tuple[list[str], list[str]]:
+        """The landmarks' words (or other `names`) with positive and with negative values [L], the strongest first.
 
         Control tokens, such as the end of a response, are no words to a reader.
         """
         decode = self.backbone.tokenizer.decode
-        names = [decode(word, skip_special_tokens=True).strip() for word in self.words.chosen]
+        names = names or [decode(word, skip_special_tokens=True).strip() for word in self.words.chosen]
         order = [i for i in values.argsort(descending=True, stable=True).tolist() if names[i]]
         liked = [names[i] for i in order if values[i] > 0]
         disliked = [names[i] for i in reversed(order) if values[i] < 0]
@@ -169,13 +187,13 @@ class FeatureSet:
 
     def state_dict(self) -> dict:
         """All but the words, which have a state of their own."""
-        return {"version": self.version, "places": [place.state_dict() for place in self.places],
+        return {"version": self.version, "places": [place.state_dict() for place in self._parts],
                 "curves": self.curves.state_dict(), "likelihood": self.likelihood,
                 "prompts": self.prompt_words.state_dict(), "embeddings": self.embeddings}
 
     def load_state_dict(self, state: dict) -> None:
         """Take a state of the same version."""
-        for place, each in zip(self.places, state["places"]):
+        for place, each in zip(self._parts, state["places"]):
             place.load_state_dict(each)
         self.curves.load_state_dict(state["curves"])
         self.likelihood, self.embeddings = state["likelihood"], tuple(state["embeddings"])
@@ -187,22 +205,25 @@ class FeatureSet:
     def _start_scores(self, weights: torch.Tensor) -> torch.Tensor:
         """[1, M]: what no words at all would score."""
         total = self.curves.read(self._nothing()[None]) @ self._number_weights(weights).T
-        for place in self.places:
+        for place in self._parts:
             share = weights[:, self.groups[place.place]] / place.size
             total = total - share @ place.centre.expand(share.shape[1])
         return total
 
     def _nothing(self) -> torch.Tensor:
         """[P]: the numbers of no words at all."""
-        return torch.tensor(list(shape.Shape().numbers().values()) + Relation({}, []).values() + [0.0, self.likelihood])
+        found = [*shape.Shape().numbers().values(), *Relation({}, []).values(), 0.0, self.likelihood]
+        if self.version > SHAPES:
+            found += pattern.Pattern().numbers().values()
+        return torch.tensor(found)
 
     def _number_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """[M, D]: the share of weights that belongs to the curves."""
         return weights[:, self.size - self.curves.slices[-1].stop:]
 
-    def _texts_of(self, tokens: list[int]) -> set[str]:
-        """The different words of a text."""
-        return {kind.text for kind in map(self.texts.kind, self.words.splitter.words(tokens)) if kind.spells}
+    def _spelled(self, tokens: list[int]) -> list[str]:
+        """The words of a text."""
+        return [kind.text for kind in map(self.texts.kind, self.words.splitter.words(tokens)) if kind.spells]
 
     @torch.no_grad()
     def _choose_landmarks(self, rows: list[Row]) -> None:
@@ -223,17 +244,18 @@ class FeatureSet:
             sentences.append(self._sentences(list(self.texts.places(response))))
         for place in self.places:
             place.choose(sentences, found, [total / max(count, 1) for total in usual])
+        self.endings.choose_endings([self._spelled(response) for _, response in rows])
 
     @torch.no_grad()
     def _sums(self, rows: list[Row]) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """What the features are made of: mean similarities [N, 2 L], the sums [N, D] of each place, numbers [N, P]."""
         words = torch.zeros(len(rows), DEPTHS * len(self.words.chosen))
-        places = [torch.zeros(len(rows), DEPTHS * len(place.landmarks)) for place in self.places]
-        numbers = torch.zeros(len(rows), len(NUMBERS))
+        places = [torch.zeros(len(rows), place.width) for place in self._parts]
+        numbers = torch.zeros(len(rows), len(self.numbers))
         for i, reading in self._readings(rows):
             words[i] = torch.cat([each.sum(0) / max(len(each), 1) for each in reading.words.similarities])
             numbers[i] = reading.numbers[-1] if len(reading.numbers) else self._nothing()
-            for place, sums in zip(self.places, places):
+            for place, sums in zip(self._parts, places):
                 sums[i] = place.read(reading.words)
         return words, places, numbers
 
@@ -259,8 +281,11 @@ class FeatureSet:
         counted = lengths.cumsum(0) + SHRUNK
         likelihood = (logprobs.cumsum(0) + SHRUNK * self.likelihood) / counted
         rest = torch.stack([self._nearness(prompt, response), likelihood], dim=1)
-        values = torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES))
-        return Reading(torch.cat([values, rest], dim=1), Words(similarities, self._sentences(places)))
+        values = [torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES)), rest]
+        if self.version > SHAPES:
+            values.append(torch.tensor(pattern.trace(places)).view(len(places), len(pattern.NAMES)))
+        texts = [place.kind.text if place.kind.spells else "" for place in places]
+        return Reading(torch.cat(values, dim=1), Words(similarities, self._sentences(places), texts))
 
     def _own_words(self, prompt: list[int]) -> tuple[list[str], dict[str, float], dict[str, Word]]:
         """(all words of a prompt, its own words with their weights, the tokens that spell these)."""

@@ -72,12 +72,32 @@ PHRASES = {
                          "short quotations of the prompt"),
     "nearness": Phrase("words close to what was asked", "words far from what was asked",
                        "words fairly close to what was asked"),
+    "early_question": Phrase("a question early", "a question late or never", "a question after some words"),
+    "early_exclamation": Phrase("an exclamation mark early", "an exclamation mark late or never",
+                                "an exclamation mark after some words"),
+    "late_questions": Phrase("questions in the second half", "questions in the first half"),
+    "late_exclamations": Phrase("exclamation marks in the second half", "exclamation marks in the first half"),
+    "middle_speech": Phrase("speech in the middle", "speech at the beginning and the end"),
+    "speeches": Phrase("somebody who speaks often", "nobody who speaks", "about {} times that somebody speaks"),
+    "second_sentence": Phrase("a long second sentence", "a short second sentence",
+                              "a second sentence of about {} words", math.exp),
+    "shortest_sentence": Phrase("no short sentence", "a very short sentence", "a shortest sentence of about {} words",
+                                math.exp),
+    "longest_sentence": Phrase("a very long sentence", "no long sentence", "a longest sentence of about {} words",
+                               math.exp),
+    "series": Phrase("a sentence with many commas", "no sentence with commas", "a sentence with about {} commas"),
+    "short_words": Phrase("many short words", "few short words", "some short words"),
+    "alliteration": Phrase("neighbouring words with the same first letter",
+                           "neighbouring words with different first letters"),
+    "rhymes": Phrase("sentences that rhyme", "sentences that do not rhyme"),
+    "most_named": Phrase("one name again and again", "no name that comes again", "a name that comes about {} times"),
     "likelihood": Phrase("plain, likely text", "unusual text", "text that is neither plain nor unusual"),
 }
 """By the name of the number."""
 PLACES = {"words": "words like {}", "opening": "an opening with words like {}",
           "first": "a first sentence with words like {}", "last": "a last sentence with words like {}",
-          "late": "words like {} late rather than early"}
+          "late": "words like {} late rather than early", "starts": "sentences that start with words like {}",
+          "endings": "words that end in {}"}
 """By the name of the place; with {} for the words."""
 
 

@@ -1,4 +1,4 @@
-"""Soft words of one place of a response: opening, first sentence, last sentence; and what comes late, not early.
+"""Soft words of one place of a response: opening, first and last sentence, starts of sentences; and what comes late.
 
 A place holds the sum of its words' similarities to the landmarks that are common there, less what a word of the anchors
 has on average, over the number of its words. A place with few words counts as if it had `FEWEST`: one word is no
@@ -8,14 +8,18 @@ sentence. Everything is known after each word, as if the response ended there.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 OPENING = 3
 """Words and signs of the opening."""
-FEWEST = {"opening": OPENING, "first": 6, "last": 6, "late": 20}
+FEWEST = {"opening": OPENING, "first": 6, "last": 6, "late": 20, "starts": 3}
 """The places, and the number of words below which a place counts as if it had so many."""
 LANDMARKS = 256
 """Landmarks of a place, at most."""
-SMALLEST = 1e-6
+SMALLEST, USUAL = 1e-3, 0.1
+"""A sum that varies less than `SMALLEST` on the anchors is treated as if it varied by `USUAL`, and is not enlarged."""
+SMALLEST_GROUP = 0.5
+"""Nor is a group of which hardly any sum varies: all anchors may begin with the same word."""
 
 
 class Words(NamedTuple):
@@ -25,6 +29,8 @@ class Words(NamedTuple):
     """For each depth, those to L landmarks: [W, L], on the CPU."""
     sentences: torch.Tensor
     """[W]: the number of the sentence of each, ascending."""
+    texts: list[str]
+    """Those that are words, in lower case; "" for signs."""
 
 
 class PlaceWords:
@@ -40,6 +46,11 @@ class PlaceWords:
         self.usual: list[torch.Tensor] = []
         """For each depth: the mean similarity [l] of a word of the anchors."""
         self.centre, self.size = torch.zeros(()), torch.ones(())
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.usual) * len(self.landmarks)
 
     def choose(self, sentences: list[torch.Tensor], found: list[torch.Tensor], usual: list[torch.Tensor]) -> None:
         """Choose the landmarks that are common here, from responses whose words stand in `sentences` [W] each.
@@ -60,10 +71,13 @@ class PlaceWords:
 
         They are divided by their spread to the power `evened`.
         """
-        spread = raw.std(0, correction=0).clamp(min=SMALLEST)
         self.centre = raw.mean(0)
+        if not raw.shape[1]:
+            return raw
+        spread = raw.std(0, correction=0)
+        spread = torch.where(spread < SMALLEST, torch.full_like(spread, USUAL), spread)
         scaled = (raw - self.centre) / spread**evened
-        self.size = spread**evened * scaled.square().sum(1).mean().sqrt().clamp(min=SMALLEST)
+        self.size = spread**evened * scaled.square().sum(1).mean().sqrt().clamp(min=SMALLEST_GROUP)
         return self.normalise(raw)
 
     def read(self, words: Words) -> torch.Tensor:
@@ -109,6 +123,8 @@ class PlaceWords:
             return (sentences == 0).float()
         if self.place == "last":
             return (sentences == sentences[-1:]).float()
+        if self.place == "starts":
+            return F.pad(sentences.diff(), (1, 0), value=1).clamp(max=1)[:len(sentences)].float()
         return torch.ones(len(sentences))
 
     def _factors(self, sentences: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
-from rlhf_engine.feedback.queries import Query, select_responses
+from rlhf_engine.feedback.events import Event
+from rlhf_engine.feedback.queries import Query, select_responses, strategy_after
 
 STRATEGIES = ("random", "best", "disagreement", "spread")
 TEXTS = [f"text {i}" for i in range(8)]
@@ -170,3 +171,13 @@ def test_a_query_says_what_was_asked_and_cannot_be_changed():
     assert (query.run, query.checkpoint) == ("", "")
     with pytest.raises(AttributeError):
         query.step = 4
+
+
+def test_after_a_tie_a_query_shows_what_is_liked_less_as_well():
+    """Only where queries show the best, and only after a tie of the newest vote that ranks responses."""
+    choice, tie = Event("a", "ranking", "p", tuple("abcd"), (2, 1, 2, 2)), Event("b", "ranking", "p", tuple("abcd"), (1, 1, 1, 1))
+    bad, thumb = Event("c", "comparison", "p", ("a", "b"), "both_bad"), Event("d", "thumb", "p", ("a",), "up")
+    assert strategy_after([], "best") == strategy_after([tie, choice], "best") == strategy_after([thumb], "best") == "best"
+    assert strategy_after([choice, tie], "best") == strategy_after([tie, thumb], "best") == strategy_after([bad], "best") == "spread"
+    for strategy in ("spread", "disagreement", "random"):
+        assert strategy_after([choice, tie], strategy) == strategy

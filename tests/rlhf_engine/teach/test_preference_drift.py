@@ -8,7 +8,7 @@ import torch
 
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.teach.likelihood import ResponseModel
-from rlhf_engine.teach.preference_drift import ENOUGH, DriftDetector
+from rlhf_engine.teach.preference_drift import ENOUGH, ChangeOfMind, DriftDetector, counts_now
 from rlhf_engine.trainers.state import load_state, save_state
 
 FEATURES = torch.eye(4)[:, :2] * 1.0
@@ -69,3 +69,12 @@ def test_its_state_goes_through_a_checkpoint(tmp_path):
     assert hear(turning, [3, 1] * 10) == hear(again, [3, 1] * 10) is not None and again.evidence == turning.evidence
     save_state(tmp_path, DriftDetector().state_dict())
     assert DriftDetector.from_state(load_state(tmp_path)).reward_before is None
+
+
+def test_what_was_said_before_a_change_counts_no_more_or_the_other_way_round():
+    other, opposite = ChangeOfMind(["c"], ["a", "b"]), ChangeOfMind(["c"], ["a", "b"], opposite=True)
+    back = ChangeOfMind(["e"], ["a", "b", "c", "d"], opposite=True)
+    assert counts_now([], "abc") == {} and counts_now([other], "abc") == {"a": 0, "b": 0} and counts_now([opposite], "abc") == {"a": -1, "b": -1}
+    assert counts_now([opposite, back], "abcde") == {"a": 1, "b": 1, "c": -1, "d": -1}, "back to what was wanted at first"
+    assert counts_now([other, back], "abcde") == {"a": 0, "b": 0, "c": -1, "d": -1}
+    assert counts_now([opposite, back], "abcd") == {"a": -1, "b": -1}, "the votes that show the second one have been taken back"

@@ -14,7 +14,7 @@ from rlhf_engine.data.readers import read_prompts
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.labelers import SimulatedLabeler
-from rlhf_engine.feedback.queries import Query
+from rlhf_engine.feedback.queries import Query, select_responses
 from rlhf_engine.feedback.scoring_functions import BUILT_IN, find_function
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import as_sampled
@@ -307,6 +307,40 @@ def test_everybody_has_a_mind_of_their_own_and_may_take_the_change_back(tiny_lla
     assert reward.outdated and reward.outdated <= {event.id for event in (*first, *second)}
     reward.learn([Event(f"undo {event.id}", "retract", value=event.id, voter="a") for event in second[:changed + 2]])
     assert not reward.outdated and len(reward._counted()) == 30
+
+
+def test_whoever_wants_the_opposite_has_taught_it_already(tiny_llama, tmp_path):
+    """Earlier votes count the other way round: the reward stays as sure as it was, and turns at once."""
+    reward = OnlineReward(backbone := Backbone.load(str(tiny_llama)), TeachConfig(**SMALL))
+    reward.set_anchors(anchors(backbone))
+    for event in events_of("comparison", 30):
+        reward.learn([event])
+    before, sure = reward.score(reward.anchors).mean(-1), reward.trust
+    second = turned_round(events_of("comparison", 30, seed=1))
+    found = next(found for i in range(0, 30, 2) if "outdated" in (found := reward.learn(second[i:i + 2])))
+    assert found["opposite"] and found["outdated"] == len(reward.outdated) >= 25 and reward.trust >= sure
+    assert torch.corrcoef(torch.stack([before, reward.score(reward.anchors).mean(-1)]))[0, 1] < -0.8
+    assert len(reward._learned()) == found["votes"] == len(reward._counted()) + found["outdated"]
+    save_state(tmp_path, {"reward": reward.state_dict()})
+    state = load_state(tmp_path)["reward"]
+    again = OnlineReward(backbone, TeachConfig(**SMALL))
+    again.load_state_dict(state)
+    assert again.changes_of_mind == reward.changes_of_mind and again._fit() == reward._fit() and torch.equal(again.weights, reward.weights)
+    again.load_state_dict(state | {"turns": [row[:2] for row in state["turns"]]})  # as an older run wrote it
+    assert len(again._learned()) == found["votes"] - found["outdated"] and again.outdated == reward.outdated
+
+
+def test_ties_do_not_go_on_because_of_the_queries(tiny_llama, monkeypatch):
+    strategies = []
+
+    def select(scores, texts, count, strategy, rng):
+        strategies.append(strategy)
+        return select_responses(scores, texts, count, strategy, rng)
+    monkeypatch.setattr(teach_module, "select_responses", select)
+    for function, wanted in ((lambda prompt, response: 0.0, "spread"), (lambda prompt, response: len(response) + vowels(prompt, response), "best")):
+        strategies.clear()
+        next(make(tiny_llama, votes=12, votes_first=12, function=function))
+        assert strategies[-1] == wanted and strategies[0] == "best"
 
 
 def test_a_few_votes_at_random_change_nobodys_mind(tiny_llama):

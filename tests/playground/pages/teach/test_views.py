@@ -80,6 +80,8 @@ def test_a_change_of_mind_and_a_takeover_are_said():
     assert "changed its mind" not in views.effect([row]) and "larger" not in views.effect([row])
     html = views.effect([row, turned, took])
     assert "It changed its mind in step 7" in html and "22 older votes count no more" in html
+    assert "22 older votes count the other way round now" in views.effect([row, turned | {"opposite": True}])
+    assert "opposite of those before" in sentence(turned | {"opposite": True}) and "count no more" in sentence(turned)
     assert "The larger reward took over in step 9: of 40 votes that both predicted, it had guessed 72% right, and the smaller one 50%." in html
     assert "The smaller reward likes: lists." in html and "By now it likes" not in html
     back = took | {"step": 12, "reward": "features", "features_accuracy": 0.8, "adapter_accuracy": 0.6}

@@ -9,8 +9,8 @@ from rlhf_engine.teach.features.evidence import (
     OTHERS,
     WORDS,
     ScalePrior,
+    compare_minds,
     find_scales,
-    is_one_mind,
     newest,
     search_scales,
     weigh_groups,
@@ -139,8 +139,34 @@ def middle_votes(low: float, high: float, count: int, sign: float = 1.0) -> list
 def test_somebody_who_likes_a_middle_has_one_mind_and_who_turns_has_two():
     """Longer is better at first, then shorter: not because of a change of mind, but because 0.5 is best."""
     groups = {"words": slice(0, 8), "length": slice(8, 10)}
-    assert is_one_mind(middle_votes(0.0, 0.5, 20), middle_votes(0.5, 1.0, 8), groups)
-    assert not is_one_mind(middle_votes(0.0, 1.0, 20), middle_votes(0.2, 1.0, 8, sign=-1.0), groups)
+    assert compare_minds(middle_votes(0.0, 0.5, 20), middle_votes(0.5, 1.0, 8), groups) not in ("opposite", "other")
+    assert compare_minds(middle_votes(0.0, 1.0, 20), middle_votes(0.2, 1.0, 8, sign=-1.0), groups) == "opposite"
+
+
+def yes_or_no_votes(count: int, wanted: float, seed: int, of: int = 0) -> list[VoteGroup]:
+    """Votes of somebody who looks at one thing alone, which three of ten texts have (column `of`): with `wanted` 1 they like it, with -1
+    they do not. Four texts that all have it, or all lack it, are a tie."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: dict[tuple, list[torch.Tensor]] = {}
+    for _ in range(count):
+        has = (torch.rand(4, 2, generator=generator) < 0.3).float()
+        words = torch.randn(4, 8, generator=generator) / 8**0.5
+        score = wanted * has[:, of]
+        order = score.argsort(descending=True, stable=True)
+        ranks = tuple(1 if score[i] == score.max() else 2 for i in order)
+        rows.setdefault(ranks, []).append(torch.cat([words, 2 * has - 0.6], 1)[order])
+    return [VoteGroup("ranking", ranks, torch.stack(texts, 1), torch.ones(len(texts), 1)) for ranks, texts in rows.items()]
+
+
+def test_the_opposite_is_told_from_something_else_though_many_votes_are_ties():
+    """Eight votes do. Where the earlier votes say nothing, the opposite is no better than the same."""
+    groups = {"words": slice(0, 8), "speech": slice(8, 9), "lists": slice(9, 10)}
+    before = yes_or_no_votes(20, 1.0, seed=0)
+    assert compare_minds(before, yes_or_no_votes(8, 1.0, seed=1), groups) == "same"
+    assert compare_minds(before, yes_or_no_votes(8, -1.0, seed=1), groups) == "opposite"
+    assert compare_minds(before, yes_or_no_votes(20, 1.0, seed=1, of=1), groups) == "other"
+    ties = [VoteGroup("ranking", (1, 1, 1, 1), torch.cat([each.features for each in before], 1), torch.ones(20, 1))]
+    assert compare_minds(ties, yes_or_no_votes(8, -1.0, seed=1), groups) != "opposite"
 
 
 @pytest.mark.parametrize("count", [3, 30])

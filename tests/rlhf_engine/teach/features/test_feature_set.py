@@ -6,8 +6,18 @@ import torch
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.logprobs import pad_right, read_logits
 from rlhf_engine.teach import online_reward as module
-from rlhf_engine.teach.features.feature_set import NEWEST, NUMBERS, SHRUNK, WORDS_ONLY, FeatureSet
-from rlhf_engine.teach.features.place_words import FEWEST
+from rlhf_engine.teach.features.feature_set import (
+    NEWEST,
+    NUMBERS,
+    SHAPE_NUMBERS,
+    SHAPE_PLACES,
+    SHAPES,
+    SHRUNK,
+    WORDS_ONLY,
+    FeatureSet,
+)
+from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords
+from rlhf_engine.teach.features.word_endings import endings_of
 from rlhf_engine.teach.online_reward import soft_cap
 from rlhf_engine.teach.reward_fit import fit_sparse
 from rlhf_engine.trainers.state import load_state, save_state
@@ -37,7 +47,7 @@ def test_groups_are_centred_and_of_one_size_and_cover_all_columns(fitted):
     torch.testing.assert_close(features.read(rows), values, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(values.mean(0), torch.zeros(features.size), atol=1e-4, rtol=0)
     groups = features.groups
-    assert list(groups) == ["words", *FEWEST, *NUMBERS] and values.shape[1] == features.size
+    assert list(groups) == ["words", *FEWEST, "endings", *NUMBERS] and values.shape[1] == features.size
     assert [part.start for part in groups.values()][1:] == [part.stop for part in groups.values()][:-1]
     for name in ("words", *FEWEST):
         assert values[:, groups[name]].square().sum(1).mean() == pytest.approx(1, abs=1e-3)
@@ -98,7 +108,7 @@ def test_a_state_comes_back(fitted, tmp_path):
     assert torch.equal(again.read(rows), features.read(rows)) and again.groups == features.groups
 
 
-@pytest.mark.parametrize("version", [WORDS_ONLY, NEWEST])
+@pytest.mark.parametrize("version", [WORDS_ONLY, SHAPES, NEWEST])
 def test_what_ppo_gets_adds_up_to_the_score(tiny_llama, version):
     trainer = make_simulated(tiny_llama, score_cap_quantile=0.9)
     trainer.reward.features = trainer.reward._make_features(version)
@@ -137,6 +147,43 @@ def test_an_older_run_goes_on_with_words_alone_bit_for_bit(tiny_llama, tmp_path)
         wanted = scores.diff()
         wanted[-1] += scores[0]
         assert torch.equal(row[:len(adds)], wanted)
+
+
+def test_a_run_of_the_second_version_goes_on_with_its_features(tiny_llama, tmp_path):
+    trainer = make_simulated(tiny_llama)
+    trainer.reward.features = trainer.reward._make_features(SHAPES)
+    next(trainer)
+    trainer.save(tmp_path)
+    resumed = make_simulated(tiny_llama)
+    resumed.load(tmp_path)
+    assert list(resumed.reward.features.groups) == ["words", *SHAPE_PLACES, *SHAPE_NUMBERS] and resumed.reward.features.version == SHAPES
+    assert SHAPE_NUMBERS[-2:] == ("nearness", "likelihood") and NUMBERS[:len(SHAPE_NUMBERS)] == SHAPE_NUMBERS
+    assert [without_time(next(resumed)) for _ in range(2)] == [without_time(next(trainer)) for _ in range(2)]
+    assert resumed.reward.top_features() == trainer.reward.top_features()
+
+
+def test_words_that_end_alike_are_one_feature(tiny_model):
+    backbone = Backbone.load(str(tiny_model))
+    prompt = backbone.tokenizer.encode("tell")
+    said = ["walked talked jumped rained", "walking talking jumping raining", "walked and talked", "a dog", "ended"]
+    rows = [(prompt, backbone.tokenizer.encode(text, add_special_tokens=False)) for text in said * 2]
+    features = FeatureSet(backbone, batch=4)
+    values = features.fit(rows)[:, features.groups["endings"]]
+    endings = features.endings.endings
+    assert {"ed", "ing"} <= set(endings) and "og" not in endings, "four different words at least"
+    raw = (values * features.endings.size + features.endings.centre)[:5]
+    assert raw[:, endings.index("ed")].tolist() == pytest.approx([4 / 20, 0, 2 / 20, 0, 1 / 20], abs=1e-6)
+    weights = torch.zeros(features.size)
+    weights[features.groups["endings"].start + endings.index("ed")] = 1.0
+    assert features.likes(weights)["endings"][0].startswith("words that end in -ed")
+    assert endings_of("walked") == ["ed", "ked"] and endings_of("bed") == endings_of("1234567") == endings_of("") == []
+
+
+def test_sentences_have_starts(tiny_model):
+    """The first word or sign of each sentence counts, the others do not."""
+    place = PlaceWords("starts")
+    assert place._inside(torch.tensor([0, 0, 1, 1, 1, 3])).tolist() == [1, 0, 1, 0, 0, 1]
+    assert place._inside(torch.zeros(0, dtype=torch.long)).tolist() == []
 
 
 def test_the_reward_says_in_words_what_it_likes(tiny_llama):

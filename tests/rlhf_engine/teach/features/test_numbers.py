@@ -7,7 +7,7 @@ import torch
 
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.tents import tents
-from rlhf_engine.teach.features import prompt_relation, shape
+from rlhf_engine.teach.features import pattern, prompt_relation, shape
 from rlhf_engine.teach.features.curves import make_knots, smooth_basis
 from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at
@@ -169,3 +169,28 @@ def test_a_curve_is_spoken_of_by_its_peak():
     assert phrase_at(phrase, knots, torch.tensor([0.0, 0.5, 1.0])) == "long answers"
     assert phrase_at(phrase, knots, torch.tensor([1.0, 0.5, 0.0])) == "short answers"
     assert phrase_at(PHRASES["circle"], torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0])) == PHRASES["circle"].much
+
+
+def patterns_of(texts: TextWords, text: str) -> dict[str, float]:
+    return dict(zip(pattern.NAMES, pattern.trace(texts.places(tokens(texts, text)))[-1]))
+
+
+def test_the_patterns_of_a_text(texts):
+    found = patterns_of(texts, 'Big bears bite. "Why?" said Tom. Old Tom had a cat, a dog, and a hat. Dad had a mat!')
+    assert found["early_question"] == pytest.approx(math.exp(-4 / shape.SOON)) and found["early_exclamation"] == pytest.approx(math.exp(-20 / shape.SOON))
+    assert (found["late_questions"], found["late_exclamations"], found["speeches"], found["series"]) == (-1, 1, 1, 2)
+    # Sentences of 3, 1, 2, 10 and 4 words.
+    assert [math.exp(found[name]) for name in ("second_sentence", "shortest_sentence", "longest_sentence")] == pytest.approx([1, 1, 10])
+    assert found["most_named"] == 2 and found["rhymes"] == pytest.approx(1 / 5), "hat and mat"
+    assert found["short_words"] == pytest.approx(17 / 20) and found["alliteration"] == pytest.approx(3 / 20), "big bears bite, and a"
+    assert patterns_of(texts, "The dog ran. It sat.")["rhymes"] == 0 and patterns_of(texts, "")["shortest_sentence"] == 0
+
+
+def test_speech_in_the_middle_is_told_from_speech_around_it(texts):
+    middle = patterns_of(texts, 'Tom ran to the dog. "Stop it now you dog!" The dog ran to Tom.')
+    around = patterns_of(texts, '"Stop it now Tom!" The dog ran to the old cat. "Go to the dog now!"')
+    assert middle["middle_speech"] > 0.1 and around["middle_speech"] < -0.1 and (middle["speeches"], around["speeches"]) == (1, 2)
+
+
+def test_all_numbers_can_be_said():
+    assert set(pattern.NAMES) | set(shape.NAMES) | set(Relation.NAMES) <= set(PHRASES)
