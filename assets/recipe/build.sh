@@ -12,20 +12,23 @@ sft() { # RUN: SFT on the demonstrations as they are
   python -m rlhf_engine sft --dtype bf16 --lora-rank 8 --learning-rate 2e-3 --epochs 5 --output "$1"
 }
 python assets/recipe/make_data.py prompts
-# The first demonstrations are forced out of the base. The model that learns from them tells better ones, at a low
+# The first demonstrations are forced out of the base. The model that learns from them tells better ones, at a lower
 # temperature and with more tries: those stay.
 python assets/recipe/make_data.py demonstrations
 sft "$work/sft-first"
 python assets/recipe/make_data.py demonstrations --from "$work/sft-first/checkpoints/last/policy" \
-  --rounds 8 --temperature 0.7
+  --rounds 8 --temperature 0.85
 sft "$work/sft"
 adapter "$work/sft" sft
 python assets/recipe/make_data.py mentions
 python assets/recipe/make_data.py preferences
-python -m rlhf_engine reward --output "$work/reward"
-python -m rlhf_engine ppo --reward "$work/reward" --output "$work/cheerful"
+ppo() { # NAME REWARD...: a policy of the gallery
+  python -m rlhf_engine ppo --value fitted --dtype bf16 --output "$work/$1" --reward "${@:2}"
+}
+python -m rlhf_engine reward --dtype bf16 --output "$work/reward"
+ppo cheerful "$work/reward"
 for name in talkative excited animals brief; do
-  python -m rlhf_engine ppo --reward assets/recipe/rules.py:$name --value fitted --dtype bf16 --output "$work/$name"
+  ppo $name assets/recipe/rules.py:$name --kl-target 10
 done
 for name in cheerful talkative excited animals brief; do
   adapter "$work/$name" $name
