@@ -22,13 +22,13 @@ sft "$work/sft"
 adapter "$work/sft" sft
 python assets/recipe/make_data.py mentions
 python assets/recipe/make_data.py preferences
-ppo() { # NAME REWARD...: a policy of the gallery
-  python -m rlhf_engine ppo --value fitted --dtype bf16 --output "$work/$1" --reward "${@:2}"
+ppo() { # NAME REWARD: a policy of the gallery
+  python -m rlhf_engine ppo --value fitted --dtype bf16 --kl-target 10 --output "$work/$1" --reward "$2"
 }
 python -m rlhf_engine reward --dtype bf16 --output "$work/reward"
 ppo cheerful "$work/reward"
 for name in talkative excited animals brief; do
-  ppo $name assets/recipe/rules.py:$name --kl-target 10
+  ppo $name assets/recipe/rules.py:$name
 done
 for name in cheerful talkative excited animals brief; do
   adapter "$work/$name" $name
