@@ -4,8 +4,9 @@ import re
 
 import gradio as gr
 
-from playground.components.html import escape, notice
+from playground.components.html import conversion, escape, notice
 from playground.components.inputs import label
+from playground.workspace import Workspace
 from rlhf_engine.config import field_types
 from rlhf_engine.errors import UserError, one_line
 from rlhf_engine.stages import STAGES
@@ -42,3 +43,9 @@ def mark_seen(seen: dict, key: str, mark) -> bool:
         return False
     seen[key] = mark
     return True
+
+
+def refresh_loading(workspace: Workspace, bar: gr.HTML, seen: dict) -> dict:
+    """The update of a page's bar that shows how far a GGUF file is converted; empty if nothing has changed."""
+    _, loading = conversion(workspace)
+    return {bar: gr.update(value=loading, visible=bool(loading))} if mark_seen(seen, "loading", loading) else {}

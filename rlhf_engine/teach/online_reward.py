@@ -192,8 +192,8 @@ class OnlineReward:
     def _notice_change(self, event: Event, earlier: list[Event]) -> ChangeOfMind | None:
         """The change of mind that a vote shows, after `earlier` ones of anybody.
 
-        The opposite of what somebody wanted can be told in `DOUBT`. Another taste has to be learned, so that takes
-        more evidence.
+        Evidence of `DOUBT` is enough to look for the opposite of what somebody wanted. Another taste has to be learned
+        first, so it needs more evidence.
         """
         detector = self.drift.setdefault(event.voter, DriftDetector())
         certain = detector.update(event, self.features_of(event), self.weights.mean(0), self.response_model)
@@ -242,7 +242,8 @@ class OnlineReward:
 
     def _fit(self) -> float:
         """Set weights and response model to the most probable ones, given all events; returns nats per event."""
-        groups = self._groups(self._learned())
+        learned = self._learned()
+        groups = self._groups(learned)
         if not groups:
             self.weights, self.response_model = torch.zeros_like(self.weights), ResponseModel().requires_grad_(False)
             return 0.0
@@ -250,7 +251,7 @@ class OnlineReward:
         if self.features.version > WORDS_ONLY:
             parts = weigh_groups(groups, self.features.groups, self.features.soft_words)
         self.weights, self.response_model, loss = fit_sparse(groups, len(self.weights), parts)
-        return loss / len(self._learned())
+        return loss / len(learned)
 
     def _groups(self, events: list[Event]) -> list[VoteGroup]:
         """Events grouped by what they say, so that a thousand votes are a few products."""

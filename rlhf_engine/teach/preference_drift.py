@@ -19,8 +19,8 @@ ENOUGH = 3.0
 """Nats of evidence for a change. Over 400 votes for one thing, a fifth of them at random, the evidence came to 1.2.
 Votes for the opposite needed four to twelve votes."""
 DOUBT = 0.7
-"""Nats of evidence from which on queries show what tells a change from chance, and the opposite is looked at
-(`evidence.is_opposite`)."""
+"""Nats of evidence that cast doubt. From there on queries show what tells a change from chance, and each vote is
+checked for the opposite (`evidence.compare_minds`)."""
 SHARES = torch.linspace(0.0, 1.0, 11)
 """Factors by which the reward's scores may be scaled, from not sure at all to as sure as it is."""
 

@@ -10,10 +10,9 @@ from playground.components import charts
 from playground.components import text as shared_text
 from playground.components.extend_run import ExtendRunPanel
 from playground.components.formatting import last_message, shortened
-from playground.components.html import conversion
 from playground.components.html import notice as notice_html
 from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
-from playground.components.notices import inform, mark_seen, warn
+from playground.components.notices import inform, mark_seen, refresh_loading, warn
 from playground.components.plots import LivePlot
 from playground.components.stage_views import model_presets
 from playground.pages.teach import text, views
@@ -242,9 +241,7 @@ class TeachPage:
         busy = any(entry.alive for entry in entries)
         if mark_seen(seen, "live", busy):
             changes[self.starting] = gr.update(visible=not busy)
-        _, loading = conversion(self.workspace)
-        if mark_seen(seen, "loading", loading):
-            changes[self.loading] = gr.update(value=loading, visible=bool(loading))
+        changes.update(refresh_loading(self.workspace, self.loading, seen))
         if not values[self.voter] and "voter" not in seen:
             changes[self.voter] = seen["voter"] = secrets.token_hex(16)
         entry = next((entry for entry in taught if entry.name == picked or not picked), None)

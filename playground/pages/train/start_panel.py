@@ -7,10 +7,9 @@ import gradio as gr
 from gradio.context import Context
 
 from playground.components import text as shared_text
-from playground.components.html import conversion
 from playground.components.inputs import CONTROL_EVENT
 from playground.components.machine_memory import budget
-from playground.components.notices import inform, mark_seen, warn
+from playground.components.notices import inform, mark_seen, refresh_loading, warn
 from playground.components.stage_views import stage_view
 from playground.pages.train import text
 from playground.pages.train.code_snippets import Snippets, snippets
@@ -124,10 +123,7 @@ class StartPanel:
     def refresh(self, values: dict, entries: list[RunSummary], seen: dict) -> dict:
         """Updates of the dropdowns whose choices change with the workspace, and of the bar below Start."""
         runs = [(entry.name, entry.state == "done", bool(entry.checkpoints)) for entry in entries]
-        changes: dict = {}
-        _, loading = conversion(self.workspace)
-        if mark_seen(seen, "loading", loading):
-            changes[self.loading] = gr.update(value=loading, visible=bool(loading))
+        changes = refresh_loading(self.workspace, self.loading, seen)
         if mark_seen(seen, "offers", [runs, self.workspace.data_choices(), self.workspace.model_choices()]):
             for form in self.forms.values():
                 changes.update(form.choices(values))

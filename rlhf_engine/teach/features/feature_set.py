@@ -17,7 +17,7 @@ from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at, phrase_with
 from rlhf_engine.teach.features.place_words import FEWEST, PlaceWords, Words
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation
-from rlhf_engine.teach.features.text_words import Place, TextWords
+from rlhf_engine.teach.features.text_words import Place, TextWords, trace
 from rlhf_engine.teach.features.word_endings import WordEndings
 from rlhf_engine.teach.word_features import DEPTHS, EVENED, WIDTH, Row, Word, WordFeatures
 
@@ -277,15 +277,15 @@ class FeatureSet:
         prompt, response = row
         places = list(self.texts.places(response))
         texts, own, _ = self._own_words(prompt)
-        numbers = [a + b for a, b in zip(shape.trace(places), prompt_relation.trace(Relation(own, texts), places))]
+        numbers = [a + b for a, b in zip(trace(shape.Shape(), places), trace(Relation(own, texts), places))]
         counted = lengths.cumsum(0) + SHRUNK
         likelihood = (logprobs.cumsum(0) + SHRUNK * self.likelihood) / counted
         rest = torch.stack([self._nearness(prompt, response), likelihood], dim=1)
         values = [torch.tensor(numbers).view(len(places), len(shape.NAMES) + len(Relation.NAMES)), rest]
         if self.version > SHAPES:
-            values.append(torch.tensor(pattern.trace(places)).view(len(places), len(pattern.NAMES)))
-        texts = [place.kind.text if place.kind.spells else "" for place in places]
-        return Reading(torch.cat(values, dim=1), Words(similarities, self._sentences(places), texts))
+            values.append(torch.tensor(trace(pattern.Pattern(), places)).view(len(places), len(pattern.NAMES)))
+        spelled = [place.kind.text if place.kind.spells else "" for place in places]
+        return Reading(torch.cat(values, dim=1), Words(similarities, self._sentences(places), spelled))
 
     def _own_words(self, prompt: list[int]) -> tuple[list[str], dict[str, float], dict[str, Word]]:
         """(all words of a prompt, its own words with their weights, the tokens that spell these)."""

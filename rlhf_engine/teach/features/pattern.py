@@ -5,7 +5,6 @@ They came with the third version of the features. As those of `shape`, each is k
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 
 from rlhf_engine.teach.features.shape import FEW, PRONOUNS, SOON
 from rlhf_engine.teach.features.text_words import Place
@@ -74,6 +73,10 @@ class Pattern:
         one, other = ([""] * 2 + self.ends)[-2:]
         return one != other and len(one) >= SHORT and one[-SHORT + 1:] == other[-SHORT + 1:]
 
+    def values(self) -> list[float]:
+        """The numbers so far, in the order of `NAMES`."""
+        return list(self.numbers().values())
+
     def numbers(self) -> dict[str, float]:
         """The numbers so far, by their names."""
         lengths, words = self.lengths or [0], max(self.words, FEW)
@@ -103,12 +106,3 @@ class Pattern:
 
 NAMES = tuple(Pattern().numbers())
 """The names of the numbers, in their order."""
-
-
-def trace(places: Iterable[Place]) -> list[list[float]]:
-    """[W, len(NAMES)]: the numbers of a response after each of its words and signs."""
-    pattern, rows = Pattern(), []
-    for place in places:
-        pattern.add(place)
-        rows.append(list(pattern.numbers().values()))
-    return rows

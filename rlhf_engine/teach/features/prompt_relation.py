@@ -7,7 +7,7 @@ story", the words of a chat template) counts nothing. Each number is known after
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 
@@ -111,15 +111,6 @@ class Relation:
         first_sentence = sum(self.own[word] for word in self.first)
         return [mentioned / total, math.log1p(self.hits), early / total, first_sentence / total, last / total,
                 self.copied / max(self.count, 10), math.log1p(self.longest_run)]
-
-
-def trace(relation: Relation, places: Iterable[Place]) -> list[list[float]]:
-    """[W, len(Relation.NAMES)]: the numbers of a response after each of its words and signs."""
-    rows = []
-    for place in places:
-        relation.add(place)
-        rows.append(relation.values())
-    return rows
 
 
 def closest(words: torch.Tensor, own: torch.Tensor, weights: torch.Tensor, width: float) -> torch.Tensor:

@@ -4,7 +4,6 @@ Each number is known after each word, as if the response ended there. So a token
 """
 
 import math
-from collections.abc import Iterable
 
 from rlhf_engine.teach.features.text_words import BULLETS, Place
 
@@ -92,6 +91,10 @@ class Shape:
         self.speech.append(place.speech)
         self.last_end = self.last_sign = ""
 
+    def values(self) -> list[float]:
+        """The numbers so far, in the order of `NAMES`."""
+        return list(self.numbers().values())
+
     def numbers(self) -> dict[str, float]:
         """The numbers so far, by their names."""
         return self._lengths() | self._signs() | self._repetition()
@@ -135,12 +138,3 @@ class Shape:
 
 NAMES = tuple(Shape().numbers())
 """The names of the numbers, in their order."""
-
-
-def trace(places: Iterable[Place]) -> list[list[float]]:
-    """[W, len(NAMES)]: the numbers of a response after each of its words and signs."""
-    shape, rows = Shape(), []
-    for place in places:
-        shape.add(place)
-        rows.append(list(shape.numbers().values()))
-    return rows

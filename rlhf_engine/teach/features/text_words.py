@@ -3,8 +3,8 @@
 A word is what `Splitter` makes of the tokens. What one is depends on its tokens alone, so it is found out once.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 from rlhf_engine.teach.word_features import Splitter, Word
 
@@ -44,6 +44,27 @@ class Place(NamedTuple):
     """Whether it stands between quotation marks."""
     new_line: bool
     """Whether it is the first on its line."""
+
+
+class Reader(Protocol):
+    """Reads the places of a response one by one, and knows some numbers of it after each."""
+
+    def add(self, place: Place) -> None:
+        """Take in the next word or sign."""
+        ...
+
+    def values(self) -> list[float]:
+        """The numbers so far."""
+        ...
+
+
+def trace(reader: Reader, places: Iterable[Place]) -> list[list[float]]:
+    """[W, numbers]: what a reader knows of a response after each of its words and signs."""
+    rows = []
+    for place in places:
+        reader.add(place)
+        rows.append(reader.values())
+    return rows
 
 
 class TextWords:

@@ -43,10 +43,8 @@ def test_socks_proxies_come_back(proxy, monkeypatch):
     assert os.environ["ALL_PROXY"] == "socks5://127.0.0.1:9"
 
 
-def test_the_page_starts_behind_proxies_that_are_not_there(proxy, monkeypatch, home):
-    monkeypatch.setenv("http_proxy", f"http://{proxy}")
-    monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy}")
-    monkeypatch.setenv("ALL_PROXY", f"socks5://{proxy}")
+def check_that_it_starts(home) -> None:
+    """Launch the page as a user does, and fetch it."""
     page = Playground(home, worker=FakeWorker())
     try:
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options(page))
@@ -54,15 +52,16 @@ def test_the_page_starts_behind_proxies_that_are_not_there(proxy, monkeypatch, h
             assert client.get(url).status_code == 200
     finally:
         page.close(verbose=False)
+
+
+def test_the_page_starts_behind_proxies_that_are_not_there(proxy, monkeypatch, home):
+    monkeypatch.setenv("http_proxy", f"http://{proxy}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy}")
+    monkeypatch.setenv("ALL_PROXY", f"socks5://{proxy}")
+    check_that_it_starts(home)
 
 
 def test_the_page_starts_on_a_machine_that_needs_long_for_the_first_page(monkeypatch, home):
     """Gradio gives its own page three seconds. A busy machine needs more, and said "localhost is not accessible"."""
     monkeypatch.setattr(networking, "url_ok", lambda url: False)
-    page = Playground(home, worker=FakeWorker())
-    try:
-        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options(page))
-        with httpx.Client(trust_env=False) as client:
-            assert client.get(url).status_code == 200
-    finally:
-        page.close(verbose=False)
+    check_that_it_starts(home)

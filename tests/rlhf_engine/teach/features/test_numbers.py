@@ -12,7 +12,7 @@ from rlhf_engine.teach.features.curves import make_knots, smooth_basis
 from rlhf_engine.teach.features.numbers import Curves
 from rlhf_engine.teach.features.phrases import PHRASES, phrase_at
 from rlhf_engine.teach.features.prompt_relation import PromptWords, Relation, alike
-from rlhf_engine.teach.features.text_words import TextWords
+from rlhf_engine.teach.features.text_words import TextWords, trace
 from rlhf_engine.teach.word_features import Splitter
 
 
@@ -27,7 +27,7 @@ def tokens(texts: TextWords, text: str, ended: bool = True) -> list[int]:
 
 
 def numbers_of(texts: TextWords, text: str, ended: bool = True) -> dict[str, float]:
-    return dict(zip(shape.NAMES, shape.trace(texts.places(tokens(texts, text, ended)))[-1]))
+    return dict(zip(shape.NAMES, trace(shape.Shape(), texts.places(tokens(texts, text, ended)))[-1]))
 
 
 def sentences_of(texts: TextWords, text: str) -> list[str]:
@@ -87,7 +87,7 @@ def test_every_number_has_phrases():
 
 def relation_of(texts: TextWords, own: dict[str, float], prompt: str, response: str) -> dict[str, float]:
     relation = Relation(own, prompt.lower().split())
-    return dict(zip(Relation.NAMES, prompt_relation.trace(relation, texts.places(tokens(texts, response)))[-1]))
+    return dict(zip(Relation.NAMES, trace(relation, texts.places(tokens(texts, response)))[-1]))
 
 
 def test_mentions_are_found_in_their_places(texts):
@@ -172,7 +172,7 @@ def test_a_curve_is_spoken_of_by_its_peak():
 
 
 def patterns_of(texts: TextWords, text: str) -> dict[str, float]:
-    return dict(zip(pattern.NAMES, pattern.trace(texts.places(tokens(texts, text)))[-1]))
+    return dict(zip(pattern.NAMES, trace(pattern.Pattern(), texts.places(tokens(texts, text)))[-1]))
 
 
 def test_the_patterns_of_a_text(texts):
