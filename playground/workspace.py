@@ -25,6 +25,7 @@ from rlhf_engine.runs.folder import ALIVE, Run, step_of
 from rlhf_engine.runs.gguf_files import ENDING
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import find_stage, make_config
+from rlhf_engine.yaml_files import read_yaml
 
 NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 """The name of a run."""
@@ -327,7 +328,7 @@ def config_of(folder: Path) -> dict:
 
 @lru_cache(maxsize=512)
 def _read_config(path: Path, _version: int) -> dict:
-    return configs.current_names(configs.read_yaml(path))
+    return configs.current_names(read_yaml(path))
 
 
 @lru_cache(maxsize=512)

@@ -15,6 +15,7 @@ from rlhf_engine.files import check_place, json_lines, what_failed, write_json, 
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
 from rlhf_engine.stages import STAGES, check_names, make_config
+from rlhf_engine.yaml_files import read_yaml
 
 EXIT_CODES = {"diverged": 2, "not_finite": 2, "out_of_memory": 1, "disk_full": 1, "disk_fails": 1}
 """Kinds of failures of a run (`failures.FAILURE_HINTS`) which one line explains -> the exit code: 2 where the settings,
@@ -104,7 +105,7 @@ def go(trainer, run: Run, changes: dict | None = None) -> int:
 
 def read_config(path: str, stage: str) -> dict:
     """The settings in a YAML file, checked. Raises UserError that names the file."""
-    values = configs.read_yaml(path)
+    values = read_yaml(path)
     if values.pop("stage", stage) != stage:
         raise UserError(f"{path}: is the config of another stage; use it with that command")
     try:

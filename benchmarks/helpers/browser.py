@@ -32,21 +32,24 @@ def free_port() -> int:
 
 
 def go(page: Page, tab: str) -> Page:
-    """Open a tab of the page. On a narrow screen the last tabs are in a menu."""
+    """Open a tab of the page. On a narrow screen the last tabs are in a menu.
+
+    A page that is still being laid out closes its menu again, also under a click, and moves tabs out of it and into
+    it.
+    """
     page.get_by_role("tab").first.wait_for()
     button = page.get_by_role("tab", name=tab, exact=True)
-    if button.count():
-        button.click()
-    else:
-        found = page.locator(".overflow-dropdown button", has_text=tab)
-        for _ in range(20):  # a page that is still being laid out closes its menu again
-            if found.is_visible():
-                break
-            page.get_by_label("More tabs").click()
-            with suppress(TimeoutError):  # on a busy machine the menu takes its time, and a second click would close it
-                found.wait_for(timeout=2000)
-        found.click()
-    return page
+    in_menu = page.locator(".overflow-dropdown button", has_text=tab)
+    for _ in range(20):
+        with suppress(TimeoutError):  # on a busy machine each click takes its time
+            if not button.count():
+                if not in_menu.is_visible():
+                    page.get_by_label("More tabs").click(timeout=5000)
+                in_menu.click(timeout=5000)
+            else:
+                button.click(timeout=5000)
+            return page
+    raise TimeoutError(f"The tab {tab} could not be opened.")
 
 
 @contextmanager

@@ -167,8 +167,9 @@ def measure_teach(run) -> dict:
 
 def tasks_of(args) -> list[dict]:
     """The tasks with their settings; each has a folder named by what it is."""
-    from rlhf_engine.config import field_types, read_yaml
+    from rlhf_engine.config import field_types
     from rlhf_engine.stages import STAGES
+    from rlhf_engine.yaml_files import read_yaml
 
     changed = dict(field.split("=", 1) for field in args.set)
     tasks = []

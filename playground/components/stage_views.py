@@ -39,6 +39,7 @@ from rlhf_engine.measures import (
     measure,
 )
 from rlhf_engine.stages import PPO, REWARD, SFT, STAGES, TEACH
+from rlhf_engine.yaml_files import read_yaml
 
 PANELS = 4
 """Plots of a run on the Train page."""
@@ -213,7 +214,7 @@ def stage_view(name: str) -> StageView:
 def model_presets(stage: str) -> list[Preset]:
     """The recipes of a stage for models that have one: assets/presets/MODEL/STAGE.yaml."""
     files = {model: ASSETS / "presets" / model / f"{stage}.yaml" for model in text.MODEL_PRESETS}
-    return [Preset(*text.MODEL_PRESETS[model], configs.read_yaml(str(file)))
+    return [Preset(*text.MODEL_PRESETS[model], read_yaml(str(file)))
             for model, file in files.items() if file.exists()]
 
 

@@ -36,6 +36,7 @@ from rlhf_engine.files import (
     write_text,
 )
 from rlhf_engine.runs.journal import unsaved_events
+from rlhf_engine.yaml_files import read_yaml, yaml_text
 
 ALIVE = ("waiting", "running", "paused")
 """The states of a run whose process is still at work."""
@@ -87,7 +88,7 @@ class Run:
             run.path.mkdir(parents=True, exist_ok=True)
             run._remove_own_files()
             run.set_status(state="waiting", step=0, total_steps=0, error="", advice="", advice_kind="", id=new_id)
-            write_text(run.path / "config.yaml", configs.yaml_text(settings))
+            write_text(run.path / "config.yaml", yaml_text(settings))
         except OSError as error:
             run._undo_creation(existed)
             raise UserError(f"{path} cannot be written ({error.strerror or error}): make room or get the right to "
@@ -156,7 +157,7 @@ class Run:
 
     def config(self) -> dict:
         """The settings with which the run began, under the names of today, and its `stage`."""
-        return configs.current_names(configs.read_yaml(self.path / "config.yaml"))
+        return configs.current_names(read_yaml(self.path / "config.yaml"))
 
     def status(self) -> dict:
         """status.json.

@@ -12,6 +12,7 @@ from playground.pages.train import text
 from playground.voting import PERSON
 from rlhf_engine import config as configs
 from rlhf_engine.stages import find_stage
+from rlhf_engine.yaml_files import yaml_text
 
 ONE_LINE = 90
 """Characters of the arguments of a config, above which each stands on a line of its own."""
@@ -53,7 +54,7 @@ def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path
 def as_yaml(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
     """A file for `--config`; its first line is the command that takes it."""
     command = f"# python -m rlhf_engine {stage} --config FILE.yaml{' --resume' if resume else ''}\n"
-    return command + configs.yaml_text({"stage": stage, **differing(stage, settings, here)})
+    return command + yaml_text({"stage": stage, **differing(stage, settings, here)})
 
 
 def as_cell(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:

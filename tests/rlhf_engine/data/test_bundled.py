@@ -6,11 +6,12 @@ import pytest
 
 from rlhf_engine.build import hold_out, read_ptx_texts
 from rlhf_engine.cli import main
-from rlhf_engine.config import PPOConfig, TeachConfig, read_yaml
+from rlhf_engine.config import PPOConfig, TeachConfig
 from rlhf_engine.data.readers import read_demonstrations, read_preferences, read_prompts, read_rows
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import ASSETS
 from rlhf_engine.stages import STAGES, make_config
+from rlhf_engine.yaml_files import read_yaml
 
 
 def requests(name: str) -> list[str]:

@@ -38,6 +38,7 @@ from rlhf_engine.teach.trainer import Teach
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.reward import RewardTrainer
 from rlhf_engine.trainers.sft import SFT
+from rlhf_engine.yaml_files import read_yaml
 from tests.conftest import sentences
 from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL, write_run
@@ -203,7 +204,7 @@ def test_the_recipe_for_smollm2_fills_the_form_as_its_file_says(workspace, stage
     with gr.Blocks():
         menu = Presets(stage).menus[2]
     [preset] = menu.presets.values()
-    assert preset.settings == configs.read_yaml(str(ASSETS / "presets" / "smollm2" / f"{stage}.yaml"))
+    assert preset.settings == read_yaml(str(ASSETS / "presets" / "smollm2" / f"{stage}.yaml"))
     assert menu.values(preset.name) == preset.settings and preset.about in menu.describe(preset.name)
     assert menu.values("") == {name: getattr(STAGES[stage].config, name) for name in preset.settings}
 

@@ -11,6 +11,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.config import PPOConfig, RewardConfig, RunConfig, SFTConfig, to_dict
 from rlhf_engine.errors import UserError
 from rlhf_engine.stages import STAGES, make_config
+from rlhf_engine.yaml_files import read_yaml, yaml_text
 
 EVERY_FIELD = [(stage, name) for stage, config in [(s.name, s.config) for s in STAGES.values()] for name in configs.field_types(config)]
 
@@ -113,17 +114,17 @@ def test_fields_that_do_not_go_together(stage, values, flags):
 def test_round_trip_through_yaml(stage, tmp_path):
     values = {"learning_rate": 1e-5, "data": "größe: 'x' # no comment", "seed": 7, "gradient_checkpointing": True, "dtype": "nf4"}
     config = make_config(stage, values)
-    (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(config)), encoding="utf-8")
-    assert configs.read_yaml(tmp_path / "c.yaml") == to_dict(config) == dataclasses.asdict(config)
-    again = make_config(stage, configs.read_yaml(tmp_path / "c.yaml"))
+    (tmp_path / "c.yaml").write_text(yaml_text(to_dict(config)), encoding="utf-8")
+    assert read_yaml(tmp_path / "c.yaml") == to_dict(config) == dataclasses.asdict(config)
+    again = make_config(stage, read_yaml(tmp_path / "c.yaml"))
     assert again == config and type(again) is STAGES[stage].config
     assert repr(again) == repr(config)  # types, too
 
 
 @pytest.mark.parametrize("text", ["", "~", "no", "off", "1e-3", "012", "2024-01-01", "[a]", "a: b", "null", "'quoted'", "ü\nsecond line", "yes "])
 def test_every_text_survives_yaml(text, tmp_path):
-    (tmp_path / "c.yaml").write_text(configs.yaml_text(to_dict(SFTConfig(data=text, subset=text))), encoding="utf-8")
-    config = make_config("sft", configs.read_yaml(tmp_path / "c.yaml"))
+    (tmp_path / "c.yaml").write_text(yaml_text(to_dict(SFTConfig(data=text, subset=text))), encoding="utf-8")
+    config = make_config("sft", read_yaml(tmp_path / "c.yaml"))
     assert (config.data, config.subset) == (os.path.expanduser(text), text)  # data may be a path
 
 
@@ -134,15 +135,15 @@ def test_every_text_survives_yaml(text, tmp_path):
 def test_a_broken_yaml_file_is_named_with_its_line(text, says, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    message = refused(configs.read_yaml, path)
+    message = refused(read_yaml, path)
     assert message.startswith(str(path)) and says in message
 
 
 def test_a_yaml_file_that_cannot_be_read(tmp_path):
-    assert "no such file" in refused(configs.read_yaml, tmp_path / "none.yaml")
+    assert "no such file" in refused(read_yaml, tmp_path / "none.yaml")
     (tmp_path / "c.yaml").write_bytes(b"a: \xff\xfe\n")
-    assert "cannot be read" in refused(configs.read_yaml, tmp_path / "c.yaml")
-    assert "cannot be read" in refused(configs.read_yaml, tmp_path)
+    assert "cannot be read" in refused(read_yaml, tmp_path / "c.yaml")
+    assert "cannot be read" in refused(read_yaml, tmp_path)
 
 
 @pytest.mark.parametrize("module", ["config", "runs.folder", "runs.resolve", "worker.client", "cli"])

@@ -1,0 +1,35 @@
+"""The typed settings of each stage. Command line, YAML, the form on the page and the docs all come from them.
+
+The string below a field is its documentation. Any stage's settings are a subclass of RunConfig.
+"""
+
+from rlhf_engine.config.examples import RewardConfig, SFTConfig
+from rlhf_engine.config.fields import (
+    LARGEST,
+    LARGEST_SEED,
+    LONGEST,
+    MOST_ROWS,
+    MOST_TOKENS,
+    PATHS,
+    bounded,
+    check_text,
+    choices,
+    coerce,
+    current_name,
+    current_names,
+    docs,
+    field_types,
+    flag,
+    live_settings,
+    old_names,
+)
+from rlhf_engine.config.policy import KL_PER_TOKEN, PolicyConfig, PPOConfig
+from rlhf_engine.config.run import LENGTH_FIELDS, RunConfig, check_length, checkpoint_period, to_dict
+from rlhf_engine.config.teach import TeachConfig
+
+__all__ = [
+    "KL_PER_TOKEN", "LARGEST", "LARGEST_SEED", "LENGTH_FIELDS", "LONGEST", "MOST_ROWS", "MOST_TOKENS", "PATHS",
+    "PPOConfig", "PolicyConfig", "RewardConfig", "RunConfig", "SFTConfig", "TeachConfig", "bounded", "check_length",
+    "check_text", "checkpoint_period", "choices", "coerce", "current_name", "current_names", "docs", "field_types",
+    "flag", "live_settings", "old_names", "to_dict",
+]
