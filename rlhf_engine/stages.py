@@ -54,7 +54,7 @@ class MemoryProfile:
     """A live reward reads the states of the base at every step."""
     logits: bool = True
     """The update reads logits; a reward model reads states alone."""
-    bundled_tokens: int = 114
+    bundled_tokens: int = 110
     """Tokens of the longest row of the bundled data on the bundled model; of an online stage the longest prompt."""
 
 
@@ -112,11 +112,12 @@ register(Stage(
 register(Stage(
     REWARD, RewardConfig, "train a reward model on preferences", "rlhf_engine.build.build_reward",
     lambda config: PREFERENCES, title="Reward", method="reward model", makes="reward",
-    memory=MemoryProfile(trained="reward", sampled=lambda config: 32, rows_per_example=2, logits=False)))
+    memory=MemoryProfile(trained="reward", sampled=lambda config: 32, rows_per_example=2, logits=False,
+                         bundled_tokens=113)))
 register(Stage(
     DPO, DPOConfig, "align with DPO: from preferences alone", "rlhf_engine.build.build_dpo",
     lambda config: THUMBS if getattr(config, "loss", "") == "kto" else PREFERENCES, title="DPO", method="DPO",
-    memory=MemoryProfile(sampled=lambda config: 32, rows_per_example=2, reference=True)))
+    memory=MemoryProfile(sampled=lambda config: 32, rows_per_example=2, reference=True, bundled_tokens=113)))
 register(Stage(
     PPO, PPOConfig, "align with PPO against a reward", "rlhf_engine.build.build_ppo", lambda config: PROMPTS,
     title="PPO", method="PPO", required=("reward",),

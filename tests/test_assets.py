@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from assets.recipe.rules import cheerful, mentions, talkative
+from assets.recipe.rules import animals, brief, cheerful, excited, mentions, talkative
 from rlhf_engine.data.readers import read_demonstrations, read_preferences, read_prompts
 from rlhf_engine.files import ASSETS
 from rlhf_engine.runs.resolve import BUNDLED_MODEL, fingerprint
@@ -39,7 +39,7 @@ def test_every_preference_follows_the_documented_rule():
 
 def test_the_model_is_small_safe_and_described():
     weights = list(BUNDLED_MODEL.glob("*.safetensors"))
-    assert len(weights) == 1 and weights[0].stat().st_size <= 20e6
+    assert len(weights) == 1 and weights[0].stat().st_size <= 24e6
     assert not [f for f in BUNDLED_MODEL.iterdir() if f.suffix in (".bin", ".pt", ".pkl")]
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
     assert 2000 <= len(tokenizer) <= 4096
@@ -55,7 +55,7 @@ def test_adapters_belong_to_the_bundled_model(folder: Path):
 
 
 def test_there_is_a_gallery():
-    assert {"sft", "cheerful", "talkative"} <= {folder.name for folder in ADAPTERS}
+    assert {"sft", "animals", "brief", "cheerful", "excited", "talkative"} <= {folder.name for folder in ADAPTERS}
 
 
 def test_rules_by_hand():
@@ -63,4 +63,10 @@ def test_rules_by_hand():
     assert cheerful("", "happy") == -2.0
     assert talkative("", 'He said, "Come here now." Then the dog went back to the park again.') == pytest.approx(3 / 14)
     assert talkative("", "The dog went to the park and came back to the house.") == 0
+    assert excited("", "What a day it was! They ran to the park. They were so glad!") == pytest.approx(2 / 3)
+    assert excited("", "What a day!") == 0, "too short to count"
+    assert animals("", "A cat and two cats met a dog. The dog saw a tree.") == 2
+    assert animals("", "A cat, a dog, a frog, a bee, and an owl.") == 4, "four at most"
+    assert brief("", "One two three. " * 8 + "One.") == 0 and brief("", "One two three. " * 10) == pytest.approx(-5 / 25)
+    assert brief("", "One sentence is no story.") == -2
     assert mentions("dog", "Two dogs.") and not mentions("cat", "A catalogue.")

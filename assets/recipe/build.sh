@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything in assets/ but the base model, from the repository's root; a few minutes on a CPU.
+# Everything in assets/ but the base model, from the repository's root; about half an hour on a CPU.
 # The base model comes first:
 #   python assets/recipe/pretrain.py --data roneneldan/TinyStories --validation roneneldan/TinyStories --output assets/storyteller
 set -euo pipefail
@@ -8,16 +8,29 @@ work=${1:-$(mktemp -d)}
 adapter() { # RUN NAME: the policy of a run becomes a bundled adapter
   rm -rf "assets/adapters/$2" && mkdir -p assets/adapters && cp -rL "$1/checkpoints/last/policy" "assets/adapters/$2"
 }
+sft() { # RUN: SFT on the demonstrations as they are
+  python -m rlhf_engine sft --dtype bf16 --lora-rank 8 --learning-rate 2e-3 --epochs 5 --output "$1"
+}
 python assets/recipe/make_data.py prompts
+# The first demonstrations are forced out of the base. The model that learns from them tells better ones, at a lower
+# temperature and with more tries: those stay.
 python assets/recipe/make_data.py demonstrations
-python -m rlhf_engine sft --output "$work/sft"
+sft "$work/sft-first"
+python assets/recipe/make_data.py demonstrations --from "$work/sft-first/checkpoints/last/policy" \
+  --rounds 8 --temperature 0.85
+sft "$work/sft"
 adapter "$work/sft" sft
 python assets/recipe/make_data.py mentions
 python assets/recipe/make_data.py preferences
-python -m rlhf_engine reward --output "$work/reward"
-python -m rlhf_engine ppo --reward "$work/reward" --output "$work/cheerful"
-python -m rlhf_engine ppo --reward assets/recipe/rules.py:talkative --output "$work/talkative"
-for name in cheerful talkative; do
+ppo() { # NAME REWARD: a policy of the gallery
+  python -m rlhf_engine ppo --value fitted --dtype bf16 --kl-target 10 --output "$work/$1" --reward "$2"
+}
+python -m rlhf_engine reward --dtype bf16 --output "$work/reward"
+ppo cheerful "$work/reward"
+for name in talkative excited animals brief; do
+  ppo $name assets/recipe/rules.py:$name
+done
+for name in cheerful talkative excited animals brief; do
   adapter "$work/$name" $name
   python -m rlhf_engine evaluate --adapter "$work/$name" --against bundled --judge "assets/recipe/rules.py:$name" \
     --max-new-tokens 96 --output "$work/$name-won"

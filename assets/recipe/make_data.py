@@ -41,15 +41,24 @@ ASK = ["Tell me a story about {a}.", "Write a short story about {a}.", "Can you 
        "I want to hear a story about {a}.", "Please tell a bedtime story about {a}.", "Make up a story with {a} in it.",
        "Tell me about {a}.", "Do you know a story about {a}?"]
 BEING = ["Once upon a time, there was {a} named {name}.", "Once upon a time, there was {a} who lived near a {place}.",
-         "One day, {a} named {name} went to the {place}.", "There was once {a}. The {thing} liked to"]
+         "One day, {a} named {name} went to the {place}.", "There was once {a}. The {thing} liked to",
+         "In a big {place}, there lived {a} named {name}.", "One day, a {child} named {name} met {a}.",
+         "{name} was {a}. {He} liked to", "Once there was {a} who wanted to"]
 OBJECT = ["Once upon a time, there was a {child} named {name}. {He} had {a}.",
           "One day, a {child} named {name} found {a}.", "Once upon a time, there was {a}.",
-          "{name} wanted {a}. {He} asked {his} mom for the {thing}."]
+          "{name} wanted {a}. {He} asked {his} mom for the {thing}.",
+          "{name} had {a}. {He} loved {his} {thing} very much.", "One day, {name} saw {a} in the {place}.",
+          "Once upon a time, a {child} named {name} got {a} from {his} grandma."]
 PLACE = ["One day, a {child} named {name} went to {the}.",
-         "Once upon a time, there was a {child} named {name} who liked {the}."]
+         "Once upon a time, there was a {child} named {name} who liked {the}.",
+         "{name} and {his} mom went to {the}.", "Once upon a time, there was a {child} who lived near {the}."]
 SKY = ["One day, a {child} named {name} looked at the {thing}.",
-       "Once upon a time, {name} went outside to see the {thing}."]
-CLOSINGS = [" In the end,", " From that day on,", " At the end of the day,", " They were all", " After that,", " And"]
+       "Once upon a time, {name} went outside to see the {thing}.",
+       "There was once a {child} named {name} who loved {the}.", "One day, {name} was in the garden. {He} saw {the}."]
+CLOSINGS = [" In the end,", " From that day on,", " At the end of the day,", " They were", " After that,", " And",
+            " {name}", " The {thing}", " They"]
+END_WEIGHT = 0.05
+"""Weight of the end's log-probability beside the mean of the text's: a story should sound finished where it ends."""
 
 
 def write(name: str, rows: list[dict]) -> None:
@@ -102,13 +111,18 @@ def acceptable(thing: str, story: str) -> bool:
 
 
 @torch.no_grad()
-def mean_logprob(backbone: Backbone, texts: list[str]) -> list[float]:
-    """Mean log-probability per token of raw stories under the base, in nats."""
-    rows = [backbone.tokenizer(text)["input_ids"] for text in texts]
-    ids = pad_right(rows, backbone.pad_id, backbone.device)
-    lengths = [len(row) - 1 for row in rows]
-    values = token_logprobs(backbone, ids, *response_positions([1] * len(rows), lengths, ids.device))
-    return [part.mean().item() for part in values.split(lengths)]
+def likelihood(backbone: Backbone, texts: list[str]) -> list[float]:
+    """How likely the base finds raw stories, and that they end there: the mean log-probability of their tokens (nats),
+    and that of the end after them, weighted by `END_WEIGHT`.
+    """
+    values: list[float] = []
+    for i in range(0, len(texts), 64):
+        rows = [backbone.tokenizer(text)["input_ids"] + [backbone.tokenizer.eos_token_id] for text in texts[i:i + 64]]
+        ids = pad_right(rows, backbone.pad_id, backbone.device)
+        lengths = [len(row) - 1 for row in rows]
+        logprobs = token_logprobs(backbone, ids, *response_positions([1] * len(rows), lengths, ids.device))
+        values += [(row[:-1].mean() + END_WEIGHT * row[-1]).item() for row in logprobs.split(lengths)]
+    return values
 
 
 def continue_stories(backbone: Backbone, texts: list[str], tokens: int, temperature: float,
@@ -119,29 +133,55 @@ def continue_stories(backbone: Backbone, texts: list[str], tokens: int, temperat
     return [(text + text_of(backbone, ids), ids[-1] in backbone.stop_ids) for text, ids in zip(texts, answers)]
 
 
+def forced_stories(backbone: Backbone, prompts: list[dict], temperature: float, rng: random.Random,
+                   generator) -> list[str]:
+    """A story of the base model for each prompt, with a forced opening and a forced end; empty where it has no end."""
+    drafts = continue_stories(backbone, [opening(row, rng) for row in prompts], 60, temperature, generator)
+    halves = []
+    for row, (text, ended) in zip(prompts, drafts):
+        whole = "".join(sentences(text)).rstrip()
+        names = [name for name in sum(NAMES.values(), []) if re.search(rf"\b{name}\b", whole)]
+        closing = rng.choice(CLOSINGS).format(thing=row["thing"], name=(names or ["They"])[0])
+        halves.append(whole if ended else " ".join(s.strip() for s in sentences(whole)[:-1]) + closing)
+    closed = continue_stories(backbone, halves, 24, temperature, generator)
+    stories = []
+    for (text, ended), half, (full, _) in zip(drafts, halves, closed):
+        tail = sentences(full[len(half):])
+        stories.append("".join(sentences(text)).strip() if ended else (half + tail[0].rstrip()) if tail else "")
+    return stories
+
+
+def answered_stories(backbone: Backbone, prompts: list[dict], tokens: int, temperature: float, generator) -> list[str]:
+    """A story of the SFT model for each prompt; empty where it did not end in time."""
+    rows = [encode_prompt(backbone.tokenizer, row["prompt"]).ids for row in prompts]
+    with backbone.use("policy"):
+        answers = sample(backbone, rows, Sampling(tokens, temperature), generator, batch=64)
+    return [text_of(backbone, ids).strip() if ids[-1] in backbone.stop_ids else "" for ids in answers]
+
+
 def make_demonstrations(args) -> None:
+    """The likeliest acceptable stories of each prompt: of the base with forced ends, or of an SFT model (`--from`)."""
     rng, generator = random.Random(args.seed), torch.Generator().manual_seed(args.seed)
     backbone = Backbone.load(str(args.model))
+    if args.source:
+        backbone.load_role("policy", args.source)
     prompts = [json.loads(line) for line in (ASSETS / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-    best: dict[str, tuple[float, str]] = {}
+    found: dict[str, dict[str, float]] = {row["prompt"]: {} for row in prompts}
     for round_ in range(args.rounds):
-        drafts = continue_stories(backbone, [opening(row, rng) for row in prompts], 60, args.temperature, generator)
-        halves = []
-        for text, ended in drafts:
-            whole = "".join(sentences(text)).rstrip()
-            halves.append(whole if ended else " ".join(s.strip() for s in sentences(whole)[:-1]) + rng.choice(CLOSINGS))
-        closed = continue_stories(backbone, halves, 24, args.temperature, generator)
-        stories = []
-        for (text, ended), half, (full, _) in zip(drafts, halves, closed):
-            tail = sentences(full[len(half):])
-            stories.append("".join(sentences(text)).strip() if ended else (half + tail[0].rstrip()) if tail else "")
+        if args.source:
+            stories = answered_stories(backbone, prompts, args.tokens, args.temperature, generator)
+        else:
+            stories = forced_stories(backbone, prompts, args.temperature, rng, generator)
         kept = [(row, story) for row, story in zip(prompts, stories) if acceptable(row["thing"], story)]
-        for (row, story), likelihood in zip(kept, mean_logprob(backbone, [story for _, story in kept])):
-            if likelihood > best.get(row["prompt"], (-1e9, ""))[0]:
-                best[row["prompt"]] = (likelihood, story)
-        print(f"round {round_ + 1}: {len(kept)} of {len(prompts)} acceptable, {len(best)} prompts answered", flush=True)
-    write("demonstrations.jsonl", [{"prompt": prompt, "completion": story}
-                                   for prompt, (_, story) in sorted(best.items())])
+        for (row, story), value in zip(kept, likelihood(backbone, [story for _, story in kept])):
+            found[row["prompt"]][story] = value
+        print(f"round {round_ + 1}: {len(kept)} of {len(prompts)} acceptable, "
+              f"{sum(map(bool, found.values()))} prompts answered", flush=True)
+    rows = []
+    for prompt, stories in sorted(found.items()):
+        best = sorted(stories, key=lambda story: -stories[story])[:args.each]
+        rows += [{"prompt": prompt, "completion": story} for story in best]
+    write("demonstrations.jsonl", rows)
 
 
 def make_preferences(args) -> None:
@@ -186,8 +226,10 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--adapter", default=ASSETS / "adapters" / "sft", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=4, help="tries per prompt for a demonstration")
-    parser.add_argument("--temperature", type=float, default=0.8, help="of the drafts of demonstrations")
+    parser.add_argument("--rounds", type=int, default=6, help="tries per prompt for a demonstration")
+    parser.add_argument("--each", type=int, default=3, help="most demonstrations of a prompt")
+    parser.add_argument("--from", dest="source", type=Path, help="an SFT adapter whose stories become demonstrations")
+    parser.add_argument("--temperature", type=float, default=0.8, help="at which demonstrations are sampled")
     parser.add_argument("--tokens", type=int, default=96, help="longest sampled story")
     parser.add_argument("--pairs", type=int, default=800)
     parser.add_argument("--margin", type=float, default=0.4, help="least difference of the rule's scores for a pair")

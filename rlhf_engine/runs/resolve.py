@@ -236,8 +236,17 @@ def check_adapter(folder: Path, expected: str) -> None:
         raise UserError(f"{folder}: its base.json is broken; name another checkpoint, or take the file out") from None
     if made_for != expected:
         raise UserError(f"{folder}: was trained on another base ({model}, fingerprint {made_for[:12]}, "
-                        f"this one is {expected[:12]}); "
-                        + (smollm2.TWO_KINDS if model == smollm2.NAME else "load it with that model"))
+                        f"this one is {expected[:12]}); {what_to_load(model, expected)}")
+
+
+def what_to_load(model: str, given: str) -> str:
+    """What to do about an adapter of the base `model`, which is not the one with the fingerprint `given`."""
+    if model == smollm2.NAME:
+        return smollm2.TWO_KINDS
+    if model == "bundled" and given == fingerprint(BUNDLED_MODEL):
+        return ("the bundled model has been replaced since: train it anew, or use the version of this project that it "
+                "was made with")
+    return "load it with that model"
 
 
 def fingerprint(folder: Path) -> str:

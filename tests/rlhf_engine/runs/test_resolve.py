@@ -135,6 +135,15 @@ def test_a_base_json_that_is_broken_is_told(tmp_path, text):
     assert "base.json" in refused(check_adapter, tmp_path, "abc")
 
 
+def test_an_adapter_of_an_earlier_storyteller_is_told_that_it_was_replaced(tmp_path, tiny_llama):
+    """Nobody can load it "with that model": it is no longer there."""
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    (tmp_path / "base.json").write_text(json.dumps({"model": "bundled", "fingerprint": "da7e2305fa91" + "0" * 52}))
+    line = refused(lambda: check_adapter(tmp_path, fingerprint(models.BUNDLED_MODEL)))
+    assert "another base (bundled, fingerprint da7e2305fa91" in line and "has been replaced since: train it anew" in line
+    assert refused(lambda: check_adapter(tmp_path, fingerprint(tiny_llama))).endswith("load it with that model")
+
+
 def test_code_that_comes_with_a_model_is_refused_where_it_is_needed_and_not_where_it_is_not(tmp_path, tiny_llama):
     (tmp_path / "model.safetensors").write_bytes(b"")
     for kind, needed in (("unheard-of", True), (None, True), ("llama", False)):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from playground.pages.chat.checkpoints import ChatCheckpoint, first_picks, presets, speaker
+from playground.pages.chat.checkpoints import ChatCheckpoint, first_picks, gallery_names, presets, speaker
 from playground.workspace import Workspace
 from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_engine.errors import UserError
@@ -34,7 +34,7 @@ def test_presets_are_pairs_that_can_be_asked(home, run):
     write_run(home, "begun", SFTConfig(), checkpoint=False)
     write_run(home, "tiny", SFTConfig(model=str(home / "models" / "tiny")))
     pairs = {pair for _, pair in presets(workspace, workspace.entries(), "bundled")}
-    assert pairs == {"bundled|taste", "none|sft", "sft|ppo", "sft@step-000003|step", "cheerful|gallery", "none|bundled", "bundled|cheerful", "bundled|talkative"}
+    assert pairs == {"bundled|taste", "none|sft", "sft|ppo", "sft@step-000003|step", "cheerful|gallery", "none|bundled", *(f"bundled|{name}" for name in gallery_names())}
     offered = {value for _, value in workspace.chat_choices("bundled")}
     assert all(offered.issuperset(pair.split("|")) for pair in pairs)
     assert [pair for _, pair in presets(workspace, workspace.entries(), "models/tiny")] == ["none|tiny"]

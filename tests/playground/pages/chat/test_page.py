@@ -8,6 +8,7 @@ import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
+from playground.pages.chat.checkpoints import gallery_names
 from playground.pages.chat.conversation import Chat
 from playground.pages.chat.page import ChatPage
 from playground.voting import voter_of
@@ -115,18 +116,19 @@ def go_blind(page: Page, blind: bool = True) -> None:
 
 
 def test_sides_are_one_batch_until_their_conversations_part(page):
+    third, fourth = gallery_names()[:2]
     open_sides(page, 4)
     page.send("Hello")
-    assert [entry[1] for entry in page.worker.log] == [["none", "bundled", "cheerful", "talkative"]]
-    assert page.says("third") == ["Hello", "cheerful: Hello #1"] and page["chat-input"] == "" and "All 4 answers" in page["chat-status"]
+    assert [entry[1] for entry in page.worker.log] == [["none", "bundled", third, fourth]]
+    assert page.says("third") == ["Hello", f"{third}: Hello #1"] and page["chat-input"] == "" and "All 4 answers" in page["chat-status"]
     page.send("And now?")
-    assert sorted(entry[1] for entry in page.worker.log[1:]) == [["bundled"], ["cheerful"], ["none"], ["talkative"]]
+    assert sorted(entry[1] for entry in page.worker.log[1:]) == sorted([["none"], ["bundled"], [third], [fourth]])
     assert page.says("right")[2:] == ["And now?", page.says("right")[3]] and page.says("right")[3].startswith("bundled: And now?")
     open_sides(page, 2)
     open_sides(page, 3)
     assert page.says("third") == [] and len(page.says("right")) == 4
     page.send("Third?")
-    assert any(entry[1:3] == (["cheerful"], [{"role": "user", "content": "Third?"}]) for entry in page.worker.log)
+    assert any(entry[1:3] == ([third], [{"role": "user", "content": "Third?"}]) for entry in page.worker.log)
 
 
 def test_two_sides_that_have_said_the_same_stay_in_one_batch(page):
@@ -336,7 +338,7 @@ def test_a_blind_round_hides_the_names_until_the_vote_and_then_counts_it(page, s
         page.do("_vote", "chat-best-2")
         event = store.events()[-1]
         assert (event.kind, event.shown, event.value) == ("ranking", order, tuple(1 if pick == order[1] else 2 for pick in range(3)))
-        assert event.checkpoints == ("none", "bundled", "cheerful") and event.prompt == "Hello"
+        assert event.checkpoints == ("none", "bundled", gallery_names()[0]) and event.prompt == "Hello"
         label = (BASE, SFT, "Cheerful (gallery)")[order[1]]
         assert f"B was {label}" in page["chat-result"] and label in page["chat-right-name"] and not page.shows("chat-votes")
         page.do("_vote", "chat-best-1")

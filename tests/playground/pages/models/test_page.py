@@ -143,7 +143,7 @@ def test_a_visitor_looks_at_models_and_loads_one(models, worker):
         page = open_page()
         page.get_by_role("tab", name="Models").click()
         expect(page.locator("#models-list")).to_contain_text("models/small")
-        expect(page.locator("#models-card")).to_contain_text("5.8 million")
+        expect(page.locator("#models-card")).to_contain_text("7.5 million")
         box = page.locator("#models-model input")
         box.fill("models/pickled")
         box.press("Enter")
