@@ -33,12 +33,12 @@ from rlhf_engine.config.policy import (
 )
 from rlhf_engine.config.rft import RFTConfig
 from rlhf_engine.config.run import LENGTH_FIELDS, RunConfig, check_length, checkpoint_period, to_dict
-from rlhf_engine.config.teach import GROUP_LEARNERS, TeachConfig
+from rlhf_engine.config.teach import GROUP_LEARNERS, LEARNER_TITLES, TeachConfig
 
 __all__ = [
     "ActorCriticConfig", "DPOConfig", "GROUP_LEARNERS", "GroupConfig", "KL_PER_TOKEN", "LARGEST", "LARGEST_SEED",
-    "LENGTH_FIELDS", "LONGEST", "MOST_ROWS", "MOST_TOKENS", "NLPOConfig", "PATHS", "PPOConfig", "PolicyConfig",
-    "RFTConfig", "RewardConfig", "RunConfig", "SFTConfig", "TeachConfig", "bounded", "check_length", "check_text",
-    "checkpoint_period", "choices", "coerce", "current_name", "current_names", "docs", "field_types", "flag",
-    "live_settings", "old_names", "to_dict",
+    "LEARNER_TITLES", "LENGTH_FIELDS", "LONGEST", "MOST_ROWS", "MOST_TOKENS", "NLPOConfig", "PATHS", "PPOConfig",
+    "PolicyConfig", "RFTConfig", "RewardConfig", "RunConfig", "SFTConfig", "TeachConfig", "bounded", "check_length",
+    "check_text", "checkpoint_period", "choices", "coerce", "current_name", "current_names", "docs", "field_types",
+    "flag", "live_settings", "old_names", "to_dict",
 ]

@@ -8,6 +8,7 @@ from rlhf_engine.config.fields import LARGEST, LONGEST, MOST_ROWS, bounded
 from rlhf_engine.config.policy import ActorCriticConfig, GroupSettings
 from rlhf_engine.errors import UserError
 
+LEARNER_TITLES = {"ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "dpo": "DPO", "tamer": "PPO"}
 GROUP_LEARNERS = ("grpo", "rloo")
 """The learners that compare the responses to a prompt with one another."""
 
@@ -116,6 +117,11 @@ class TeachConfig(GroupSettings, ActorCriticConfig):
         if self.learner in GROUP_LEARNERS:
             self.check_groups(self, self.learner)
         return self
+
+    @property
+    def learner_title(self) -> str:
+        """What learns, as people call it."""
+        return LEARNER_TITLES[self.learner]
 
     @property
     def is_tamer(self) -> bool:

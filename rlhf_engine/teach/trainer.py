@@ -191,7 +191,7 @@ class Teach:
                 return ""
             return f"waiting for a vote, from which the next step learns ({votes} of {config.votes} so far)"
         if self.step == 0 and votes < config.votes_first:
-            return f"waiting for {config.votes_first - votes} more votes, then PPO starts"
+            return f"waiting for {config.votes_first - votes} more votes, then {self.config.learner_title} starts"
         if votes < config.votes and not pending and self.step - self.last_vote >= config.patience:
             return (f"waiting for a vote: {config.patience} steps have gone by without one "
                     f"({votes} of {config.votes} so far)")

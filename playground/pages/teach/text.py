@@ -57,7 +57,7 @@ UNDONE_GONE = "Your vote “{choice}” on “{prompt}” is taken back."
 
 # the votes so far
 VOTES_SO_FAR, VOTES_BEYOND = "{votes} of {wanted} votes", "{votes} votes, {wanted} were asked for"
-VOTES_TO_START, STARTS_NOW = "votes before PPO starts: {count} more", "PPO is starting"
+VOTES_TO_START, STARTS_NOW = "votes before {learner} starts: {count} more", "{learner} is starting"
 WAITS_FOR_VOTE = "it has learned all votes that are in, and waits for the next"
 VOTES_KEPT = "your votes are kept; resume it on the Train tab"
 

@@ -10,6 +10,7 @@ from playground.components.html import empty, progress_card, progress_facts, ren
 from playground.pages.teach import text
 from playground.pages.teach.guesses import guess_strip
 from rlhf_engine import measures
+from rlhf_engine.config import LEARNER_TITLES
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.feedback.kinds import SCORES
 from rlhf_engine.runs.folder import ALIVE
@@ -115,7 +116,9 @@ def waits_for(status: dict, votes: int, config: dict) -> str:
         return status["advice"]
     if status["step"] or config.get("tamer"):
         return text.WAITS_FOR_VOTE
-    return text.VOTES_TO_START.format(count=first - votes) if votes < first else text.STARTS_NOW
+    learner = LEARNER_TITLES.get(config.get("learner", "ppo"), "PPO")
+    words = text.VOTES_TO_START if votes < first else text.STARTS_NOW
+    return words.format(learner=learner, count=first - votes)
 
 
 # -- what the votes do -----------------------------------------------------------------------------------------------
