@@ -66,7 +66,7 @@ def test_the_budget_names_every_part_in_the_bar_and_in_words(workspace, stage):
 
 def test_the_longest_row_of_the_bundled_data_is_known_and_no_other():
     rows = {stage: budget.longest_row(config()) for stage, config in [(s.name, s.config) for s in STAGES.values()]}
-    assert rows == {"sft": 110, "reward": 113, "dpo": 113, **dict.fromkeys(("ppo", "nlpo", "grpo", "rft", "teach"), 18 + 96)}
+    assert rows == {"sft": 110, "reward": 114, "dpo": 114, **dict.fromkeys(("ppo", "nlpo", "grpo", "rft", "teach"), 18 + 96)}
     assert budget.longest_row(STAGES["reward"].config(max_new_tokens=200)) == budget.longest_row(PPOConfig(max_new_tokens=200)) == 218
     own = {"model": "smollm2", "max_new_tokens": 40}
     assert budget.longest_row(PPOConfig(**own)) == budget.longest_row(TeachConfig(**own)) == 92
