@@ -8,7 +8,7 @@ import torch
 
 from rlhf_engine import config as configs
 from rlhf_engine.build import make_trainer
-from rlhf_engine.config import RunConfig
+from rlhf_engine.config import RunConfig, TeachConfig
 from rlhf_engine.errors import UserError, first_line
 from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
@@ -132,8 +132,8 @@ class ModelOwner:
         for name in ("adapter", "reward"):
             if hasattr(config, name):
                 setattr(config, name, locate(home, getattr(config, name)))
-        if is_replay(labeler := getattr(config, "labeler", "")):
-            config.labeler = locate_replay(home, labeler)
+        if isinstance(config, TeachConfig) and is_replay(config.labeler):
+            config.labeler = locate_replay(home, config.labeler)
         if job.resume:
             given = {name: getattr(config, name) for name in configs.current_names(job.config)}
             start = check_resume(Run(config.output), job.stage, given)
