@@ -164,17 +164,14 @@ def export(args: argparse.Namespace) -> None:
            public=args.public, say=partial(print, flush=True))
 
 
-COMMANDS = {"chat": chat, "evaluate": evaluate, "best-of": best_of, "export": export}
-"""The commands that are no training stage."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     quiet_libraries()
     accept_any_text()
     try:
         args = clean_arguments(make_parser().parse_args(argv))
-        command = COMMANDS.get(args.command, train)
+        commands = {"chat": chat, "evaluate": evaluate, "best-of": best_of, "export": export}
+        command = commands.get(args.command, train)
         return command(args) or 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -186,9 +186,8 @@ def events(journal: list[dict], latest: int = 30) -> Markup:
 
 
 def samples(rows: list[dict], latest: int = 8) -> Markup:
-    """A table of the latest samples, the newest first. The answers to fixed prompts are not among them, unless the run
-    has no others."""
-    drawn = [row for row in rows if not row.get("fixed")] or rows
+    """A table of the latest samples, the newest first; the answers to the fixed prompts are not among them."""
+    drawn = [row for row in rows if not row.get("fixed")]
     if not drawn:
         return empty(text.NO_SAMPLES)
     newest_first = drawn[-latest:][::-1]

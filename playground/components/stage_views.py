@@ -255,9 +255,7 @@ ROWS = (
                    {"loss_normaliser": "grpo", "kl_in": "loss", "kl_coef": 0.04, "kl_target": 0.0}),
             Preset("DAPO",
                    "Wider clipping upwards, new prompts in the places of groups that say nothing, no KL penalty.",
-                   {"clip_high": 0.28, "dead_groups": "resample", "kl_coef": 0.0, "kl_target": 0.0}),
-            Preset("Dr. GRPO", "No division by length or spread: neither short answers nor easy prompts weigh more.",
-                   {"loss_normaliser": "dr_grpo"})),
+                   {"clip_high": 0.28, "dead_groups": "resample", "kl_coef": 0.0, "kl_target": 0.0})),
         panels=(SCORE_PANEL, KL_PANEL, TEXT_PANEL, GROUPS_PANEL),
         key_measures=(SCORES, KL, LENGTH, DEAD_GROUPS, ENTROPY, LOSS_POLICY, CLIP_FRACTION)),
     StageView(

@@ -44,7 +44,7 @@ class TeachConfig(GroupSettings, ActorCriticConfig):
     """What learns. `ppo`, `grpo` and `rloo` sample responses and maximise the reward that the votes teach. `dpo` learns
     from the votes themselves, all of them at each step; the reward then only chooses the questions. `tamer` is PPO on
     the responses that were voted on, each once (Knox & Stone 2009)."""
-    beta: float = bounded(0.1, 1e-4, 100.0, advanced=True)
+    dpo_beta: float = bounded(0.1, 1e-4, 100.0, advanced=True)
     """With `learner: dpo`, the strength of the KL penalty that its loss stands for."""
     tamer: bool = bounded(False, advanced=True)
     """The same as `learner: tamer`; runs of earlier versions say it in this way."""

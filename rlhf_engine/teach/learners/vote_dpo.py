@@ -141,10 +141,10 @@ class VoteDPO(OnlineTrainer[TeachConfig]):
             log_ratios = sums - pairs.reference_sums
             chosen, rejected = log_ratios[pairs.better], log_ratios[pairs.worse]
             smoothing = torch.zeros(len(chosen), device=chosen.device)
-            losses.append(PAIR_LOSSES["sigmoid"](chosen - rejected, self.config.beta, smoothing).mean())
+            losses.append(PAIR_LOSSES["sigmoid"](chosen - rejected, self.config.dpo_beta, smoothing).mean())
             difference = (chosen - rejected).detach()
             right = (difference > 0).float() + 0.5 * (difference == 0).float()
             add_up(stats, {measures.LOSS_POLICY: losses[-1].item(), measures.ACCURACY_TRAIN: right.mean().item(),
-                           measures.MARGIN: self.config.beta * difference.mean().item(),
+                           measures.MARGIN: self.config.dpo_beta * difference.mean().item(),
                            measures.CHOSEN: chosen.mean().item(), measures.REJECTED: rejected.mean().item()})
         return torch.stack(losses).sum(), stats

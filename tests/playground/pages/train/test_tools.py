@@ -36,9 +36,12 @@ from rlhf_engine.runs.memory_estimate import estimate, read_model, read_shape
 from rlhf_engine.runs.resolve import BUNDLED_MODEL
 from rlhf_engine.stages import OWN_PROMPT_TOKENS, STAGES, make_config
 from rlhf_engine.teach.trainer import Teach
+from rlhf_engine.trainers.group import GroupLearner
+from rlhf_engine.trainers.nlpo import NLPO
 from rlhf_engine.trainers.ppo import PPO
 from rlhf_engine.trainers.preferences.dpo import DPO
 from rlhf_engine.trainers.reward import RewardTrainer
+from rlhf_engine.trainers.rft.trainer import RFT
 from rlhf_engine.trainers.sft import SFT
 from rlhf_engine.yaml_files import read_yaml
 from tests.conftest import sentences
@@ -222,7 +225,8 @@ def test_the_budget_of_smollm2_counts_small_passes(workspace, monkeypatch):
 
 SETTINGS = {"sft": {"epochs": 2.0, "data": "/w/uploads/mine.jsonl"},
             "reward": {"seed": 3, "ensemble": 4}, "dpo": {"loss": "kto", "desirable_weight": 1.5}, "ppo": {"reward": "/w/runs/taste", "normalise_reward": False, "kl_target": 4.5},
-            "teach": {"labeler": "keyword=it's", "votes": 12, "guard": False}}
+            "nlpo": {"reward": "/w/runs/taste", "top_p": 0.8}, "grpo": {"reward": "/w/runs/taste", "estimator": "rloo", "clip_high": 0.28},
+            "rft": {"reward": "/w/runs/taste", "rounds": 2, "keep": "top"}, "teach": {"labeler": "keyword=it's", "votes": 12, "guard": False}}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -278,8 +282,11 @@ def test_the_controls_are_those_of_the_trainers():
         "sft": ["steps", "epochs", "learning_rate"], "reward": ["steps", "epochs", "learning_rate"],
         "dpo": ["steps", "epochs", "learning_rate"],
         "ppo": ["steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"],
+        "nlpo": ["steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"],
+        "grpo": ["steps", "kl_target", "learning_rate", "temperature", "max_new_tokens"], "rft": ["learning_rate", "rounds"],
         "teach": ["steps", "votes", "kl_target", "learning_rate", "temperature", "max_new_tokens", "pessimism"]}
-    for stage, trainer in (("sft", SFT), ("reward", RewardTrainer), ("dpo", DPO), ("ppo", PPO), ("teach", Teach)):
+    for stage, trainer in (("sft", SFT), ("reward", RewardTrainer), ("dpo", DPO), ("ppo", PPO), ("nlpo", NLPO),
+                           ("grpo", GroupLearner), ("rft", RFT), ("teach", Teach)):
         started = trainer.__new__(trainer)
         started.config = STAGES[stage].config()
         if stage == "teach":

@@ -38,7 +38,7 @@ def test_a_vote_gives_the_pairs_of_what_is_better_and_what_is_worse(tiny_llama, 
 
 
 def test_the_loss_is_ln_2_at_first_and_then_that_of_plain_log_probabilities(tiny_model):
-    trainer = make(tiny_model, beta=0.3)
+    trainer = make(tiny_model, dpo_beta=0.3)
     learner, vote = trainer.learner, event()
     trainer.prepare_once()
     pairs = learner._pairs(vote)
