@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from rlhf_engine.losses.masked import check_shapes, whiten, zero_masked
-from rlhf_engine.losses.ppo import MAX_LOG_RATIO, kl_estimates
+from rlhf_engine.losses.ppo import MAX_LOG_RATIO, clipped_surrogate, kl_estimates
 
 Normaliser = Literal["grpo", "dapo", "dr_grpo"]
 STD_EPSILON = 1e-4
@@ -132,16 +132,9 @@ def group_loss(logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: t
     Returns:
         The loss, and sums over the tokens of this micro-batch: "approxkl" (0.5 * (logp - old)^2), "clipfrac", "ratio".
     """
-    difference = zero_masked(logprobs, mask) - zero_masked(old_logprobs, mask)
-    advantages = zero_masked(advantages, mask)
-    ratio = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip_high)
-    loss = torch.maximum(unclipped, clipped)
-    if dual_clip:
-        loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
-    stats = {"approxkl": 0.5 * difference**2, "clipfrac": clipped > unclipped, "ratio": ratio}
-    sums = {name: zero_masked(x.detach(), mask).sum() for name, x in stats.items()}
-    return (loss.sum(1) * weights).sum(), sums
+    losses, sums = clipped_surrogate(logprobs, old_logprobs, advantages, mask, low=clip, high=clip_high,
+                                     dual_clip=dual_clip)
+    return (losses.sum(1) * weights).sum(), sums
 
 
 def kl_loss(logprobs: torch.Tensor, old_logprobs: torch.Tensor, ref_logprobs: torch.Tensor, mask: torch.Tensor,

@@ -206,16 +206,29 @@ def policy_loss(logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: 
         (loss, stats): a scalar; and scalars that add up in the same way: "approxkl" (0.5 * (logp - old)^2, in nats per
         token), "clipfrac" (share of clipped tokens), "ratio" (mean ratio, 1 before the first step).
     """
+    losses, stats = clipped_surrogate(logprobs, old_logprobs, advantages, mask, low=clip, high=clip,
+                                      dual_clip=dual_clip)
+    return losses.sum() / tokens, {name: total / tokens for name, total in stats.items()}
+
+
+def clipped_surrogate(logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor,
+                      *, low: float, high: float, dual_clip: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The clipped loss of each token: max(-A * ratio, -A * clamp(ratio, 1 - low, 1 + high)).
+
+    Arguments are those of `policy_loss`, with a range for each side of 1.
+
+    Returns:
+        (losses [B, T], 0 where masked out; sums over the tokens of "approxkl", "clipfrac" and "ratio").
+    """
     difference = zero_masked(logprobs, mask) - zero_masked(old_logprobs, mask)
     advantages = zero_masked(advantages, mask)
     ratio = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
     stats = {"approxkl": 0.5 * difference**2, "clipfrac": clipped > unclipped, "ratio": ratio}
-    stats = {name: zero_masked(x.detach(), mask).sum() / tokens for name, x in stats.items()}
-    loss = torch.maximum(unclipped, clipped)
+    losses = torch.maximum(unclipped, clipped)
     if dual_clip:
-        loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
-    return loss.sum() / tokens, stats
+        losses = torch.where(advantages < 0, torch.minimum(losses, -dual_clip * advantages), losses)
+    return losses, {name: zero_masked(x.detach(), mask).sum() for name, x in stats.items()}
 
 
 def value_loss(values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, *,

@@ -97,6 +97,15 @@ def read_responses(backbone: Backbone, rows: list[tuple[list[int], list[int]]], 
                          readings.hidden[places])
 
 
+def read_sums(backbone: Backbone, rows: list[tuple[list[int], list[int]]], temperature: float = 1.0) -> torch.Tensor:
+    """[N]: the log-probability of each response under the role in use, in nats per sequence. Arguments as in
+    `read_responses`."""
+    logprobs = read_responses(backbone, rows, temperature).logprobs
+    lengths = torch.tensor([len(response) for _, response in rows], device=logprobs.device)
+    owners = torch.arange(len(rows), device=logprobs.device).repeat_interleave(lengths)
+    return torch.zeros(len(rows), device=logprobs.device).index_add(0, owners, logprobs)
+
+
 def _places(order: list[int], lengths: list[int]) -> torch.Tensor:
     """Where the tokens of rows 0, 1, ... are, if the rows stand one after the other in `order`: an index vector [N]."""
     starts, end = {}, 0

@@ -8,11 +8,10 @@ from rlhf_engine import measures
 from rlhf_engine.config import DPOConfig, RFTConfig
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import noop
-from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.collapse_guard import CollapseWarning, Guard
-from rlhf_engine.rollout.reward_functions import RewardFunction, check_scores
+from rlhf_engine.rollout.reward_functions import RewardFunction, raw_scores
 from rlhf_engine.rollout.rollout import Rollout, make_rollout, measure
 
 LOGGED_SAMPLES = 4
@@ -78,8 +77,7 @@ class OnPolicyProbe:
         rows = [{"step": step, "prompt": rollout.prompts[i], "response": rollout.responses[i], "kl": kl[i].item(),
                  "ended": bool(rollout.ended[i]), "fixed": True} for i in range(min(LOGGED_SAMPLES, len(rollout)))]
         if self.reward is not None:
-            scores = check_scores(self.reward(rollout), rollout, name_of(self.reward))
-            self.scores = (scores.sum(1) if scores.dim() == 2 else scores).tolist()
+            self.scores = raw_scores(self.reward, rollout).tolist()
             values = {measures.SCORES: sum(self.scores) / len(self.scores), **values}
             rows = [{**row, "score": score} for row, score in zip(rows, self.scores)]
         return values, rows

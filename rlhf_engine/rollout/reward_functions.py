@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rlhf_engine.errors import NotFinite, UserError, kind_of, noop
-from rlhf_engine.feedback.scoring_functions import score_text
+from rlhf_engine.feedback.scoring_functions import name_of, score_text
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.prefix_packing import last_states, reading_order
@@ -42,6 +42,12 @@ class FunctionReward:
     def __call__(self, rollout: Rollout) -> torch.Tensor:
         return torch.tensor([score_text(self.function, prompt, response)
                              for prompt, response in zip(rollout.prompts, rollout.responses)])
+
+
+def raw_scores(reward: RewardFunction, rollout: Rollout) -> torch.Tensor:
+    """[B]: the scores of whole responses. Raises UserError and NotFinite as `check_scores` does."""
+    scores = check_scores(reward(rollout), rollout, name_of(reward))
+    return scores.sum(1) if scores.dim() == 2 else scores
 
 
 def check_scores(scores: Any, rollout: Rollout, name: str) -> torch.Tensor:

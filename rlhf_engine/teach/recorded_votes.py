@@ -34,11 +34,6 @@ class RecordedLabeler(Labeler):
         if function:
             self.score = lambda prompt, response: score_text(function, prompt, response)
 
-    @property
-    def votes(self) -> int:
-        """Number of votes in all."""
-        return sum(len(events) for _, events in self.updates)
-
     def queries_wanted(self, config: TeachConfig, asked: int, step: int) -> int:
         self.step = max(step, 1)
         return 0

@@ -234,6 +234,14 @@ class Trainer(Generic[ConfigT]):
         """Go on from a checkpoint. Its weights are copied into the roles that this trainer has made."""
         self.load_state_dict(load_checkpoint(folder, self.backbone, self.roles))
 
+    def _make_policy(self) -> None:
+        """The roles `policy` and `reference`: a frozen copy of a policy that is there; none beside a fresh one."""
+        backbone, config = self.backbone, self.config
+        if "policy" in backbone.roles:
+            backbone.copy_role("reference", "policy")
+        else:
+            backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+
     # -- gradients and the optimiser ---------------------------------------------------------------------------------
 
     def accumulate(self, rows: list[int], backward: BackwardFunction, *, row_length: RowLength | None = None,

@@ -123,9 +123,10 @@ class GroupLearner(OnlineTrainer[GroupConfig | TeachConfig]):
         return super().shape_scores(raw, rollout) + penalty
 
     def targets(self, rollout: Rollout, scores: torch.Tensor, token_scores: torch.Tensor | None) -> Targets:
-        targets = self._compare(rollout, scores, self._dead_in(scores))
+        dead = self._dead_in(scores)
+        targets = self._compare(rollout, scores, dead)
         if self.config.dead_groups != "keep" and self.config.estimator != "reinforce++":
-            targets.rows = self._rows(~self._dead_in(scores))
+            targets.rows = self._rows(~dead)
             if not targets.rows:
                 self.events.append({"event": "warning", "step": self.step, "kind": "dead_step", "text":
                                     f"in each of the {len(rollout) // self.config.group_size} groups all responses "

@@ -313,13 +313,3 @@ class PolicyTrainer(Trainer[PolicyConfigT]):
         self.reference_length = state["reference_length"]
         self.score_std = state.get("score_std", 1.0)  # not in runs of earlier versions
         self.guard = Guard.from_state(state["guard"])
-
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _make_policy(self) -> None:
-        """The roles `policy` and `reference`."""
-        if "policy" in self.backbone.roles:
-            self.backbone.copy_role("reference", "policy")
-        else:
-            self.backbone.new_role("policy", rank=self.config.lora_rank, alpha=self.config.lora_alpha,
-                                   seed=self.config.seed)

@@ -16,7 +16,7 @@ from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.feedback.events import Event
 from rlhf_engine.losses.dpo import PAIR_LOSSES
 from rlhf_engine.model.backbone import Backbone
-from rlhf_engine.model.prefix_packing import read_responses
+from rlhf_engine.model.prefix_packing import read_sums
 from rlhf_engine.rollout.reward_functions import RewardFunction
 from rlhf_engine.rollout.rollout import Batch, Rollout, as_sampled
 from rlhf_engine.trainers.base import adam, add_up
@@ -108,14 +108,9 @@ class VoteDPO(OnlineTrainer[TeachConfig]):
         if not kept:
             return None
         with torch.no_grad(), self.backbone.use("reference"):
-            sums = self._sums(rows)
+            sums = read_sums(self.backbone, rows, self.config.temperature)
         return VotedPairs(rows, [texts.index(better) for better, _ in kept], [texts.index(worse) for _, worse in kept],
                           sums)
-
-    def _sums(self, rows: list[tuple[list[int], list[int]]]) -> torch.Tensor:
-        """[N]: the log-probability of each response under the role in use, in nats per sequence."""
-        logprobs = read_responses(self.backbone, rows, self.config.temperature).logprobs
-        return torch.stack([part.sum() for part in logprobs.split([len(response) for _, response in rows])])
 
     # -- the loss ------------------------------------------------------------------------------------------------------
 
@@ -135,7 +130,8 @@ class VoteDPO(OnlineTrainer[TeachConfig]):
 
     def _loss(self, votes: list[VotedPairs]) -> tuple[torch.Tensor, dict[str, float]]:
         """(sum over votes of the mean loss of their pairs, the same sums of its statistics)."""
-        all_sums = self._sums([row for pairs in votes for row in pairs.rows])
+        rows = [row for pairs in votes for row in pairs.rows]
+        all_sums = read_sums(self.backbone, rows, self.config.temperature)
         losses, stats = [], {}
         for pairs, sums in zip(votes, all_sums.split([len(pairs.rows) for pairs in votes])):
             log_ratios = sums - pairs.reference_sums

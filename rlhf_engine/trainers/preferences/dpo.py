@@ -19,7 +19,7 @@ from rlhf_engine.errors import UserError, noop
 from rlhf_engine.losses.dpo import MEANS, PAIR_LOSSES, TIED, plackett_luce_loss
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import passes_within
-from rlhf_engine.model.prefix_packing import read_responses
+from rlhf_engine.model.prefix_packing import read_sums
 from rlhf_engine.rollout.on_policy import OnPolicyProbe
 from rlhf_engine.trainers.base import Trainer, adam, add_up
 from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens
@@ -70,6 +70,7 @@ class DPO(Trainer[DPOConfig]):
         self.told_of_fall = False
         self.apply_config()
         self._make_policy()
+        backbone.train("policy")
         self.optimizer = adam(backbone.parameters("policy"))
         self.probe = OnPolicyProbe(backbone, [group.prompt for group in self.held_out or self.groups], config)
 
@@ -209,10 +210,7 @@ class DPO(Trainer[DPOConfig]):
     def _read_sums(self, groups: Sequence[Group]) -> torch.Tensor:
         """[N]: the log-probability of each response of some prompts under the role in use, in nats per sequence."""
         rows = [(answer.prompt_ids, answer.completion_ids) for group in groups for answer in group.answers]
-        logprobs = read_responses(self.backbone, rows).logprobs
-        lengths = torch.tensor([len(response) for _, response in rows], device=logprobs.device)
-        owners = torch.arange(len(rows), device=logprobs.device).repeat_interleave(lengths)
-        return torch.zeros(len(rows), device=logprobs.device).index_add(0, owners, logprobs)
+        return read_sums(self.backbone, rows)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -228,14 +226,6 @@ class DPO(Trainer[DPOConfig]):
         self.probe.load_state_dict(state["probe"])
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _make_policy(self) -> None:
-        backbone, config = self.backbone, self.config
-        if "policy" in backbone.roles:
-            backbone.copy_role("reference", "policy")
-        else:
-            backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-        backbone.train("policy")
 
     def _read_all(self, groups: Sequence[Group], role: str) -> list[list[float]]:
         """For each group: the log-probabilities of its responses under a role, in nats per sequence."""

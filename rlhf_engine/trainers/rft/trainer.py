@@ -18,12 +18,11 @@ from rlhf_engine.config import RFTConfig
 from rlhf_engine.data.batches import batch_of, split_held_out, step_count
 from rlhf_engine.data.tokenization import Encoded, Prompt, encode_prompts
 from rlhf_engine.errors import UserError, noop
-from rlhf_engine.feedback.scoring_functions import name_of
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, seeded_generator
 from rlhf_engine.model.logprobs import nll
 from rlhf_engine.rollout.on_policy import LOGGED_SAMPLES, OnPolicyProbe
-from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel, check_scores
+from rlhf_engine.rollout.reward_functions import RewardFunction, RewardModel, raw_scores
 from rlhf_engine.rollout.rollout import Rollout
 from rlhf_engine.trainers.base import Trainer, adam, schedule
 from rlhf_engine.trainers.rft.responses import DistinctResponses, sample_distinct
@@ -155,7 +154,7 @@ class RFT(Trainer[RFTConfig]):
         rollout, owners, counts = self.sample_responses(batches[self.sampled])
 
         sampled = time.perf_counter()
-        scores = self.score_responses(rollout)
+        scores = raw_scores(self.reward, rollout)
         found = [ScoredSample(owner, tuple(ids), score, ended) for owner, ids, score, ended
                  in zip(owners, rollout.response_ids, scores.tolist(), rollout.ended.tolist())]
         self.collected += found
@@ -181,11 +180,6 @@ class RFT(Trainer[RFTConfig]):
         return sample_distinct(self.backbone, self.prompts, self.encoded, chosen, config.samples,
                                Sampling(config.max_new_tokens, config.temperature),
                                seeded_generator(rng.getrandbits(63)), on_microbatch=self.on_microbatch)
-
-    def score_responses(self, rollout: Rollout) -> torch.Tensor:
-        """[B]: raw scores. Raises UserError and NotFinite as `check_scores` does."""
-        scores = check_scores(self.reward(rollout), rollout, name_of(self.reward))
-        return scores.sum(1) if scores.dim() == 2 else scores
 
     def update_step(self) -> dict[str, Any]:
         """One optimiser step on kept responses, as SFT takes it. The last of a round ends with a measurement."""
@@ -318,12 +312,10 @@ class RFT(Trainer[RFTConfig]):
 
     def _make_policy(self) -> None:
         """The roles `policy` and `reference`; a fresh policy's weights are kept, because it has no reference."""
-        backbone, config = self.backbone, self.config
+        began_fresh = "policy" not in self.backbone.roles
+        super()._make_policy()
         self.fresh: dict[str, torch.Tensor] = {}
-        if "policy" in backbone.roles:
-            backbone.copy_role("reference", "policy")
-        else:
-            backbone.new_role("policy", rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-            weights = backbone.named_parameters("policy")
+        if began_fresh:
+            weights = self.backbone.named_parameters("policy")
             self.fresh = {name: parameter.detach().clone() for name, parameter in weights.items()}
-        backbone.train("policy")
+        self.backbone.train("policy")
