@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rlhf_engine.runs.folder import Run
     from rlhf_engine.runs.resolve import BUNDLED_ADAPTER
     from rlhf_engine.stages import Stage, make_config, register
+    from rlhf_engine.teach.recorded_votes import RecordedLabeler
     from rlhf_engine.teach.trainer import Teach
     from rlhf_engine.trainers.base import Trainer
     from rlhf_engine.trainers.ppo import PPO
@@ -63,6 +64,7 @@ PUBLIC = {
     "runs.folder": ["Run"],
     "runs.resolve": ["BUNDLED_ADAPTER"],
     "stages": ["Stage", "make_config", "register"],
+    "teach.recorded_votes": ["RecordedLabeler"],
     "teach.trainer": ["Teach"],
     "trainers.base": ["Trainer"],
     "trainers.preferences.dpo": ["DPO"],

@@ -16,6 +16,7 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.state import load_state
 
 PREFIX = "replay="
+NO_VOTES = "the run has no votes at a checkpoint; give a run of teach that has some"
 
 
 class RecordedLabeler(Labeler):
@@ -33,6 +34,14 @@ class RecordedLabeler(Labeler):
         self.step = 1
         if function:
             self.score = lambda prompt, response: score_text(function, prompt, response)
+
+    @classmethod
+    def from_run(cls, run: Run, function=None) -> "RecordedLabeler":
+        """The votes of a run up to its newest checkpoint. Raises UserError if there are none."""
+        updates = read_updates(run)
+        if not updates:
+            raise UserError(f"{run.path}: {NO_VOTES}")
+        return cls(updates, function)
 
     def queries_wanted(self, config: TeachConfig, asked: int, step: int) -> int:
         self.step = max(step, 1)
@@ -77,7 +86,7 @@ def recorded_labeler(spec: str, *, run_files: bool) -> RecordedLabeler:
     config = run.config()
     updates = read_updates(run)
     if not updates:
-        raise UserError(f"--labeler {spec}: the run has no votes at a checkpoint; give a run of teach that has some")
+        raise UserError(f"--labeler {spec}: {NO_VOTES}")
     labeler = config.get("labeler", "")
     if is_replay(labeler):  # a replay of a replay measures by what the first run was measured by
         return RecordedLabeler(updates, recorded_labeler(labeler, run_files=run_files).score)

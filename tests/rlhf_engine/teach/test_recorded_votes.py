@@ -10,7 +10,7 @@ from rlhf_engine.config import TeachConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.loop import drive
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.teach.recorded_votes import read_updates, recorded_labeler
+from rlhf_engine.teach.recorded_votes import RecordedLabeler, read_updates, recorded_labeler
 from tests.rlhf_engine.helpers.teach import SMALL, make_live, vote_when_asked
 from tests.rlhf_engine.helpers.trainers import without_time
 
@@ -114,6 +114,15 @@ def test_what_cannot_be_replayed_is_refused_in_a_line(recorded, tmp_path):
     Run.create(tmp_path / "empty", config)
     with pytest.raises(UserError, match="the run has no votes at a checkpoint"):
         recorded_labeler(f"replay={tmp_path}/empty", run_files=True)
+    with pytest.raises(UserError, match="empty: the run has no votes at a checkpoint"):
+        RecordedLabeler.from_run(Run(tmp_path / "empty"))
+
+
+def test_a_script_may_say_by_what_the_outcome_is_measured(recorded):
+    """A run of a function that has no name on the command line, in a notebook for example, does not say it itself."""
+    labeler = RecordedLabeler.from_run(recorded, lambda prompt, response: -len(response))
+    assert labeler.score("", "abc") == -3 and RecordedLabeler.from_run(recorded).score is None
+    assert [(step, [event.id for event in events]) for step, events in labeler.updates] == consumed(recorded)
 
 
 def test_a_file_of_a_recorded_run_is_not_run_for_a_page(tiny_llama, prompts, tmp_path):
