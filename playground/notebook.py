@@ -46,10 +46,14 @@ def live(trainer: "AnyTrainer", *, every: float = 1.0) -> Iterator[dict]:
 
 
 def show(drawing: go.Figure, display_handle: DisplayHandle | None) -> DisplayHandle | None:
-    """Display a figure; with the handle of an earlier one, in its place. Returns the handle for the next time."""
+    """Display a figure; with the handle of an earlier one, in its place. Returns the handle for the next time.
+
+    What Plotly's renderer makes of the figure is displayed, not the figure: that would display itself, each time anew.
+    """
+    bundle = drawing._repr_mimebundle_()
     if display_handle is None:
-        return display(drawing, display_id=True)
-    display_handle.update(drawing)
+        return display(bundle, raw=True, display_id=True)
+    display_handle.update(bundle, raw=True)
     return display_handle
 
 

@@ -50,7 +50,9 @@ def test_runs_from_top_to_bottom(path, monkeypatch):
     assert len(cells) == 1, "one cell, tagged `parameters`, holds the numbers of steps"
     cells[0].source += "\n\n" + FEW
     NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(path.parent)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    of_cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(sum(PLOTLY in o.get("data", {}) for o in outputs) <= 1 for outputs in of_cells)  # each drawn over the last
+    outputs = [output for outputs in of_cells for output in outputs]
     figures = [o for o in outputs if PLOTLY in o.get("data", {})]
     assert figures and all(trace["x"] for f in figures[:1] for trace in f["data"][PLOTLY]["data"][:1])
     assert any(o.output_type == "stream" and o.name == "stdout" for o in outputs)

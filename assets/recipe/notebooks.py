@@ -9,6 +9,7 @@ wants to run a notebook needs neither.
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PLOTLY, PICTURE = "application/vnd.plotly.v1+json", "image/png"
 WIDTH, HEIGHT, SCALE = 900, 450, 2
 """Size of a picture in pixels (the height, where a figure does not say its own), and pixels of the file for each."""
+QUIET = "ignore:IProgress not found"
+"""As PYTHONWARNINGS: where no widgets are installed, tqdm would warn about it, with a path of the machine."""
 LANGUAGE = {"name": "python"}
 """What a notebook says of its language. Jupyter would add the version of Python that it happened to run on."""
 
@@ -59,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(NOTEBOOKS.glob("*.ipynb")))
     args = parser.parse_args()
+    os.environ["PYTHONWARNINGS"] = QUIET
     for path in args.notebooks:
         started = time.perf_counter()
         notebook = execute(path)
