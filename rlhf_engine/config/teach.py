@@ -71,7 +71,8 @@ class TeachConfig(GroupSettings, ActorCriticConfig):
     ppo_epochs: int = bounded(1, 1, 1000)
     """Passes over each rollout; fresh responses teach more than old ones seen again."""
     minibatches: int = bounded(4, 1, MOST_ROWS)
-    """Optimiser steps per pass; each takes `batch_size / minibatches` episodes."""
+    """Optimiser steps per pass; each takes `batch_size / minibatches` episodes. `dpo` takes one step per pass, on
+    `batch_size / choices` votes."""
     value: Literal["adapter", "head", "fitted"] = "fitted"
     """The value function: `fitted` is a least-squares fit to the position of a token and the score before it, right
     from the first step on; `head` is a head on the policy's adapter; `adapter` is an adapter of its own, which takes

@@ -44,9 +44,10 @@ class VotedPairs:
 class VoteDPO(OnlineTrainer[TeachConfig]):
     """A learner of `teach` whose update is DPO on `votes()`, the feedback so far.
 
-    A step takes `minibatches` optimiser steps, each on as many votes as a minibatch has room for. A vote that puts no
-    response above another (a tie, a thumb) teaches nothing. While the KL is above `kl_target` the policy rests: the
-    loss has a price on KL, but nothing in it stops at one.
+    A step takes `ppo_epochs` optimiser steps, each on as many votes as a batch has room for. Minibatches would learn the
+    texts of a few votes by heart (benchmarks/README.md). A vote that puts no response above another (a tie, a thumb)
+    teaches nothing. While the KL is above `kl_target` the policy rests: the loss has a price on KL, but nothing in it
+    stops at one.
 
     Args:
         reward: scores the rollouts, for the metrics alone.
@@ -76,9 +77,9 @@ class VoteDPO(OnlineTrainer[TeachConfig]):
         metrics = {measures.LEARNING_RATE: rate, measures.UPDATES: 0}
         if not learned or (self.kl_target and rollout.kl().mean().item() > self.kl_target):
             return metrics
-        size = max(1, config.batch_size // config.minibatches // config.choices)
+        size = max(1, config.batch_size // config.choices)
         sums: dict[str, float] = {}
-        for _ in range(config.minibatches * config.ppo_epochs):
+        for _ in range(config.ppo_epochs):
             order = torch.randperm(len(learned), generator=self.generator).tolist()[:size]
             batch = sorted((learned[i] for i in order), key=lambda pairs: pairs.tokens)
             add_up(sums, self._learn(batch))

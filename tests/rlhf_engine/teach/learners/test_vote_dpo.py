@@ -68,6 +68,16 @@ def test_margins_grow_and_the_curves_of_other_learners_are_there(tiny_llama):
         assert name in rows[-1]
 
 
+def test_an_update_reads_as_many_votes_as_a_batch_has_room_for(tiny_llama, monkeypatch):
+    """Minibatches of a few votes each would learn their texts by heart."""
+    learner = make(tiny_llama, batch_size=8, choices=2, minibatches=4, ppo_epochs=2)
+    read = []
+    monkeypatch.setattr(learner.learner, "_learn", lambda batch: read.append(len(batch)) or {measures.LOSS_POLICY: 0.0})
+    assert next(learner)[measures.UPDATES] == 2
+    votes = sum(not event.tie for event in learner.reward.events)
+    assert read == [min(4, votes)] * 2 and votes > 2
+
+
 def test_micro_batches_give_the_same_update(tiny_llama):
     found = []
     for micro in (0, 1):
