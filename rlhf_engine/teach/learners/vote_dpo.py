@@ -44,10 +44,10 @@ class VotedPairs:
 class VoteDPO(OnlineTrainer[TeachConfig]):
     """A learner of `teach` whose update is DPO on `votes()`, the feedback so far.
 
-    A step takes `ppo_epochs` optimiser steps, each on as many votes as a batch has room for. Minibatches would learn
-    the texts of a few votes by heart (benchmarks/README.md). A vote that puts no response above another (a tie, a thumb)
-    teaches nothing. While the KL is above `kl_target` the policy rests: the loss has a price on KL, but nothing in it
-    stops at one.
+    A step takes `ppo_epochs` optimiser steps, each on as many votes as a batch has room for. In minibatches it would
+    learn the texts of a few votes by heart (benchmarks/README.md). A vote that puts no response above another (a tie, a
+    thumb) teaches nothing. While the KL is above `kl_target` the policy rests: the loss has a price on KL, but nothing
+    in it stops at one.
 
     Args:
         reward: scores the rollouts, for the metrics alone.
