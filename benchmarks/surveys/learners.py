@@ -5,8 +5,9 @@
     python benchmarks/surveys/learners.py --table FILE.jsonl [--samples 2048] [--seconds 120]
 
 A run is a process of its own, on the bundled model from its SFT adapter. Every few steps the policy is compared with
-that start on held-out prompts; the clock stands still meanwhile. Each comparison is a line of JSON: samples that the
-learner has drawn so far, seconds, wins over the start by the reward itself, KL (nats per sequence), distinct-2 and
+that start on held-out prompts; the clock stands still meanwhile. It counts processor time, so that other processes do
+not count: with one thread that is the time on a quiet core. Each comparison is a line of JSON: samples that the learner
+has drawn so far, seconds, wins over the start by the reward itself, KL (nats per sequence), distinct-2 and
 perplexity as ratios to the start, and length in tokens. A run whose lines are all in the file is not run again.
 
 The preference learners (`dpo`, `kto`) get votes on samples of the start: four responses a prompt, of which the reward
@@ -72,12 +73,12 @@ def measure(learner: str, reward: str, seed: int, changed: dict) -> Iterator[dic
         return {"step": step, "samples": samples, "seconds": round(seconds, 1),
                 **{name: round(found[name], 4) for name in kept if name in found}}
 
-    started = time.perf_counter()
+    started = time.process_time()
     for metrics in trainer:
-        spent += time.perf_counter() - started
+        spent += time.process_time() - started
         if is_time(trainer, metrics["step"]):
             yield look(metrics["step"], drawn(metrics["step"]), spent)
-        started = time.perf_counter()
+        started = time.process_time()
 
 
 def is_time(trainer, step: int) -> bool:
@@ -114,10 +115,10 @@ def make(learner: str, backbone, reward: str, seed: int, changed: dict):
         trainer = make_trainer(config, backbone=backbone)
         return trainer, lambda step: trainer.round * config.samples * config.round_prompts, 0.0
     if learner in PAIRS:
-        started = time.perf_counter()
+        started = time.process_time()
         config = config_of("dpo", PAIRS[learner])
         trainer = make_preference_learner(learner, config, backbone, vote(backbone, function_of(reward), seed))
-        return trainer, lambda step: CHOICES * VOTES, time.perf_counter() - started
+        return trainer, lambda step: CHOICES * VOTES, time.process_time() - started
     raise SystemExit(f"there is no learner {learner}; it is one of {', '.join(LEARNERS)}")
 
 
