@@ -45,7 +45,7 @@ ONLINE = {
 """Learners that sample as they go: the stage and its settings. All others are the stage's own."""
 PAIRS = {"dpo": {"loss": "sigmoid"}, "kto": {"loss": "kto"}}
 LEARNERS = (*ONLINE, *PAIRS, "rft", "best-of-4")
-STEPS, EVERY = 40, 4
+STEPS, EVERY = 40, 8
 CHOICES, VOTES = 4, 512
 """Responses of a vote of the preference learners, and how many votes they get."""
 PROMPTS, PER_PROMPT = 64, 4
@@ -82,7 +82,7 @@ def measure(learner: str, reward: str, seed: int, changed: dict) -> Iterator[dic
 
 
 def is_time(trainer, step: int) -> bool:
-    """Whether the policy is compared with the start now: every tenth of a run, and of `rft` after each round."""
+    """Whether the policy is compared with the start now: every fifth of a run, and of `rft` after each round."""
     if trainer.config.stage == "rft":
         return trainer.updates > 0 and trainer.updated == trainer.updates
     return step % max(1, EVERY * trainer.total_steps // STEPS) == 0 or step == trainer.total_steps
