@@ -34,13 +34,15 @@ from benchmarks import preferences
 from benchmarks.helpers import further_preferences, kept_preferences
 from benchmarks.helpers.common import machine, say
 
+CRITIC = {"value": "fitted", "batch_size": 64, "ppo_epochs": 1}
+SHARED = {"minibatches": 4, "kl_coef": 0.1, "kl_floor": 0.05, "kl_lookahead": 0.2}
+"""Settings of all online learners: without floor and lookahead, some end far above the target of the KL."""
 ONLINE = {
-    "ppo": ("ppo", {"value": "fitted", "batch_size": 64, "minibatches": 4, "ppo_epochs": 1}),
-    "nlpo": ("nlpo", {"value": "fitted", "batch_size": 64, "minibatches": 4, "ppo_epochs": 1}),
-    "grpo": ("grpo", {"loss_normaliser": "grpo", "minibatches": 4}),
-    "dapo": ("grpo", {"loss_normaliser": "dapo", "minibatches": 4}),
-    "dr_grpo": ("grpo", {"loss_normaliser": "dr_grpo", "minibatches": 4}),
-    "rloo": ("grpo", {"estimator": "rloo", "minibatches": 4}),
+    "ppo": ("ppo", CRITIC), "nlpo": ("nlpo", CRITIC),
+    "grpo": ("grpo", {"loss_normaliser": "grpo"}),
+    "dapo": ("grpo", {"loss_normaliser": "dapo"}),
+    "dr_grpo": ("grpo", {"loss_normaliser": "dr_grpo"}),
+    "rloo": ("grpo", {"estimator": "rloo"}),
 }
 """Learners that sample as they go: the stage and its settings. All others are the stage's own."""
 PAIRS = {"dpo": {"loss": "sigmoid"}, "kto": {"loss": "kto"}}
@@ -107,7 +109,7 @@ def make(learner: str, backbone, reward: str, seed: int, changed: dict):
     scores = f"{sys.modules[function_of(reward).__module__].__file__}:{reward}"
     if learner in ONLINE:
         stage, settings = ONLINE[learner]
-        config = config_of(stage, {"steps": STEPS, **settings, "reward": scores})
+        config = config_of(stage, {"steps": STEPS, **SHARED, **settings, "reward": scores})
         trainer = make_trainer(config, backbone=backbone)
         return trainer, lambda step: config.reference_samples + step * config.batch_size, 0.0
     if learner == "rft":
