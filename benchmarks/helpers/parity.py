@@ -1,6 +1,6 @@
 """What the programs share that put our numbers beside TRL's: a small model, equal noise on both sides, one update."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,15 @@ import torch
 from rlhf_engine.rollout.rollout import Batch, Rollout
 from rlhf_engine.trainers.online import OnlineTrainer, Targets
 
-SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, initializer_range=0.15)
+SHAPE: dict[str, Any] = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                             num_attention_heads=4, num_key_value_heads=2, initializer_range=0.15)
 """A Llama whose weights are large, so that its log-probabilities differ."""
 END = 2
 """The id of the end token (`make_tokenizer`)."""
 
 
 @torch.no_grad()
-def disturb(parameters: dict[str, torch.Tensor], scale: float, seed: int) -> None:
+def disturb(parameters: Mapping[str, torch.Tensor], scale: float, seed: int) -> None:
     """Add the same noise to parameters of the same names, whoever holds them."""
     generator = torch.Generator().manual_seed(seed)
     for _, parameter in sorted(parameters.items()):
@@ -41,6 +41,12 @@ def load_for_trl(folder: Path, adapter: Path) -> Any:
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+
+
+def gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The gradient of a parameter, which must have one."""
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def update(trainer: OnlineTrainer, rollout: Rollout, targets: Targets) -> dict[str, float]:

@@ -10,7 +10,8 @@ r=8 on all linear layers, and rows that are the same for both:
 - grpo, rloo: 8 prompts of 24 tokens, 8 responses to each of 96 tokens, sampling included. One optimiser step, one pass,
   and a KL penalty: for GRPO in the loss, for RLOO in the reward. The reward is the mean token id.
 
-`dpo/trl-precomputed` and its like read the reference once before training, as ours does.
+TRL reads all rows of a step in one pass unless it is told otherwise, ours as many as pay on a CPU. So `trl-parts` reads
+them in four, and `trl-precomputed-parts` also reads the reference once before training, as ours does.
 
 Each run is a process of its own, and the contestants take turns. Prints a line of JSON for each contestant: medians
 over all steps of seconds and of processor seconds (of all threads), the peak of memory, and the peak minus what the
@@ -36,7 +37,8 @@ from benchmarks.helpers.common import VOCABULARY, machine, make_model, peak_mb, 
 STORYTELLER = dict(num_hidden_layers=8, tie_word_embeddings=True)
 RANK, SIZE, PROMPT, RATE, BETA = 8, 8, 24, 1e-4, 0.05
 LEARNERS = ("dpo", "kto", "grpo", "rloo")
-OURS, TRL, PRECOMPUTED = "ours", "trl", "trl-precomputed"
+OURS, TRL, PARTS, PRECOMPUTED = "ours", "trl", "trl-parts", "trl-precomputed-parts"
+MICRO_BATCHES = 4
 PAIR_LEARNERS = ("dpo", "kto")
 
 Clock = tuple[float, float]
@@ -101,9 +103,10 @@ def run_ours(learner: str, folder: str, rows: int, tokens: int, steps: int) -> d
         kind, make = (KTO, Thumb) if learner == "kto" else (DPO, Preference)
         trainer = kind(backbone, [make(*row.values()) for row in data], config)
     else:
-        config = GroupConfig(estimator=learner, steps=steps + 1, batch_size=rows, group_size=SIZE, minibatches=1,
+        estimator: Any = learner
+        config = GroupConfig(estimator=estimator, steps=steps + 1, batch_size=rows, group_size=SIZE, minibatches=1,
                              max_new_tokens=tokens, reference_samples=rows, missing_end="none", kl_coef=BETA,
-                             kl_target=0.0, kl_in="loss" if learner == "grpo" else "reward", **shared)
+                             kl_target=0.0, kl_in="corrected" if learner == "grpo" else "reward", **shared)
         trainer = GroupLearner(backbone, [row["prompt"] for row in data],
                                lambda rollout: torch.tensor([reward(ids) for ids in rollout.response_ids]), config)
     ends = []
@@ -121,7 +124,7 @@ def run_ours(learner: str, folder: str, rows: int, tokens: int, steps: int) -> d
 
 # -- TRL's -------------------------------------------------------------------------------------------------------------
 
-def run_trl(learner: str, folder: str, rows: int, tokens: int, steps: int, precomputed: bool) -> dict[str, Any]:
+def run_trl(learner: str, folder: str, rows: int, tokens: int, steps: int, side: str) -> dict[str, Any]:
     import torch
     import trl
     from datasets import Dataset
@@ -142,10 +145,13 @@ def run_trl(learner: str, folder: str, rows: int, tokens: int, steps: int, preco
                                    logging_strategy="no", disable_tqdm=True)
     given: dict[str, Any] = {}
     data = rows_of(learner, rows, tokens)
+    parts = MICRO_BATCHES if side in (PARTS, PRECOMPUTED) else 1
+    count = rows // 2 if learner == "dpo" else rows
+    options |= dict(per_device_train_batch_size=count // parts, gradient_accumulation_steps=parts)
     if learner in PAIR_LEARNERS:
-        options |= dict(per_device_train_batch_size=len(data), precompute_ref_log_probs=precomputed, max_length=512)
+        options |= dict(precompute_ref_log_probs=side == PRECOMPUTED, max_length=512)
     else:
-        options |= dict(per_device_train_batch_size=rows, num_generations=SIZE, max_completion_length=tokens, beta=BETA)
+        options |= dict(num_generations=SIZE, max_completion_length=tokens, beta=BETA)
         given["reward_funcs"] = lambda completion_ids, **_: [reward(ids) for ids in completion_ids]
     with tempfile.TemporaryDirectory() as output:
         trainer: Any = kind(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
@@ -164,6 +170,7 @@ def contestants(learners: list[str], with_trl: bool) -> Iterator[str]:
         yield f"{learner}/{OURS}"
         if with_trl:
             yield f"{learner}/{TRL}"
+            yield f"{learner}/{PARTS}"
             if learner in PAIR_LEARNERS:
                 yield f"{learner}/{PRECOMPUTED}"
 
@@ -176,7 +183,8 @@ def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     found = {"contestant": name, "seconds": median("seconds"), "processor": median("processor"),
              "fastest": round(min(value for run in runs for value in run["seconds"]), 3),
              "peak_mb": max(run["peak_mb"] for run in runs),
-             "memory_mb": max(run["peak_mb"] - run["imports_mb"] for run in runs), "busy": [run["busy"] for run in runs]}
+             "memory_mb": max(run["peak_mb"] - run["imports_mb"] for run in runs),
+             "busy": [run["busy"] for run in runs]}
     if "parts" in runs[0]:
         names = runs[0]["parts"]
         found["parts"] = {part: round(statistics.median(value for run in runs for value in run["parts"][part]), 3)
@@ -199,7 +207,7 @@ def main() -> None:
     if args.run:
         learner, side = args.run.split("/")
         size = learner, args.model, args.rows, args.tokens, args.steps
-        say(run_ours(*size) if side == OURS else run_trl(*size, side == PRECOMPUTED))
+        say(run_ours(*size) if side == OURS else run_trl(*size, side))
         return
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
     runs: dict[str, list[dict[str, Any]]] = {}

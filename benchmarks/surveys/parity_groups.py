@@ -3,16 +3,17 @@
     python -m venv --system-site-packages trl && trl/bin/pip install --no-deps trl
     trl/bin/python benchmarks/surveys/parity_groups.py
 
-TRL's side is `_generate_and_score_completions` and `_compute_loss` of `GRPOTrainer` and `RLOOTrainer`, on a small random
-model with a LoRA adapter whose B is not zero; both trainers copy it as their reference, as ours does. Their sampler is
-made to return fixed responses, and the reward function fixed rewards. Both policies move by the same noise before the
-rollout, so that the KL is not 0, and in most cases once more before the update, so that ratios leave the clip range.
+TRL's side is `_generate_and_score_completions` and `_compute_loss` of `GRPOTrainer` and `RLOOTrainer`, on a small
+random model with a LoRA adapter whose B is not zero; both trainers copy it as their reference, as ours does. Their
+sampler is made to return fixed responses, and the reward function fixed rewards. Both policies move by the same noise
+before the rollout, so that the KL is not 0, and in most cases once more before the update, so that ratios leave the
+clip range.
 
-Prints a line of JSON for each case: the largest differences of old and reference log-probabilities, of advantages and
-of the adapter's gradients, each beside the largest value; both losses; the share of clipped tokens on both sides; and
-whether all are within 1e-4 of another. `factor` is what our loss and gradients are multiplied with where the two divide
-by different constants. Cases that differ by definition say so in `rule`. The table in benchmarks/README.md explains
-them.
+Prints a line of JSON for each case: the largest differences of the log-probabilities under the sampling policy (`old`)
+and the reference, in nats per sequence, of the advantages and of the adapter's gradients; both losses; the share of
+clipped tokens on both sides; and whether all are within 1e-4 of one another. `factor` is what our loss and gradients
+are multiplied with where the two divide by different constants. Cases that differ by definition say so in `rule`. The
+table in benchmarks/README.md explains them.
 """
 
 import sys
@@ -26,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.helpers.common import machine, make_model, say
-from benchmarks.helpers.parity import END, SHAPE, disturb, load_for_trl, named, update
+from benchmarks.helpers.parity import END, SHAPE, disturb, gradient, load_for_trl, named, update
 from rlhf_engine import measures
 from rlhf_engine.config import GroupConfig
 from rlhf_engine.model.backbone import Backbone
@@ -148,9 +149,9 @@ def run_ours(trainer: GroupLearner, moving: dict[str, torch.nn.Parameter], case:
     loss = stats[measures.LOSS_POLICY] + config.kl_coef * stats.get(measures.LOSS_KL, 0.0)
     loss -= config.entropy_coef * stats.get(measures.POLICY_ENTROPY, 0.0)
     factor = factor_of(case, rollout, targets.rows)
-    return {"old": rollout.logprobs, "ref": rollout.ref_logprobs, "advantages": targets.advantages[:, 0],
-            "loss": loss * factor, "clipped": stats[measures.CLIP_FRACTION], "factor": factor,
-            "gradients": {name: parameter.grad * factor for name, parameter in moving.items()}}
+    return {"old": rollout.logprobs.sum(1), "reference": rollout.ref_logprobs.sum(1),
+            "advantages": targets.advantages[:, 0], "loss": loss * factor, "clipped": stats[measures.CLIP_FRACTION],
+            "factor": factor, "gradients": {name: gradient(parameter) * factor for name, parameter in moving.items()}}
 
 
 def factor_of(case: Case, rollout: Rollout, rows: list[int] | None) -> float:
@@ -207,14 +208,20 @@ def run_trl(trainer: Any, moving: dict[str, torch.nn.Parameter], case: Case, our
         part_loss.backward()
         loss += part_loss.item()
     clipped = trainer._metrics["train"]["clip_ratio/region_mean"]
-    return {"old": found.get("old_per_token_logps"), "ref": found.get("ref_per_token_logps"),
+    old = found["old_logps"] if case.estimator == "rloo" else total(found, "old_per_token_logps")
+    return {"old": old, "reference": total(found, "ref_per_token_logps"),
             "advantages": found["advantages"], "loss": loss, "clipped": sum(clipped) / len(clipped),
-            "gradients": {name: parameter.grad for name, parameter in moving.items()}}
+            "gradients": {name: gradient(parameter) for name, parameter in moving.items()}}
 
 
-def far(one: torch.Tensor, other: torch.Tensor | None, mask: torch.Tensor | float = 1.0) -> float:
+def total(found: dict[str, torch.Tensor], name: str) -> torch.Tensor | None:
+    """[B]: log-probabilities of TRL in nats per sequence; None where it has none."""
+    return (found[name] * found["completion_mask"]).sum(1) if name in found else None
+
+
+def far(one: torch.Tensor, other: torch.Tensor | None) -> float:
     """The largest difference; 0 where TRL has no such tensor."""
-    return 0.0 if other is None else ((one - other) * mask).abs().max().item()
+    return 0.0 if other is None else (one - other).abs().max().item()
 
 
 def compare(folder: Path, place: Path, case: Case) -> dict[str, Any]:
@@ -229,12 +236,9 @@ def compare(folder: Path, place: Path, case: Case) -> dict[str, Any]:
     ours = run_ours(trainer, moving, case)
     texts = [trainer.backbone.tokenizer.decode(ids) for ids in token_rows()[0]]
     theirs = run_trl(other, others, case, texts)
-    mask = (torch.arange(WIDTH)[None] < torch.tensor(LENGTHS)[:, None]).float()
     gradients = [(ours["gradients"][name], theirs["gradients"][name]) for name in others]
-    differences = {"old log-probabilities": far(ours["old"], theirs["old"], mask),
-                   "reference log-probabilities": far(ours["ref"], theirs["ref"], mask),
-                   "advantages": far(ours["advantages"], theirs["advantages"]),
-                   "gradients": max(far(one, two) for one, two in gradients)}
+    differences = {name: far(ours[name], theirs[name]) for name in ("old", "reference", "advantages")}
+    differences["gradients"] = max(far(one, two) for one, two in gradients)
     if case.estimator == "grpo":  # RLOO's loss of a whole response is another number with the same gradient
         differences["loss"] = abs(ours["loss"] - theirs["loss"])
     return {"case": case.name, "differences": {name: float(f"{x:.1e}") for name, x in differences.items()},
