@@ -106,7 +106,8 @@ def run_ours(learner: str, folder: str, rows: int, tokens: int, steps: int) -> d
         estimator: Any = learner
         config = GroupConfig(estimator=estimator, steps=steps + 1, batch_size=rows, group_size=SIZE, minibatches=1,
                              max_new_tokens=tokens, reference_samples=rows, missing_end="none", kl_coef=BETA,
-                             kl_target=0.0, kl_in="corrected" if learner == "grpo" else "reward", **shared)
+                             kl_target=0.0, kl_floor=0.0,
+                             kl_in="corrected" if learner == "grpo" else "reward", **shared)
         trainer = GroupLearner(backbone, [row["prompt"] for row in data],
                                lambda rollout: torch.tensor([reward(ids) for ids in rollout.response_ids]), config)
     ends = []

@@ -129,7 +129,8 @@ def make_ours(folder: Path, case: Case) -> GroupLearner:
     settings = {"kl_coef": 0.0, "dead_groups": "keep", **case.ours}
     config = GroupConfig(batch_size=GROUPS * SIZE, group_size=SIZE, minibatches=1, max_new_tokens=WIDTH, max_tokens=64,
                          micro_batch=GROUPS * SIZE // case.parts, lora_rank=4, lora_alpha=8, temperature=TEMPERATURE,
-                         normalise_reward=False, missing_end="none", kl_target=0.0, **settings).validate()
+                         normalise_reward=False, missing_end="none", kl_target=0.0,
+                         kl_floor=0.0, **settings).validate()
     rewards = torch.tensor(case.rewards)
     return GroupLearner(backbone, ["t3"] * GROUPS, lambda rollout: rewards, config)
 
