@@ -37,7 +37,7 @@ from benchmarks.helpers.common import VOCABULARY, machine, make_model, peak_mb, 
 STORYTELLER = dict(num_hidden_layers=8, tie_word_embeddings=True)
 RANK, SIZE, PROMPT, RATE, BETA = 8, 8, 24, 1e-4, 0.05
 LEARNERS = ("dpo", "kto", "grpo", "rloo")
-OURS, TRL, PARTS, PRECOMPUTED = "ours", "trl", "trl-parts", "trl-precomputed-parts"
+SIDES = OURS, TRL, PARTS, PRECOMPUTED = ("ours", "trl", "trl-parts", "trl-precomputed-parts")
 MICRO_BATCHES = 4
 PAIR_LEARNERS = ("dpo", "kto")
 
@@ -166,14 +166,11 @@ def run_trl(learner: str, folder: str, rows: int, tokens: int, steps: int, side:
 
 # -- the contest -------------------------------------------------------------------------------------------------------
 
-def contestants(learners: list[str], with_trl: bool) -> Iterator[str]:
+def contestants(learners: list[str], sides: list[str]) -> Iterator[str]:
     for learner in learners:
-        yield f"{learner}/{OURS}"
-        if with_trl:
-            yield f"{learner}/{TRL}"
-            yield f"{learner}/{PARTS}"
-            if learner in PAIR_LEARNERS:
-                yield f"{learner}/{PRECOMPUTED}"
+        for side in sides:
+            if side != PRECOMPUTED or learner in PAIR_LEARNERS:
+                yield f"{learner}/{side}"
 
 
 def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl", help="the python of an environment with TRL; without it only ours runs")
     parser.add_argument("--learners", nargs="*", default=list(LEARNERS), choices=LEARNERS)
+    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=SIDES)
     parser.add_argument("--repeats", type=int, default=3, help="processes per contestant")
     parser.add_argument("--steps", type=int, default=4, help="measured steps per process; one more warms up")
     parser.add_argument("--rows", type=int, default=64, help="responses in a step")
@@ -215,7 +213,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), **STORYTELLER)
         for _ in range(args.repeats):
-            for name in contestants(args.learners, bool(args.trl)):
+            for name in contestants(args.learners, args.sides if args.trl else [OURS]):
                 busy = round(os.getloadavg()[0], 1)
                 run = spawn(sys.executable if name.endswith(OURS) else args.trl, __file__, "--run", name, "--model",
                             folder, "--steps", args.steps, "--rows", args.rows, "--tokens", args.tokens)
