@@ -1,8 +1,12 @@
 """Fixtures: tiny random-weight models of three architectures, made once per session, and the shared real data where it is there."""
 
 import os
+import sys
 from pathlib import Path
 
+# Compile each module once: the tests start some forty processes.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side, so each process, and what it starts, has one thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
