@@ -24,7 +24,8 @@ from transformers import (
 )
 
 HERE = Path(__file__).parent
-LONGEST = ("test_notebooks.py", "playground/test_story.py", "rlhf_engine/worker/test_worker.py")
+LONGEST = ("test_notebooks.py", "playground/test_story.py", "rlhf_engine/worker/test_worker.py", "test_space.py", "test_first_version.py",
+           "test_recipe.py", "rlhf_engine/test_longer_runs.py", "rlhf_engine/test_build_and_loop.py", "rlhf_engine/teach/test_trainer.py")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WORDS = ["once", "upon", "a", "time", "there", "was", "a", "little", "dog", "cat", "bird", "girl", "boy", "who", "liked", "to", "play", "run", "jump", "sing", "in", "the", "park", "garden", "house", "with", "her", "his", "friend", "mom", "dad", "one", "day", "they", "found", "a", "big", "red", "ball", "and", "were", "very", "happy", "sad", "tired", ".", ",", "!", "the", "end"]
 TEMPLATE = ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"

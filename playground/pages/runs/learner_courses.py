@@ -125,7 +125,8 @@ def courses_of(run: Curves, report: dict, names: Names, *, window: int = 0, smoo
 
 
 def starting_adapter(config: dict) -> str | None:
-    """The adapter that a run started from, with `auto` spelled out; None for a stage that this version does not know."""
+    """The adapter that a run started from, with `auto` spelled out. None for a stage that this version does not know.
+    """
     if config["stage"] not in STAGES or not {"model", "adapter"} <= config.keys():
         return None
     return default_adapter(STAGES[config["stage"]].config(model=config["model"], adapter=config["adapter"]))

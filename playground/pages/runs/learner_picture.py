@@ -32,7 +32,7 @@ from playground.pages.runs.learner_courses import (
     evaluated,
     why_left_out,
 )
-from rlhf_engine.measures import GOLD_WINS, KL, SCORES, measure
+from rlhf_engine.measures import GOLD_WINS, SCORES, measure
 
 MOST_BEST_OF = 2
 """Curves of best-of-n in one picture, at most."""
@@ -140,8 +140,7 @@ def picture_layout(picture: Picture, names: list[str]) -> dict:
                          f"learners {names} {picture.yardstick}")
     layout["hovermode"] = "closest"
     layout["showlegend"] = len(names) > 1 or bool(picture.best_of)
-    layout["xaxis"].update(title={"text": text.LEARNERS_AXIS.format(unit=measure(KL).unit), "standoff": 4},
-                           rangemode="tozero")
+    layout["xaxis"].update(title={"text": text.LEARNERS_AXIS, "standoff": 4}, rangemode="tozero")
     layout["margin"]["b"] = 42
     if picture.yardstick is None:
         show_nothing(layout, text.LEARNERS_EMPTY)

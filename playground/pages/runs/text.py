@@ -17,12 +17,14 @@ MORE_OF_IT = "(and {count} more)"
 STEPS_TAKEN = "{state}, {step} of {total} steps"
 
 # all learners in one picture
-LEARNERS_TITLE = "{measure}, by the KL that it took"
-LEARNERS_AXIS = "KL to the start ({unit})"
-LEARNERS_ABOUT_WINS = ("Each line is a run, step by step: how far its policy has gone from the start ({start}), and "
-                       "how often its answers win over the start's, by {judge}. Higher at the same KL is better.")
-LEARNERS_ABOUT_REWARD = ("Each line is a run, step by step: how far its policy has gone from the start ({start}), and "
-                         "the mean reward of its answers, by {judge}. Higher at the same KL is better.")
+LEARNERS_TITLE = "{measure}, by KL"
+LEARNERS_AXIS = "KL to the start (nats)"
+LEARNERS_ABOUT_WINS = ("Each line is a run, step by step: how far its policy has gone from the start ({start}; KL in "
+                       "nats per sequence), and how often its answers win over the start's, by {judge}. Higher at the "
+                       "same KL is better.")
+LEARNERS_ABOUT_REWARD = ("Each line is a run, step by step: how far its policy has gone from the start ({start}; KL in "
+                         "nats per sequence), and the mean reward of its answers, by {judge}. Higher at the same KL is "
+                         "better.")
 LEARNERS_EMPTY = "none of these runs measures both a KL and wins or a reward"
 LEARNERS_ALT = "{title}. At the end: {ends}."
 LEARNERS_END = "{name} {height} at a KL of {kl}"

@@ -56,7 +56,8 @@ def test_wins_come_first_where_they_are_known_and_end_with_the_report():
     figure = learner_figure(picture, ["a"])
     assert figure["data"][0]["error_y"]["array"] == pytest.approx([0, 0, 0.1]) and figure["data"][0]["error_y"]["arrayminus"] == pytest.approx([0, 0, 0.1])
     assert figure["data"][1]["y"] == [0.5, 0.5], "chance"
-    assert figure["layout"]["yaxis"]["tickformat"] == ".0%" and "per sequence" in figure["layout"]["xaxis"]["title"]["text"]
+    assert figure["layout"]["yaxis"]["tickformat"] == ".0%" and "nats" in figure["layout"]["xaxis"]["title"]["text"]
+    assert "nats per sequence" in picture_note(picture, str)
     json.dumps(figure, allow_nan=False)
 
 
