@@ -110,6 +110,11 @@ def names_thing(prompt: str, response: str) -> float:
     return float(all(names(response, thing) for thing in things(prompt)))
 
 
+def names_noun(prompt: str, response: str) -> float:
+    """Whether the last thing that the prompt asks for comes, such as the puppy of "a shiny puppy": yes or no."""
+    return float(any(names(response, thing) for thing in things(prompt)[-1:]))
+
+
 def happy_last_sentence(prompt: str, response: str) -> float:
     last = sentences(response)[-1:]
     return sum(word in HAPPY for part in last for word in words(part))

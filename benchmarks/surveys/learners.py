@@ -5,8 +5,9 @@
     python benchmarks/surveys/learners.py --table FILE.jsonl [--samples 2048] [--seconds 120]
 
 A run is a process of its own, on the bundled model from its SFT adapter. Every few steps the policy is compared with
-that start on held-out prompts; the clock stands still meanwhile. Each comparison is a line of JSON: samples that the
-learner has drawn so far, seconds, wins over the start by the reward itself, KL (nats per sequence), distinct-2 and
+that start on held-out prompts; the clock stands still meanwhile. It counts processor time, so that other processes do
+not count: with one thread that is the time on a quiet core. Each comparison is a line of JSON: samples that the learner
+has drawn so far, seconds, wins over the start by the reward itself, KL (nats per sequence), distinct-2 and
 perplexity as ratios to the start, and length in tokens. A run whose lines are all in the file is not run again.
 
 The preference learners (`dpo`, `kto`) get votes on samples of the start: four responses a prompt, of which the reward
@@ -33,18 +34,20 @@ from benchmarks import preferences
 from benchmarks.helpers import further_preferences, kept_preferences
 from benchmarks.helpers.common import machine, say
 
+CRITIC = {"value": "fitted", "batch_size": 64, "ppo_epochs": 1}
+SHARED = {"minibatches": 4, "kl_coef": 0.1, "kl_floor": 0.05, "kl_lookahead": 0.2}
+"""Settings of all online learners: without floor and lookahead, some end far above the target of the KL."""
 ONLINE = {
-    "ppo": ("ppo", {"value": "fitted", "batch_size": 64, "minibatches": 4, "ppo_epochs": 1}),
-    "nlpo": ("nlpo", {"value": "fitted", "batch_size": 64, "minibatches": 4, "ppo_epochs": 1}),
-    "grpo": ("grpo", {"loss_normaliser": "grpo", "minibatches": 4}),
-    "dapo": ("grpo", {"loss_normaliser": "dapo", "minibatches": 4}),
-    "dr_grpo": ("grpo", {"loss_normaliser": "dr_grpo", "minibatches": 4}),
-    "rloo": ("grpo", {"estimator": "rloo", "minibatches": 4}),
+    "ppo": ("ppo", CRITIC), "nlpo": ("nlpo", CRITIC),
+    "grpo": ("grpo", {"loss_normaliser": "grpo"}),
+    "dapo": ("grpo", {"loss_normaliser": "dapo"}),
+    "dr_grpo": ("grpo", {"loss_normaliser": "dr_grpo"}),
+    "rloo": ("grpo", {"estimator": "rloo"}),
 }
 """Learners that sample as they go: the stage and its settings. All others are the stage's own."""
 PAIRS = {"dpo": {"loss": "sigmoid"}, "kto": {"loss": "kto"}}
 LEARNERS = (*ONLINE, *PAIRS, "rft", "best-of-4")
-STEPS, EVERY = 40, 4
+STEPS, EVERY = 40, 8
 CHOICES, VOTES = 4, 512
 """Responses of a vote of the preference learners, and how many votes they get."""
 PROMPTS, PER_PROMPT = 64, 4
@@ -72,16 +75,16 @@ def measure(learner: str, reward: str, seed: int, changed: dict) -> Iterator[dic
         return {"step": step, "samples": samples, "seconds": round(seconds, 1),
                 **{name: round(found[name], 4) for name in kept if name in found}}
 
-    started = time.perf_counter()
+    started = time.process_time()
     for metrics in trainer:
-        spent += time.perf_counter() - started
+        spent += time.process_time() - started
         if is_time(trainer, metrics["step"]):
             yield look(metrics["step"], drawn(metrics["step"]), spent)
-        started = time.perf_counter()
+        started = time.process_time()
 
 
 def is_time(trainer, step: int) -> bool:
-    """Whether the policy is compared with the start now: every tenth of a run, and of `rft` after each round."""
+    """Whether the policy is compared with the start now: every fifth of a run, and of `rft` after each round."""
     if trainer.config.stage == "rft":
         return trainer.updates > 0 and trainer.updated == trainer.updates
     return step % max(1, EVERY * trainer.total_steps // STEPS) == 0 or step == trainer.total_steps
@@ -106,7 +109,7 @@ def make(learner: str, backbone, reward: str, seed: int, changed: dict):
     scores = f"{sys.modules[function_of(reward).__module__].__file__}:{reward}"
     if learner in ONLINE:
         stage, settings = ONLINE[learner]
-        config = config_of(stage, {"steps": STEPS, **settings, "reward": scores})
+        config = config_of(stage, {"steps": STEPS, **SHARED, **settings, "reward": scores})
         trainer = make_trainer(config, backbone=backbone)
         return trainer, lambda step: config.reference_samples + step * config.batch_size, 0.0
     if learner == "rft":
@@ -114,10 +117,10 @@ def make(learner: str, backbone, reward: str, seed: int, changed: dict):
         trainer = make_trainer(config, backbone=backbone)
         return trainer, lambda step: trainer.round * config.samples * config.round_prompts, 0.0
     if learner in PAIRS:
-        started = time.perf_counter()
+        started = time.process_time()
         config = config_of("dpo", PAIRS[learner])
         trainer = make_preference_learner(learner, config, backbone, vote(backbone, function_of(reward), seed))
-        return trainer, lambda step: CHOICES * VOTES, time.perf_counter() - started
+        return trainer, lambda step: CHOICES * VOTES, time.process_time() - started
     raise SystemExit(f"there is no learner {learner}; it is one of {', '.join(LEARNERS)}")
 
 

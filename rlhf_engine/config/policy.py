@@ -175,7 +175,7 @@ class GroupSettings:
     dead_groups: Literal["keep", "drop", "resample"] = "drop"
     """What happens to groups whose rewards are all the same: they say nothing about the policy. `keep`: the KL penalty
     still pulls on them. `drop`: the step learns from the others. `resample`: other prompts take their places, up to
-    three times a step (DAPO)."""
+    three times a step (DAPO); such a step takes longer."""
     overlong_tokens: int = bounded(0, 0, MOST_TOKENS, advanced=True)
     """A response that comes so close to `max_new_tokens` loses reward: nothing at that distance, 1 at the end (DAPO).
     0 takes nothing off."""
@@ -216,8 +216,14 @@ class GroupConfig(GroupSettings, PolicyConfig):
     """Responses (episodes) per step."""
     ppo_epochs: int = bounded(1, 1, 1000)
     """Passes over each rollout; fresh responses teach more than old ones seen again."""
-    kl_coef: float = bounded(0.05, 0.0, LARGEST)
+    kl_coef: float = bounded(0.1, 0.0, LARGEST)
     """Weight of the KL penalty at the start, in normalised reward per nat."""
+    kl_lookahead: float = bounded(0.2, 0.0, 1.0, advanced=True)
+    """How far the controller looks ahead along the trend of the KL, as a share of the run's steps. 0 is the rule of
+    the paper, which overshoots in short runs."""
+    kl_floor: float = bounded(0.05, 0.0, LARGEST, advanced=True)
+    """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
+    then not pushed on towards the target."""
     stage: typing.ClassVar[str] = "grpo"
 
     def validate(self) -> "GroupConfig":

@@ -60,7 +60,7 @@ class GroupLearner(OnlineTrainer[GroupConfig | TeachConfig]):
 
         They are a function of seed, step and attempt, so a resumed run draws the same.
         """
-        raw = self.score_responses(rollout)
+        rollout, raw = super().score_batch(rollout)
         dead = self._dead(rollout, raw)
         sampled, found_dead = len(dead), int(dead.sum())
         attempts = ATTEMPTS if self.config.dead_groups == "resample" else 0

@@ -38,6 +38,7 @@ class Targets:
 class OnlineTrainer(PolicyTrainer[OnlineConfigT]):
     """Base of PPO and the group learners. A subclass makes the optimiser, and writes `targets` and `backward`."""
 
+    sampled_scores: torch.Tensor
     value_role = ""
     """The role whose head is the value function; "" where none is a network."""
 
@@ -59,7 +60,7 @@ class OnlineTrainer(PolicyTrainer[OnlineConfigT]):
         else:
             targets = self.targets(rollout, scores, raw.per_token)
         metrics = self.rollout_metrics(rollout, scores, targets, kl)
-        metrics[measures.SCORES] = raw.total.mean().item()
+        metrics[measures.SCORES] = self.sampled_scores.mean().item()
 
         scored = time.perf_counter()
         update_metrics = self.update(rollout, targets)
@@ -70,8 +71,13 @@ class OnlineTrainer(PolicyTrainer[OnlineConfigT]):
         return {**metrics, **text_measures, **update_metrics, **times}
 
     def score_batch(self, rollout: Rollout) -> tuple[Rollout, Scores]:
-        """The rollout that the step learns from, with its raw scores."""
-        return rollout, self.score_responses(rollout)
+        """The rollout that the step learns from, with its raw scores.
+
+        It sets `sampled_scores` [B], those of all that was sampled first: what a step learns from may be a choice.
+        """
+        raw = self.score_responses(rollout)
+        self.sampled_scores = raw.total
+        return rollout, raw
 
     def measure(self, rollout: Rollout) -> None:
         """Fill in log-probabilities, values and entropy; in smaller micro-batches where memory runs out."""

@@ -139,6 +139,15 @@ def test_other_prompts_take_the_places_of_dead_groups(tiny_llama):
     assert again.response_ids == rollout.response_ids
 
 
+def test_the_reward_of_a_step_is_that_of_all_that_was_sampled_first(tiny_llama):
+    """Prompts that take the places of others are hard ones: their score says little about the policy."""
+    def score_of_a_step(how: str) -> float:
+        trainer = make(tiny_llama, reward=FirstPromptAlike({PROMPTS[0]}), dead_groups=how)
+        return next(trainer)[measures.SCORES]
+
+    assert score_of_a_step("resample") == score_of_a_step("drop")
+
+
 @pytest.mark.parametrize("how", ["drop", "resample"])
 def test_a_constant_reward_ends_the_search_and_skips_the_step(tiny_llama, how):
     reward = FirstPromptAlike(set(PROMPTS))

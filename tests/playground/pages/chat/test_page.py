@@ -16,7 +16,7 @@ from playground.workspace import Workspace
 from rlhf_engine.config import RewardConfig, SFTConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.store import Store
-from tests.playground.browser import browsing, needs_browser, serving, wait_until
+from tests.playground.browser import PATIENCE, browsing, needs_browser, serving, wait_until
 from tests.playground.conftest import EVIL, FakeWorker, from_chatbot, write_run
 
 BASE, SFT = "Base model, no adapter", "SFT (bundled)"
@@ -489,6 +489,7 @@ def test_thumbs_edits_and_blind_rounds_in_a_browser(open_page, address, place):
     assert page.evaluate("window.hacked") is None and page.locator("#chat-sides :is(img[src=x], b, script)").count() == 0
     # The same browser comes back. Not by a reload: that cuts requests off, of which Gradio complains in the console.
     page = page.context.browser.new_context(storage_state=page.context.storage_state()).new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.get_by_role("tab", name="Chat").click()
     expect(page.locator("#chat-left .bot")).to_contain_text("Mine")
