@@ -8,13 +8,13 @@ from gradio.context import Context
 
 from playground.components import text as shared_text
 from playground.components.inputs import CONTROL_EVENT
-from playground.components.machine_memory import budget
 from playground.components.notices import inform, mark_seen, refresh_loading, warn
 from playground.components.stage_views import stage_view, stages_by_group
 from playground.pages.train import text
 from playground.pages.train.code_snippets import Snippets, snippets
 from playground.pages.train.data_preview import DataPreview
 from playground.pages.train.form import Form
+from playground.pages.train.machine_memory import budget
 from playground.pages.train.presets import Presets
 from playground.voting import PERSON
 from playground.workspace import RunSummary, Workspace
