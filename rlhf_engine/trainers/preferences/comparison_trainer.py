@@ -1,6 +1,5 @@
 """What the reward model and DPO share: a batch element is a prompt with all its compared responses."""
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from rlhf_engine.config import DPOConfig, RewardConfig
@@ -18,9 +17,9 @@ class ComparisonTrainer(Trainer[PreferenceConfig]):
     A subclass sets `groups` and `held_out`, then calls `apply_config`.
     """
 
-    groups: Sequence[Any]
+    groups: list[Any]
     """The batch elements to train on."""
-    held_out: Sequence[Any]
+    held_out: list[Any]
 
     def apply_config(self) -> None:
         config = self.config
