@@ -26,6 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.helpers.common import machine, make_model, say
+from benchmarks.helpers.parity import END, SHAPE, disturb, update
 from rlhf_engine.config import PPOConfig
 from rlhf_engine.losses import ppo as rl_math
 from rlhf_engine.losses.masked import masked_mean, whiten
@@ -35,11 +36,9 @@ from rlhf_engine.rollout.rollout import Batch, Rollout, make_rollout
 from rlhf_engine.trainers.online import Targets
 from rlhf_engine.trainers.ppo import PPO
 
-SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, initializer_range=0.15)
 GPT2 = dict(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64, initializer_range=0.15, eos_token_id=2,
             bos_token_id=2)
-END, WIDTH, TEMPERATURE, CLIP, KL_COEF, PENALTY = 2, 12, 0.7, 0.2, 0.2, 1.0
+WIDTH, TEMPERATURE, CLIP, KL_COEF, PENALTY, SEED = 12, 0.7, 0.2, 0.2, 1.0, 4
 PROMPTS = (3, 9, 5, 7, 4, 11, 6, 8)
 LEVEL = tuple((WIDTH, i % 2 == 0) for i in range(len(PROMPTS)))  # (length, whether it ends with the end token)
 RAGGED = ((WIDTH, False), (5, True), (1, True), (9, True), (WIDTH, True), (3, True), (WIDTH, False), (7, True))
@@ -76,14 +75,6 @@ def token_rows(case: Case) -> tuple[list[list[int]], list[list[int]]]:
     return prompts, [ids[:-1] + [END] if ended else ids for ids, (_, ended) in zip(responses, case.lengths)]
 
 
-@torch.no_grad()
-def disturb(parameters: dict[str, torch.Tensor], scale: float) -> None:
-    """Add the same noise to parameters of the same names, whoever holds them."""
-    generator = torch.Generator().manual_seed(4)
-    for _, parameter in sorted(parameters.items()):
-        parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
-
-
 def flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
     """The policy adapter's, in one vector."""
     return torch.cat([g.flatten() for n, g in sorted(gradients.items()) if "lora" in n])
@@ -101,22 +92,10 @@ def make_ours(folder: Path, case: Case) -> tuple[PPO, Rollout, dict]:
     backbone.new_role("reward")
     backbone.new_head("reward", seed=5)
     moving = backbone.named_parameters("policy") | {"score.weight": backbone.heads["value"].weight}
-    disturb({n: p for n, p in moving.items() if "lora_A" not in n}, case.start)
+    disturb({n: p for n, p in moving.items() if "lora_A" not in n}, case.start, SEED)
     rollout = make_rollout(backbone, ["" for _ in PROMPTS], *token_rows(case))
     trainer.measure(rollout)
     return trainer, rollout, moving
-
-
-def update(trainer: PPO, rollout: Rollout, targets: Targets) -> dict:
-    """Gradients of a step over the whole rollout, left in place, and its statistics."""
-    rows = list(range(len(rollout)))
-
-    def backward(part: list[int]) -> dict[str, float]:
-        stats = trainer.backward(Batch(trainer.backbone, rollout, part), rollout, targets, rows)
-        return {name: value.item() for name, value in stats.items()}
-
-    trainer.optimizer.zero_grad()
-    return trainer.accumulate(rollout.by_length(rows), backward)
 
 
 def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict:
@@ -129,7 +108,7 @@ def run_ours(trainer: PPO, rollout: Rollout, moving: dict, noise: float) -> dict
     rewards = rl_math.shaped_rewards(scores, rollout.logprobs, rollout.ref_logprobs, mask, KL_COEF)
     if config.whiten_rewards:
         rewards = whiten(rewards, mask, shift_mean=False)
-    disturb(moving, noise)
+    disturb(moving, noise, SEED)
     sums = update(trainer, rollout, targets)
     batch = Batch(trainer.backbone, rollout, list(range(len(rollout))))
     with torch.no_grad(), trainer.backbone.use("policy"):
@@ -192,7 +171,7 @@ def run_trl(folder: Path, adapter: Path, heads: dict[str, torch.Tensor], case: C
             return generate(*args)
 
     def unshuffled(count):  # called once, between rollout and update
-        disturb(moving, case.noise)
+        disturb(moving, case.noise, SEED)
         return numpy.arange(count)
 
     def spy(loss, **options):

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from rlhf_engine.files import read_lines
+from rlhf_engine.files import read_json_or_none, read_lines
 from rlhf_engine.runs.folder import Run
 
 METRICS, JOURNAL, SAMPLES = "metrics.jsonl", "journal.jsonl", "samples.jsonl"
@@ -46,3 +46,17 @@ def read_rows(run: Run, file: str) -> list[dict]:
 @lru_cache(maxsize=48)
 def _parse(path: Path, _version: Version) -> list[dict]:
     return read_lines(path)
+
+
+def evaluation_reports(runs: Path) -> dict[str, dict]:
+    """The reports of `evaluate` and `best-of` by the name of their folder: folders beside the runs that are none."""
+    files = [folder / REPORT for folder in sorted(runs.glob("*/")) if not (folder / "config.yaml").exists()]
+    reports = {file.parent.name: _parse_report(file, version_of(file)) for file in files if file.is_file()}
+    return {name: report for name, report in reports.items() if report}
+
+
+@lru_cache(maxsize=48)
+def _parse_report(path: Path, _version: Version) -> dict:
+    """The report in a file; {} for what is none."""
+    report = read_json_or_none(path)
+    return report if isinstance(report, dict) else {}

@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rlhf_engine.build import make_trainer
-    from rlhf_engine.config import DPOConfig, PPOConfig, RewardConfig, SFTConfig, TeachConfig
+    from rlhf_engine.config import (
+        DPOConfig,
+        GroupConfig,
+        NLPOConfig,
+        PPOConfig,
+        RewardConfig,
+        RFTConfig,
+        SFTConfig,
+        TeachConfig,
+    )
     from rlhf_engine.data.readers import preview, read_demonstrations, read_preferences, read_prompts, read_thumbs
     from rlhf_engine.data.tokenization import encode_example
     from rlhf_engine.errors import UserError
+    from rlhf_engine.evaluation.best_of_curve import measure_best_of
     from rlhf_engine.evaluation.compare import compare, text_judge
     from rlhf_engine.export.checkpoint import export as export_checkpoint
     from rlhf_engine.feedback.events import Event
@@ -35,19 +45,24 @@ if TYPE_CHECKING:
     from rlhf_engine.teach.recorded_votes import RecordedLabeler
     from rlhf_engine.teach.trainer import Teach
     from rlhf_engine.trainers.base import Trainer
+    from rlhf_engine.trainers.group import GroupLearner
+    from rlhf_engine.trainers.nlpo import NLPO
     from rlhf_engine.trainers.ppo import PPO
     from rlhf_engine.trainers.preferences.dpo import DPO
     from rlhf_engine.trainers.preferences.kto import KTO
     from rlhf_engine.trainers.reward import RewardTrainer
+    from rlhf_engine.trainers.rft.trainer import RFT
     from rlhf_engine.trainers.sft import SFT
     from rlhf_engine.worker.client import Worker
 
 PUBLIC = {
     "build": ["make_trainer"],
-    "config": ["DPOConfig", "PPOConfig", "RewardConfig", "SFTConfig", "TeachConfig"],
+    "config": ["DPOConfig", "GroupConfig", "NLPOConfig", "PPOConfig", "RFTConfig", "RewardConfig", "SFTConfig",
+               "TeachConfig"],
     "data.readers": ["preview", "read_demonstrations", "read_preferences", "read_prompts", "read_thumbs"],
     "data.tokenization": ["encode_example"],
     "errors": ["UserError"],
+    "evaluation.best_of_curve": ["measure_best_of"],
     "evaluation.compare": ["compare", "text_judge"],
     "export.checkpoint": ["export_checkpoint"],
     "feedback.events": ["Event"],
@@ -67,10 +82,13 @@ PUBLIC = {
     "teach.recorded_votes": ["RecordedLabeler"],
     "teach.trainer": ["Teach"],
     "trainers.base": ["Trainer"],
+    "trainers.group": ["GroupLearner"],
+    "trainers.nlpo": ["NLPO"],
     "trainers.preferences.dpo": ["DPO"],
     "trainers.preferences.kto": ["KTO"],
     "trainers.ppo": ["PPO"],
     "trainers.reward": ["RewardTrainer"],
+    "trainers.rft.trainer": ["RFT"],
     "trainers.sft": ["SFT"],
     "worker.client": ["Worker"],
 }

@@ -74,19 +74,21 @@ class Inputs(Generic[C]):
 
 
 def make_trainer(config: RunConfig, *, backbone: Backbone | None = None, checkpoint: Path | None = None,
-                 home: Path | None = None, labeler: Labeler | None = None,
+                 home: Path | None = None, labeler: Labeler | None = None, votes_upto: int | None = None,
                  on_microbatch: Callable[[], None] = noop) -> AnyTrainer:
     """Read the data, load the base and make the roles of a stage; with `checkpoint`, go on from there.
 
     `home` is the workspace whose store has the votes of people, which a config with the labeler `person` needs.
-    `labeler` votes in the place of the one that the config names.
+    `labeler` votes in the place of the one that the config names. Where the data is a store of votes, its events up to
+    the number `votes_upto` are read, or all.
 
     Bad input is refused here, before a run folder is touched. Raises UserError. A `backbone` that holds the config's
     model already is used instead of loading one; it must have no roles.
     """
     stage = find_stage(config.stage)
     rows = read_training_rows(config.data, stage.reads(config), subset=config.subset or None,
-                              split=config.split or None, limit=config.limit or None, model=config.model)
+                              split=config.split or None, limit=config.limit or None, model=config.model,
+                              votes_upto=votes_upto)
     adapter = starting_folder(config, checkpoint)
     finish = load_builder(stage)(Inputs(config, rows, checkpoint, home, labeler, on_microbatch))
     backbone = backbone or Backbone.load(config.model, dtype=config.dtype, device=config.device)

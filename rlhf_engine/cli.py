@@ -57,7 +57,8 @@ def begin(start: RunStart) -> int:
     from rlhf_engine.build import make_trainer
     for note in start.inputs.notes if start.inputs else []:
         print(note)
-    trainer = make_trainer(start.config, checkpoint=start.checkpoint, home=workspace_home())
+    trainer = make_trainer(start.config, checkpoint=start.checkpoint, home=workspace_home(),
+                           votes_upto=start.votes_upto)
     run = start.open_folder(trainer)
     try:
         return go(trainer, run, start.lengths)

@@ -1,8 +1,12 @@
 """Fixtures: tiny random-weight models of three architectures, made once per session, and the shared real data where it is there."""
 
 import os
+import sys
 from pathlib import Path
 
+# Compile each module once: the tests start some forty processes.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side, so each process, and what it starts, has one thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,7 +24,8 @@ from transformers import (
 )
 
 HERE = Path(__file__).parent
-LONGEST = ("test_notebooks.py", "playground/test_story.py", "rlhf_engine/worker/test_worker.py")
+LONGEST = ("test_notebooks.py", "playground/test_story.py", "rlhf_engine/worker/test_worker.py", "test_space.py", "test_first_version.py",
+           "test_recipe.py", "rlhf_engine/test_longer_runs.py", "rlhf_engine/test_build_and_loop.py", "rlhf_engine/teach/test_trainer.py")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WORDS = ["once", "upon", "a", "time", "there", "was", "a", "little", "dog", "cat", "bird", "girl", "boy", "who", "liked", "to", "play", "run", "jump", "sing", "in", "the", "park", "garden", "house", "with", "her", "his", "friend", "mom", "dad", "one", "day", "they", "found", "a", "big", "red", "ball", "and", "were", "very", "happy", "sad", "tired", ".", ",", "!", "the", "end"]
 TEMPLATE = ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"

@@ -23,14 +23,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.helpers.common import machine, make_model, say
+from benchmarks.helpers.parity import SHAPE, disturb, load_for_trl, named, our_name
 from rlhf_engine.config import DPOConfig
 from rlhf_engine.data.examples import Preference, Thumb
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.trainers.preferences.dpo import DPO
 from rlhf_engine.trainers.preferences.kto import KTO, mismatches
 
-SHAPE = dict(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, initializer_range=0.15)
 ROWS, START, NOISE, CLOSE = 8, 0.05, 0.05, 1e-4
 CASES = [
     ("sigmoid", "sigmoid", {}), ("ipo", "ipo", {}), ("hinge", "hinge", {}),
@@ -52,14 +51,6 @@ def make_rows(loss: str) -> list[Preference | Thumb]:
         one, other = text(rng, 10), text(rng, 10)
         rows.append(Thumb(prompt, one, i % 3 == 0) if loss == "kto" else Preference(prompt, one, other))
     return rows
-
-
-def disturb(parameters: dict[str, torch.Tensor], scale: float, seed: int) -> None:
-    """Add the same noise to parameters of the same names, whoever holds them."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for _, parameter in sorted(parameters.items()):
-            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
 
 
 def make_ours(folder: Path, loss: str, settings: dict) -> DPO:
@@ -113,12 +104,10 @@ def make_trl(folder: Path, adapter: Path, trainer: DPO, name: str, output: Path)
     """TRL's trainer on the same base and the same adapter."""
     import datasets
     import trl
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     config = trainer.config
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), adapter,
-                                      is_trainable=True)
+    model = load_for_trl(folder, adapter)
     options: dict[str, Any] = {"output_dir": str(output), "per_device_train_batch_size": ROWS, "use_cpu": True,
                                "beta": config.beta, "gradient_checkpointing": False, "bf16": False, "report_to": []}
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -133,19 +122,14 @@ def make_trl(folder: Path, adapter: Path, trainer: DPO, name: str, output: Path)
     return trl.DPOTrainer(model, args=trl.DPOConfig(**options), train_dataset=rows, processing_class=tokenizer)
 
 
-def our_name(name: str) -> str:
-    """A parameter's name without what the two wrappers put around it."""
-    return name.split("layers.", 1)[-1].replace(".default", "").replace(".policy", "")
-
-
 def compare(folder: Path, place: Path, loss: str, name: str, settings: dict) -> dict[str, Any]:
     """Losses and gradients of one case, side by side."""
     ours = make_ours(folder, loss, settings)
     adapter = place / "adapter"
     ours.backbone.save_role("policy", adapter)
     theirs = make_trl(folder, adapter, ours, name, place / "trl")
-    moving = {our_name(n): p for n, p in theirs.model.named_parameters() if ".default." in n}
-    ours_moving = {our_name(n): p for n, p in ours.backbone.named_parameters("policy").items()}
+    moving = named(theirs.model.named_parameters(), ".default.")
+    ours_moving = named(ours.backbone.named_parameters("policy").items())
     assert moving.keys() == ours_moving.keys(), "the adapters have the same parameters"
     for parameters in (moving, ours_moving):
         disturb(parameters, NOISE, 5)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from playground.components import text
-from playground.components.stage_views import Line, Panel, panels_of
+from playground.components.panels import Line, Panel
+from playground.components.stage_views import panels_of
 from rlhf_engine import measures
 from rlhf_engine.config import KL_PER_TOKEN
 from rlhf_engine.measures import measure

@@ -4,16 +4,32 @@ A row is optional, and so is everything in it. What a row leaves out comes from 
 metrics.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from playground.components import text
+from playground.components.panels import (
+    ACCURACY_PANEL,
+    GRADIENT_PANEL,
+    GROUPS_PANEL,
+    KL_PANEL,
+    LOG_RATIO_PANEL,
+    LOSSES_PANEL,
+    MARGIN_PANEL,
+    RATE_PANEL,
+    SCORE_PANEL,
+    TEXT_PANEL,
+    TIME_PANEL,
+    VOTES_PANEL,
+    Panel,
+    loss_panel,
+    measured_keys,
+    measured_panels,
+)
 from rlhf_engine import config as configs
 from rlhf_engine.files import ASSETS
 from rlhf_engine.measures import (
     ACCURACY_HELD_OUT,
     ACCURACY_TRAIN,
-    CHOSEN,
     CHOSEN_HELD_OUT,
     CLIP_FRACTION,
     DEAD_GROUPS,
@@ -31,18 +47,11 @@ from rlhf_engine.measures import (
     LOSS_VALUE,
     MARGIN,
     MASK_KEPT,
-    MEASURES,
     NATS_PAIR,
     NATS_TOKEN,
-    REFERENCE,
-    REJECTED,
     REJECTED_HELD_OUT,
     SCORES,
-    STEP,
     TIME,
-    TIME_UPDATE,
-    VOTES_LEARNED,
-    measure,
 )
 from rlhf_engine.stages import (
     DEMONSTRATIONS,
@@ -63,36 +72,6 @@ from rlhf_engine.yaml_files import read_yaml
 
 PANELS = 4
 """Plots of a run on the Train page."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve of a panel."""
-
-    key: str
-    """A key of the table of measures."""
-    name: str
-    """Its name in the legend."""
-    faint: bool = False
-    right: bool = False
-    """On an axis of its own, at the right."""
-    role: str = ""
-    """The role that gives it its colour; empty takes that of the measure."""
-    setting: str = ""
-    """It is drawn only if this setting is not 0; empty always draws it."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot of a run. The unit of an axis is that of its first measure, unless the panel names one."""
-
-    title: str
-    lines: tuple[Line, ...] = ()
-    unit: str = ""
-
-    def for_config(self, config: dict) -> "Panel":
-        """The panel without the lines that the settings of a run switch off."""
-        return replace(self, lines=tuple(line for line in self.lines if not line.setting or config.get(line.setting)))
 
 
 @dataclass(frozen=True)
@@ -121,30 +100,6 @@ class StageView:
     """Plots of a run; empty takes one for each measure that the run has."""
     key_measures: tuple[str, ...] = ()
     """Measures that tell most about a run, the most telling first; empty takes those that the run has."""
-
-
-SCORE_PANEL = Panel(measure(SCORES).title, (Line(SCORES, text.SCORE_LINE),))
-KL_PANEL = Panel(measure(KL).title, (Line(KL, text.KL_LINE),))
-TEXT_PANEL = Panel(text.ENTROPY_LENGTH, (Line(ENTROPY, text.ENTROPY), Line(LENGTH, text.LENGTH, right=True)))
-LOSSES_PANEL = Panel(text.LOSSES, (Line(LOSS_POLICY, text.POLICY), Line(LOSS_VALUE, text.VALUE),
-                                   Line(LOSS_PTX, text.PTX, right=True, role=REFERENCE, setting="ptx_coef")))
-VOTES_PANEL = Panel(measure(GUESSED).title, (Line(GUESSED, text.GUESSED_LINE),
-                                             Line(VOTES_LEARNED, text.VOTES, right=True)))
-GRADIENT_PANEL = Panel(measure(GRADIENT_NORM).title, (Line(GRADIENT_NORM, measure(GRADIENT_NORM).title),))
-RATE_PANEL = Panel(measure(LEARNING_RATE).title, (Line(LEARNING_RATE, measure(LEARNING_RATE).title),))
-MARGIN_PANEL = Panel(measure(MARGIN).title, (Line(MARGIN, measure(MARGIN).title),))
-LOG_RATIO_PANEL = Panel(text.LOG_RATIOS, (
-    Line(CHOSEN_HELD_OUT, text.CHOSEN_HELD_OUT_LINE), Line(REJECTED_HELD_OUT, text.REJECTED_HELD_OUT_LINE),
-    Line(CHOSEN, text.CHOSEN_LINE, faint=True), Line(REJECTED, text.REJECTED_LINE, faint=True)))
-GROUPS_PANEL = Panel(measure(DEAD_GROUPS).title, (Line(DEAD_GROUPS, measure(DEAD_GROUPS).title),))
-TIME_PANEL = Panel(text.SECONDS, (Line(TIME_UPDATE, text.SECONDS),))
-ACCURACY_PANEL = Panel(text.ACCURACY, (Line(ACCURACY_TRAIN, text.TRAINING, faint=True),
-                                       Line(ACCURACY_HELD_OUT, text.HELD_OUT)))
-
-
-def loss_panel(unit: str) -> Panel:
-    """Training and held-out loss."""
-    return Panel(text.LOSS, (Line(LOSS_TRAIN, text.TRAINING, faint=True), Line(LOSS_HELD_OUT, text.HELD_OUT)), unit)
 
 
 ROWS = (
@@ -329,13 +284,6 @@ def plain_settings(config: type[configs.RunConfig]) -> tuple[str, ...]:
     return tuple(name for name in configs.field_types(config) if not fields[name].metadata.get("advanced"))
 
 
-def measured_keys(metrics: list[dict]) -> list[str]:
-    """The measures of a run: those of the table of measures in its order, then the others by name."""
-    keys = set().union(*metrics)
-    known = [key for key in MEASURES if key in keys]
-    return [*known, *sorted(keys.difference(MEASURES, [STEP]))]
-
-
 def key_measures(stage: str, metrics: list[dict]) -> tuple[str, ...]:
     """The measures that tell most about a run: those of the row, or else those that it has, without durations."""
     row = VIEWS.get(stage, StageView(stage))
@@ -347,18 +295,3 @@ def panels_of(config: dict, metrics: list[dict]) -> list[Panel]:
     panels = VIEWS.get(config["stage"], StageView("")).panels or measured_panels(metrics)
     panels = [panel.for_config(config) for panel in panels[:PANELS]]
     return [*panels, *[Panel("")] * (PANELS - len(panels))]
-
-
-def measured_panels(metrics: list[dict]) -> list[Panel]:
-    """A panel for each measure of a run; training and held-out measures of the same name share one."""
-    keys = [key for key in measured_keys(metrics) if not key.startswith(TIME)]
-    groups: dict[str, list[str]] = {}
-    for key in keys:
-        groups.setdefault(key.removesuffix("/train").removesuffix("/held_out"), []).append(key)
-    return [measured_panel(group) for group in groups.values()]
-
-
-def measured_panel(keys: Iterable[str]) -> Panel:
-    """A panel with a line for each of some measures."""
-    lines = tuple(Line(key, measure(key).title, faint=key.endswith("/train")) for key in keys)
-    return Panel(lines[0].name if len(lines) == 1 else lines[0].name.split(",")[0], lines)

@@ -70,7 +70,8 @@ class DPOConfig(RunConfig):
     """Share of the labels that is taken to be wrong: cDPO with `sigmoid`, and what `robust` corrects for."""
     length_penalty: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Nats per token by which a longer response is expected to win (Park et al. 2024). What length explains is not
-    learned: a preference for long responses fades, and one for short responses grows."""
+    learned: a preference for long responses fades, and one for short responses grows. Losses that compare means per
+    token (`ipo`, `length-normalised`) do not take it."""
     desirable_weight: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of a desirable response in `kto`. 0 takes it from the counts: weight times number of the two kinds stand
     as 1:1 to 4:3, and where they do so by themselves, both weights are 1."""
@@ -98,6 +99,10 @@ class DPOConfig(RunConfig):
     def validate(self) -> "DPOConfig":
         """As in `RunConfig`. A setting that the loss does not use is refused, too."""
         super().validate()
+        if self.length_penalty and self.loss in MEAN_LOSS_NAMES:
+            raise UserError(f"--length-penalty is {self.length_penalty:g} nats for each token by which a response is "
+                            f"longer, but --loss {self.loss} compares means per token, which do not grow with the "
+                            f"length: leave it out, or choose --loss {' or '.join(SUM_LOSS_NAMES)}")
         for name, losses in USED_BY.items():
             if getattr(self, name) != getattr(type(self), name) and self.loss not in losses:
                 raise UserError(f"{flag(name)} has no effect with --loss {self.loss}: leave it out, or choose --loss "
@@ -108,8 +113,12 @@ class DPOConfig(RunConfig):
         return self
 
 
-PAIR_LOSS_NAMES = ("sigmoid", "ipo", "hinge", "robust", "length-normalised")
-USED_BY = {"label_smoothing": PAIR_LOSS_NAMES, "length_penalty": PAIR_LOSS_NAMES,
+SUM_LOSS_NAMES = ("sigmoid", "hinge", "robust")
+"""The losses of a pair that compare sums of log-ratios, in nats per sequence."""
+MEAN_LOSS_NAMES = ("ipo", "length-normalised")
+"""Those that compare means, in nats per token."""
+PAIR_LOSS_NAMES = (*SUM_LOSS_NAMES, *MEAN_LOSS_NAMES)
+USED_BY = {"label_smoothing": PAIR_LOSS_NAMES, "length_penalty": SUM_LOSS_NAMES,
            "reference_free": (*PAIR_LOSS_NAMES, "plackett-luce"), "desirable_weight": ("kto",),
            "undesirable_weight": ("kto",)}
 """The losses that use a setting, of settings that not all of them use."""

@@ -1,7 +1,6 @@
 """Votes as training data: a store, or a file of exported events, read as the kind of data that a stage wants.
 
-A store goes on growing while somebody votes, and a resumed run refuses data that has changed. So a run that should be
-resumable reads an export of the events.
+A store goes on growing while somebody votes. A resumed run reads the events that it began with.
 """
 
 import json
@@ -27,15 +26,16 @@ LONGEST_LINE = 1 << 20
 
 
 def read_training_rows(source: str, kind: str = "", *, subset: str | None = None, split: str | None = None,
-                       limit: int | None = None, model: str = "bundled") -> Rows:
+                       limit: int | None = None, model: str = "bundled", votes_upto: int | None = None) -> Rows:
     """Rows of a kind, as `readers.read_rows` gives them; a store or a file of exported events is a source, too.
 
+    Of a store, the events up to the number `votes_upto` are read as they counted then, or all as they count now.
     Of votes, comparisons, rankings and edits make rankings, ties included. As thumbs, every response that somebody
     called good or bad counts: by a thumb, a score above or below the middle, a rank nearer to the best or to the worst,
     or an edit, whose text is good and whose response is bad. Edits make demonstrations. Votes that were taken back make
     nothing. Raises UserError.
     """
-    events = find_events(source)
+    events = find_events(source, votes_upto)
     if events is None:
         return read_rows(source, kind, subset=subset, split=split, limit=limit, model=model)
     if subset or split not in (None, "", "train"):
@@ -43,15 +43,16 @@ def read_training_rows(source: str, kind: str = "", *, subset: str | None = None
     return rows_of_votes(events, kind or "preferences", source, limit)
 
 
-def find_events(source: str) -> list[Event] | None:
-    """The events of a store or of a file of exported events; None for any other source. Raises UserError."""
+def find_events(source: str, upto: int | None = None) -> list[Event] | None:
+    """The events of a store (up to the number `upto`, or all) or of a file of exported events; None for any other
+    source. Raises UserError."""
     path = Path(os.path.expanduser(source))
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
         beginning = file.read(len(SQLITE))
     if beginning == SQLITE:
-        return Store(path).events()
+        return Store(path).events(upto=upto)
     return read_events(path) if first_fields(path) >= EVENT_FIELDS else None
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,16 +60,17 @@ class Inputs:
 
 # -- fingerprints ------------------------------------------------------------------------------------------------------
 
-def read_inputs(config: RunConfig, base: str, *, resumed: bool = False) -> Inputs:
+def read_inputs(config: RunConfig, base: str, *, resumed: bool = False, votes_upto: int | None = None) -> Inputs:
     """The fingerprints of what a config names.
 
     `base` is that of the base. `resumed`: the run goes on from a checkpoint, which holds copies of the adapters that it
-    began with.
+    began with. `votes_upto`: the newest event that it reads, where its data is a store of votes.
     """
     settings = {"model": {"place": config.model, "content": base}}
     for name in DATA:
         if source := data_of(config, name):
-            settings[name] = {"place": source, "content": data_fingerprint(source)}
+            upto = votes_upto if name == "data" else None
+            settings[name] = {"place": source, "content": data_fingerprint(source, upto)}
     for name in FUNCTIONS:
         value = getattr(config, name, "")
         if file := function_file(value):
@@ -87,16 +88,17 @@ def data_of(config: RunConfig, name: str) -> str:
     return getattr(config, name, "")
 
 
-def data_fingerprint(source: str) -> str:
+def data_fingerprint(source: str, votes_upto: int | None = None) -> str:
     """The content of a data file, or the revision of a data set of the Hub; empty where neither is known.
 
-    `bundled` data belongs to this installation; its name is enough.
+    `bundled` data belongs to this installation; its name is enough. Of a store of votes it is that of the events up to
+    the number `votes_upto`, or of all.
     """
     if source.startswith("bundled"):
         return source
     path = Path(os.path.expanduser(source))
     if os.path.isfile(path):
-        return store_hash(path) or content_hash(path)
+        return store_hash(path, votes_upto) or content_hash(path)
     return f"revision {revision}" if (revision := hub_revision(source)) else ""
 
 
@@ -116,17 +118,35 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def store_hash(path: Path) -> str:
-    """SHA-256 of the events in a store of votes; empty for any other file.
+def store_hash(path: Path, upto: int | None = None) -> str:
+    """SHA-256 of the events in a store of votes, up to the number `upto` or all; empty for any other file."""
+    states = [content for number, content in store_states(path) if upto is None or number <= upto]
+    return states[-1] if states else ""
+
+
+def store_head(source: str, content: str = "") -> int | None:
+    """The number of the newest event in a store of votes; with `content`, of the newest that made up this content.
+
+    None for any other data, and for a store that never had the content.
+    """
+    states = list(store_states(Path(os.path.expanduser(source)))) if os.path.isfile(os.path.expanduser(source)) else []
+    numbers = [number for number, state in states if not content or state == content]
+    return numbers[-1] if numbers else None
+
+
+def store_states(path: Path) -> Iterator[tuple[int, str]]:
+    """(number of the newest event, SHA-256 of all events so far) of a store of votes, as it grew; nothing for any other
+    file.
 
     Not of its bytes: SQLite moves events from its log into the file whenever it likes.
     """
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
         digest = hashlib.sha256()
-        for row in store.execute("SELECT id, content FROM events ORDER BY seq"):
-            digest.update(json_text(list(row)).encode())
-        return digest.hexdigest()
-    return ""
+        for index, (number, *row) in enumerate(store.execute("SELECT seq, id, content FROM events ORDER BY seq")):
+            if not index:
+                yield 0, digest.hexdigest()
+            digest.update(json_text(row).encode())
+            yield number, digest.hexdigest()
 
 
 def folder_hash(folder: Path) -> str:
@@ -210,15 +230,24 @@ def where_inputs_are(run: Run, began_with: dict, given: dict) -> dict[str, str]:
     return places
 
 
-def check_inputs(run: Run, config: RunConfig, *, resumed: bool) -> Inputs:
+def recorded_head(run: Run, config: RunConfig) -> int | None:
+    """The number of the newest event that a run read from a store of votes as it began; None for any other data."""
+    content = recorded_inputs(run).get("data", {}).get("content", "")
+    return store_head(config.data, content) if content else None
+
+
+def check_inputs(run: Run, config: RunConfig, *, resumed: bool, votes_upto: int | None = None) -> Inputs:
     """The inputs of a run that is to go on. Raises UserError where they are not those that it began with, or are gone.
 
-    A file with a function that made the run fail may have been corrected since; that is noted.
+    A file with a function that made the run fail may have been corrected since, and a store of votes may have grown;
+    that is noted. `votes_upto`: the newest event in it that the run reads (`recorded_head`).
     """
     recorded, base = recorded_inputs(run), fingerprint(resolve_model(config.model))
-    now = read_inputs(config, base, resumed=resumed)
+    now = read_inputs(config, base, resumed=resumed, votes_upto=votes_upto)
     failed_by_input = run.status().get("advice_kind") == "input"
     notes = []
+    if votes_upto is not None and store_head(config.data) != votes_upto:
+        notes.append(f"{config.data} has grown since this run began; it goes on with the votes of then")
     for name, entry in now.settings.items():
         before, content = recorded.get(name, {}).get("content"), entry["content"]
         if not before or not content:

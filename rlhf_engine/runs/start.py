@@ -1,7 +1,7 @@
 """How a run begins, new or resumed. The command line and the worker both do these three steps:
 
     start = check_new(...) or check_resume(...)         refuses what can be refused without a model
-    trainer = make_trainer(start.config, checkpoint=start.checkpoint)        reads data and base
+    trainer = make_trainer(start.config, checkpoint=start.checkpoint, votes_upto=start.votes_upto)        reads data
     run = start.open_folder(trainer)                    makes the run folder, or cuts it back to its checkpoint
 """
 
@@ -14,7 +14,15 @@ from rlhf_engine.config import LENGTH_FIELDS, RunConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.damage import check_journal, explain_damage
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.inputs import Inputs, check_inputs, check_settings, read_inputs, where_inputs_are
+from rlhf_engine.runs.inputs import (
+    Inputs,
+    check_inputs,
+    check_settings,
+    read_inputs,
+    recorded_head,
+    store_head,
+    where_inputs_are,
+)
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import make_config
 
@@ -57,6 +65,8 @@ class RunStart:
     """The `LENGTH_FIELDS` that get a new value, which makes a resumed run longer or shorter."""
     inputs: Inputs | None = None
     """The inputs of a resumed run, compared with those that it began with."""
+    votes_upto: int | None = None
+    """The number of the newest event that the run reads, where its data is a store of votes, which goes on growing."""
 
     def open_folder(self, trainer: LoadedTrainer) -> Run:
         """Make the run folder, or cut it back to its checkpoint, and record the inputs.
@@ -64,7 +74,7 @@ class RunStart:
         Raises UserError if the run cannot have its new length.
         """
         if self.inputs is None:
-            inputs = read_inputs(self.config, trainer.backbone.fingerprint)
+            inputs = read_inputs(self.config, trainer.backbone.fingerprint, votes_upto=self.votes_upto)
             run = Run.create(self.run.path, self.config, overwrite=self.overwrite)
             inputs.write(run)
             return run
@@ -81,7 +91,8 @@ def check_new(config: RunConfig, *, overwrite: bool = False) -> RunStart:
 
     Raises UserError if there is a run (unless `overwrite`) or anything else.
     """
-    return RunStart(Run.check_new(config.output, overwrite=overwrite), config, overwrite=overwrite)
+    return RunStart(Run.check_new(config.output, overwrite=overwrite), config, overwrite=overwrite,
+                    votes_upto=store_head(config.data))
 
 
 def check_resume(run: Run, stage: str, settings: dict) -> RunStart:
@@ -107,8 +118,10 @@ def _check_resume(run: Run, stage: str, settings: dict) -> RunStart:
         more = configs.flag(next((name for name in ("steps", "rounds") if name in began_with), "steps"))
         raise RunIsDone(f"{run.path} is done already: {status['step']} steps; to go on, ask for more ({more})")
     checkpoint = run.last_checkpoint()
-    inputs = check_inputs(run, config, resumed=checkpoint is not None)
-    return RunStart(run, config, resumed=True, checkpoint=checkpoint, lengths=lengths, inputs=inputs)
+    votes_upto = recorded_head(run, config)
+    inputs = check_inputs(run, config, resumed=checkpoint is not None, votes_upto=votes_upto)
+    return RunStart(run, config, resumed=True, checkpoint=checkpoint, lengths=lengths, inputs=inputs,
+                    votes_upto=votes_upto)
 
 
 def settings_at_start(run: Run, stage: str, settings: dict) -> dict:

@@ -11,7 +11,7 @@ import torch
 
 from rlhf_engine import measures
 from rlhf_engine.config import RewardConfig
-from rlhf_engine.data.batches import batch_of, split_held_out, step_count
+from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.data.tokenization import encode_prompts
 from rlhf_engine.errors import NotFinite, UserError, noop
@@ -21,7 +21,8 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
-from rlhf_engine.trainers.base import Trainer, adam
+from rlhf_engine.trainers.base import adam
+from rlhf_engine.trainers.preferences.comparison_trainer import ComparisonTrainer
 from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens
 
 ANCHOR_BATCH = 32
@@ -39,7 +40,7 @@ class Losses(NamedTuple):
     """[N, M]."""
 
 
-class RewardTrainer(Trainer[RewardConfig]):
+class RewardTrainer(ComparisonTrainer[RewardConfig]):
     """Trains the role `reward` (adapter and head) with Bradley-Terry on all pairs of a prompt (Ouyang et al. 2022, eq.
     1).
 
@@ -96,19 +97,10 @@ class RewardTrainer(Trainer[RewardConfig]):
         """Gain and shift of the head as they were while it was trained. They are set once the run is over and its
         scores are normalised; a run that is made longer goes on with them."""
 
-    def apply_config(self) -> None:
-        config = self.config
-        self.total_steps = step_count(len(self.groups), config.batch_size, config.epochs, config.steps)
-
-    def row_length(self, row: int) -> int:
-        """Tokens of all responses of a prompt, each with the prompt, padding included."""
-        return padded_tokens(self.groups[row])
-
     def largest_row(self) -> tuple[int, int]:
-        groups = [*self.groups, *self.held_out]
-        longest = max(len(row) for group in groups for row in group.rows)
+        longest, largest = self.largest_group()
         anchors = max(len(row.ids) for row in self.prompts) + self.config.max_new_tokens
-        return max(longest, min(anchors, self.max_tokens)), max(map(padded_tokens, groups))
+        return max(longest, min(anchors, self.max_tokens)), largest
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -127,11 +119,7 @@ class RewardTrainer(Trainer[RewardConfig]):
         started = time.perf_counter()
         config = self.config
         self._restore_training_scale()
-        lengths = [sum(map(len, group.rows)) for group in self.groups]
-        batch = batch_of(self.step, lengths, config.batch_size, config.seed)
-        row_length = self.row_length if self.pass_tokens else None
-        if row_length:
-            batch = sorted(batch, key=row_length)
+        batch, row_length = self.step_batch()
 
         def backward(part: list[int]) -> dict[str, float]:
             loss, differences, _ = self._losses([self.groups[i] for i in part], prompts=len(batch))

@@ -153,7 +153,8 @@ class ModelOwner:
         labeler = getattr(config, "labeler", "")
         recorded = recorded_labeler(labeler, run_files=False) if is_replay(labeler) else None
         self.trainer = make_trainer(config, backbone=self.backbone, checkpoint=start.checkpoint, home=self.server.home,
-                                    labeler=recorded, on_microbatch=self.chats.advance_all)
+                                    labeler=recorded, votes_upto=start.votes_upto,
+                                    on_microbatch=self.chats.advance_all)
         self.backbone, self.loaded_as = self.trainer.backbone, (config.dtype, config.device)
         self.server.model = config.model
         start.open_folder(self.trainer)

@@ -2,12 +2,13 @@
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rlhf_engine.cli import main
+from rlhf_engine.teach import outcome
 from tests.conftest import sentences
 
 SCORE = '''
@@ -17,6 +18,15 @@ def length(prompt, response):
 def vowels(prompt, response):
     return sum(response.count(v) for v in "aeiou") / (1 + len(response))
 '''
+
+
+@pytest.fixture(scope="package", autouse=True)
+def short_outcomes() -> Iterator[int]:
+    """Runs of `teach` in this process are measured on few samples at their end. Gives how many there are otherwise."""
+    usual = outcome.SAMPLES
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcome, "SAMPLES", 32)
+        yield usual
 
 
 def write_rows(path: Path, rows: list[dict]) -> Path:

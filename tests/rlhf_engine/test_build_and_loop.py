@@ -38,11 +38,15 @@ def commands(tiny_llama, inputs, tmp_path_factory) -> dict[str, list]:
            "--reference-samples", 8, "--max-new-tokens", 8, "--micro-batch", 3]
     ppo = ["ppo", *base, "--data", inputs / "prompts.jsonl", "--batch-size", 4, "--steps", 14, "--max-new-tokens", 8,
            "--reference-samples", 8, "--micro-batch", 3, "--kl-target", 1, "--whiten-rewards"]
+    judged = ["--reward", f"{inputs / 'score.py'}:vowels"]
+    sampling = [*base, "--data", inputs / "prompts.jsonl", "--batch-size", 8, "--steps", 14, "--max-new-tokens", 8, "--reference-samples", 8, *judged]
     run_process(*sft, "--output", folder / "sft", log=folder / "log")
     run_process(*reward, "--adapter", folder / "sft", "--output", folder / "reward", log=folder / "log")
     return {"sft": sft, "reward": [*reward, "--adapter", folder / "sft"], "dpo": [*dpo, "--adapter", folder / "sft"],
             "ppo": [*ppo, "--adapter", folder / "sft", "--reward", folder / "reward"],
-            "ppo by function": [*ppo, "--reward", f"{inputs / 'score.py'}:vowels", "--ptx-coef", "0.5", "--ptx-data", inputs / "demos.jsonl", "--ptx-rows", 5]}
+            "grpo": ["grpo", *sampling, "--group-size", 4, "--minibatches", 2, "--dead-groups", "resample", "--kl-in", "corrected"],
+            "nlpo": ["nlpo", *sampling, "--ppo-epochs", 1, "--minibatches", 1, "--top-p", 0.6, "--mask-refresh", 3, "--value", "head"],
+            "ppo by function": [*ppo, *judged, "--ptx-coef", "0.5", "--ptx-data", inputs / "demos.jsonl", "--ptx-rows", 5]}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def resume(run: Run, command: list, tmp_path) -> None:
     run_process(command[0], "--output", run.path, "--resume", log=tmp_path / "resumed.log")
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "ppo", "ppo by function"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "ppo", "ppo by function", "grpo", "nlpo"])
 def test_a_run_killed_again_and_again_ends_as_if_it_never_was(commands, uninterrupted, kind, tmp_path):
     run, command = Run(tmp_path / "run"), commands[kind]
     more = []

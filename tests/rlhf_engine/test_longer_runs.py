@@ -36,7 +36,7 @@ def command(tiny_llama, inputs):
         if stage == "ppo":
             given |= {"reward": f"{inputs / 'score.py'}:vowels", "ptx_coef": 0.5, "ptx_data": inputs / "demos.jsonl", "kl_horizon": 50}
         if stage == "teach":
-            given |= SMALL | {"steps": 4, "votes": 40, "kl_lookahead": 0.0, "labeler": f"{inputs / 'score.py'}:vowels", "checkpoint_every": 2,
+            given |= SMALL | {"steps": 4, "votes": 40, "votes_first": 3, "votes_per_step": 1, "kl_lookahead": 0.0, "labeler": f"{inputs / 'score.py'}:vowels", "checkpoint_every": 2,
                               "keep_checkpoints": 0}
         data = inputs / {"sft": "demos.jsonl", "reward": "pairs.jsonl", "dpo": "pairs.jsonl"}.get(stage, "prompts.jsonl")
         return [stage, "--model", tiny_llama, "--data", data,

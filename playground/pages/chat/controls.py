@@ -86,17 +86,19 @@ class ChatInput:
         with gr.Row(elem_classes="controls"):
             self.examples = [gr.Button(example, size="sm", elem_id=f"chat-example-{number}")
                              for number, example in enumerate(text.EXAMPLES, 1)]
-        with gr.Accordion(text.SAMPLING, open=False), gr.Row():
-            self.temperature = gr.Slider(0, 2, 1, step=0.05, label=text.TEMPERATURE, info=text.TEMPERATURE_INFO,
-                                         min_width=200, elem_id="chat-temperature")
-            self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=text.TOP_P, info=text.TOP_P_INFO, min_width=200,
-                                   elem_id="chat-top-p")
-            self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO,
-                                     min_width=200, elem_id="chat-longest")
-            self.best_of = gr.Slider(1, MAX_BEST_OF, 1, step=1, label=text.BEST_OF, info=text.BEST_OF_INFO,
-                                     min_width=200, elem_id="chat-best-of")
-            self.reward = Choice([], value=None, label=text.BEST_REWARD, info=text.BEST_REWARD_INFO, min_width=200,
-                                 elem_id="chat-reward")
+        with gr.Accordion(text.SAMPLING, open=False):
+            with gr.Row():
+                self.temperature = gr.Slider(0, 2, 1, step=0.05, label=text.TEMPERATURE, info=text.TEMPERATURE_INFO,
+                                             min_width=200, elem_id="chat-temperature")
+                self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=text.TOP_P, info=text.TOP_P_INFO, min_width=200,
+                                       elem_id="chat-top-p")
+                self.longest = gr.Slider(8, 512, 128, step=8, label=text.MAX_TOKENS, info=text.MAX_TOKENS_INFO,
+                                         min_width=200, elem_id="chat-longest")
+            with gr.Row():
+                self.best_of = gr.Slider(1, MAX_BEST_OF, 1, step=1, label=text.BEST_OF, info=text.BEST_OF_INFO,
+                                         min_width=260, elem_id="chat-best-of")
+                self.reward = Choice([], value=None, label=text.BEST_REWARD, info=text.BEST_REWARD_INFO, min_width=260,
+                                     elem_id="chat-reward")
 
     @property
     def sampling(self) -> list:

@@ -16,6 +16,7 @@ from playground.components.charts import (
     show_nothing,
     thin,
 )
+from playground.components.panels import measured_keys
 from playground.pages.runs import text
 from playground.pages.runs.curve_marks import find_marks, marks_trace, plotly_text
 from rlhf_engine.measures import MEASURES, STEP, measure
@@ -71,7 +72,7 @@ class Curve:
 def all_measures(runs: list[Curves]) -> list[str]:
     """The measures that some run has: the key measures of each stage first, then the table of measures, then the
     others."""
-    measured = {key for run in runs for key in stage_views.measured_keys(run.metrics)}
+    measured = {key for run in runs for key in measured_keys(run.metrics)}
     first: list[str] = []
     for run in runs:
         first += key_measures(run)

@@ -21,13 +21,27 @@ from playground.pages.runs.comparison_charts import (
 )
 from playground.pages.runs.curve_marks import find_marks
 from playground.pages.runs.diagnostics import Advice, advise
-from playground.run_files import FILES, JOURNAL, METRICS, SAMPLES, read_journal, read_metrics, read_samples, version_of
+from playground.pages.runs.learner_courses import Measurement, Names
+from playground.pages.runs.learner_picture import find_picture, learner_figure, picture_note
+from playground.run_files import (
+    FILES,
+    JOURNAL,
+    METRICS,
+    REPORT,
+    SAMPLES,
+    evaluation_reports,
+    read_journal,
+    read_metrics,
+    read_samples,
+    version_of,
+)
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.measures import measure
 from rlhf_engine.runs.journal import changes_by_setting, without_rewound
 
 PLOTS, HEIGHT = 8, 280
+LEARNERS_HEIGHT = 360
 MOST_SMOOTHING = 0.99
 
 
@@ -65,6 +79,9 @@ class RunsPage:
     def _build_plots(self) -> None:
         self.legend = gr.HTML(views.legend([]), elem_id="runs-legend", apply_default_css=False)
         self.warnings = gr.HTML("", elem_id="runs-advice", apply_default_css=False)
+        with gr.Row(elem_classes="plot-grid single"):
+            self.learners = LivePlot(empty_figure(), height=LEARNERS_HEIGHT, elem_id="runs-learners", visible=False)
+        self.learners_note = gr.HTML("", elem_id="runs-learners-note", apply_default_css=False, visible=False)
         with gr.Row(elem_classes="plot-grid"):
             self.plots = [LivePlot(empty_figure(), height=HEIGHT, elem_id=f"runs-plot-{number}", visible=False)
                           for number in range(1, PLOTS + 1)]
@@ -98,9 +115,8 @@ class RunsPage:
     @property
     def outputs(self) -> list:
         """The components that `refresh` may update."""
-        return [self.picker, self.measures, self.legend, self.warnings, *self.plots, self.key, self.reader, self.step,
-                self.answers,
-                self.differences, self.reports, self.events]
+        return [self.picker, self.measures, self.legend, self.warnings, self.learners, self.learners_note, *self.plots,
+                self.key, self.reader, self.step, self.answers, self.differences, self.reports, self.events]
 
     @property
     def triggers(self) -> list:
@@ -138,6 +154,10 @@ class RunsPage:
         versions = tuple((name, files[name][METRICS], files[name][JOURNAL]) for name in files)
         if mark_seen(seen, "runs curves", [versions, str(drawing), wanted]):
             changes.update(self._plots(versions, drawing, wanted, seen))
+        found = evaluation_reports(self.workspace.runs)
+        reports = [files[name][REPORT] for name in files]
+        if mark_seen(seen, "runs learners", [versions, reports, str(drawing), hash(repr(found))]):
+            changes.update(self._learners(list(files), drawing, found, seen))
         changes.update(self._answers(values, shown, files, seen))
         return changes
 
@@ -186,6 +206,28 @@ class RunsPage:
         if mark_seen(seen, "runs marked", marked):
             changes[self.key] = gr.update(visible=marked)
         return changes
+
+    def _learners(self, names: list[str], drawing: Drawing, found: dict[str, dict], seen: dict) -> dict:
+        """Updates of the picture of all learners. found: what was measured beside the runs, by name."""
+        runs = [self._curves(name) for name in names]
+        reports = {name: self.workspace.run(name).report() or {} for name in names}
+        measured = [Measurement(name, report) for name, report in found.items()]
+        picture = find_picture(runs, reports, measured, Names(self.workspace.name_of, self._labeler), drawing)
+        shown, changes = picture.yardstick is not None, {}
+        if mark_seen(seen, "runs learners shown", shown) or shown:
+            changes[self.learners] = gr.update(value=learner_figure(picture, names), visible=shown,
+                                               height=LEARNERS_HEIGHT)
+        note = picture_note(picture, lambda value: views.short_path(value, self.workspace.name_of))
+        if mark_seen(seen, "runs learners note", note):
+            changes[self.learners_note] = gr.update(value=views.learners_note(note), visible=shown)
+        return changes
+
+    def _labeler(self, name: str) -> str:
+        """The labeler of a run; empty for what is no run, or has none."""
+        try:
+            return self.workspace.config(name).get("labeler", "")
+        except (UserError, OSError):
+            return ""
 
     def _curves(self, name: str) -> Curves:
         """What the curves of a run are made from."""

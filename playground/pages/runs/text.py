@@ -16,6 +16,29 @@ MARKERS_ABOUT = "On the curves:"
 MORE_OF_IT = "(and {count} more)"
 STEPS_TAKEN = "{state}, {step} of {total} steps"
 
+# all learners in one picture
+LEARNERS_TITLE = "{measure}, by KL"
+LEARNERS_AXIS = "KL to the start (nats)"
+LEARNERS_ABOUT_WINS = ("Each line is a run, step by step: how far its policy has gone from the start ({start}; KL in "
+                       "nats per sequence), and how often its answers win over the start's, by {judge}. Higher at the "
+                       "same KL is better.")
+LEARNERS_ABOUT_REWARD = ("Each line is a run, step by step: how far its policy has gone from the start ({start}; KL in "
+                         "nats per sequence), and the mean reward of its answers, by {judge}. Higher at the same KL is "
+                         "better.")
+LEARNERS_EMPTY = "none of these runs measures both a KL and wins or a reward"
+LEARNERS_ALT = "{title}. At the end: {ends}."
+LEARNERS_END = "{name} {height} at a KL of {kl}"
+LEARNER_STEP, LEARNER_FINAL, LEARNER_BEST_OF = "step {step}", "at the end, on held-out prompts", "best of {n}"
+LEARNER_OWN_REWARD = "the reward that {name} learns"
+STARTS = {"none": "the bare base", "bundled": "the bundled SFT adapter"}
+LEFT_OUT = "Not in this picture: {reasons}."
+LEFT_OUT_NO_KL = "it measures no KL"
+LEFT_OUT_UNJUDGED = ("it measures its KL, and neither wins nor a reward: compare it with its start by the command "
+                     "evaluate, with an output folder beside the runs")
+LEFT_OUT_MODEL, LEFT_OUT_START = "another base model", "it began with another adapter"
+LEFT_OUT_NO_WINS, LEFT_OUT_NO_REWARD = "its wins are not measured", "its reward is not measured"
+LEFT_OUT_JUDGE, LEFT_OUT_REWARD = "somebody else decides on its wins", "another reward"
+
 THROUGH_TIME = "Answers through time"
 READER, READER_STEP = "Run", "Step"
 THROUGH_ABOUT = "The same prompts, with the same random numbers, answered at step {step} ({place} of {count} times)."

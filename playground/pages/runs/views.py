@@ -51,6 +51,11 @@ def legend(runs: list[RunSummary]) -> Markup:
     return render("runs/legend.html", rows=rows)
 
 
+def learners_note(note: str) -> Markup:
+    """What the picture of all learners compares, and which runs are not in it."""
+    return render("runs/learners_note.html", note=note)
+
+
 def marks_key() -> Markup:
     """What the symbols on the curves mean."""
     marks = [(SYMBOLS[event][1], name) for event, name in text.MARKERS.items()]

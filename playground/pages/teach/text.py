@@ -31,8 +31,8 @@ BEGIN_MODEL, BUNDLED_MODEL = "Model", "The bundled storyteller"
 BEGIN_MODEL_INFO = "Any other model can be taught from the Train tab."
 BEGIN_LEARNER = "Learner"
 BEGIN_LEARNER_INFO = "All learn from the same kind of votes; Runs compares how far each comes."
-LEARNERS = {"ppo": "PPO, against a reward that learns from the votes", "grpo": "GRPO: answers against their group",
-            "rloo": "RLOO: answers against the others of their group", "dpo": "DPO, from the votes themselves"}
+LEARNERS = {"ppo": "PPO, with a live reward", "grpo": "GRPO: better than its group",
+            "rloo": "RLOO: better than the others", "dpo": "DPO: the votes alone"}
 """Learner -> its name in the list."""
 NO_LEARNER = "there is no learner {learner!r}; choose one of the list"
 NO_RECIPE = "there is no recipe {model!r}; choose one of the list"
@@ -66,6 +66,7 @@ TAUGHT_BY = "{name} is taught by a simulated labeler ({labeler}). This was its l
 TAUGHT_SOON = ("{name} is taught by a simulated labeler ({labeler}). Its first {first} votes come before the first "
                "step: a minute on the bundled model, a few on a larger one.")
 TAUGHT_NEVER = "{name} was to be taught by a simulated labeler ({labeler}). It is {state}, before its first step."
+REPLAYED = "the votes of {run} once more"
 PICKED = "chosen"
 
 # what the votes do to the reward

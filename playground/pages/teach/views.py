@@ -1,5 +1,7 @@
 """The HTML of the Teach page: the question, and what the votes do to the reward and to the policy."""
 
+from pathlib import Path
+
 from markupsafe import Markup
 
 from playground import text as app_text
@@ -66,7 +68,7 @@ def watched(name: str, config: dict, row: dict | None, state: str = "running") -
 
     `row` is that vote, as samples.jsonl has it, or None before the first. state: of the run.
     """
-    taste = text.TASTES.get(config["labeler"], config["labeler"])
+    taste = labeler_words(config["labeler"])
     if row is None and state not in ALIVE:
         return no_question(text.TAUGHT_NEVER.format(name=name, labeler=taste, state=app_text.STATES[state]), undo=False)
     if row is None:
@@ -77,6 +79,18 @@ def watched(name: str, config: dict, row: dict | None, state: str = "running") -
     line = text.TAUGHT_BY.format(name=name, labeler=taste, step=row["step"])
     return render("teach/watched.html", text=text, shared=shared_text, line=line, prompt=conversation(row["prompt"]),
                   answers=answers)
+
+
+def labeler_words(labeler: str) -> str:
+    """A labeler as the page names it. Of a path only its last part is shown: visitors do not see the machine's folders.
+    """
+    kind, equals, place = labeler.partition("=")
+    if not kind.isidentifier():  # a path, perhaps with this character in it
+        kind, equals, place = "", "", labeler
+    name = Path(place).name if Path(place).is_absolute() else place
+    if kind == "replay":
+        return text.REPLAYED.format(run=name)
+    return text.TASTES.get(labeler, f"{kind}{equals}{name}")
 
 
 def best_of(vote: list[int] | str, count: int) -> list[int]:

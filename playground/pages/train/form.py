@@ -24,11 +24,12 @@ class Form:
         self.stage, self.workspace = stage, workspace
         self.config = find_stage(stage).config
         basic, more = self._order()
+        offered = self._offered()  # reads all run folders
         with gr.Row(elem_classes="fields"):
-            self.fields = {name: self._field(name) for name in basic}
+            self.fields = {name: self._field(name, offered) for name in basic}
         with gr.Accordion(text.MORE_SETTINGS, open=False), gr.Row(elem_classes="fields"):
             for name in more:
-                self.fields[name] = self._field(name)
+                self.fields[name] = self._field(name, offered)
 
     @property
     def components(self) -> list:
@@ -76,9 +77,9 @@ class Form:
                 "adapter": self.workspace.adapter_choices(),
                 "reward": self.workspace.reward_choices()}
 
-    def _field(self, name: str):
-        """The component of a setting, by its type."""
-        kind, value, offered = configs.field_types(self.config)[name], getattr(self.config, name), self._offered()
+    def _field(self, name: str, offered: dict):
+        """The component of a setting, by its type. offered: the choices of `_offered`."""
+        kind, value = configs.field_types(self.config)[name], getattr(self.config, name)
         info = text.INFO.get(name, configs.docs(self.config).get(name, ""))
         common = {"label": label(name), "info": info, "min_width": 180,
                   "elem_id": f"{self.stage}-{name}".replace("_", "-")}

@@ -10,13 +10,13 @@ from playground.components.charts import empty_figure, run_figures
 from playground.components.extend_run import ExtendRunPanel, suggested
 from playground.components.formatting import plain
 from playground.components.inputs import CONTROL_EVENT, Choice, run_choices
-from playground.components.machine_memory import measured
 from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
 from playground.components.stage_views import PANELS
 from playground.pages.train import text
 from playground.pages.train.code_snippets import Snippets, command_line, snippets
 from playground.pages.train.live_settings import LiveSettings
+from playground.pages.train.machine_memory import measured
 from playground.run_commands import ask
 from playground.run_files import JOURNAL, METRICS, SAMPLES, read_journal, read_metrics, read_samples, version_of
 from playground.workspace import RunSummary, Workspace

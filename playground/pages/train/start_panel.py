@@ -8,13 +8,13 @@ from gradio.context import Context
 
 from playground.components import text as shared_text
 from playground.components.inputs import CONTROL_EVENT
-from playground.components.machine_memory import budget
 from playground.components.notices import inform, mark_seen, refresh_loading, warn
 from playground.components.stage_views import stage_view, stages_by_group
 from playground.pages.train import text
 from playground.pages.train.code_snippets import Snippets, snippets
 from playground.pages.train.data_preview import DataPreview
 from playground.pages.train.form import Form
+from playground.pages.train.machine_memory import budget
 from playground.pages.train.presets import Presets
 from playground.voting import PERSON
 from playground.workspace import RunSummary, Workspace
@@ -65,11 +65,10 @@ class StartPanel:
         fields = [field for form in self.forms.values() for field in form.components]
         inputs = {self.stage, *fields}
         self.stage.change(self._show_stage, self.stage, list(self.groups.values()), queue=False, **PRIVATE_EVENT)
-        blocks = Context.root_block
-        changes = [part.change for part in (self.stage, *fields)]
-        loads = [blocks.load] if blocks else []
-        gr.on([*loads, *changes], self._show_meaning, inputs, [*self.snippets.parts, self.memory], queue=False,
-              trigger_mode="always_last", **PRIVATE_EVENT)
+        self.stage.change(self._show_meaning, inputs, [*self.snippets.parts, self.memory], queue=False,
+                          trigger_mode="always_last", **PRIVATE_EVENT)
+        for stage, form in self.forms.items():
+            self._bind_form(stage, form)
         for stage, presets in self.presets.items():
             presets.fill(self.forms[stage])
         data_fields = [form.fields["data"] for form in self.forms.values()]
@@ -77,6 +76,20 @@ class StartPanel:
                            concurrency_id="control",
                            **PRIVATE_EVENT)
         self.start.click(self._start, inputs, [self.notice, picker], show_progress_on=self.start, **CONTROL_EVENT)
+
+    def _bind_form(self, stage: str, form: Form) -> None:
+        """Show what the fields of a stage mean when one of them changes; of the first stage also when the page loads.
+
+        An event of its own for each form: a browser looks up every input of an event in the whole page, one by one.
+        """
+        blocks = Context.root_block
+        loads = [blocks.load] if blocks and stage == self.stage.value else []
+
+        def show(values: dict):
+            return self._show_meaning(values) if values[self.stage] == stage else gr.skip()
+
+        gr.on([*loads, *(field.change for field in form.components)], show, {self.stage, *form.components},
+              [*self.snippets.parts, self.memory], queue=False, trigger_mode="always_last", **PRIVATE_EVENT)
 
     def _show_stage(self, stage: str) -> dict:
         return {group: gr.update(visible=name == stage) for name, group in self.groups.items()}

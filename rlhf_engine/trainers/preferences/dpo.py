@@ -13,7 +13,7 @@ import torch
 
 from rlhf_engine import measures
 from rlhf_engine.config import DPOConfig
-from rlhf_engine.data.batches import batch_of, split_held_out, step_count
+from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Preference, Ranking, Thumb
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.losses.dpo import MEANS, PAIR_LOSSES, TIED, plackett_luce_loss
@@ -21,14 +21,15 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import passes_within
 from rlhf_engine.model.prefix_packing import read_sums
 from rlhf_engine.rollout.on_policy import OnPolicyProbe
-from rlhf_engine.trainers.base import Trainer, adam, add_up
+from rlhf_engine.trainers.base import adam, add_up
+from rlhf_engine.trainers.preferences.comparison_trainer import ComparisonTrainer
 from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens
 
 FALLEN = -5.0
 """Log-ratio of the chosen responses, in nats per sequence, below which a run is told that they become unlikely, too."""
 
 
-class DPO(Trainer[DPOConfig]):
+class DPO(ComparisonTrainer[DPOConfig]):
     """Trains the role `policy` on compared or ranked responses, without a reward model.
 
     The policy starts as it is in the backbone, or fresh. The reference is a frozen copy of it, or the bare base if it
@@ -83,18 +84,9 @@ class DPO(Trainer[DPOConfig]):
             raise UserError(f"there is nothing to learn from: {notes[-1]}; raise --max-tokens, or choose other data")
         return groups, notes
 
-    def apply_config(self) -> None:
-        config = self.config
-        self.total_steps = step_count(len(self.groups), config.batch_size, config.epochs, config.steps)
-
-    def row_length(self, row: int) -> int:
-        """Tokens of all responses to a prompt, each with the prompt, padding included."""
-        return padded_tokens(self.groups[row])
-
     def largest_row(self) -> tuple[int, int]:
-        groups = [*self.groups, *self.held_out]
-        longest = max(len(row) for group in groups for row in group.rows)
-        return max(longest, self.probe.longest), max(map(padded_tokens, groups))
+        longest, largest = self.largest_group()
+        return max(longest, self.probe.longest), largest
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -110,11 +102,7 @@ class DPO(Trainer[DPOConfig]):
     def train_step(self) -> dict[str, Any]:
         started = time.perf_counter()
         config = self.config
-        lengths = [sum(map(len, group.rows)) for group in self.groups]
-        batch = batch_of(self.step, lengths, config.batch_size, config.seed)
-        row_length = self.row_length if self.pass_tokens else None
-        if row_length:
-            batch = sorted(batch, key=row_length)
+        batch, row_length = self.step_batch()
         self._look_at([self.groups[i] for i in batch])
 
         def backward(part: list[int]) -> dict[str, float]:

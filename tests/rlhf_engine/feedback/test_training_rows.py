@@ -11,7 +11,8 @@ from rlhf_engine.feedback.exchange import export, export_rows
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.feedback.training_rows import read_training_rows
 from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.inputs import data_fingerprint
+from rlhf_engine.runs.inputs import data_fingerprint, store_head
+from tests.rlhf_engine.helpers.trainers import without_time
 
 VOTES = [Event("a", "comparison", "q", ("x", "y"), "right"), Event("b", "comparison", "q", ("x", ""), "tie"), Event("c", "comparison", "r", ("u", "v"), "both_bad"),
          Event("d", "ranking", "q", ("1", "2", "3", "4"), (1, 2, 2, 2)), Event("e", "thumb", "q", ("z",), "up"), Event("f", "thumb", "r", ("w",), "down"),
@@ -81,6 +82,10 @@ def test_the_fingerprint_of_a_store_is_of_its_votes(tmp_path):
         assert data_fingerprint(str(store.path)) == before
         store.add(VOTES[3])
         assert data_fingerprint(str(store.path)) != before
+        assert data_fingerprint(str(store.path), 3) == before and store_head(str(store.path), before) == 3
+    assert store_head(str(store.path)) == 4 and store_head(str(store.path), "0" * 64) is None
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    assert store_head(str(tmp_path / "rows.jsonl")) is store_head("bundled") is None
 
 
 def test_kto_learns_from_a_store_on_the_command_line(tiny_llama, tmp_path, capsys):
@@ -92,5 +97,25 @@ def test_kto_learns_from_a_store_on_the_command_line(tiny_llama, tmp_path, capsy
     assert main([*command, "--loss", "kto"]) == 0
     run = Run(tmp_path / "run")
     assert run.status()["state"] == "done" and "log_ratio/mismatched" in run.metrics()[-1] and run.report()["rows"] == 10
-    store.add(VOTES[4])
-    assert main([*command, "--loss", "kto", "--resume", "--steps", "3"]) == 2 and "has another content" in capsys.readouterr().err
+
+
+def test_a_run_on_a_store_that_grows_goes_on_with_the_votes_of_its_start(tiny_llama, tmp_path, capsys):
+    """Also if one of them was taken back since. It then is the run on a store that did not grow."""
+    votes = [Event(str(i), "thumb", f"the {i}", ("dog was" if i % 2 else "cat was",), "up" if i % 2 else "down") for i in range(12)]
+    runs = []
+    for name, later in (("still", []), ("grows", [Event("new", "thumb", "the new", ("dog was",), "up"), Event("back", "retract", "", (), "3")])):
+        store, output = Store(tmp_path / f"{name}.sqlite"), tmp_path / name
+        store.add_all(votes)
+        command = ["dpo", "--loss", "kto", "--model", str(tiny_llama), "--data", str(store.path), "--batch-size", "4", "--max-tokens", "64",
+                   "--max-new-tokens", "4", "--reference-samples", "4", "--steps", "2", "--lora-rank", "2", "--output", str(output)]
+        assert main(command) == 0
+        store.add_all(later)
+        assert main(["dpo", "--output", str(output), "--resume", "--steps", "4"]) == 0
+        assert ("has grown since this run began" in capsys.readouterr().out) == bool(later)
+        runs.append(Run(output))
+    still, grows = runs
+    assert [without_time(row) for row in grows.metrics()] == [without_time(row) for row in still.metrics()] and len(grows.metrics()) == 4
+    other = Store(tmp_path / "other.sqlite")
+    other.add_all(votes[1:])
+    assert main(["dpo", "--output", str(output), "--resume", "--steps", "5", "--data", str(other.path)]) == 2
+    assert "has another content" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from rlhf_engine.feedback.scoring_functions import BUILT_IN, find_function
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.rollout import as_sampled
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.teach import outcome
 from rlhf_engine.teach import trainer as teach_module
 from rlhf_engine.teach.online_reward import SOFT, OnlineReward
 from rlhf_engine.teach.reward_fit import VoteGroup, fit, fit_sparse
@@ -384,8 +385,9 @@ def test_resuming_makes_no_difference(tiny_model, tmp_path):
     assert second.reward.events == whole.reward.events and second.asked == whole.asked
 
 
-def test_the_policy_follows_the_votes(tmp_path):
+def test_the_policy_follows_the_votes(tmp_path, monkeypatch, short_outcomes):
     """It learns from votes alone: PPO never gets the score. On the bundled model."""
+    monkeypatch.setattr(outcome, "SAMPLES", short_outcomes)
     config = TeachConfig(steps=10, batch_size=32, max_new_tokens=24, votes=24, votes_first=16, votes_per_step=4, candidates=8, ensemble=4,
                          reference_samples=64, labeler="sentiment",
                          data=str(write_rows(tmp_path / "prompts.jsonl", [{"prompt": row} for row in read_prompts("bundled", limit=60)])))

@@ -8,12 +8,12 @@ import torch
 from rlhf_engine.config import DPOConfig
 from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.errors import UserError
-from rlhf_engine.losses.dpo import PAIR_LOSSES
+from rlhf_engine.losses.dpo import MEANS, PAIR_LOSSES
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.trainers.preferences import dpo
 from rlhf_engine.trainers.preferences.dpo import DPO
 from tests.conftest import sentences
-from tests.rlhf_engine.helpers.trainers import PAIRS, without_time
+from tests.rlhf_engine.helpers.trainers import PAIRS
 
 RANKINGS = [Ranking(text[:16], (text[16:] + " happy", text[16:] + " glad", text[16:] + " sad"), (1.0, 1.0, 2.0)) for text in sentences(24)]
 
@@ -125,18 +125,6 @@ def test_the_reference_stays(tiny_llama):
         assert torch.equal(p, before[name])
 
 
-@pytest.mark.parametrize("with_policy", [True, False])
-def test_a_run_that_goes_on_from_a_checkpoint_gives_the_same_metrics(tiny_model, tmp_path, with_policy):
-    settings = {"steps": 6, "evaluate_every": 2, "with_policy": with_policy}
-    whole = [without_time(m) for m in make(tiny_model, **settings)]
-    first = make(tiny_model, **settings)
-    head = [without_time(next(first)) for _ in range(3)]
-    first.save(tmp_path)
-    second = make(tiny_model, **settings)
-    second.load(tmp_path)
-    assert head + [without_time(m) for m in second] == whole
-
-
 def test_chosen_responses_that_become_unlikely_are_told_of_once(tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setattr(dpo, "FALLEN", 1e9)
     trainer = make(tiny_llama, steps=4, evaluate_every=1)
@@ -158,3 +146,13 @@ def test_bad_data_is_one_line(tiny_llama):
         DPO(backbone, [], DPOConfig())
     with pytest.raises(UserError, match="nothing to learn from"):
         DPO(backbone, [Preference("x", "a" * 300 + "b", "a" * 300 + "c")], DPOConfig(max_tokens=20, max_new_tokens=8))
+
+
+@pytest.mark.parametrize("loss", sorted(MEANS))
+def test_a_penalty_on_tokens_is_refused_with_means_over_tokens(loss):
+    """It would add nats of a whole response to nats per token."""
+    with pytest.raises(UserError, match=f"but --loss {loss} compares means per token") as refusal:
+        DPOConfig(loss=loss, length_penalty=0.1).validate()
+    assert "or choose --loss sigmoid or hinge or robust" in str(refusal.value) and "\n" not in str(refusal.value)
+    for other in PAIR_LOSSES.keys() - MEANS:
+        assert DPOConfig(loss=other, length_penalty=0.1).validate().length_penalty == 0.1

@@ -48,9 +48,11 @@ def measured(trainer):
 
 # -- without a mask ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("settings", [{}, {"value": "head", "entropy_coef": 0.01, "minibatches": 2}, {"value": "fitted", "ppo_epochs": 2}])
-def test_with_all_tokens_it_is_ppo_to_the_bit(tiny_model, settings, tmp_path):
-    ppo, nlpo = make_ppo(tiny_model, **settings), make(tiny_model, top_p=1.0, mask_refresh=1, **settings)
+@pytest.mark.parametrize(("name", "settings"), [
+    ("llama", {}), ("gpt2", {"value": "head", "entropy_coef": 0.01, "minibatches": 2}), ("qwen3", {"value": "fitted", "ppo_epochs": 2})])
+def test_with_all_tokens_it_is_ppo_to_the_bit(name, settings, request, tmp_path):
+    model = request.getfixturevalue(f"tiny_{name}")
+    ppo, nlpo = make_ppo(model, **settings), make(model, top_p=1.0, mask_refresh=1, **settings)
     for _ in range(3):
         assert without_time(next(ppo)) == without_time(next(nlpo))
     assert ROLE not in nlpo.backbone.roles and ppo.backbone.roles == nlpo.backbone.roles
@@ -62,9 +64,11 @@ def test_with_all_tokens_it_is_ppo_to_the_bit(tiny_model, settings, tmp_path):
 
 # -- the mask ----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("settings", [{}, {"value": "head"}, {"dtype": "bf16"}, {"dtype": "nf4"}, {"temperature": 0.7, "mask_tokens_kept": 5}])
-def test_the_first_ratio_is_one_and_the_first_kl_zero(tiny_model, settings):
-    metrics = next(make(tiny_model, **settings))
+@pytest.mark.parametrize(("name", "settings"), [
+    ("llama", {}), ("gpt2", {}), ("qwen3", {}), ("llama", {"value": "head"}), ("gpt2", {"dtype": "bf16"}), ("qwen3", {"dtype": "nf4"}), ("llama", {"dtype": "nf4"}),
+    ("qwen3", {"temperature": 0.7, "mask_tokens_kept": 5})])
+def test_the_first_ratio_is_one_and_the_first_kl_zero(name, settings, request):
+    metrics = next(make(request.getfixturevalue(f"tiny_{name}"), **settings))
     assert metrics["val/ratio"] == pytest.approx(1.0, abs=1e-4) and metrics["policy/clipfrac"] == 0
     assert metrics["policy/approxkl"] < 1e-7 and metrics["objective/kl"] == pytest.approx(0, abs=1e-3)
     assert 0.9 <= metrics[measures.MASK_KEPT] < 1 and 0 <= metrics[measures.MASK_ADDED] < 0.1
@@ -143,9 +147,9 @@ def test_the_responses_of_the_reference_are_sampled_under_the_mask(tiny_llama):
         assert all(token == best or token in always for token, best in zip(response, likely))
 
 
-@pytest.mark.parametrize("settings", [{"entropy_coef": 0.1}, {"entropy_coef": 0.1, "value": "head"}, {"dtype": "bf16"}])
-def test_sets_of_one_token_give_no_nan(tiny_model, settings):
-    trainer = make(tiny_model, top_p=0.01, ppo_epochs=2, minibatches=2, **settings)
+@pytest.mark.parametrize(("name", "settings"), [("llama", {"entropy_coef": 0.1}), ("gpt2", {"entropy_coef": 0.1, "value": "head"}), ("qwen3", {"dtype": "bf16"})])
+def test_sets_of_one_token_give_no_nan(name, settings, request):
+    trainer = make(request.getfixturevalue(f"tiny_{name}"), top_p=0.01, ppo_epochs=2, minibatches=2, **settings)
     for _ in range(2):
         metrics = next(trainer)
         for name, value in metrics.items():

@@ -232,7 +232,7 @@ def test_nothing_is_sent_while_another_tab_is_in_front_and_nothing_twice(page, h
     run = Workspace(home).run("two")
     run.log({"step": 13, "objective/kl": 3.0, "objective/scores": 1.0})
     run.set_status(step=13)
-    assert page.tick() == {"runs-legend", "runs-advice", "runs-reports", *(f"runs-plot-{i}" for i in range(1, 7))}, "the rest is what it was"
+    assert page.tick() == {"runs-legend", "runs-advice", "runs-reports", "runs-learners", *(f"runs-plot-{i}" for i in range(1, 7))}, "the rest is what it was"
     assert page.tick() == set()
     run.set_status(state="failed", error="it blew up", advice="Lower it.")
     assert "runs-advice" in page.tick() and "it blew up" in page["runs-advice"]
@@ -244,7 +244,7 @@ def test_runs_and_measures_are_those_that_are_picked(page):
     assert page["runs-plot-1"]["value"]["layout"]["title"]["text"] == "Loss, training"
     assert [trace["name"] for trace in page["runs-plot-1"]["value"]["data"]] == ["old", "one"] and not page["runs-plot-2"]["visible"]
     assert "Epochs" in page["runs-differences"]
-    assert page.tick(runs_smoothing=0.5) == {"runs-plot-1"} and len(page["runs-plot-1"]["value"]["data"]) == 4
+    assert page.tick(runs_smoothing=0.5) == {"runs-plot-1", "runs-learners"} and len(page["runs-plot-1"]["value"]["data"]) == 4
     page.tick(runs_chosen=["../old", "gone", "old"])
     assert page.values[page.parts["runs-chosen"]] == ["../old", "gone", "old"] and "old" in page["runs-legend"] and "gone" not in page["runs-legend"]
 

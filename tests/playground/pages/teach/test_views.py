@@ -144,3 +144,11 @@ def test_a_question_about_two_is_worded_for_two():
     two, four = views.question("p", ("a", "b")), views.question("p", ("a", "", "c", "d"))
     assert "is better" in two and ">Both bad" in two and "vote-3" not in two
     assert "is best" in four and ">All bad" in four and 'id="vote-4"' in four and "an empty answer" in four
+
+
+@pytest.mark.parametrize(("labeler", "words"), [
+    ("short", "short answers"), ("keyword=cat", "keyword=cat"), ("replay=/home/me/runs/first", "the votes of first once more"), ("replay=first", "the votes of first once more"),
+    ("/home/me/a=b/score.py:f", "score.py:f"), ("score.py:f", "score.py:f"), ("llm=/home/me/judge", "llm=judge"), ("llm=me/judge", "llm=me/judge")])
+def test_a_labeler_is_named_without_the_folders_of_the_machine(labeler, words):
+    assert views.labeler_words(labeler) == words
+    assert f"({words})" in views.watched("run", {"labeler": labeler}, None)

@@ -13,17 +13,17 @@ import yaml
 from playwright.sync_api import expect
 
 from playground import machine as machines
-from playground.components import machine_memory as budget
 from playground.components import text as shared_text
 from playground.components.formatting import byte_size
-from playground.components.machine_memory import measured
 from playground.components.stage_views import Preset, stage_view, stages_by_group
 from playground.machine import Machine, machine
 from playground.model_files import SUGGESTED_MODELS
+from playground.pages.train import machine_memory as budget
 from playground.pages.train import text as train_text
 from playground.pages.train.code_snippets import as_cell, as_yaml, command_line
 from playground.pages.train.form import Form
 from playground.pages.train.live_settings import controls_of, live_values
+from playground.pages.train.machine_memory import measured
 from playground.pages.train.presets import FILL, SIZES, Presets
 from playground.pages.train.start_panel import group_titles
 from rlhf_engine import config as configs
@@ -148,7 +148,7 @@ def test_whether_torch_has_cuda_is_read_from_its_files():
 
 
 def test_none_of_it_imports_torch():
-    code = ("import sys; from playground.components.machine_memory import budget; from playground.workspace import Workspace; "
+    code = ("import sys; from playground.pages.train.machine_memory import budget; from playground.workspace import Workspace; "
             "budget(Workspace('nowhere'), 'sft', {'model': 'a/b'}); budget(Workspace('nowhere'), 'sft', {}); "
             "sys.exit(sum(m in sys.modules for m in ('torch', 'transformers', 'peft', 'datasets')))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
