@@ -9,7 +9,9 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError, first_line, kind_of
@@ -31,6 +33,16 @@ def is_function(spec: str) -> bool:
     return file.endswith(".py") and name.isidentifier()
 
 
+class SourceLoader(SourceFileLoader):
+    """Runs a file as it is now, and writes no bytecode beside it: the folder is the user's.
+
+    Python takes bytecode for current as long as a file has the size and the second of its last change.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def load_function(spec: str) -> ScoringFunction:
     """The function that `FILE.py:FUNCTION` names. The file is run: never call this with text that a visitor sent.
 
@@ -38,7 +50,8 @@ def load_function(spec: str) -> ScoringFunction:
     """
     file, _, name = spec.rpartition(":")
     file = expand_user(file)
-    module_spec = importlib.util.spec_from_file_location(f"scoring_{Path(file).stem}", file)
+    module_name = f"scoring_{Path(file).stem}"
+    module_spec = importlib.util.spec_from_file_location(module_name, file, loader=SourceLoader(module_name, file))
     if not Path(file).is_file() or module_spec is None or module_spec.loader is None:
         raise UserError(f"{file}: there is no such file; give FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(module_spec)

@@ -1,7 +1,9 @@
 """Scoring functions from files: how they are loaded, what they get, and all the ways in which they can fail."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +50,18 @@ def test_a_file_that_gives_no_function_is_named(tmp_path, text, says):
     with pytest.raises(UserError, match=says) as caught:
         load_function(spec)
     assert str(caught.value).startswith(str(tmp_path / "score.py")) and "\n" not in str(caught.value)
+
+
+
+def test_a_file_is_run_as_it_is_now_and_nothing_is_written_beside_it(tmp_path, monkeypatch):
+    """Python's bytecode would hide a change that leaves a file's size and second as they were."""
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    for answer in (1, 2):
+        spec = write(tmp_path, f"def f(prompt, response): return {answer}")
+        file = Path(spec.rpartition(":")[0])
+        os.utime(file, (10**9, 10**9))
+        assert load_function(spec)("", "") == answer
+        assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_missing_file_is_named(tmp_path):
