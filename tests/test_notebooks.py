@@ -21,10 +21,6 @@ PLOTLY = "application/vnd.plotly.v1+json"
 RUN_AGAIN = "execute it with assets/recipe/notebooks.py, which also draws the pictures"
 MACHINE_PATH = re.compile(r"/(home|root|opt|tmp|usr|work|Users)/|[A-Za-z]:\\\\")
 MOST_BYTES = 300_000
-NOT_EXECUTED = ("03_ppo", "04_teach_it_live")
-"""Notebooks that were committed before the machine had time to execute them. The recipe does; then they leave this."""
-AS_THEY_CAME_OUT = [pytest.param(path, marks=pytest.mark.xfail(path.stem in NOT_EXECUTED, reason="not executed yet", strict=True))
-                    for path in NOTEBOOKS]
 FEW = """
 import rlhf_engine.teach.outcome
 
@@ -73,7 +69,7 @@ def test_is_explained(path):
     assert kinds.count("markdown") * 2 >= kinds.count("code")
 
 
-@pytest.mark.parametrize("path", AS_THEY_CAME_OUT, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_committed_as_it_came_out(path):
     """All cells in one go, from top to bottom, without errors or warnings, and nothing of the machine it ran on."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
@@ -84,7 +80,7 @@ def test_is_committed_as_it_came_out(path):
     assert path.stat().st_size < MOST_BYTES
 
 
-@pytest.mark.parametrize("path", AS_THEY_CAME_OUT, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_figure_has_a_picture_for_where_no_javascript_runs(path):
     outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
     figures = [output.data for output in outputs if PLOTLY in output.get("data", {})]
