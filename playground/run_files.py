@@ -48,10 +48,16 @@ def _parse(path: Path, _version: Version) -> list[dict]:
     return read_lines(path)
 
 
-def evaluation_reports(runs: Path) -> dict[str, dict]:
-    """The reports of `evaluate` and `best-of` by the name of their folder: folders beside the runs that are none."""
+def evaluation_files(runs: Path) -> dict[str, Version]:
+    """The version of each report of `evaluate` and `best-of`, by the name of its folder: folders beside the runs that
+    are none."""
     files = [folder / REPORT for folder in sorted(runs.glob("*/")) if not (folder / "config.yaml").exists()]
-    reports = {file.parent.name: _parse_report(file, version_of(file)) for file in files if file.is_file()}
+    return {file.parent.name: version_of(file) for file in files if file.is_file()}
+
+
+def evaluation_reports(runs: Path) -> dict[str, dict]:
+    """The reports of `evaluation_files`; a file that holds none is left out."""
+    reports = {name: _parse_report(runs / name / REPORT, version) for name, version in evaluation_files(runs).items()}
     return {name: report for name, report in reports.items() if report}
 
 

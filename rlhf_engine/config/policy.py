@@ -219,11 +219,7 @@ class GroupConfig(GroupSettings, PolicyConfig):
     kl_coef: float = bounded(0.1, 0.0, LARGEST)
     """Weight of the KL penalty at the start, in normalised reward per nat."""
     kl_lookahead: float = bounded(0.2, 0.0, 1.0, advanced=True)
-    """How far the controller looks ahead along the trend of the KL, as a share of the run's steps. 0 is the rule of
-    the paper, which overshoots in short runs."""
     kl_floor: float = bounded(0.05, 0.0, LARGEST, advanced=True)
-    """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
-    then not pushed on towards the target."""
     stage: typing.ClassVar[str] = "grpo"
 
     def validate(self) -> "GroupConfig":

@@ -96,11 +96,7 @@ class TeachConfig(GroupSettings, ActorCriticConfig):
     kl_horizon: float = bounded(320.0, 0.0, LARGEST, advanced=True)
     """Episodes over which the controller moves (Ziegler et al. 2019); 0 is a twentieth of the run's."""
     kl_lookahead: float = bounded(0.2, 0.0, 1.0, advanced=True)
-    """How far the controller looks ahead along the trend of the KL, as a share of the run's steps. 0 is the rule of
-    the paper, which overshoots in short runs."""
     kl_floor: float = bounded(0.1, 0.0, LARGEST, advanced=True)
-    """The controller never lowers the coefficient beneath this. A policy that gets its reward below the target is
-    then not pushed on towards the target."""
     stage: typing.ClassVar[str] = "teach"
     rate_scale: typing.ClassVar[float] = 0.4
 

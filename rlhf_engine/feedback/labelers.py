@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rlhf_engine.feedback.queries import Query
     from rlhf_engine.runs.folder import Run
 
+REPLAY = "replay="
+"""How a labeler is written that gives the votes of another run once more: `replay=RUN`."""
+
 
 class Labeler:
     """Votes on queries. Nothing waits for an answer: `ask` offers a query, `new_events` gives the answers so far.

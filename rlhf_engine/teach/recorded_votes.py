@@ -9,13 +9,12 @@ from pathlib import Path
 from rlhf_engine.config import TeachConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.labelers import Labeler
+from rlhf_engine.feedback.labelers import REPLAY, Labeler
 from rlhf_engine.feedback.queries import Query
 from rlhf_engine.feedback.scoring_functions import find_function, is_function, score_text
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.trainers.state import load_state
 
-PREFIX = "replay="
 NO_VOTES = "the run has no votes at a checkpoint; give a run of teach that has some"
 
 
@@ -69,7 +68,7 @@ class RecordedLabeler(Labeler):
 
 def is_replay(spec: str) -> bool:
     """Whether a labeler reads `replay=RUN`."""
-    return spec.startswith(PREFIX)
+    return spec.startswith(REPLAY)
 
 
 def recorded_labeler(spec: str, *, run_files: bool) -> RecordedLabeler:
@@ -80,7 +79,7 @@ def recorded_labeler(spec: str, *, run_files: bool) -> RecordedLabeler:
 
     Raises UserError for a run without votes.
     """
-    run = Run(Path(spec.removeprefix(PREFIX)))
+    run = Run(Path(spec.removeprefix(REPLAY)))
     if not run.exists():
         raise UserError(f"--labeler {spec}: there is no run; give the folder of a run of teach")
     config = run.config()

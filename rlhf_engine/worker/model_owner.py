@@ -10,6 +10,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.build import make_trainer
 from rlhf_engine.config import RunConfig, TeachConfig
 from rlhf_engine.errors import UserError, first_line
+from rlhf_engine.feedback.labelers import REPLAY
 from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
 from rlhf_engine.loop import drive, reset_peak_memory
@@ -19,7 +20,6 @@ from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import describe_base, fingerprint, locate, resolve_model, resolve_output
 from rlhf_engine.runs.start import RunStart, check_new, check_resume
 from rlhf_engine.stages import make_config
-from rlhf_engine.teach.recorded_votes import PREFIX as REPLAY
 from rlhf_engine.teach.recorded_votes import is_replay, recorded_labeler
 from rlhf_engine.trainers.failures import failure_hint
 from rlhf_engine.trainers.interface import AnyTrainer

@@ -6,20 +6,18 @@ Pure functions: no run folder, no page, no torch.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from playground.components.charts import finite
 from playground.pages.runs import text
-from playground.pages.runs.comparison_charts import Curves
+from playground.pages.runs.comparison_charts import Curves, last_rows, moving_average
+from rlhf_engine.feedback.labelers import REPLAY
 from rlhf_engine.measures import GOLD_SCORE, GOLD_WINS, KL, SCORES, STEP
 from rlhf_engine.stages import STAGES, default_adapter
 
 WINS, REWARD = "wins", "reward"
 """What the height of a point can be: the share of wins over the start, or a mean score."""
-REPLAY = "replay="
-"""How the labeler of a run begins that learns from another run's votes."""
 CHECKPOINTS = "checkpoints"
 
 
@@ -134,17 +132,11 @@ def starting_adapter(config: dict) -> str | None:
 
 def points_of(run: Curves, key: str, window: int, smoothing: float) -> list[Point]:
     """The steps in which a run has measured both its KL and a measure."""
-    first = run.metrics[-1][STEP] - window if window and run.metrics else -1
-    rows = [row for row in run.metrics if row[STEP] > first]
-    rows = [row for row in rows if finite(row.get(KL)) is not None and finite(row.get(key)) is not None]
-    columns = [smooth([row[column] for row in rows], smoothing) for column in (KL, key)]
-    return [Point(text.LEARNER_STEP.format(step=row[STEP]), kl, height) for row, kl, height in zip(rows, *columns)]
-
-
-def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average, not biased towards zero at its start."""
-    sums = accumulate(values, lambda total, value: weight * total + (1 - weight) * value, initial=0.0)
-    return [total / (1 - weight ** count) for count, total in enumerate(sums) if count]
+    rows = [row for row in last_rows(run.metrics, window, key)
+            if finite(row.get(KL)) is not None and finite(row[key]) is not None]
+    kls, heights = (moving_average([row[column] for row in rows], smoothing) for column in (KL, key))
+    return [Point(text.LEARNER_STEP.format(step=row[STEP]), kl, height)
+            for row, kl, height in zip(rows, kls, heights) if kl is not None and height is not None]
 
 
 def point_of_report(report: dict, label: str) -> Point | None:

@@ -29,6 +29,7 @@ from playground.run_files import (
     METRICS,
     REPORT,
     SAMPLES,
+    evaluation_files,
     evaluation_reports,
     read_journal,
     read_metrics,
@@ -154,10 +155,10 @@ class RunsPage:
         versions = tuple((name, files[name][METRICS], files[name][JOURNAL]) for name in files)
         if mark_seen(seen, "runs curves", [versions, str(drawing), wanted]):
             changes.update(self._plots(versions, drawing, wanted, seen))
-        found = evaluation_reports(self.workspace.runs)
         reports = [files[name][REPORT] for name in files]
-        if mark_seen(seen, "runs learners", [versions, reports, str(drawing), hash(repr(found))]):
-            changes.update(self._learners(list(files), drawing, found, seen))
+        evaluations = list(evaluation_files(self.workspace.runs).items())
+        if mark_seen(seen, "runs learners", [versions, reports, str(drawing), evaluations]):
+            changes.update(self._learners(list(files), drawing, seen))
         changes.update(self._answers(values, shown, files, seen))
         return changes
 
@@ -207,10 +208,11 @@ class RunsPage:
             changes[self.key] = gr.update(visible=marked)
         return changes
 
-    def _learners(self, names: list[str], drawing: Drawing, found: dict[str, dict], seen: dict) -> dict:
-        """Updates of the picture of all learners. found: what was measured beside the runs, by name."""
+    def _learners(self, names: list[str], drawing: Drawing, seen: dict) -> dict:
+        """Updates of the picture of all learners, with what was measured beside the runs."""
         runs = [self._curves(name) for name in names]
         reports = {name: self.workspace.run(name).report() or {} for name in names}
+        found = evaluation_reports(self.workspace.runs)
         measured = [Measurement(name, report) for name, report in found.items()]
         picture = find_picture(runs, reports, measured, Names(self.workspace.name_of, self._labeler), drawing)
         shown, changes = picture.yardstick is not None, {}

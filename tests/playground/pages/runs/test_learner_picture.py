@@ -6,8 +6,8 @@ import math
 import pytest
 
 from playground.pages.runs import text
-from playground.pages.runs.comparison_charts import RUN_COLOURS, Curves, Drawing
-from playground.pages.runs.learner_courses import Measurement, Names, best_of_courses, courses_of, smooth
+from playground.pages.runs.comparison_charts import RUN_COLOURS, Curves, Drawing, moving_average
+from playground.pages.runs.learner_courses import Measurement, Names, best_of_courses, courses_of
 from playground.pages.runs.learner_picture import find_picture, learner_figure, picture_note
 from playground.run_files import evaluation_reports
 from rlhf_engine.config import DPOConfig, GroupConfig, NLPOConfig, PPOConfig, RFTConfig, SFTConfig, TeachConfig, to_dict
@@ -78,7 +78,7 @@ def test_smoothing_and_the_last_steps_are_those_of_the_page():
     assert points(picture_of(steps, drawing=Drawing(window=2)), "a") == [(2.0, 0.0), (3.0, 4.0)]
     smoothed = points(picture_of(steps, drawing=Drawing(smoothing=0.5)), "a")
     assert smoothed[0] == (0.0, 0.0) and smoothed[1] == pytest.approx((2 / 3, 8 / 3)) and len(smoothed) == 4
-    assert smooth([2.5] * 20, 0.9) == pytest.approx([2.5] * 20) and smooth([1.0, 5.0], 0.0) == [1.0, 5.0]
+    assert moving_average([2.5] * 20, 0.9) == pytest.approx([2.5] * 20) and moving_average([1.0, 5.0], 0.0) == [1.0, 5.0]
 
 
 # -- which runs stand in it together ------------------------------------------------------------------------------------
