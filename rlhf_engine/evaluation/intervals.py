@@ -82,17 +82,17 @@ def mean_interval(values: Numbers, confidence: float = 0.95, *, low: float = -ma
     """Interval of a mean over prompts, from one value for each prompt: the mean over its samples.
 
     Between two bounds `low` and `high`, such as 0 and 1 of win rates, it is `share_interval`, which stays between
-    them. Without bounds it is Student's interval over prompts, and `UNKNOWN` where fewer than two prompts, or no
+    them. Without bounds it is Student's interval over prompts, and (low, high) where fewer than two prompts, or no
     variance, leave the spread open. Raises ValueError for a value outside of the bounds.
     """
     values = np.asarray(values, dtype=float)
     if math.isfinite(low) and math.isfinite(high):
         return _bounded_mean_interval(values, confidence, low, high)
     if len(values) < 2:
-        return UNKNOWN
+        return low, high
     mean, error = values.mean(), values.std(ddof=1) / math.sqrt(len(values))
     if error <= 1e-12 * max(abs(mean), 1e-300):
-        return UNKNOWN
+        return low, high
     half = t_quantile(confidence, len(values) - 1) * error
     return max(float(mean - half), low), min(float(mean + half), high)
 
@@ -191,16 +191,15 @@ def correlation_interval(x: Numbers, y: Numbers, prompts: Sequence | None = None
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(x) < 2 or not x.std() or not y.std():
         return math.nan, -1.0, 1.0
-    x, y = np.subtract(x, x.mean()) / x.std(), np.subtract(y, y.mean()) / y.std()  # so that no digits cancel below
-    names, owners = np.unique(_codes(prompts, len(x)), return_inverse=True)
-    sums = np.zeros((len(names), 6))
-    np.add.at(sums, owners, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1))
+    owners = _codes(prompts, len(x))
+    sums = np.zeros((int(owners.max()) + 1, 6))
+    np.add.at(sums, owners, _products((x - x.mean()) / x.std(), (y - y.mean()) / y.std()))
 
     def transformed(weights: np.ndarray) -> float:
         """arctanh of the correlation. A correlation of exactly 1 stays finite."""
         return math.atanh(max(min(_correlation(weights @ sums), 1 - 1e-12), 1e-12 - 1))
 
-    low, high = jackknife_interval(transformed, len(names), confidence)
+    low, high = jackknife_interval(transformed, len(sums), confidence)
     return _correlation(sums.sum(0)), math.tanh(low), math.tanh(high)
 
 
@@ -210,6 +209,11 @@ def _codes(prompts: Sequence | None, count: int) -> np.ndarray:
         return np.arange(count)
     numbers: dict = {}
     return np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])
+
+
+def _products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[N, 6]: what the sums that make a correlation are of. Standardised x and y cancel no digits."""
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
 
 
 def _correlation(sums: np.ndarray) -> float:

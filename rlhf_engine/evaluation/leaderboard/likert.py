@@ -145,7 +145,8 @@ def mean_row(ratings: Sequence[Rating], name: str) -> dict[str, Any]:
     lower, upper = share_interval(points, counts)
     scores = [rating.score for rating in ratings]
     return {"checkpoint": name, "scores": len(scores), "mean": sum(scores) / len(scores),
-            "mean_low": low + span * lower, "mean_high": low + span * upper, "counts": [scores.count(score) for score in SCORES],
+            "mean_low": low + span * lower, "mean_high": low + span * upper,
+            "counts": [scores.count(score) for score in SCORES],
             "flags": ["one_score"] if len(set(scores)) == 1 else []}
 
 

@@ -114,6 +114,13 @@ def leaderboard(votes: Sequence[Vote], *, cluster: str = "prompt", anchor: str =
         "first_shown": first_shown(votes, clusters), "notes": remarks(standing, votes, cluster)}
 
 
+def empty_leaderboard(cluster: str) -> dict[str, Any]:
+    """That of no votes, such as where there are scores alone."""
+    return {"model": MODEL, "cluster": cluster, "clusters": 0, "anchor": "", "elo_shuffles": 0, "votes": 0, "voters": 0,
+            "prompts": 0, "ties": None, "leaderboard": [], "pairs": [],
+            "matrix": {"checkpoints": [], "wins": [], "ties": []}, "first_shown": None, "notes": []}
+
+
 # -- parts of the report -----------------------------------------------------------------------------------------------
 
 def strength_rows(standing: Standing, anchor: str) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.feedback.events import Event, without_retracted
 from rlhf_engine.feedback.exchange import read_events
 from rlhf_engine.feedback.store import Store
-from rlhf_engine.files import read_json_or_none
 from rlhf_engine.spelling import closest
 
 STORE_FILE = "feedback.sqlite"
@@ -158,9 +157,3 @@ def prompt_key(prompt: Prompt) -> str:
 def count_of(number: int, noun: str) -> str:
     """ "1 vote", "1,200 votes"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def judged_before(output: Path) -> bool:
-    """Whether a folder holds the report of a leaderboard."""
-    report = read_json_or_none(output / "report.json")
-    return isinstance(report, dict) and "leaderboard" in report
