@@ -135,6 +135,9 @@ def print_report(report: dict) -> None:
     if about:
         print(f"{' and '.join(about)}; intervals of 95 %")
     rows = [row_of(row) for row in report["checkpoints"]]
+    for part in ("text_data", "pair_data"):
+        if note := report.get(part, {}).get("note"):
+            print(note)
     print_table(["checkpoint", "start", "perplexity", "nats/char", "ratio to the start", "accuracy",
                  "less that of the start", "verdict"], rows)
     for name, tasks in report.get("tasks", {}).items():

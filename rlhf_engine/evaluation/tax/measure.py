@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf_engine.data.examples import Demonstration
 from rlhf_engine.errors import UserError, noop
-from rlhf_engine.evaluation.intervals import ratio_interval, share_interval
+from rlhf_engine.evaluation.intervals import ratio_interval, share_interval, too_few
 from rlhf_engine.evaluation.tax.checkpoints import Checkpoint
 from rlhf_engine.evaluation.tax.logprobs import Window, encode_text, score_rows
 from rlhf_engine.evaluation.tax.minimal_pairs import MinimalPair
@@ -111,7 +111,8 @@ def text_part(checkpoints: Sequence[Checkpoint], texts: Sequence[Demonstration],
     if not sum(tokens):
         raise UserError("the texts have no tokens for this model; choose other texts with --text")
     about = {"documents": len(texts), "tokens": sum(tokens), "characters": characters,
-             "longer_than_window": sum(len(given) + len(charged) > size for given, charged in encoded)}
+             "longer_than_window": sum(len(given) + len(charged) > size for given, charged in encoded),
+             "note": too_few(len(texts), unit="text")}
     parts = {}
     for checkpoint in checkpoints:
         ours = logprobs[checkpoint.name]
@@ -162,7 +163,9 @@ def pairs_part(checkpoints: Sequence[Checkpoint], pairs: Sequence[MinimalPair],
     each_alone = [[number] for number in range(len(pairs))]
     many = len(paradigms) >= MANY_PARADIGMS
     clusters = list(paradigms.values()) if many else each_alone
-    about = {"pairs": len(pairs), "paradigms": len(paradigms), "clusters": "paradigm" if many else "pair"}
+    unit = "paradigm" if many else "pair"
+    about = {"pairs": len(pairs), "paradigms": len(paradigms), "clusters": unit,
+             "note": too_few(len(clusters), unit=unit)}
     hits = {name: [hit(good, bad) for good, bad in zip(values[::2], values[1::2])]
             for name, values in logprobs.items()}
     parts = {}
