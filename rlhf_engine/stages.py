@@ -188,6 +188,11 @@ def live_settings() -> tuple[str, ...]:
 
 def default_adapter(config: RunConfig) -> str:
     """ADAPTER of a config with `auto` spelled out: the bundled SFT adapter or none."""
-    if config.adapter != "auto":
-        return config.adapter
-    return "bundled" if config.model == "bundled" and find_stage(config.stage).starts_from_sft else "none"
+    return spell_out_adapter(config.adapter, config.model, config.stage)
+
+
+def spell_out_adapter(adapter: str, model: str, stage: str) -> str:
+    """ADAPTER, where `auto` is the bundled SFT adapter or none, as the model and the stage have it."""
+    if adapter != "auto":
+        return adapter
+    return "bundled" if model == "bundled" and find_stage(stage).starts_from_sft else "none"

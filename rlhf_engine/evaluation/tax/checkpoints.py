@@ -13,6 +13,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.files import expand_user
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, newest_checkpoint, resolve_adapter
+from rlhf_engine.stages import spell_out_adapter
 
 if TYPE_CHECKING:
     from rlhf_engine.model.backbone import Backbone
@@ -91,9 +92,10 @@ def find_start(adapter: str, source: Source, model: str) -> tuple[Source, str]:
         return Source(BASE), (f"{adapter} belongs to no run, so where it started is not known: it is compared with the "
                               "base; name another start with --against")
     settings = Run(run).config()
-    start = str(settings.get("adapter") or "none")
+    base = str(settings.get("model") or model)
+    start = spell_out_adapter(str(settings.get("adapter") or "none"), base, str(settings.get("stage") or ""))
     try:
-        return _source(start, str(settings.get("model") or model)), ""
+        return _source(start, base), ""
     except UserError as error:
         raise UserError(f"{adapter}: the adapter that it started from cannot be found ({error}); name it with "
                         "--against") from None
