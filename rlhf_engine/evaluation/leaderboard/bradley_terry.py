@@ -14,7 +14,6 @@ before it squares them, so votes on one prompt (or of one voter) may depend on o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -119,23 +118,20 @@ class Fit:
     """[C, C]: sandwich covariance over clusters."""
     model: np.ndarray
     """[C, C]: covariance if the votes are independent and the model is right."""
-    clusters: int
+    clusters: np.ndarray
+    """[C]: in how many clusters there are votes on the checkpoint's group."""
     prior: np.ndarray
     """[C]: whether the weak prior was needed for the checkpoint's group."""
-
-    @cached_property
-    def quantile(self) -> float:
-        """Student's, with one degree of freedom less than there are clusters."""
-        return t_quantile(0.95, max(self.clusters - 1, 1))
 
     def half_width(self, contrast: np.ndarray) -> float:
         """Half of the 95 % interval of `contrast @ strengths`.
 
-        It is that of the larger of two variances. Where votes happen to agree with the fit, as one tie between two
-        checkpoints does, or where a single cluster holds all of them, the sandwich is near 0 and knows nothing.
-        """
+        Student's quantile has one degree of freedom less than the group has clusters. The interval is that of the
+        larger of two variances. Where votes happen to agree with the fit, as one tie between two checkpoints does, or
+        where a single cluster holds all of them, the sandwich is near 0 and knows nothing.
         variance = max(float(contrast @ self.robust @ contrast), float(contrast @ self.model @ contrast), 0.0)
-        return self.quantile * math.sqrt(variance)
+        clusters = int(self.clusters[contrast != 0].min(initial=self.clusters.max()))
+        return t_quantile(0.95, max(clusters - 1, 1)) * math.sqrt(variance)
 
 
 def fit(votes: Sequence[Vote], names: Sequence[str], clusters: Sequence[int], groups: Sequence[int]) -> Fit:
@@ -170,8 +166,17 @@ def fit(votes: Sequence[Vote], names: Sequence[str], clusters: Sequence[int], gr
         strengths[groups_array == group] -= strengths[groups_array == group].mean()
     ties = {size: float(params[data.count + i]) for i, size in enumerate(data.tie_sizes)}
     inner = slice(0, data.count)
-    return Fit(strengths, ties, (inverse @ meat @ inverse)[inner, inner], inverse[inner, inner], len(scores),
-               prior[inner])
+    return Fit(strengths, ties, (inverse @ meat @ inverse)[inner, inner], inverse[inner, inner],
+               clusters_of_groups(votes, names, clusters, groups), prior[inner])
+
+
+def clusters_of_groups(votes: Sequence[Vote], names: Sequence[str], clusters: Sequence[int],
+                       groups: Sequence[int]) -> np.ndarray:
+    """[C]: the number of clusters with votes on the group of each checkpoint."""
+    group_of, members = dict(zip(names, groups)), {group: set() for group in groups}
+    for vote, cluster in zip(votes, clusters):
+        members[group_of[vote.checkpoints[0]]].add(cluster)
+    return np.array([len(members[group]) for group in groups])
 
 
 def maximise(data: Choices, prior: np.ndarray, gauge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
