@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_engine.evaluation.intervals import share_interval, t_quantile
+
 ROUNDS = 100
 """Newton steps of a fit, at most."""
 TOLERANCE = 1e-10
@@ -81,7 +83,7 @@ def control_length(wins: Sequence[float], differences: Sequence[float], prompts:
     if not np.isfinite(line_errors).all():
         notes.append("all pairs but those of one prompt differ equally in length, so there is no interval for what "
                      "length does")
-    reach = t_quantile(groups.max())
+    reach = t_quantile(0.95, int(groups.max()))
     rates = [None if bound is None else float(logistic(bound)) for bound in interval(logit[0], reach * logit_errors[0])]
     return LengthControl(*rates, *interval(logit[1], reach * logit_errors[1]),
                          *interval(line[1], reach * line_errors[1]), sd, float(d.mean()), notes)
@@ -103,8 +105,7 @@ def all_alike(y: np.ndarray, difference: float, groups: np.ndarray) -> LengthCon
         note = (f"our response is {abs(difference):g} characters {side} in every pair, so what length does cannot be "
                 "told from the rest: there is no win rate at equal length")
         return LengthControl(*[None] * 9, 0.0, difference, [note])
-    sizes = np.bincount(groups)
-    low, high = mean_interval(np.bincount(groups, weights=y) / sizes, sizes)
+    low, high = share_interval(np.bincount(groups, weights=y), np.bincount(groups))
     note = "both responses are of the same length in every pair, so the win rate at equal length is the plain one"
     return LengthControl(float(y.mean()), low, high, *[None] * 6, 0.0, 0.0, [note])
 
@@ -207,25 +208,6 @@ def jackknife_errors(x: np.ndarray, residuals: np.ndarray, weights: np.ndarray, 
     return np.sqrt((count - 1) / count * ((moves - moves.mean(0)) ** 2).sum(0))
 
 
-# -- numbers -----------------------------------------------------------------------------------------------------------
-
 def logistic(z):
     """1 / (1 + exp(-z)), without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(z)))
-
-
-def t_quantile(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t: Cornish-Fisher, within 0.1 % from 5 degrees of freedom on."""
-    z, n = 1.959963984540054, max(float(freedom), 1.0)
-    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-             (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160)
-    return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
-
-
-def mean_interval(rates: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over pairs, from the mean of each prompt and how many pairs it has."""
-    total, count = rates * sizes, len(rates)
-    mean = total.sum() / sizes.sum()
-    error = np.sqrt(count / max(count - 1, 1) * ((total - mean * sizes) ** 2).sum()) / sizes.sum()
-    reach = t_quantile(count - 1) * error
-    return float(max(mean - reach, 0)), float(min(mean + reach, 1))
