@@ -56,12 +56,25 @@ def text_judge(score: Callable[[Prompt, str], float]) -> ScoreFunction:
 
 
 def score_referee(name: str, score: ScoreFunction) -> Referee:
-    """A judge that gives scores, as a referee. It raises NotFinite for a score that is NaN or infinite."""
+    """A judge that gives scores, as a referee. It raises NotFinite for a score that is NaN or infinite.
+
+    Equal responses to a prompt are scored once, so that they tie: a reward model gives the same tokens slightly other
+    scores in another batch.
+    """
     def decide(match: Match) -> Verdicts:
-        ours, theirs = (score(match.prompts, match.prompt_ids, side.response_ids, side.texts)
-                        for side in (match.ours, match.theirs))
-        check_scores([*ours, *theirs], [*match.ours.texts, *match.theirs.texts])
-        return score_verdicts(ours, theirs)
+        sides = (match.ours, match.theirs)
+        keys = [(number, tuple(ids)) for side in sides for number, ids in zip(match.numbers, side.response_ids)]
+        places = {key: place for place, key in enumerate(keys)}  # of each key the last place
+        rows = sorted(places.values())
+        prompts, prompt_ids = match.prompts * 2, match.prompt_ids * 2
+        response_ids = match.ours.response_ids + match.theirs.response_ids
+        texts = match.ours.texts + match.theirs.texts
+        scores = score([prompts[i] for i in rows], [prompt_ids[i] for i in rows], [response_ids[i] for i in rows],
+                       [texts[i] for i in rows])
+        check_scores(scores, [texts[i] for i in rows])
+        by_row = dict(zip(rows, scores))
+        both = [by_row[places[key]] for key in keys]
+        return score_verdicts(both[:len(match.numbers)], both[len(match.numbers):])
 
     return Referee(name, decide)
 

@@ -16,9 +16,12 @@ from rlhf_engine.evaluation.intervals import share_interval
 from rlhf_engine.evaluation.length_bias import control_remarks, length_correlation, length_remarks
 from rlhf_engine.evaluation.length_control import LengthControl, control_length
 from rlhf_engine.feedback.llm_judge import Answers, Judge
+from rlhf_engine.feedback.scoring_functions import words
 
 FIRST_ANSWERS = ("1", "2")
 """The answers that name the response shown first: as given, and in the reversed order."""
+UNITS: dict[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(words(text))}
+"""Units of length. A judge may count either; the one that it follows more is reported."""
 POINTS = {"1": 1.0, "2": 0.0}
 """What an answer that both orders give is worth to the first response; any other is a tie."""
 
@@ -29,10 +32,9 @@ class Side(NamedTuple):
     response_ids: list[list[int]]
     texts: list[str]
 
-    @property
-    def lengths(self) -> list[int]:
-        """Characters of each response."""
-        return [len(text) for text in self.texts]
+    def lengths(self, unit: str) -> list[int]:
+        """The length of each response in a unit of `UNITS`."""
+        return [UNITS[unit](text) for text in self.texts]
 
 
 class Match(NamedTuple):
@@ -46,10 +48,9 @@ class Match(NamedTuple):
     ours: Side
     theirs: Side
 
-    @property
-    def differences(self) -> list[int]:
-        """By how many characters our response is longer, in each pair."""
-        return [a - b for a, b in zip(self.ours.lengths, self.theirs.lengths)]
+    def differences(self, unit: str) -> list[int]:
+        """By how much our response is longer, in each pair."""
+        return [a - b for a, b in zip(self.ours.lengths(unit), self.theirs.lengths(unit))]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def judge_report(referee: Referee, verdicts: Verdicts, match: Match) -> dict[str
     words what is worth a word.
     """
     report: dict[str, Any] = {"judge": referee.name, **win_numbers(verdicts.wins, match.numbers)}
-    control = control_length(verdicts.wins, match.differences, match.numbers)
+    control = controlled_wins(verdicts.wins, match)
     report["length_controlled"] = control.to_dict()
     notes = []
     if verdicts.scores:
@@ -147,11 +148,24 @@ def clustered_share(wins: Sequence[float] | np.ndarray, counts: Sequence[float] 
     return share_interval(np.bincount(clusters, weights=wins), np.bincount(clusters, weights=counts))
 
 
+def controlled_wins(wins: Sequence[float], match: Match) -> LengthControl:
+    """The win rate at equal length, in the unit of length that the verdicts follow more."""
+    controls = [control_length(wins, match.differences(unit), match.numbers, unit) for unit in UNITS]
+    return max(controls, key=lambda control: abs(control.share or 0.0))
+
+
 def scores_and_lengths(scores: tuple[list[float], list[float]], match: Match) -> dict[str, Any]:
-    """`length_correlation` of the scores of a match, within the responses of one policy to one prompt."""
-    lengths = [*match.ours.lengths, *match.theirs.lengths]
+    """`length_correlation` of the scores of a match, within the responses of one policy to one prompt.
+
+    Its `unit` of length is the one that the scores follow more.
+    """
     groups = [*(2 * number for number in match.numbers), *(2 * number + 1 for number in match.numbers)]
-    return length_correlation([*scores[0], *scores[1]], lengths, match.numbers * 2, groups)
+    reports = []
+    for unit in UNITS:
+        lengths = [*match.ours.lengths(unit), *match.theirs.lengths(unit)]
+        report = length_correlation([*scores[0], *scores[1]], lengths, match.numbers * 2, groups)
+        reports.append({"unit": unit, **report})
+    return max(reports, key=lambda report: abs(report["within_spearman"] or 0.0))
 
 
 def compare_orders(answers: Sequence[Answers], numbers: Sequence[int]) -> dict[str, Any]:
@@ -192,8 +206,8 @@ def order_remarks(orders: dict[str, Any], judge: str) -> list[str]:
     remarks = []
     if orders["unreadable"]:
         unread = f", and {orders['unread']} questions got no other" if orders["unread"] else ""
-        remarks.append(f"{orders['unreadable']} of {2 * orders['questions']} answers of {judge} are neither a letter nor "
-                       f"TIE{unread}; these questions count as ties")
+        remarks.append(f"{orders['unreadable']} of {2 * orders['questions']} answers of {judge} are neither a letter "
+                       f"nor TIE{unread}; these questions count as ties")
     if orders["consistent"] is not None and orders["disagree"]:
         line = f"{judge} gives {1 - orders['consistent']:.0%} of the questions another answer in the other order"
         if orders["first"] is not None and not orders["first_low"] <= 0.5 <= orders["first_high"]:
@@ -212,5 +226,5 @@ def slope_remarks(control: LengthControl, judge: str) -> list[str]:
         return []
     side = "longer" if control.share > 0 else "shorter"
     ends = sorted((abs(control.share_low), abs(control.share_high)))
-    return [f"the verdicts of {judge} follow length: a response that is {control.sd:.0f} characters {side} wins "
+    return [f"the verdicts of {judge} follow length: a response that is {control.sd:.0f} {control.unit} {side} wins "
             f"{abs(control.share):.0%} more often ({ends[0]:.0%} to {ends[1]:.0%})"]

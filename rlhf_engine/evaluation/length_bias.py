@@ -29,7 +29,7 @@ def length_correlation(scores: Sequence[float], lengths: Sequence[float], prompt
 
     Args:
         scores: [N], of the responses.
-        lengths: [N], in characters.
+        lengths: [N], in any unit.
         prompts: [N], the number of each response's prompt. Prompts are the clusters of the intervals.
         groups: [N], responses with the same number are compared "within"; None takes the prompts. Responses of two
             policies to one prompt are two groups, or a better policy that writes more would look like a bias.
@@ -103,15 +103,15 @@ def length_remarks(correlation: dict[str, Any], scorer: str) -> list[str]:
     if not correlation["groups"]:
         return [f"whether {scorer} follows length cannot be told: no two responses of a policy answer the same prompt"]
     if not correlation["informative"]:
-        return [f"whether {scorer} follows length cannot be told: among the responses to each prompt, all scores or all "
-                "lengths are the same"]
+        return [f"whether {scorer} follows length cannot be told: among the responses to each prompt, all scores or "
+                "all lengths are the same"]
     value, low, high = (correlation[f"within_spearman{end}"] for end in ("", "_low", "_high"))
     if low is None or low <= 0 <= high:
         return []
-    size = abs(value)
+    size, unit = abs(value), f" in {correlation['unit']}" if "unit" in correlation else ""
     how = "strongly" if size >= STRONG else "clearly" if size >= CLEAR else "slightly"
     return [f"{scorer} {how} prefers {'longer' if value > 0 else 'shorter'} responses: among responses to the same "
-            f"prompt, the rank correlation of score and length is {value:.2f} ({low:.2f} to {high:.2f})"]
+            f"prompt, the rank correlation of score and length{unit} is {value:.2f} ({low:.2f} to {high:.2f})"]
 
 
 def control_remarks(wins: dict[str, Any], control: LengthControl) -> list[str]:

@@ -3,7 +3,7 @@
 The model is that of AlpacaEval 2.0 (Dubois et al. 2024): logit P(win) = theta + phi tanh(d / s), where d is the length
 of our response less that of theirs, and s the standard deviation of d. The rate at equal length is P(win) at d = 0.
 AlpacaEval also has a term for the difficulty of each prompt, which it takes from other models; here there is none.
-Lengths are in characters, as there.
+Lengths are in characters, as there, or in another unit that the caller names.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,11 @@ class LengthControl:
     share_low: float | None
     share_high: float | None
     sd: float
-    """s: the standard deviation of the differences of lengths, in characters."""
+    """s: the standard deviation of the differences of lengths."""
     difference: float
-    """Mean of the differences, in characters."""
+    """Mean of the differences."""
+    unit: str
+    """Of lengths: characters or words."""
     notes: list[str]
     """Lines about what the data cannot tell."""
 
@@ -56,13 +58,15 @@ class LengthControl:
         return asdict(self)
 
 
-def control_length(wins: Sequence[float], differences: Sequence[float], prompts: Sequence[int]) -> LengthControl:
+def control_length(wins: Sequence[float], differences: Sequence[float], prompts: Sequence[int],
+                   unit: str = "characters") -> LengthControl:
     """The win rate at equal length.
 
     Args:
         wins: of each pair of responses 1, 0, or anything between: a tie is 1/2.
-        differences: of each pair, the length of our response less that of theirs, in characters.
+        differences: of each pair, the length of our response less that of theirs.
         prompts: of each pair, the number of its prompt. Pairs of one prompt are a cluster.
+        unit: of the lengths.
 
     Raises ValueError for no pairs, and for lists that differ in length.
     """
@@ -71,10 +75,10 @@ def control_length(wins: Sequence[float], differences: Sequence[float], prompts:
         raise ValueError(f"{len(y)} verdicts, {len(d)} differences and {len(clusters)} prompts do not go together")
     groups = np.unique(clusters, return_inverse=True)[1]
     if np.ptp(d) == 0:
-        return all_alike(y, float(d[0]), groups)
+        return all_alike(y, float(d[0]), groups, unit)
     if groups.max() + 1 < FEWEST_PROMPTS:
         note = f"a win rate at equal length needs {FEWEST_PROMPTS} prompts, and there are {groups.max() + 1}"
-        return LengthControl(*[None] * 9, float(np.std(d, ddof=1)), float(d.mean()), [note])
+        return LengthControl(*[None] * 9, float(np.std(d, ddof=1)), float(d.mean()), unit, [note])
     sd = float(np.std(d, ddof=1))
     notes = separation_notes(y, d) + range_notes(d)
     x = np.tanh(d / sd)
@@ -86,7 +90,7 @@ def control_length(wins: Sequence[float], differences: Sequence[float], prompts:
     reach = t_quantile(0.95, int(groups.max()))
     rates = [None if bound is None else float(logistic(bound)) for bound in interval(logit[0], reach * logit_errors[0])]
     return LengthControl(*rates, *interval(logit[1], reach * logit_errors[1]),
-                         *interval(line[1], reach * line_errors[1]), sd, float(d.mean()), notes)
+                         *interval(line[1], reach * line_errors[1]), sd, float(d.mean()), unit, notes)
 
 
 def interval(center: float, reach: float) -> list[float | None]:
@@ -98,16 +102,16 @@ def interval(center: float, reach: float) -> list[float | None]:
 
 # -- what the data cannot tell -----------------------------------------------------------------------------------------
 
-def all_alike(y: np.ndarray, difference: float, groups: np.ndarray) -> LengthControl:
+def all_alike(y: np.ndarray, difference: float, groups: np.ndarray, unit: str) -> LengthControl:
     """The result where the difference of lengths is the same in every pair: the plain rate if it is 0, else none."""
     if difference:
         side = "longer" if difference > 0 else "shorter"
-        note = (f"our response is {abs(difference):g} characters {side} in every pair, so what length does cannot be "
+        note = (f"our response is {abs(difference):g} {unit} {side} in every pair, so what length does cannot be "
                 "told from the rest: there is no win rate at equal length")
-        return LengthControl(*[None] * 9, 0.0, difference, [note])
+        return LengthControl(*[None] * 9, 0.0, difference, unit, [note])
     low, high = share_interval(np.bincount(groups, weights=y), np.bincount(groups))
     note = "both responses are of the same length in every pair, so the win rate at equal length is the plain one"
-    return LengthControl(float(y.mean()), low, high, *[None] * 6, 0.0, 0.0, [note])
+    return LengthControl(float(y.mean()), low, high, *[None] * 6, 0.0, 0.0, unit, [note])
 
 
 def is_separated(y: np.ndarray, x: np.ndarray) -> bool:

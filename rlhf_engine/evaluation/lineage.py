@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.labelers import REPLAY
 from rlhf_engine.files import expand_user
+from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.inputs import content_hash, folder_hash, function_file, recorded_inputs
 from rlhf_engine.runs.resolve import resolve_adapter
-from rlhf_engine.runs.folder import Run
 
 MOST_RUNS = 50
 """Runs that are followed, each started from the next."""
-REPLAY = "replay="
 
 
 class Source(NamedTuple):
@@ -119,14 +119,10 @@ def run_of(adapter: str) -> Run | None:
     return None
 
 
-def trainer_note(judge: str, adapter: str) -> str:
-    """A sentence about a judge that the policy ADAPTER was trained on; empty for any other."""
-    source = trainer_of(judge, adapter)
-    if source is None:
-        return ""
-    run = source.run
+def trainer_note(judge: str, source: Source) -> str:
+    """A sentence about a judge that is the source of what a policy learned."""
     if source.kind == "labeler":
-        return (f"{judge} gave the votes that {run} learned from, so its wins say that the policy learned them, and "
-                "not that others would agree: add another --judge")
-    return (f"{judge} is the reward that {run} was trained on, so its wins say little: a policy can learn to please its "
-            "reward alone; take another --judge")
+        return (f"{judge} gave the votes that {source.run} learned from: its wins say that the policy learned them, "
+                "and not that others would agree; add another --judge")
+    return (f"{judge} is the reward that {source.run} was trained on, so its wins say little: a policy can learn to "
+            "please its reward alone; take another --judge")

@@ -51,7 +51,8 @@ def distinct_ratio(ours: list[list[int]], theirs: list[list[int]]) -> float:
     return distinct(ours, tokens=tokens) / base if base else 0.0
 
 
-def measure_variety(response_ids: Sequence[list[int]], texts: Sequence[str], tokens: int | None = None) -> dict[str, Any]:
+def measure_variety(response_ids: Sequence[list[int]], texts: Sequence[str],
+                    tokens: int | None = None) -> dict[str, Any]:
     """The variety of a set of responses.
 
     Args:
