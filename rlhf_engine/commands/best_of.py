@@ -4,6 +4,7 @@ torch is imported late, so that what can be refused without a model is refused a
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from rlhf_engine import config as configs
@@ -92,7 +93,7 @@ def print_curve(report: dict) -> None:
           f"{'tokens':>7} {'distinct-2':>10}")
     for row in report["curve"]:
         wins = "-" if row["win_rate"] is None else f"{row['win_rate']:.1%}"
-        between = f"{row['gold_low']:.4g} to {row['gold_high']:.4g}"
+        between = f"{row['gold_low']:.4g} to {row['gold_high']:.4g}" if math.isfinite(row["gold_low"]) else "unknown"
         print(f"{row['n']:>5} {row['gold']:>9.4g} {between:>19} {row['proxy']:>9.4g} {row['kl']:>6.2f} "
               f"{row['kl_bound']:>6.2f} {wins:>6} {row['win_rate_bound']:>6.1%} {row['length']:>7.1f} "
               f"{row['distinct_2']:>10.3f}")

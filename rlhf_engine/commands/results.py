@@ -27,12 +27,16 @@ def read_data(args: argparse.Namespace) -> Rows:
                         model=args.model)
 
 
-def write_results(output: Path, report: dict, samples: list[dict]) -> None:
-    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written."""
+def write_results(output: Path, report: dict, samples: list[dict] | None) -> None:
+    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written.
+
+    A command without samples (None) writes the report alone.
+    """
     new = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "samples.jsonl", json_lines(samples))
+        if samples is not None:
+            write_text(output / "samples.jsonl", json_lines(samples))
         write_json(output / "report.json", report)
     except OSError as error:
         for name in ("samples.jsonl", "report.json"):

@@ -10,6 +10,7 @@ import torch
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import NotFinite, noop
+from rlhf_engine.evaluation.intervals import rate_interval
 from rlhf_engine.evaluation.judging import (
     Match,
     Referee,
@@ -97,15 +98,15 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         sampling: how to sample.
         batch: rows per forward pass.
         max_tokens: longest prompt plus response.
-        seed: of the samples and the bootstrap.
+        seed: of the samples.
         on_microbatch: called between forward passes and after each sampled token.
 
     Returns:
         (report, samples), a dictionary and a list of rows for samples.jsonl. Of the report, `win_rate` counts ties as
-        half and has a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, on the samples of `role`,
-        with both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare base given the
-        prompt, weighted by tokens; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share
-        of responses without a visible character; `notes` says what was cut.
+        half and has a 95 % interval over prompts (`intervals.rate_interval`); `kl` is in nats per sequence, on the
+        samples of `role`, with both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare
+        base given the prompt, weighted by tokens; `distinct_ratio` compares distinct-2 over equally many tokens;
+        `empty` is the share of responses without a visible character; `notes` says what was cut.
 
     Raises UserError if `sampling` leaves no room for a prompt, and NotFinite where a policy or the judge gives a number
     that is NaN or infinite.
@@ -137,7 +138,7 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
                                   for i, prompt in enumerate(owners)]
     if judge:
         notes += judge_remarks([*ours.scores, *theirs.scores])
-        report.update(outcome(ours.scores, theirs.scores, per_prompt, seed))
+        report.update(outcome(ours.scores, theirs.scores, per_prompt))
         add_scores(rows, ours.scores, theirs.scores)
     if referees:
         numbers = [number for number in range(len(prompts)) for _ in range(per_prompt)]
@@ -227,13 +228,13 @@ def check_scores(scores: list[float], texts: list[str]) -> None:
 
 # -- wins --------------------------------------------------------------------------------------------------------------
 
-def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) -> dict[str, float]:
+def outcome(ours: list[float], theirs: list[float], per_prompt: int) -> dict[str, float]:
     """The part of a report that follows from the scores of two policies: wins, ties, mean scores.
 
     The scores of one prompt, `per_prompt` of them, stand side by side.
     """
     rates = win_rates(ours, theirs, per_prompt)
-    low, high = bootstrap(rates, seed)
+    low, high = rate_interval(rates)
     return {"win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
             "ties": sum(a == b for a, b in zip(ours, theirs)) / len(ours), "score": sum(ours) / len(ours),
             "score_against": sum(theirs) / len(ours)}
@@ -246,7 +247,11 @@ def win_rates(ours: list[float], theirs: list[float], per_prompt: int) -> list[f
 
 
 def bootstrap(values: list[float], seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values` (one per prompt), from `draws` resamplings."""
+    """95 % percentile interval of the mean of `values` (one per prompt), from `draws` resamplings.
+
+    Reports use `intervals.rate_interval`: this one is too narrow with few prompts, and has no width where all values
+    are equal.
+    """
     rng = random.Random(f"{seed} bootstrap")
     means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(draws))
     return means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
