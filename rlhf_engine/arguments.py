@@ -156,11 +156,16 @@ def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path
 
 def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with a `~` of each path spelled out. Raises UserError for a path that is no UTF-8 text."""
+    def clean(name: str, value: str) -> str:
+        return configs.check_text(name, expand_user(value) if name in PATHS else value)
+
     for name, value in vars(args).items():
         if isinstance(value, str) and name == "prompt":
             args.prompt = typed_text(value)
         elif isinstance(value, str):
-            setattr(args, name, configs.check_text(name, expand_user(value) if name in PATHS else value))
+            setattr(args, name, clean(name, value))
+        elif isinstance(value, list):
+            setattr(args, name, [clean(name, each) if isinstance(each, str) else each for each in value])
     return args
 
 
