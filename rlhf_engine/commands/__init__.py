@@ -1,13 +1,14 @@
 """The commands that are no stages. Each is a module with `HELP`, `add_arguments` and `run`; none imports torch."""
 
 from rlhf_engine.arguments import Command
-from rlhf_engine.commands import best_of, chat, evaluate, export, leaderboard, report
+from rlhf_engine.commands import best_of, chat, evaluate, export, leaderboard, report, tax
 
 COMMANDS: dict[str, Command] = {
     "chat": chat,
     "evaluate": evaluate,
     "best-of": best_of,
     "leaderboard": leaderboard,
+    "tax": tax,
     "report": report,
     "export": export,
 }
