@@ -3,7 +3,8 @@
 import argparse
 import re
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from rlhf_engine import config as configs
 from rlhf_engine.console import typed_text
@@ -12,13 +13,25 @@ from rlhf_engine.files import expand_user
 from rlhf_engine.spelling import closest
 from rlhf_engine.stages import STAGES
 
-HELP = {"chat": "talk to a model or a checkpoint",
-        "evaluate": "compare two checkpoints on the same prompts",
-        "best-of": "what the best of n responses is worth, over n",
-        "export": "write an adapter, or the model merged with it, for others to load"}
 PATHS = (*configs.PATHS, "against", "judge", "config")
-SCORES = "a reward run, FILE.py:FUNCTION, sentiment, short, long, dialogue or keyword=WORD"
 """Arguments that may name a file or a folder."""
+
+
+class Command(Protocol):
+    """A command that is no stage. The modules of `rlhf_engine/commands` fulfil it."""
+
+    @property
+    def HELP(self) -> str:
+        """One line for the command line."""
+        ...
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Give the parser of the command its arguments."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Do it. Raises UserError for bad input."""
+        ...
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,7 +81,8 @@ def check_flags(args: list[str], command: argparse.ArgumentParser) -> None:
         raise UserError(f"{command.prog.split()[-1]} has no flag {given}; {mend} {command.prog} --help")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(others: Mapping[str, "Command"]) -> argparse.ArgumentParser:
+    """The parser of all stages, and of the `others` by name."""
     parser = Parser(prog="python -m rlhf_engine",
                     description="SFT, reward model and PPO as adapters on one frozen base.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -82,12 +96,8 @@ def make_parser() -> argparse.ArgumentParser:
                              help="go on with the run in --output, perhaps to other --steps")
         command.add_argument("--overwrite", action="store_true", help="replace the run in --output")
         add_fields(command, config)
-    chat = commands.add_parser("chat", help=HELP["chat"])
-    chat.add_argument("--prompt", help="what to say; without it, a conversation line by line")
-    add_sampling(chat)
-    add_evaluate(commands.add_parser("evaluate", help=HELP["evaluate"]))
-    add_best_of(commands.add_parser("best-of", help=HELP["best-of"]))
-    add_export(commands.add_parser("export", help=HELP["export"]))
+    for name, command in others.items():
+        command.add_arguments(commands.add_parser(name, help=command.HELP))
     return parser
 
 
@@ -106,61 +116,6 @@ def add_fields(parser: argparse.ArgumentParser, config) -> None:
         for old in configs.old_names(name):
             options["help"] = argparse.SUPPRESS
             parser.add_argument(configs.flag(old), **options)
-
-
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="bundled", help="bundled, smollm2, a Hub id, a .gguf file or a local folder")
-    parser.add_argument("--adapter", default="none", help="none, bundled, a run folder or a PEFT folder")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "nf4"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most likely token")
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--against", required=True,
-                        help="the adapter to compare with: none, bundled, a run or a PEFT folder")
-    parser.add_argument("--judge", required=True, help=f"what scores the responses: {SCORES}")
-    parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
-    add_results(parser)
-    add_sampling(parser)
-
-
-def add_best_of(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reward", required=True, help=f"what chooses the best, the proxy: {SCORES}")
-    parser.add_argument("--judge", "--gold", default="",
-                        help="what says how good the best is, likewise; without it, the reward judges its own choice")
-    parser.add_argument("--samples", type=int, default=32,
-                        help="samples per prompt (32); the KL and the wins of the best of n want twice n")
-    parser.add_argument("--at", nargs="+", metavar="N", help="each n of the curve (1 2 4 8 16)")
-    add_results(parser)
-    add_sampling(parser)
-
-
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """The prompts that a command reads, and the folder for its results."""
-    parser.add_argument("--data", default="bundled-heldout", help="prompts")
-    parser.add_argument("--subset", default="", help="configuration name of a Hub data set that has several")
-    parser.add_argument("--split", default="", help="split of a Hub data set; empty means train")
-    parser.add_argument("--limit", type=int, default=0, help="use at most this many prompts; 0 is all")
-    parser.add_argument("--output", required=True, help="folder for report.json and samples.jsonl")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
-
-
-def add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="bundled",
-                        help="the base that the adapter was trained on: bundled, smollm2, a Hub id, a .gguf file or a "
-                             "local folder")
-    parser.add_argument("--adapter", required=True, help="bundled, a run folder, its checkpoint or a PEFT folder")
-    parser.add_argument("--output", required=True, help="new folder to write; one that holds anything is refused")
-    parser.add_argument("--merge", action="store_true",
-                        help="a whole model: the adapter merged into the base in full precision")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16"),
-                        help="of a merged model; auto is the base's own")
-    parser.add_argument("--push", default="", metavar="OWNER/NAME",
-                        help="push it to this new repository of the Hub, too; private")
-    parser.add_argument("--public", action="store_true", help="push to a public repository")
 
 
 def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:

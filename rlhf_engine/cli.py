@@ -3,15 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.arguments import check_sampling, clean_arguments, make_parser
-from rlhf_engine.console import accept_any_text, quiet_libraries, typed_text
+from rlhf_engine.arguments import clean_arguments, make_parser
+from rlhf_engine.commands import COMMANDS
+from rlhf_engine.console import accept_any_text, quiet_libraries
 from rlhf_engine.errors import UserError, first_line, one_line
-from rlhf_engine.evaluation.commands import best_of, evaluate
 from rlhf_engine.files import what_failed
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.start import RunIsDone, RunStart, check_new, check_resume
@@ -117,63 +115,16 @@ def read_config(path: str, stage: str) -> dict:
         raise UserError(f"{path}: {error}") from None
 
 
-# -- other commands --------------------------------------------------------------------------------------------------
-
-def chat(args: argparse.Namespace) -> None:
-    """Answer a prompt, or a conversation line by line."""
-    from rlhf_engine.data.tokenization import encode_prompt
-    from rlhf_engine.model.backbone import Backbone
-    from rlhf_engine.model.generation import Sampling, prompt_room, seeded_generator, stream
-    from rlhf_engine.runs.resolve import resolve_adapter
-    sampling = Sampling(*check_sampling(args))
-    adapter = resolve_adapter(args.adapter, args.model)
-    backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
-    if adapter:
-        backbone.load_role("policy", adapter, head=False)
-    room, generator = prompt_room(backbone, sampling.max_new_tokens), seeded_generator(args.seed)
-    has_template = bool(backbone.tokenizer.chat_template)
-    messages: list[dict] = []
-    for line in [args.prompt] if args.prompt is not None else iter_lines():
-        messages.append({"role": "user", "content": line})
-        encoded, reply = encode_prompt(backbone.tokenizer, messages if has_template else line, room), ""
-        if encoded.cut:
-            print(f"(too long for the model: the first {encoded.cut} tokens are left out)")
-        with backbone.use("policy" if adapter else None):
-            for piece in stream(backbone, encoded.ids, sampling, generator):
-                reply += piece
-                print(piece, end="", flush=True)
-        print()
-        messages.append({"role": "assistant", "content": reply})
-
-
-def iter_lines() -> Iterator[str]:
-    """What somebody types, line by line, until Ctrl-D or Ctrl-C."""
-    while True:
-        try:
-            yield typed_text(input("> "))
-        except (EOFError, KeyboardInterrupt):
-            return
-
-
-def export(args: argparse.Namespace) -> None:
-    """Write an adapter or a merged model for others to load."""
-    for flag, needs in (("dtype", "merge"), ("public", "push")):
-        if getattr(args, flag) not in ("auto", False) and not getattr(args, needs):
-            raise UserError(f"--{flag} goes with --{needs}: leave it out, or add --{needs}")
-    from rlhf_engine.export.checkpoint import export
-    export(args.model, args.adapter, args.output, merge=args.merge, dtype=args.dtype, push_to=args.push,
-           public=args.public, say=partial(print, flush=True))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     quiet_libraries()
     accept_any_text()
     try:
-        args = clean_arguments(make_parser().parse_args(argv))
-        commands = {"chat": chat, "evaluate": evaluate, "best-of": best_of, "export": export}
-        command = commands.get(args.command, train)
-        return command(args) or 0
+        args = clean_arguments(make_parser(COMMANDS).parse_args(argv))
+        if args.command not in COMMANDS:
+            return train(args)
+        COMMANDS[args.command].run(args)
+        return 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = {
     "errors": 0, "console": 1, "files": 1, "spelling": 1, "yaml_files": 1, "config": 2, "measures": 2, "stages": 3, "arguments": 4, "gguf": 3, "runs": 4, "data": 5, "feedback": 6,
     "losses": 6, "model": 7, "rollout": 8, "trainers": 9, "evaluation": 10, "export": 10, "teach": 11, "build": 12, "loop": 12,
-    "studies": 13, "worker": 14, "cli": 14, "__main__": 15,
+    "studies": 13, "worker": 14, "commands": 14, "cli": 15, "__main__": 16,
 }
 """Rooms of the engine. A room imports itself and rooms with a smaller number."""
 PAGE = {
@@ -25,7 +25,7 @@ PAGE = {
 """Rooms of the page, likewise; a longer name wins. Pages do not import one another."""
 LATE = {("rlhf_engine.feedback.llm_judge", "rlhf_engine.model"), ("rlhf_engine.worker.__main__", "rlhf_engine.worker")}
 """Imports inside of a function that may go up: a judge on this machine loads a model when it is asked for."""
-TORCH_FREE = ("errors", "console", "spelling", "arguments", "files", "config", "measures", "stages", "gguf", "runs", "data", "feedback", "cli", "worker.client", "worker.server")
+TORCH_FREE = ("errors", "console", "spelling", "arguments", "files", "config", "measures", "stages", "gguf", "runs", "data", "feedback", "commands", "cli", "worker.client", "worker.server")
 HEAVY = ("torch", "transformers", "peft", "datasets", "gradio", "bitsandbytes")
 MOST_FILES = 14
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from rlhf_engine.arguments import make_parser
+from rlhf_engine.commands import COMMANDS
 from rlhf_engine.config import LARGEST_SEED, RunConfig
 from rlhf_engine.spelling import FOREIGN, closest
 from rlhf_engine.stages import STAGES
 from tests.test_house import ROOT
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
-COMMANDS = {
+FLAGS_OF = {
     command: set(parser._option_string_actions)
-    for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction) for command, parser in action.choices.items()}
+    for action in make_parser(COMMANDS)._actions if isinstance(action, argparse._SubParsersAction) for command, parser in action.choices.items()}
 TRAIN = tuple(STAGES)
 ABOUT = {
     "rlhf_engine/data": (*TRAIN, "evaluate"), "rlhf_engine/runs/folder.py": TRAIN, "rlhf_engine/runs/start.py": ("sft", "ppo", "teach", "reward"),
@@ -51,13 +52,13 @@ def is_css(text: str, flag: str) -> bool:
 
 @pytest.mark.parametrize("package", ["rlhf_engine", "playground"])
 def test_every_flag_in_a_message_exists(package):
-    known, wrong = set.union(*COMMANDS.values()) | NOT_OURS, []
+    known, wrong = set.union(*FLAGS_OF.values()) | NOT_OURS, []
     for file in sorted((ROOT / package).rglob("*.py")):
         for text in texts(file):
             for flag in FLAG.findall(text):
                 if is_css(text, flag):
                     continue
-                lacking = [command for command in commands_of(file) if flag not in COMMANDS[command] and flag not in OTHER_COMMANDS]
+                lacking = [command for command in commands_of(file) if flag not in FLAGS_OF[command] and flag not in OTHER_COMMANDS]
                 if flag not in known or (lacking and flag not in NOT_OURS):
                     wrong.append(f"{file.relative_to(ROOT)}: {flag} ({', '.join(lacking) or 'no command'} has it not) in {text[:60]!r}")
     assert wrong == []
@@ -65,7 +66,7 @@ def test_every_flag_in_a_message_exists(package):
 
 @pytest.mark.parametrize("package", ["rlhf_engine", "playground"])
 def test_no_message_gives_a_switch_a_value(package):
-    switches = {flag for options in COMMANDS.values() for flag in options if f"--no-{flag[2:]}" in options}
+    switches = {flag for options in FLAGS_OF.values() for flag in options if f"--no-{flag[2:]}" in options}
     pattern = re.compile(rf"({'|'.join(switches)})[ =](true|false|0|1|yes|no)\b", re.I)
     assert switches and [str(file) for file in (ROOT / package).rglob("*.py") for text in texts(file) if pattern.search(text)] == []
 
@@ -87,12 +88,12 @@ def test_every_command_line_in_the_documentation_is_one(file):
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     for command, rest in command_lines(text):
         if command != "COMMAND":
-            assert command in COMMANDS and set(FLAG.findall(rest)) <= COMMANDS[command], (command, rest)
+            assert command in FLAGS_OF and set(FLAG.findall(rest)) <= FLAGS_OF[command], (command, rest)
 
 
 def test_every_flag_in_the_readme_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(FLAG.findall(text)) <= set.union(*COMMANDS.values()) | NOT_OURS
+    assert set(FLAG.findall(text)) <= set.union(*FLAGS_OF.values()) | NOT_OURS
 
 
 # -- flags that are spelled in another way ----------------------------------------------------------------------------
@@ -132,7 +133,7 @@ def test_an_unknown_setting_in_a_file_is_told_the_right_one(cli, tmp_path):
 
 def test_names_of_other_tools_lead_to_names_that_exist():
     """`beta` is kl_coef to ppo and a setting of dpo's own: no command has both."""
-    commands = [{flag.removeprefix("--").replace("-", "_") for flag in options} for options in COMMANDS.values()]
+    commands = [{flag.removeprefix("--").replace("-", "_") for flag in options} for options in FLAGS_OF.values()]
     assert set(FOREIGN.values()) <= set().union(*commands)
     assert not [pair for names in commands for pair in FOREIGN.items() if set(pair) <= names]
     assert closest("zebra", ["steps", "seed"]) is None

@@ -8,6 +8,7 @@ from playground.pages.train.code_snippets import command_line
 from playground.pages.train.form import Form
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import make_parser
+from rlhf_engine.commands import COMMANDS
 from rlhf_engine.stages import STAGES
 
 
@@ -64,7 +65,7 @@ def test_the_command_line_says_what_differs_and_nothing_else(tmp_path):
     words = shlex.split(line.replace("\\\n", " "))
     assert words[:4] == ["python", "-m", "rlhf_engine", "ppo"]
     assert "--steps" not in words and "--no-normalise-reward" in words and words[words.index("--reward") + 1] == "runs/a b"
-    given = vars(make_parser().parse_args(words[3:]))
+    given = vars(make_parser(COMMANDS).parse_args(words[3:]))
     assert given["normalise_reward"] is False and given["gradient_checkpointing"] is True and given["output"] == "runs/new" and given["seed"] == "3"
 
 

@@ -29,6 +29,7 @@ from playground.pages.train.start_panel import group_titles
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import make_parser
 from rlhf_engine.cli import read_config
+from rlhf_engine.commands import COMMANDS
 from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig
 from rlhf_engine.data.tables import OWN_PROMPTS
 from rlhf_engine.files import ASSETS
@@ -238,7 +239,7 @@ def test_command_yaml_and_cell_say_the_same(stage, tmp_path):
     assert configs.to_dict(make_config(stage, read_config(tmp_path / "settings.yaml", stage))) == expected
     assert (tmp_path / "settings.yaml").read_text().startswith(f"# python -m rlhf_engine {stage} --config ")
     words = command_line(stage, settings).replace("\\\n", " ")
-    given = vars(make_parser().parse_args(shlex.split(words)[3:]))
+    given = vars(make_parser(COMMANDS).parse_args(shlex.split(words)[3:]))
     given = {n: configs.coerce(n, given[n], kind) for n, kind in configs.field_types(STAGES[stage].config).items() if n in given}
     assert configs.to_dict(make_config(stage, given)) == expected
     found = {}

@@ -1,0 +1,12 @@
+"""The commands that are no stages. Each is a module with `HELP`, `add_arguments` and `run`; none imports torch."""
+
+from rlhf_engine.arguments import Command
+from rlhf_engine.commands import best_of, chat, evaluate, export
+
+COMMANDS: dict[str, Command] = {
+    "chat": chat,
+    "evaluate": evaluate,
+    "best-of": best_of,
+    "export": export,
+}
+"""By the name that is typed, in the order of the help."""
