@@ -1,12 +1,13 @@
 """The commands that are no stages. Each is a module with `HELP`, `add_arguments` and `run`; none imports torch."""
 
 from rlhf_engine.arguments import Command
-from rlhf_engine.commands import best_of, chat, evaluate, export
+from rlhf_engine.commands import best_of, chat, evaluate, export, overoptimisation
 
 COMMANDS: dict[str, Command] = {
     "chat": chat,
     "evaluate": evaluate,
     "best-of": best_of,
     "export": export,
+    "overoptimisation": overoptimisation,
 }
 """By the name that is typed, in the order of the help."""

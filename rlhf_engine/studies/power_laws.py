@@ -11,6 +11,7 @@ The distance is d = sqrt(KL), with the KL to the starting policy in nats per seq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -178,8 +179,12 @@ def peak_percentiles(values: np.ndarray) -> dict[str, float | None]:
     return {name: value for name, value in ends.items() if name.endswith(("_low", "_high"))}
 
 
+@lru_cache(maxsize=8)
 def bootstrap_weights(count: int, draws: int, seed: int) -> np.ndarray:
-    """[draws, count]: the weight of each of `count` items in each draw with replacement; a row sums to 1."""
+    """[draws, count]: the weight of each of `count` items in each draw with replacement; a row sums to 1.
+
+    Every caller gets the same array: do not change it.
+    """
     generator = np.random.default_rng([seed % 2**63, count])
     return generator.multinomial(count, np.full(count, 1 / count), size=draws) / count
 
