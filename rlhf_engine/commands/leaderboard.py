@@ -49,7 +49,8 @@ def print_report(report: dict[str, Any]) -> None:
     for number, group in enumerate(report["leaderboard"], 1):
         if len(report["leaderboard"]) > 1:
             print(f"group {number} of {len(report['leaderboard'])}")
-        print_strengths(group["rows"], report)
+        print_strengths(group["rows"], f"{report['model']}; 95 % intervals over {group['clusters']} "
+                                       f"{report['cluster']}s; 400 is odds of 10 to 1")
     if report["likert"]:
         print_scores(report["likert"])
     agreement = report["agreement"]
@@ -60,7 +61,7 @@ def print_report(report: dict[str, Any]) -> None:
         print(one_line(note))
 
 
-def print_strengths(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
+def print_strengths(rows: list[dict[str, Any]], about: str) -> None:
     width = max([len("checkpoint"), *(len(short_name(row["checkpoint"])) for row in rows)])
     print(f"{'':>3} {'checkpoint':<{width}} {'strength':>8} {'95 %':>14} {'ranks':>7} {'votes':>6} {'wins':>6} "
           f"{'ties':>6} {'Elo':>6} {'over orders':>14}")
@@ -71,7 +72,7 @@ def print_strengths(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
         print(f"{row['rank']:>3} {short_name(row['checkpoint']):<{width}} {row['strength']:>8.0f} {between:>14} "
               f"{ranks:>7} {row['votes']:>6} {row['wins']:>6} {row['ties']:>6} {row['elo']:>6.0f} {orders:>14} "
               f"{', '.join(row['flags']).replace('_', ' ')}".rstrip())
-    print(f"{report['model']}; 95 % intervals over {report['clusters']} {report['cluster']}s; 400 is odds of 10 to 1")
+    print(about)
 
 
 def print_scores(scores: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rlhf_engine.evaluation.leaderboard.votes import Vote
 
 MEAN = 1000.0
@@ -38,21 +40,23 @@ class EloRating:
     high: float
 
 
-def elo_ratings(votes: Sequence[Vote], names: Sequence[str], seed: int = 0,
+def elo_ratings(votes: Sequence[Vote], names: Sequence[str], origin: np.ndarray | None = None, seed: int = 0,
                 shuffles: int = SHUFFLES) -> tuple[list[EloRating], int]:
-    """(the ratings of the checkpoints `names` from votes in their order, number of shuffles that were taken)."""
+    """(the ratings of the checkpoints `names` from votes in their order, number of shuffles that were taken).
+
+    Row i of `origin` [C, C] takes the anchor from rating i, so that the anchor stands at `MEAN` in every shuffle.
+    """
+    origin = np.eye(len(names)) if origin is None else origin
     index = {name: i for i, name in enumerate(names)}
     updates = [updates_of(vote, index) for vote in votes]
     count = max(sum(map(len, updates)), 1)
     shuffles = max(FEWEST_SHUFFLES, min(shuffles, MOST_UPDATES // count))
-    rated = play(updates, len(names))
-    rng, order = random.Random(f"{seed} elo"), list(updates)
-    columns: list[list[float]] = [[] for _ in names]
+    rated = MEAN + origin @ play(updates, len(names))
+    rng, order, columns = random.Random(f"{seed} elo"), list(updates), []
     for _ in range(shuffles):
         rng.shuffle(order)
-        for column, rating in zip(columns, play(order, len(names))):
-            column.append(rating)
-    return [summary(rating, column) for rating, column in zip(rated, columns)], shuffles
+        columns.append(MEAN + origin @ play(order, len(names)))
+    return [summary(rating, shuffled) for rating, shuffled in zip(rated, np.array(columns).T)], shuffles
 
 
 def updates_of(vote: Vote, index: dict[str, int]) -> list[tuple[int, int, float, float]]:
@@ -64,22 +68,18 @@ def updates_of(vote: Vote, index: dict[str, int]) -> list[tuple[int, int, float,
     return [(index[vote.checkpoints[i]], index[vote.checkpoints[j]], result, step) for i, j, result in vote.answers()]
 
 
-def play(updates: Sequence[list[tuple[int, int, float, float]]], count: int) -> list[float]:
-    """The ratings of `count` checkpoints after the updates of all votes, one vote after another."""
-    ratings = [MEAN] * count
+def play(updates: Sequence[list[tuple[int, int, float, float]]], count: int) -> np.ndarray:
+    """[C]: the ratings of `count` checkpoints above the mean after all votes, one vote after another."""
+    ratings = [0.0] * count
     for vote in updates:
         for i, j, result, step in vote:
             expected = 1.0 / (1.0 + 10.0**((ratings[j] - ratings[i]) / SCALE))
             change = step * (result - expected)
             ratings[i] += change
             ratings[j] -= change
-    return ratings
+    return np.array(ratings)
 
 
-def summary(rating: float, shuffled: list[float]) -> EloRating:
-    shuffled = sorted(shuffled)
-    count = len(shuffled)
-    mean = sum(shuffled) / count
-    deviation = (sum((each - mean)**2 for each in shuffled) / max(count - 1, 1))**0.5
-    low, high = int(0.025 * count), min(int(0.975 * count), count - 1)
-    return EloRating(rating, mean, deviation, shuffled[low], shuffled[high])
+def summary(rating: float, shuffled: np.ndarray) -> EloRating:
+    low, high = np.quantile(shuffled, (0.025, 0.975))
+    return EloRating(float(rating), float(shuffled.mean()), float(shuffled.std(ddof=1)), float(low), float(high))

@@ -93,21 +93,17 @@ def leaderboard(votes: Sequence[Vote], *, cluster: str = "prompt", anchor: str =
     groups = connected_groups(votes, names)
     fitted = fit(votes, names, clusters, groups)
     standing = Standing(names, groups, Answers(votes, names, clusters), fitted, origins(names, groups, anchor))
-    elo, shuffles = elo_ratings(votes, names, seed)
-    # Elo, too, stands at the anchor, or at the mean of the group, where it is by itself.
-    shifts = standing.origin @ np.array([rating.rating for rating in elo])
-    mean_shifts = standing.origin @ np.array([rating.mean for rating in elo])
-    rows = []
-    for i, row in enumerate(strength_rows(standing, anchor)):
-        low, high = elo[i].low - elo[i].mean, elo[i].high - elo[i].mean
-        row.update(elo=MEAN + shifts[i], elo_mean=MEAN + mean_shifts[i], elo_deviation=elo[i].deviation,
-                   elo_low=MEAN + mean_shifts[i] + low, elo_high=MEAN + mean_shifts[i] + high)
-        rows.append(row)
+    elo, shuffles = elo_ratings(votes, names, standing.origin, seed)
+    rows = strength_rows(standing, anchor)
+    for row, rating in zip(rows, elo):
+        row.update(elo=rating.rating, elo_mean=rating.mean, elo_deviation=rating.deviation, elo_low=rating.low,
+                   elo_high=rating.high)
     return {
-        "model": MODEL, "cluster": cluster, "clusters": fitted.clusters, "anchor": anchor, "elo_shuffles": shuffles,
+        "model": MODEL, "cluster": cluster, "clusters": len(set(clusters)), "anchor": anchor, "elo_shuffles": shuffles,
         "votes": len(votes), "voters": len({vote.voter for vote in votes}),
         "prompts": len({vote.prompt for vote in votes}), "ties": tie_share(votes),
-        "leaderboard": [group_rows(rows, groups, group) for group in sorted(set(groups))],
+        "leaderboard": [group_rows(rows, groups, group, int(fitted.clusters[groups.index(group)]))
+                        for group in sorted(set(groups))],
         "pairs": pair_rows(standing),
         "matrix": {"checkpoints": names, "wins": standing.answers.wins.tolist(),
                    "ties": standing.answers.ties.tolist()},
@@ -166,11 +162,11 @@ def pair_difference(standing: Standing, i: int, j: int) -> tuple[float, float]:
     return float(contrast @ standing.fit.strengths), standing.fit.half_width(contrast)
 
 
-def group_rows(rows: list[dict], groups: list[int], group: int) -> dict[str, Any]:
+def group_rows(rows: list[dict], groups: list[int], group: int, clusters: int) -> dict[str, Any]:
     """One group of the report: its rows from the strongest to the weakest, numbered."""
     members = [row for row, number in zip(rows, groups) if number == group]
     members.sort(key=lambda row: (-row["strength"], row["checkpoint"]))
-    return {"rows": [{"rank": rank, **row} for rank, row in enumerate(members, 1)]}
+    return {"clusters": clusters, "rows": [{"rank": rank, **row} for rank, row in enumerate(members, 1)]}
 
 
 def pair_rows(standing: Standing) -> list[dict[str, Any]]:
@@ -227,7 +223,7 @@ def remarks(standing: Standing, votes: Sequence[Vote], cluster: str) -> list[str
         notes.append(f"the votes alone set no limit to a difference, because some of these checkpoints lost to none of "
                      f"some others: {', '.join(held[:8])}{' and others' if len(held) > 8 else ''}; a weak prior holds "
                      f"their strengths ({PRIOR})")
-    sentence = too_few(fitted.clusters, unit=cluster)
+    sentence = too_few(int(fitted.clusters.min()), unit=cluster)
     if sentence:
         notes.append(sentence)
     if len({vote.voter for vote in votes}) == 1:
