@@ -38,6 +38,7 @@ def make_run(place: Path, *, policy: Path, reference: Path | None = None, **sett
         shutil.copytree(reference, last / "reference")
     (place / "checkpoints" / "last").symlink_to(last.name, target_is_directory=True)
     (place / "config.yaml").write_text(yaml_text(settings))
+    (place / "status.json").write_text("{}")
     return place
 
 
