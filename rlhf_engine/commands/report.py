@@ -115,7 +115,7 @@ def judge_specs(subject: Subject, given: list[str]) -> list[str]:
     reward = expand_user(str(subject.config.get("reward") or ""))
     if reward and not own and Path(reward).is_dir():
         own = [reward]
-    specs = list(dict.fromkeys([*given, *own]))
+    specs = [*given, *(spec for spec in own if spec not in given)]
     if len(specs) > MOST_JUDGES:
         raise UserError(f"--judge names {len(given)} judges, but a report has {MOST_JUDGES} at most: name fewer")
     return specs
