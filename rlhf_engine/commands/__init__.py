@@ -1,13 +1,15 @@
 """The commands that are no stages. Each is a module with `HELP`, `add_arguments` and `run`; none imports torch."""
 
 from rlhf_engine.arguments import Command
-from rlhf_engine.commands import best_of, chat, evaluate, export, leaderboard
+from rlhf_engine.commands import agreement, best_of, chat, evaluate, export, leaderboard, shift
 
 COMMANDS: dict[str, Command] = {
     "chat": chat,
     "evaluate": evaluate,
     "best-of": best_of,
     "leaderboard": leaderboard,
+    "shift": shift,
+    "agreement": agreement,
     "export": export,
 }
 """By the name that is typed, in the order of the help."""

@@ -5,7 +5,7 @@ torch is imported late, so that what can be refused without a model is refused a
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf_engine.commands.scorers import SCORES, load_scorer
 from rlhf_engine.data.tokenization import Prompt
@@ -29,12 +29,8 @@ def load_judges(specs: Sequence[str], *, instruction: str = "", seed: int = 0, d
     Files and folders are checked now, and chat models of this machine are loaded. Arguments as for `load_scorer` and
     `find_judge`. Raises UserError.
     """
-    if len(set(specs)) < len(specs):
-        twice = next(spec for spec in specs if list(specs).count(spec) > 1)
-        raise UserError(f"--judge names {twice} twice: name each judge once")
-    if instruction and not any(map(is_judge, specs)):
-        raise UserError("--instruction is for a chat model, and there is none: leave it out, or add --judge "
-                        "judge=MODEL")
+    named_once(specs)
+    check_instruction(instruction, specs)
     scorers = [None if is_judge(spec) else checked_scorer(spec, f"judge{i}" if i else "reward", prompt)
                for i, spec in enumerate(specs)]
     makers = []
@@ -44,6 +40,35 @@ def load_judges(specs: Sequence[str], *, instruction: str = "", seed: int = 0, d
         else:
             makers.append(partial(_scorer, spec, scorer))
     return makers
+
+
+def named_once(specs: Sequence[str]) -> None:
+    """Raises UserError where --judge names a judge twice."""
+    for number, spec in enumerate(specs):
+        if spec in specs[:number]:
+            raise UserError(f"--judge names {spec} twice: name each judge once")
+
+
+def check_instruction(instruction: str, specs: Sequence[str]) -> None:
+    """Raises UserError for an instruction that no judge would read."""
+    if instruction and not any(map(is_judge, specs)):
+        raise UserError("--instruction is for a chat model, and there is none: leave it out, or add --judge "
+                        "judge=MODEL")
+
+
+def note_trainers(judges: list[dict[str, Any]], adapters: Sequence[str]) -> list[str]:
+    """Say of each judge in a report whether one of the policies was trained on it. Returns the sentences.
+
+    The report of each gets `judge_is_trainer` (of a reward) and `judge_is_labeler` (of what gave the votes).
+    """
+    from rlhf_engine.evaluation.lineage import trainer_note, trainer_of
+    notes: list[str] = []
+    for judge in judges:
+        sources = [source for adapter in adapters if (source := trainer_of(judge["judge"], adapter))]
+        judge["judge_is_trainer"] = any(source.kind == "reward" for source in sources)
+        judge["judge_is_labeler"] = any(source.kind == "labeler" for source in sources)
+        notes += [trainer_note(judge["judge"], source) for source in sources]
+    return list(dict.fromkeys(notes))
 
 
 def checked_scorer(spec: str, role: str, prompt: Prompt | None) -> Callable:
