@@ -151,7 +151,8 @@ def clustered_share(wins: Sequence[float] | np.ndarray, counts: Sequence[float] 
     wins, counts = np.asarray(wins, dtype=float), np.asarray(counts, dtype=float)
     if len(np.unique(clusters)) == len(clusters) and np.isin(wins, (0, 1)).all() and np.isin(counts, (0, 1)).all():
         return wilson(float(wins.sum()), float(counts.sum()))
-    return share_interval(np.bincount(clusters, weights=wins), np.bincount(clusters, weights=counts))
+    low, high = share_interval(np.bincount(clusters, weights=wins), np.bincount(clusters, weights=counts))
+    return float(low), float(high)
 
 
 def controlled_wins(wins: Sequence[float], match: Match) -> LengthControl:
