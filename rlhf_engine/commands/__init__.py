@@ -1,7 +1,18 @@
 """The commands that are no stages. Each is a module with `HELP`, `add_arguments` and `run`; none imports torch."""
 
 from rlhf_engine.arguments import Command
-from rlhf_engine.commands import agreement, best_of, chat, evaluate, export, leaderboard, shift
+from rlhf_engine.commands import (
+    agreement,
+    best_of,
+    chat,
+    evaluate,
+    export,
+    leaderboard,
+    overoptimisation,
+    report,
+    shift,
+    tax,
+)
 
 COMMANDS: dict[str, Command] = {
     "chat": chat,
@@ -10,6 +21,9 @@ COMMANDS: dict[str, Command] = {
     "leaderboard": leaderboard,
     "shift": shift,
     "agreement": agreement,
+    "tax": tax,
+    "overoptimisation": overoptimisation,
+    "report": report,
     "export": export,
 }
 """By the name that is typed, in the order of the help."""

@@ -9,15 +9,13 @@ from pathlib import Path
 
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import check_number, check_sampling
-from rlhf_engine.commands.results import add_results, check_folder, read_data, write_results
+from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
 from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.commands.scorers import SCORES, load_scorer
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.runs.resolve import resolve_adapter
 
 HELP = "what the best of n responses is worth, over n"
-MOST_SAMPLES = 1000
-"""Samples per prompt, at most."""
 SIZES = (1, 2, 4, 8, 16)
 """Each n of a curve of best-of-n, unless the command names others; those above the number of samples are left out."""
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from rlhf_engine.arguments import check_number, check_sampling
 from rlhf_engine.commands.judges import INSTRUCTION_HELP, JUDGES, load_judges, note_trainers
-from rlhf_engine.commands.results import add_results, check_folder, read_data, write_results
+from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
 from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.runs.resolve import resolve_adapter
 
 HELP = "compare two checkpoints on the same prompts"
-MOST_SAMPLES = 1000
-"""Samples per prompt and side, at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

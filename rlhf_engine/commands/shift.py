@@ -19,8 +19,6 @@ from rlhf_engine.runs.resolve import resolve_adapter
 from rlhf_engine.stages import STAGES, default_adapter
 
 HELP = "how a reward shifts from the start of a run over its checkpoints"
-MOST_SAMPLES = 1000
-"""Samples per prompt and checkpoint, at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

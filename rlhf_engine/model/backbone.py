@@ -293,6 +293,8 @@ class Backbone(FrozenBase):
     def _unwrap(self) -> None:
         """The bare base again."""
         remove_layers(self.base)
+        if hasattr(self.base, "peft_config"):  # else PEFT takes the roles that are gone for roles of the next wrapper
+            del self.base.peft_config
         self.peft, self._active, self._layers = None, None, []
 
     def _choose(self, role: str | None) -> None:

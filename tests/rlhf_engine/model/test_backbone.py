@@ -242,7 +242,8 @@ def test_dropping_roles_leaves_the_others_alone(tiny_llama):
     bare = logprobs(backbone, None).detach()
     backbone.drop_role("policy")
     assert backbone.roles == [] and torch.equal(bare, logprobs(backbone, None))
-    backbone.new_role("policy")
+    backbone.new_role("another")
+    assert backbone.roles == ["another"], "roles that are gone do not come back with the next one"
 
 
 def test_dropping_another_role_keeps_the_one_in_use(tiny_llama):
