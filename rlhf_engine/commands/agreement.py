@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import check_number
-from rlhf_engine.commands.judges import INSTRUCTION_HELP, JUDGES, check_instruction, checked_scorer, named_once
 from rlhf_engine.commands.results import check_folder, write_results
+from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, check_instruction, checked_scorer, named_once
 from rlhf_engine.errors import UserError
 from rlhf_engine.evaluation.agreement import (
     Comparison,

@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from rlhf_engine.arguments import check_number, check_sampling
-from rlhf_engine.commands.judges import INSTRUCTION_HELP, JUDGES, load_judges, note_trainers
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
 from rlhf_engine.commands.sampling import add_sampling
+from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges, note_trainers
 from rlhf_engine.runs.resolve import resolve_adapter
 
 HELP = "compare two checkpoints on the same prompts"
