@@ -191,3 +191,10 @@ def default_adapter(config: RunConfig) -> str:
     if config.adapter != "auto":
         return config.adapter
     return "bundled" if config.model == "bundled" and find_stage(config.stage).starts_from_sft else "none"
+
+
+def starting_adapter(config: dict) -> str | None:
+    """ADAPTER that a run started from, with `auto` spelled out; None for a stage that this version does not know."""
+    if config.get("stage") not in STAGES or not {"model", "adapter"} <= config.keys():
+        return None
+    return default_adapter(STAGES[config["stage"]].config(model=config["model"], adapter=config["adapter"]))

@@ -13,6 +13,7 @@ from rlhf_engine.errors import UserError
 from rlhf_engine.files import expand_user
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, newest_checkpoint, resolve_adapter
+from rlhf_engine.stages import starting_adapter
 
 if TYPE_CHECKING:
     from rlhf_engine.model.backbone import Backbone
@@ -91,7 +92,7 @@ def find_start(adapter: str, source: Source, model: str) -> tuple[Source, str]:
         return Source(BASE), (f"{adapter} belongs to no run, so where it started is not known: it is compared with the "
                               "base; name another start with --against")
     settings = Run(run).config()
-    start = str(settings.get("adapter") or "none")
+    start = starting_adapter(settings) or "none"
     try:
         return _source(start, str(settings.get("model") or model)), ""
     except UserError as error:
