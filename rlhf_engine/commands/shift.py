@@ -13,9 +13,8 @@ from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder
 from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.commands.scorers import SCORES, load_scorer, named_once, note_trainers
 from rlhf_engine.errors import UserError, short_repr
+from rlhf_engine.evaluation.tax.checkpoints import Source, find_start
 from rlhf_engine.runs.folder import Run, step_of
-from rlhf_engine.runs.resolve import resolve_adapter
-from rlhf_engine.stages import STAGES, default_adapter
 
 HELP = "how a reward shifts from the start of a run over its checkpoints"
 
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     trained = find_run(args.adapter)
     checkpoints = find_checkpoints(trained, args.checkpoints)
     args.model = args.model or str(trained.config()["model"])
-    start = find_start(trained, checkpoints[0], args.model)
+    start = start_of(args.adapter, checkpoints[0], args.model)
     prompts = read_data(args)
     named_once(args.judge)
     makers = [load_scorer(spec, "--judge", role=f"judge{i}", prompt=prompts[0]) for i, spec in enumerate(args.judge)]
@@ -90,23 +89,13 @@ def find_checkpoints(run: Run, given: list[str]) -> list[Path]:
     return folders
 
 
-def find_start(run: Run, checkpoint: Path, model: str) -> Path | None:
-    """The adapter that a run started from: the reference in its checkpoint, or what its config names.
-
-    None is the bare base. Raises UserError where that adapter is gone.
-    """
-    if (checkpoint / "reference").is_dir():
-        return checkpoint / "reference"
-    config = run.config()
-    stage = STAGES.get(str(config["stage"]))
-    adapter = str(config.get("adapter") or "none")
-    if stage and adapter == "auto":
-        adapter = default_adapter(stage.config(model=model, adapter=adapter))
+def start_of(adapter: str, checkpoint: Path, model: str) -> Path | None:
+    """The adapter that a run started from; None is the bare base. Raises UserError where it is gone."""
+    policy = checkpoint / "policy"
     try:
-        return resolve_adapter(adapter, model)
+        return find_start(adapter, Source(adapter, policy), model)[0].folder
     except UserError as error:
-        raise UserError(f"{run.path} started from an adapter that is not there any more ({error}); put it back") \
-            from None
+        raise UserError(str(error).replace("name it with --against", "put it back")) from None
 
 
 def print_shift(report: dict) -> None:
