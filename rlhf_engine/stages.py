@@ -196,3 +196,10 @@ def spell_out_adapter(adapter: str, model: str, stage: str) -> str:
     if adapter != "auto":
         return adapter
     return "bundled" if model == "bundled" and find_stage(stage).starts_from_sft else "none"
+
+
+def starting_adapter(config: dict) -> str | None:
+    """ADAPTER that a run started from, with `auto` spelled out; None for a stage that this version does not know."""
+    if config.get("stage") not in STAGES or not {"model", "adapter"} <= config.keys():
+        return None
+    return spell_out_adapter(str(config["adapter"]), str(config["model"]), config["stage"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rlhf_engine.errors import UserError
 from rlhf_engine.evaluation.lineage import run_of
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, resolve_adapter
-from rlhf_engine.stages import spell_out_adapter
+from rlhf_engine.stages import starting_adapter
 
 if TYPE_CHECKING:
     from rlhf_engine.model.backbone import Backbone
@@ -92,7 +92,7 @@ def find_start(adapter: str, source: Source, model: str) -> tuple[Source, str]:
                               "base; name another start with --against")
     settings = run.config()
     base = str(settings.get("model") or model)
-    start = spell_out_adapter(str(settings.get("adapter") or "none"), base, str(settings.get("stage") or ""))
+    start = starting_adapter(settings) or "none"
     try:
         return _source(start, base), ""
     except UserError as error:
