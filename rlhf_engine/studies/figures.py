@@ -13,7 +13,7 @@ PROXY, GOLD = "#E69F00", "#CC79A7"
 """The house's colours of a reward and of a gold reward."""
 INK = "#808080"
 """Of text and axes: readable on white and on black, as the background is left out."""
-STYLES = {"rl": "-", "ensemble": ":", "best_of": "--"}
+STYLES: dict[str, Any] = {"rl": "-", "ensemble": ":", "best_of": "--"}
 KIND_WORDS = {"rl": "RL without a KL price", "ensemble": "RL, ensemble less its spread", "best_of": "best of n"}
 MOST_COLUMNS = 2
 
@@ -55,7 +55,7 @@ def draw_panel(panel: Any, curves: list[dict[str, Any]]) -> None:
         for run in curve["runs"]:
             kl = [max(point["kl"], 0.0) for point in run["points"]]
             for name, colour in (("proxy", PROXY), ("gold", GOLD)):
-                panel.plot(kl, [point[name] for point in run["points"]], style, color=colour, linewidth=1.0,
+                panel.plot(kl, [point[name] for point in run["points"]], linestyle=style, color=colour, linewidth=1.0,
                            alpha=0.75, marker="o", markersize=2)
         draw_law(panel, curve)
     panel.axhline(0, color=INK, linewidth=0.5)
@@ -75,7 +75,7 @@ def draw_law(panel: Any, curve: dict[str, Any]) -> None:
     kind = "best_of" if curve["kind"] == "best_of" else "rl"
     distance = np.linspace(0, math.sqrt(max(curve["kl_measured"], 0.0)), 100)
     start = float(np.mean([run["points"][0]["gold"] for run in curve["runs"]]))
-    panel.plot(distance**2, start + PowerLaw(kind, law["a"], law["b"]).gain(distance), STYLES[curve["kind"]],
+    panel.plot(distance**2, start + PowerLaw(kind, law["a"], law["b"]).gain(distance), linestyle=STYLES[curve["kind"]],
                color=GOLD, linewidth=2.4)
     low, high = law.get("peak_kl_low"), law.get("peak_kl_high")
     if curve["kind"] == "rl" and curve["peak_kl"] is not None and low is not None and high is not None:

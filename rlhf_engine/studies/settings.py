@@ -46,8 +46,8 @@ class StudySettings:
     batch_size: int = bounded(32, 2, MOST_ROWS)
     """Responses of a step."""
     learning_rate: float = bounded(0.0, 0.0)
-    """Its learning rate; 0 takes three times the rate that the stage fits to the width of the model: a run without a KL
-    price is to go far."""
+    """Its learning rate; 0 takes twice the rate that the stage fits to the width of the model: a run without a KL price
+    is to go far."""
     kl_limit: float = bounded(100.0, 1.0, LARGEST)
     """A run ends where the KL of a step is above this many nats a sequence."""
     measurements: int = bounded(12, 2, 1000)
@@ -122,11 +122,12 @@ class StudySettings:
     def proxy_config(self, seed: int, labels: int) -> RewardConfig:
         """The settings of a proxy with so many labels: one pass over them, or `proxy_steps` steps if that is more."""
         config = make_config("reward", {**self.shared(seed), "held_out": 0.0, "reference_samples": 64})
+        assert isinstance(config, RewardConfig)
         config.steps = max(self.proxy_steps, -(-labels // config.batch_size))
         return config
 
 
-QUICK = {"labels": (50, 1000), "seeds": 1, "steps": 30, "measurements": 10, "prompts": 64, "samples": 32}
+QUICK = {"labels": (50, 1000), "seeds": 1, "steps": 36, "measurements": 9, "samples": 32}
 PRESETS: dict[str, dict[str, Any]] = {"quick": QUICK}
 """Settings by the name of a preset. `quick`: one seed and two numbers of labels."""
 

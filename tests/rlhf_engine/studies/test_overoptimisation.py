@@ -168,9 +168,9 @@ def test_a_gold_that_has_changed_is_refused_by_name(cli, tiny_llama, inputs, tmp
 
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
-def test_the_plan_does_whole_seeds_and_few_labels_first():
+def test_the_plan_does_whole_seeds_and_each_kind_for_all_labels():
     pieces = plan(StudySettings(labels=(50, 200), seeds=2, ensemble=0))
-    assert pieces == [Piece(labels, seed, kind) for seed in (0, 1) for labels in (50, 200) for kind in ("rl", "best_of")]
+    assert pieces == [Piece(labels, seed, kind) for seed in (0, 1) for kind in ("rl", "best_of") for labels in (50, 200)]
     assert len(plan(StudySettings(labels=(50,), seeds=1, ensemble=3))) == 3
 
 
