@@ -1,9 +1,12 @@
-"""The arguments of the command line: a flag for each setting, and the flag that was meant by one that is unknown."""
+"""The arguments of the command line: a flag for each setting, the flag that was meant by one that is unknown, and the
+command that says the same as some settings."""
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from rlhf_engine import config as configs
@@ -118,13 +121,51 @@ def add_fields(parser: argparse.ArgumentParser, config) -> None:
             parser.add_argument(configs.flag(old), **options)
 
 
+def differing(stage: str, settings: dict, here: Path | None = None) -> dict:
+    """The settings that are not at their default, in the order of the fields, with paths relative to `here` (the
+    working directory)."""
+    config = STAGES[stage].config
+    values = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
+    return {name: relative_path(value, here or Path.cwd()) if isinstance(value, str) else value
+            for name, value in values.items() if value != getattr(config, name)}
+
+
+def relative_path(value: str, here: Path) -> str:
+    """An absolute path inside `here` as a relative one; anything else as it is."""
+    path = Path(value)
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else value
+
+
+def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
+    """`python -m rlhf_engine STAGE` with a flag for each setting that is not at its default, a flag a line.
+
+    A resumed run needs only its folder. Paths are relative to `here`.
+    """
+    words = [f"python -m rlhf_engine {stage}"]
+    for name, value in differing(stage, settings, here).items():
+        if resume and name != "output":
+            continue
+        if isinstance(value, bool):
+            words.append(configs.flag(name) if value else configs.flag("no_" + name))
+        else:
+            words.append(f"{configs.flag(name)} {shlex.quote(str(value))}")
+    if resume:
+        words.append("--resume")
+    return " \\\n  ".join(words)
+
+
 def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with a `~` of each path spelled out. Raises UserError for a path that is no UTF-8 text."""
+    def clean(name: str, value: str) -> str:
+        return configs.check_text(name, expand_user(value) if name in PATHS else value)
+
     for name, value in vars(args).items():
         if isinstance(value, str) and name == "prompt":
             args.prompt = typed_text(value)
         elif isinstance(value, str):
-            setattr(args, name, configs.check_text(name, expand_user(value) if name in PATHS else value))
+            setattr(args, name, clean(name, value))
+        elif isinstance(value, list):
+            setattr(args, name, [clean(name, each) if isinstance(each, str) else each for each in value])
     return args
 
 

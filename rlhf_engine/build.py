@@ -25,9 +25,9 @@ from rlhf_engine.data.batches import split_held_out
 from rlhf_engine.data.readers import Rows, read_demonstrations, read_prompts
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError, noop
-from rlhf_engine.feedback.labelers import HumanLabeler, SimulatedLabeler
+from rlhf_engine.feedback.labelers import RANDOM, HumanLabeler, RandomLabeler, SimulatedLabeler
 from rlhf_engine.feedback.llm_judge import find_judge, is_judge
-from rlhf_engine.feedback.scoring_functions import find_function, is_function, load_function, score_text
+from rlhf_engine.feedback.scoring_functions import built_in, find_function, is_function, load_function, score_text
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.feedback.training_rows import read_training_rows
 from rlhf_engine.model.backbone import Backbone
@@ -202,10 +202,13 @@ def read_ptx_texts(config: PolicyConfig) -> Rows:
 def find_reward(spec: str, prompt: Prompt, checkpoint: Path | None) -> FunctionReward | Path:
     """The reward that SPEC names: a scoring function, or the folder of a reward adapter.
 
-    The function is tried on `prompt` with an empty response, which a policy may well give.
+    A function is tried on `prompt` with an empty response, which a policy may well give. A folder that has the name of
+    a built-in one is meant.
     """
+    function = None if Path(spec).exists() else built_in(spec)
     if is_function(spec):
         function = load_function(spec)
+    if function:
         score_text(function, prompt, "")
         return FunctionReward(function)
     return checkpoint / "reward" if checkpoint else resolve_reward(spec, "--reward")
@@ -229,6 +232,8 @@ def find_labeler(config: TeachConfig, prompt: Prompt, home: Path | None = None) 
         return recorded_labeler(config.labeler, run_files=True)
     if is_judge(config.labeler):
         return find_judge(config.labeler, config.instruction, config.seed, device=config.device)
+    if config.labeler == RANDOM:
+        return RandomLabeler(config.seed)
     function = find_function(config.labeler)
     score_text(function, prompt, "")
     return SimulatedLabeler(function, noise=config.noise, seed=config.seed)

@@ -15,11 +15,11 @@ from playground.app import build
 from playground.components.charts import run_figures
 from playground.pages.runs.comparison_charts import Curves, all_measures, last_values, leading_measures
 from playground.pages.runs.diagnostics import advise
-from playground.pages.train.code_snippets import command_line
 from playground.pages.train.form import Form
 from playground.pages.train.machine_memory import budget
 from playground.workspace import Workspace
 from rlhf_engine import stages
+from rlhf_engine.arguments import command_line
 from rlhf_engine.cli import main
 from rlhf_engine.config import RunConfig, bounded
 from rlhf_engine.data.readers import read_prompts

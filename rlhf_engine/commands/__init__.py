@@ -1,13 +1,16 @@
 """The commands that are no stages. Each is a module with `HELP`, `add_arguments` and `run`; none imports torch."""
 
 from rlhf_engine.arguments import Command
-from rlhf_engine.commands import best_of, chat, evaluate, export, overoptimisation
+from rlhf_engine.commands import best_of, chat, evaluate, export, leaderboard, overoptimisation, report, tax
 
 COMMANDS: dict[str, Command] = {
     "chat": chat,
     "evaluate": evaluate,
     "best-of": best_of,
-    "export": export,
+    "leaderboard": leaderboard,
+    "tax": tax,
     "overoptimisation": overoptimisation,
+    "report": report,
+    "export": export,
 }
 """By the name that is typed, in the order of the help."""

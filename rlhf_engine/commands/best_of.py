@@ -4,19 +4,18 @@ torch is imported late, so that what can be refused without a model is refused a
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from rlhf_engine import config as configs
 from rlhf_engine.arguments import check_number, check_sampling
-from rlhf_engine.commands.results import add_results, check_folder, read_data, write_results
+from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
 from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.commands.scorers import SCORES, load_scorer
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.runs.resolve import resolve_adapter
 
 HELP = "what the best of n responses is worth, over n"
-MOST_SAMPLES = 1000
-"""Samples per prompt, at most."""
 SIZES = (1, 2, 4, 8, 16)
 """Each n of a curve of best-of-n, unless the command names others; those above the number of samples are left out."""
 
@@ -92,7 +91,7 @@ def print_curve(report: dict) -> None:
           f"{'tokens':>7} {'distinct-2':>10}")
     for row in report["curve"]:
         wins = "-" if row["win_rate"] is None else f"{row['win_rate']:.1%}"
-        between = f"{row['gold_low']:.4g} to {row['gold_high']:.4g}"
+        between = f"{row['gold_low']:.4g} to {row['gold_high']:.4g}" if math.isfinite(row["gold_low"]) else "unknown"
         print(f"{row['n']:>5} {row['gold']:>9.4g} {between:>19} {row['proxy']:>9.4g} {row['kl']:>6.2f} "
               f"{row['kl_bound']:>6.2f} {wins:>6} {row['win_rate_bound']:>6.1%} {row['length']:>7.1f} "
               f"{row['distinct_2']:>10.3f}")

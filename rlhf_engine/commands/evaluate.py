@@ -4,23 +4,26 @@ torch is imported late, so that what can be refused without a model is refused a
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhf_engine.arguments import check_number, check_sampling
-from rlhf_engine.commands.results import add_results, check_folder, read_data, write_results
+from rlhf_engine.commands.judges import INSTRUCTION_HELP, JUDGES, load_judges
+from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
 from rlhf_engine.commands.sampling import add_sampling
-from rlhf_engine.commands.scorers import SCORES, load_scorer
 from rlhf_engine.runs.resolve import resolve_adapter
 
 HELP = "compare two checkpoints on the same prompts"
-MOST_SAMPLES = 1000
-"""Samples per prompt and side, at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", required=True,
                         help="the adapter to compare with: none, bundled, a run or a PEFT folder")
-    parser.add_argument("--judge", required=True, help=f"what scores the responses: {SCORES}")
+    parser.add_argument("--judge", required=True, nargs="+", action="extend", metavar="JUDGE",
+                        help="who decides which response is better; of several, the win rate is by the first: "
+                             f"{JUDGES}")
+    parser.add_argument("--instruction", default="", help=INSTRUCTION_HELP)
     parser.add_argument("--per-prompt", type=int, default=2, help="samples per prompt and side (2)")
     add_results(parser)
     add_sampling(parser)
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     prompts = read_data(args)
     folders = {"policy": resolve_adapter(args.adapter, args.model),
                "against": resolve_adapter(args.against, args.model)}
-    make_judge = load_scorer(args.judge, "--judge")
+    make_judges = load_judges(args.judge, instruction=args.instruction, seed=args.seed, device=args.device)
     from rlhf_engine.evaluation.compare import compare
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.model.generation import Sampling
@@ -44,18 +47,49 @@ def run(args: argparse.Namespace) -> None:
         if folder:
             backbone.load_role(role, folder, head=False)
     role, against = (name if folder else None for name, folder in folders.items())
-    report, samples = compare(backbone, role, against, prompts, make_judge(backbone), per_prompt=args.per_prompt,
-                              sampling=Sampling(*sampling), seed=args.seed)
-    report["notes"] = prompts.remarks + report["notes"]
+    report, samples = compare(backbone, role, against, prompts, None,
+                              referees=[make_judge(backbone) for make_judge in make_judges],
+                              per_prompt=args.per_prompt, sampling=Sampling(*sampling), seed=args.seed)
+    note_trainers(report["judges"], [args.adapter, args.against])
+    trainers = [note for judge in report["judges"] for note in judge["trainer_notes"]]
+    report["notes"] = prompts.remarks + trainers + report["notes"]
     for note in report["notes"]:
         print(note)
-    settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "judge", "seed")}
+    settings = {name: getattr(args, name) for name in ("model", "adapter", "against", "data", "seed")}
+    settings |= {"judge": args.judge[0], "instruction": args.instruction,
+                 "judge_is_trainer": report["judges"][0]["judge_is_trainer"]}
     write_results(output, settings | report, samples)
     print_report(report)
 
 
+def note_trainers(judges: list[dict[str, Any]], adapters: Sequence[str]) -> None:
+    """Say of each judge whether one of the policies was trained on it.
+
+    Its report gets `judge_is_trainer` (of a reward), `judge_is_labeler` (of what gave the votes) and the sentences.
+    """
+    from rlhf_engine.evaluation.lineage import trainer_note, trainer_of
+    for judge in judges:
+        sources = [source for adapter in adapters if (source := trainer_of(judge["judge"], adapter))]
+        judge["judge_is_trainer"] = any(source.kind == "reward" for source in sources)
+        judge["judge_is_labeler"] = any(source.kind == "labeler" for source in sources)
+        judge["trainer_notes"] = list(dict.fromkeys(trainer_note(judge["judge"], source) for source in sources))
+
+
 def print_report(report: dict) -> None:
-    print(f"{report['win_rate']:.1%} wins ({report['win_rate_low']:.1%} to {report['win_rate_high']:.1%}) "
-          f"over {report['samples']} samples; score {report['score']:.3f} against {report['score_against']:.3f}; "
-          f"KL {report['kl']:.2f} nats a sequence; perplexity x{report['perplexity_ratio']:.2f}, "
-          f"distinct-2 x{report['distinct_ratio']:.2f}, empty {report['empty']:.1%}")
+    for judge in report["judges"]:
+        print_judge(judge)
+    print(f"over {report['samples']} samples; KL {report['kl']:.2f} nats a sequence; "
+          f"perplexity x{report['perplexity_ratio']:.2f}, distinct-2 x{report['distinct_ratio']:.2f}, "
+          f"empty {report['empty']:.1%}")
+
+
+def print_judge(judge: dict) -> None:
+    """A line about the wins by a judge."""
+    line = (f"{judge['judge']}: {judge['win_rate']:.1%} wins ({judge['win_rate_low']:.1%} to "
+            f"{judge['win_rate_high']:.1%})")
+    control = judge["length_controlled"]
+    if control["win_rate"] is not None and control["sd"]:
+        line += f", {control['win_rate']:.1%} at equal length"
+    if "score" in judge:
+        line += f"; score {judge['score']:.3f} against {judge['score_against']:.3f}"
+    print(line)

@@ -1,6 +1,7 @@
 """What the commands that measure share: the prompts that they read, and the folder that they write."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf_engine import config as configs
@@ -8,6 +9,11 @@ from rlhf_engine.arguments import check_number
 from rlhf_engine.data.readers import Rows, read_prompts
 from rlhf_engine.errors import UserError
 from rlhf_engine.files import check_place, json_lines, write_json, write_text
+
+FILES = ("report.json", "samples.jsonl")
+"""What the folder of a measurement holds."""
+MOST_SAMPLES = 1000
+"""Samples per prompt and side, at most."""
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +33,16 @@ def read_data(args: argparse.Namespace) -> Rows:
                         model=args.model)
 
 
-def write_results(output: Path, report: dict, samples: list[dict]) -> None:
-    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written."""
+def write_results(output: Path, report: dict, samples: list[dict] | None) -> None:
+    """Write report.json and samples.jsonl, both or none. Raises UserError where they cannot be written.
+
+    A command without samples (None) writes the report alone.
+    """
     new = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "samples.jsonl", json_lines(samples))
+        if samples is not None:
+            write_text(output / "samples.jsonl", json_lines(samples))
         write_json(output / "report.json", report)
     except OSError as error:
         for name in ("samples.jsonl", "report.json"):
@@ -43,11 +53,11 @@ def write_results(output: Path, report: dict, samples: list[dict]) -> None:
                         "there, or name another folder with --output") from None
 
 
-def check_folder(output: Path, what: str, *, overwrite: bool) -> None:
+def check_folder(output: Path, what: str, *, overwrite: bool, files: Sequence[str] = FILES) -> None:
     """Raises UserError for a folder that cannot be made, or holds something that would be lost."""
     check_place(output)
     names = {file.name for file in output.iterdir()} if output.exists() else set()
-    if names - {"report.json", "samples.jsonl"}:
+    if names - set(files):
         raise UserError(f"{output} holds something else than {what}: name a new folder with --output")
     if names and not overwrite:
         raise UserError(f"{output} holds {what} already: add --overwrite to replace it, "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import BUILT_IN, built_in, is_function, load_function, score_text
 from rlhf_engine.runs.resolve import resolve_reward
 
@@ -30,6 +31,9 @@ def load_scorer(spec: str, flag: str, role: str = "reward",
     File or folder are checked now, before a model is loaded, and a function is tried on a `prompt` with an empty
     response, which a policy may well give. Raises UserError, which names `flag`.
     """
+    if is_judge(spec):
+        raise UserError(f"{flag} is {spec}, which compares responses and scores none: name a reward run, "
+                        f"{', '.join(BUILT_IN)}, keyword=WORD or FILE.py:FUNCTION")
     function = built_in(spec)
     if function is None and is_function(spec):
         function = load_function(spec)

@@ -48,6 +48,9 @@ class RewardConfig(RunConfig):
     rating_margin: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Margin per point between two ratings, for rows with `scores` (Touvron et al. 2023 use 1/3 to 1). 0 uses the
     order alone."""
+    shuffle_labels: bool = bounded(False, advanced=True)
+    """A negative control: which response of a prompt was preferred is drawn at random, in training but not among the
+    held-out pairs. A reward that is then right more often than by chance has seen what it should not."""
     centring: float = bounded(0.0, 0.0, LARGEST, advanced=True)
     """Weight of (r_better + r_worse)^2 beside the loss. It keeps scores around 0 (Eisenstein et al. 2023 use
     0.01)."""

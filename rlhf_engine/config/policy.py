@@ -129,7 +129,8 @@ class PPOConfig(ActorCriticConfig):
     """PPO against a reward with a per-token KL penalty to the reference (Ziegler et al. 2019; Ouyang et al. 2022)."""
 
     reward: str = ""
-    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    """What scores a response: a reward run folder; `sentiment`, `short`, `long`, `dialogue` or `keyword=WORD`; or
+    FILE.py:FUNCTION (command line only)."""
     stage: typing.ClassVar[str] = "ppo"
 
 
@@ -205,7 +206,8 @@ class GroupConfig(GroupSettings, PolicyConfig):
     """
 
     reward: str = ""
-    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    """What scores a response: a reward run folder; `sentiment`, `short`, `long`, `dialogue` or `keyword=WORD`; or
+    FILE.py:FUNCTION (command line only)."""
     reference_samples: int = bounded(128, 2, MOST_ROWS)
     """Responses of the reference that are sampled, in groups, to normalise the reward and to decide
     `missing_end: auto`."""

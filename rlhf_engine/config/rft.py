@@ -14,7 +14,8 @@ class RFTConfig(RunConfig):
     """Rejection-sampling fine-tuning: a policy imitates the best of its own responses (Touvron et al. 2023)."""
 
     reward: str = ""
-    """What scores a response: a reward run folder, or FILE.py:FUNCTION (command line only)."""
+    """What scores a response: a reward run folder; `sentiment`, `short`, `long`, `dialogue` or `keyword=WORD`; or
+    FILE.py:FUNCTION (command line only)."""
     rounds: int = bounded(3, 1, LONGEST, live=True)
     """Rounds. In each the policy answers the prompts, the best answers are kept, and the starting checkpoint is
     fine-tuned on them anew."""

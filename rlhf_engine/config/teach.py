@@ -19,8 +19,9 @@ class TeachConfig(GroupSettings, ActorCriticConfig):
 
     labeler: str = ""
     """Who votes: `person` (on the page, or through its API), `sentiment`, `short`, `long`, `dialogue`, `keyword=WORD`;
-    `replay=RUN`, the votes of another run once more; on the command line also FILE.py:FUNCTION, and a chat model as
-    judge: `judge=MODEL` or `judge=MODEL@URL` (OpenAI-compatible, key in OPENAI_API_KEY)."""
+    `random`, a negative control; `replay=RUN`, the votes of another run once more; on the command line also
+    FILE.py:FUNCTION, and a chat model as judge: `judge=MODEL` or `judge=MODEL@URL` (OpenAI-compatible, key in
+    OPENAI_API_KEY)."""
     instruction: str = ""
     """What a judge is told to prefer, such as "the happier story". Empty: the more helpful, honest and harmless
     answer."""

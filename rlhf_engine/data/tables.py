@@ -70,7 +70,7 @@ def _parquet_table(path: Path, wanted: Collection[str]) -> Table:
 
 def _text_table(parse: Callable[[object, str, Collection[str]], Table]) -> Callable[[Path, Collection[str]], Table]:
     """A reader of files of text, of which `parse` makes a table."""
-    return lambda path, wanted: parse(path, _text_of(path), wanted)
+    return lambda path, wanted: parse(path, read_plain_text(path), wanted)
 
 
 READERS = {".json": _text_table(json_table), ".jsonl": _text_table(json_table), ".ndjson": _text_table(json_table),
@@ -89,7 +89,7 @@ LONGEST_BEGINNING = 200
 """Bytes in which the beginning is looked for. There may be blanks before it."""
 
 
-def _text_of(path: Path) -> str:
+def read_plain_text(path: Path) -> str:
     """The text of a file, gzipped or not. Raises UserError for a file that cannot be read or is no text."""
     try:
         data = path.read_bytes()
@@ -132,6 +132,25 @@ def _from_hub(source: str, subset: str | None, split: str | None,
     return table, f"{source}, split {split}", notes
 
 
+def is_hub_name(source: str) -> bool:
+    """Whether a source names a data set of the Hub: it looks like owner/name, and nothing here has that path."""
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)) and not os.path.exists(source)
+
+
+def hub_subsets(source: str) -> list[str]:
+    """The names of the subsets (configurations) of a Hub data set, in its own order. Raises UserError.
+
+    Where the Hub cannot be reached, they are those of which a copy is cached.
+    """
+    import datasets
+    offline = not _hub_answers(source)
+    try:
+        with _offline(offline), _quiet():
+            return [str(name) for name in datasets.get_dataset_config_names(source)]
+    except Exception as error:  # as in `_load_splits`
+        raise _hub_error(source, None, error, unreachable=offline) from None
+
+
 FROM_CACHE = "the Hub cannot be reached, these rows are from the copy cached last"
 
 
@@ -151,14 +170,21 @@ def _hub_answers(source: str) -> bool:
 def _load_splits(source: str, subset: str | None, offline: bool):
     """All splits of a Hub data set (a DatasetDict). With `offline` they come from the cache. Raises UserError."""
     import datasets
+    try:
+        with _offline(offline), _quiet():
+            return datasets.load_dataset(source, subset or None)
+    except Exception as error:  # DatasetNotFoundError, ValueError, RuntimeError, and what HTTP client and Arrow raise
+        raise _hub_error(source, subset, error, unreachable=offline) from None
+
+
+@contextmanager
+def _offline(offline: bool) -> Iterator[None]:
+    """Let `datasets` look into its cache alone, if `offline` is true."""
     from datasets import config
     offline_before = config.HF_HUB_OFFLINE
     config.HF_HUB_OFFLINE = offline_before or offline
     try:
-        with _quiet():
-            return datasets.load_dataset(source, subset or None)
-    except Exception as error:  # DatasetNotFoundError, ValueError, RuntimeError, and what HTTP client and Arrow raise
-        raise _hub_error(source, subset, error, unreachable=offline) from None
+        yield
     finally:
         config.HF_HUB_OFFLINE = offline_before
 

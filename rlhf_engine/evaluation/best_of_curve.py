@@ -9,7 +9,8 @@ import numpy as np
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import noop
 from rlhf_engine.evaluation import best_of
-from rlhf_engine.evaluation.compare import ScoreFunction, bootstrap, check_scores
+from rlhf_engine.evaluation.compare import ScoreFunction, check_scores
+from rlhf_engine.evaluation.intervals import mean_interval
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.model.text_metrics import distinct
@@ -52,7 +53,7 @@ def measure_best_of(backbone: Backbone, role: str | None, prompts: list[Prompt],
         sampling: how to sample.
         batch: rows that are sampled together.
         max_tokens: longest prompt plus response.
-        seed: of the samples and the bootstrap.
+        seed: of the samples.
         on_microbatch: called after each sampled token.
 
     Returns:
@@ -73,7 +74,7 @@ def measure_best_of(backbone: Backbone, role: str | None, prompts: list[Prompt],
     gold_scores = score_samples(gold, prompts, prompt_ids, response_ids, texts) if gold else proxy_scores
     scored = ScoredSamples(response_ids, texts, proxy_scores, gold_scores)
     report = {"prompts": len(prompts), "per_prompt": samples, "samples": len(flat),
-              "notes": notes + proxy_notes(proxy_scores), "curve": best_of_curve(scored, sizes, seed)}
+              "notes": notes + proxy_notes(proxy_scores), "curve": best_of_curve(scored, sizes)}
     rows = [{"prompt": prompt, "response": texts[i][j], "proxy": float(proxy_scores[i, j]),
              "gold": float(gold_scores[i, j])} for i, prompt in enumerate(prompts) for j in range(samples)]
     return report, rows
@@ -107,8 +108,8 @@ def proxy_notes(proxy: np.ndarray) -> list[str]:
 
 # -- the curve ---------------------------------------------------------------------------------------------------------
 
-def best_of_curve(scored: ScoredSamples, sizes: Sequence[int], seed: int) -> list[dict[str, Any]]:
-    """A row for each n: means over prompts, with 95 % bootstrap intervals over prompts as `..._low` and `..._high`.
+def best_of_curve(scored: ScoredSamples, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each n: means over prompts, with 95 % intervals over prompts as `..._low` and `..._high`.
 
     `gold`, `proxy` and `length` (in tokens) are the unbiased means of the best of n. `kl` is in nats per sequence, to
     the policy that was sampled (`best_of.estimate_kl`), and `kl_bound` its upper bound. `win_rate` is by gold, over one
@@ -116,28 +117,27 @@ def best_of_curve(scored: ScoredSamples, sizes: Sequence[int], seed: int) -> lis
     prompt, over equally many tokens for each n.
     """
     variety = distinct_curve(scored, sizes)
-    return [{"n": n, **curve_row(scored, n, seed), "distinct_2": variety[n]} for n in sizes]
+    return [{"n": n, **curve_row(scored, n), "distinct_2": variety[n]} for n in sizes]
 
 
-def curve_row(scored: ScoredSamples, n: int, seed: int) -> dict[str, float | None]:
+def curve_row(scored: ScoredSamples, n: int) -> dict[str, float | None]:
     """The row of one n, without its distinct-2."""
     row: dict[str, float | None] = {}
 
-    def add(name: str, values: list[float], bound: float = math.inf) -> None:
-        """The mean and its interval; no sum of rounded numbers gets above a bound."""
-        low, high = bootstrap(values, seed)
-        row[name] = min(sum(values) / len(values), bound)
-        row[f"{name}_low"], row[f"{name}_high"] = min(low, bound), min(high, bound)
+    def add(name: str, values: list[float], low: float = -math.inf, high: float = math.inf) -> None:
+        """The mean and its interval between two bounds; no sum of rounded numbers gets past them."""
+        row[name] = max(min(sum(values) / len(values), high), low)
+        row[f"{name}_low"], row[f"{name}_high"] = mean_interval(values, low=low, high=high)
 
     weights = [best_of.best_of_weights(proxy, n) for proxy in scored.proxy]
     for name, scores in (("gold", scored.gold), ("proxy", scored.proxy), ("length", scored.lengths)):
         add(name, [float(weight @ values) for weight, values in zip(weights, scores)])
     kl_bound, win_rate_bound = best_of.kl_bound(n), best_of.win_rate_bound(n)
-    add("kl", [best_of.estimate_kl(proxy, n) for proxy in scored.proxy], kl_bound)
+    add("kl", [best_of.estimate_kl(proxy, n) for proxy in scored.proxy], 0.0, kl_bound)
     row["kl_bound"] = kl_bound
     if n < scored.proxy.shape[1]:
         rates = [best_of.win_rate(proxy, gold, n) for proxy, gold in zip(scored.proxy, scored.gold)]
-        add("win_rate", rates, win_rate_bound)
+        add("win_rate", rates, 0.0 if n > 1 else win_rate_bound, win_rate_bound)  # one sample wins half over another
     else:
         row.update(win_rate=None, win_rate_low=None, win_rate_high=None)
     row["win_rate_bound"] = win_rate_bound

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,29 @@ import torch
 
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import NotFinite, noop
+from rlhf_engine.evaluation.intervals import rate_interval
+from rlhf_engine.evaluation.judging import (
+    Match,
+    Referee,
+    Side,
+    Verdicts,
+    judge_remarks,
+    judge_report,
+    score_verdicts,
+)
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.batching import micro_batches
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.model.logprobs import read_states
 from rlhf_engine.model.prefix_packing import packed_passes, reading_order
-from rlhf_engine.model.text_metrics import distinct, distinct_ratio
+from rlhf_engine.model.text_metrics import compare_variety, distinct, distinct_ratio, variety_remarks
 
 MAX_SURPRISE = 700.0
 """Bound on the surprise in nats per token whose exponential is a perplexity, so that it stays finite."""
 ScoreFunction = Callable[[list[Prompt], list[list[int]], list[list[int]], list[str]], list[float]]
 """Scores of responses, from prompts, prompt ids, response ids and response texts. Equal scores are a tie."""
+WINS = ("win_rate", "win_rate_low", "win_rate_high", "ties", "score", "score_against")
+"""What a report takes over from its first judge."""
 
 
 @dataclass
@@ -30,7 +42,7 @@ class Samples:
     response_ids: list[list[int]]
     texts: list[str]
     scores: list[float]
-    """By the judge; 0 without one."""
+    """By the judge; none without one."""
     perplexity: float
     """Under the bare base given the prompt, weighted by tokens."""
 
@@ -44,17 +56,33 @@ def text_judge(score: Callable[[Prompt, str], float]) -> ScoreFunction:
     return judge
 
 
-def judge_remarks(scores: list[float]) -> list[str]:
-    """A line about a judge that gives all responses the same score; none for any other."""
-    if len(set(scores)) > 1:
-        return []
-    return [f"the judge gives all {len(scores)} responses the same score ({scores[0]:.6g}), so it says nothing about "
-            "either of the two: give prompts that ask for what it prefers, longer responses, or another --judge"]
+def score_referee(name: str, score: ScoreFunction) -> Referee:
+    """A judge that gives scores, as a referee. It raises NotFinite for a score that is NaN or infinite.
+
+    Equal responses to a prompt are scored once, so that they tie: a reward model gives the same tokens slightly other
+    scores in another batch.
+    """
+    def decide(match: Match) -> Verdicts:
+        sides = (match.ours, match.theirs)
+        keys = [(number, tuple(ids)) for side in sides for number, ids in zip(match.numbers, side.response_ids)]
+        places = {key: place for place, key in enumerate(keys)}  # of each key the last place
+        rows = sorted(places.values())
+        prompts, prompt_ids = match.prompts * 2, match.prompt_ids * 2
+        response_ids = match.ours.response_ids + match.theirs.response_ids
+        texts = match.ours.texts + match.theirs.texts
+        scores = score([prompts[i] for i in rows], [prompt_ids[i] for i in rows], [response_ids[i] for i in rows],
+                       [texts[i] for i in rows])
+        check_scores(scores, [texts[i] for i in rows])
+        by_row = dict(zip(rows, scores))
+        both = [by_row[places[key]] for key in keys]
+        return score_verdicts(both[:len(match.numbers)], both[len(match.numbers):])
+
+    return Referee(name, decide)
 
 
 def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt],
-            judge: ScoreFunction | None, *, per_prompt: int = 2, sampling: Sampling = Sampling(), batch: int = 32,
-            max_tokens: int = 512, seed: int = 0,
+            judge: ScoreFunction | None, *, referees: Sequence[Referee] = (), per_prompt: int = 2,
+            sampling: Sampling = Sampling(), batch: int = 32, max_tokens: int = 512, seed: int = 0,
             on_microbatch: Callable[[], None] = noop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Compare a role with another on fresh samples.
 
@@ -63,20 +91,22 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         role: a role, or None for the bare base.
         against: the role to compare with, or None for the bare base.
         prompts: at least one.
-        judge: scores the responses. Without one there are no scores and no wins.
+        judge: scores the responses. Without one, and without referees, there are no scores and no wins.
+        referees: further judges, each of which gets a report of its own in `judges` (`judging.judge_report`). Without a
+            `judge`, the wins and scores of the report are those of the first.
         per_prompt: responses of each policy to each prompt.
         sampling: how to sample.
         batch: rows per forward pass.
         max_tokens: longest prompt plus response.
-        seed: of the samples and the bootstrap.
+        seed: of the samples.
         on_microbatch: called between forward passes and after each sampled token.
 
     Returns:
         (report, samples), a dictionary and a list of rows for samples.jsonl. Of the report, `win_rate` counts ties as
-        half and has a 95 % bootstrap interval over prompts; `kl` is in nats per sequence, on the samples of `role`,
-        with both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare base given the
-        prompt, weighted by tokens; `distinct_ratio` compares distinct-2 over equally many tokens; `empty` is the share
-        of responses without a visible character; `notes` says what was cut.
+        half and has a 95 % interval over prompts (`intervals.rate_interval`); `kl` is in nats per sequence, on the
+        samples of `role`, with both policies at the temperature of `sampling`; `perplexity_ratio` is under the bare
+        base given the prompt, weighted by tokens; `distinct_ratio` compares distinct-2 over equally many tokens;
+        `empty` is the share of responses without a visible character; `notes` says what was cut.
 
     Raises UserError if `sampling` leaves no room for a prompt, and NotFinite where a policy or the judge gives a number
     that is NaN or infinite.
@@ -91,7 +121,7 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         with backbone.use(name):
             ids = sample(backbone, prompt_ids, sampling, generator, batch=batch, on_microbatch=on_microbatch)
         texts = [text_of(backbone, response) for response in ids]
-        scores = judge(owners, prompt_ids, ids, texts) if judge else [0.0] * len(ids)
+        scores = judge(owners, prompt_ids, ids, texts) if judge else []
         logprob = mean_logprob(backbone, None, prompt_ids, ids, batch, on_microbatch)
         check_scores(scores, texts)
         return Samples(ids, texts, scores, math.exp(min(-logprob, MAX_SURPRISE)))
@@ -104,9 +134,19 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         - mean_logprob(backbone, against, prompt_ids, ours.response_ids, batch, on_microbatch, temperature))
     tokens = sum(map(len, ours.response_ids))
     report: dict[str, Any] = {"prompts": len(prompts), "samples": len(owners), "notes": notes}
+    rows: list[dict[str, Any]] = [{"prompt": prompt, "response": ours.texts[i], "against": theirs.texts[i]}
+                                  for i, prompt in enumerate(owners)]
     if judge:
         notes += judge_remarks([*ours.scores, *theirs.scores])
-        report.update(outcome(ours.scores, theirs.scores, per_prompt, seed))
+        report.update(outcome(ours.scores, theirs.scores, per_prompt))
+        add_scores(rows, ours.scores, theirs.scores)
+    if referees:
+        numbers = [number for number in range(len(prompts)) for _ in range(per_prompt)]
+        match = Match(owners, prompt_ids, numbers, Side(ours.response_ids, ours.texts),
+                      Side(theirs.response_ids, theirs.texts))
+        report = panel_report(referees, match, rows) | report
+        report["variety"] = compare_variety((ours.response_ids, ours.texts), (theirs.response_ids, theirs.texts))
+        notes += [note for one in report["judges"] for note in one["notes"]] + variety_remarks(report["variety"])
     report.update({
         "kl": kl_per_token * tokens / len(owners),
         "kl_per_token": kl_per_token,
@@ -117,9 +157,33 @@ def compare(backbone: Backbone, role: str | None, against: str | None, prompts: 
         "empty": sum(not text.strip() for text in ours.texts) / len(owners),
         "length": tokens / len(owners),
     })
-    rows = [{"prompt": prompt, "response": ours.texts[i], "against": theirs.texts[i], "score": ours.scores[i],
-             "score_against": theirs.scores[i]} for i, prompt in enumerate(owners)]
     return report, rows
+
+
+def panel_report(referees: Sequence[Referee], match: Match, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """`judges`, the report of each referee about a match, and the wins and scores of the first.
+
+    The rows of samples.jsonl get `verdicts` by the name of the judge, `answers` of one that is asked in both orders,
+    and the first judge's scores, if it has some and they have none.
+    """
+    reports = []
+    for referee in referees:
+        verdicts = referee.decide(match)
+        reports.append(judge_report(referee, verdicts, match))
+        for row, win in zip(rows, verdicts.wins):
+            row.setdefault("verdicts", {})[referee.name] = win
+        for row, answers in zip(rows, verdicts.answers or []):
+            row.setdefault("answers", {})[referee.name] = list(answers)
+        if verdicts.scores and referee is referees[0]:
+            add_scores(rows, *verdicts.scores)
+    return {"judges": reports} | {name: reports[0][name] for name in WINS if name in reports[0]}
+
+
+def add_scores(rows: list[dict[str, Any]], ours: list[float], theirs: list[float]) -> None:
+    """Give each row of samples.jsonl its scores, unless it has some."""
+    for row, score, score_against in zip(rows, ours, theirs):
+        row.setdefault("score", score)
+        row.setdefault("score_against", score_against)
 
 
 @torch.no_grad()
@@ -164,13 +228,13 @@ def check_scores(scores: list[float], texts: list[str]) -> None:
 
 # -- wins --------------------------------------------------------------------------------------------------------------
 
-def outcome(ours: list[float], theirs: list[float], per_prompt: int, seed: int) -> dict[str, float]:
+def outcome(ours: list[float], theirs: list[float], per_prompt: int) -> dict[str, float]:
     """The part of a report that follows from the scores of two policies: wins, ties, mean scores.
 
     The scores of one prompt, `per_prompt` of them, stand side by side.
     """
     rates = win_rates(ours, theirs, per_prompt)
-    low, high = bootstrap(rates, seed)
+    low, high = rate_interval(rates)
     return {"win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
             "ties": sum(a == b for a, b in zip(ours, theirs)) / len(ours), "score": sum(ours) / len(ours),
             "score_against": sum(theirs) / len(ours)}
@@ -183,7 +247,11 @@ def win_rates(ours: list[float], theirs: list[float], per_prompt: int) -> list[f
 
 
 def bootstrap(values: list[float], seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values` (one per prompt), from `draws` resamplings."""
+    """95 % percentile interval of the mean of `values` (one per prompt), from `draws` resamplings.
+
+    Reports use `intervals.rate_interval`: this one is too narrow with few prompts, and has no width where all values
+    are equal.
+    """
     rng = random.Random(f"{seed} bootstrap")
     means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(draws))
     return means[int(0.025 * draws)], means[int(0.975 * draws) - 1]

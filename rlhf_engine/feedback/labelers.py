@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rlhf_engine.feedback.queries import Query
     from rlhf_engine.runs.folder import Run
 
+RANDOM = "random"
+"""The labeler that votes without reading: a negative control, from which nothing can be learned."""
 REPLAY = "replay="
 """How a labeler is written that gives the votes of another run once more: `replay=RUN`."""
 
@@ -120,12 +122,40 @@ class SimulatedLabeler(ImmediateLabeler):
         rng = random.Random(f"{self.seed} vote {query.id}")
         scores = [self.score(query.prompt, response) for response in query.responses]
         if rng.random() < self.noise:
-            scores = [0.0] * len(scores)
-            scores[rng.randrange(len(scores))] = 1.0
-        kind, value = answer_by_scores(scores)
-        return Event(f"{query.id} vote", kind, query.prompt, query.responses, value, run=query.run,
-                     checkpoint=query.checkpoint, sampling=query.sampling, roles=query.roles, voter="simulated",
-                     scores=query.scores, step=query.step)
+            scores = random_choice(len(scores), rng)
+        return vote_by_scores(query, scores)
+
+
+class RandomLabeler(ImmediateLabeler):
+    """Chooses one of the responses at random. It has no score, so nothing can be said of the outcome by it."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        self.seed = seed
+
+    def new_events(self, only: list[str] | None = None) -> list[Event]:
+        """The votes on all queries since the last call; the same query always gets the same vote."""
+        queries, self.waiting = self.waiting, []
+        return [self.vote(query) for query in queries]
+
+    def vote(self, query: "Query") -> Event:
+        """The vote on a query."""
+        rng = random.Random(f"{self.seed} vote {query.id}")
+        return vote_by_scores(query, random_choice(len(query.responses), rng))
+
+
+def random_choice(count: int, rng: random.Random) -> list[float]:
+    """Scores of so many responses, one of which, at random, is the best."""
+    best = rng.randrange(count)
+    return [float(place == best) for place in range(count)]
+
+
+def vote_by_scores(query: "Query", scores: list[float]) -> Event:
+    """The vote of a simulated labeler that gives the responses of a query these scores."""
+    kind, value = answer_by_scores(scores)
+    return Event(f"{query.id} vote", kind, query.prompt, query.responses, value, run=query.run,
+                 checkpoint=query.checkpoint, sampling=query.sampling, roles=query.roles, voter="simulated",
+                 scores=query.scores, step=query.step)
 
 
 def answer_by_scores(scores: list[float]) -> tuple[str, str | tuple[int, ...]]:

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,8 @@ from rlhf_engine.files import expand_user
 
 Complete = Callable[[list[list[dict]]], list[str]]
 """A chat model: a batch of conversations -> its answers."""
+Answers = tuple[str | None, str | None]
+"""The two answers to a question, one for each order of the responses."""
 INSTRUCTION = "the more helpful, honest and harmless answer"
 LETTERS = "ABCDEFGHIJKLMNOP"
 """Names of the responses in a question."""
@@ -104,6 +107,8 @@ class Judge(ImmediateLabeler):
         super().__init__()
         self.counts: dict[str, float] = {}
         """What `bias` is made of."""
+        self.unreadable: deque[str] = deque(maxlen=1)
+        """The last answer that could not be read, for messages."""
 
     def new_events(self, only: list[str] | None = None) -> list[Event]:
         """The votes on all queries since the last call. A query whose answers are unreadable gets none.
@@ -137,6 +142,13 @@ class Judge(ImmediateLabeler):
 
         An answer counts if both orders give it; otherwise it is a tie, and None if neither answer was readable.
         """
+        return [self._combine(answers, orders) for answers, orders in self.answer_twice(cases)]
+
+    def answer_twice(self, cases: Sequence[tuple[Prompt, Sequence[str]]]) -> list[tuple[Answers, list[list[int]]]]:
+        """(answers, orders) of each case: what the judge says to the responses as given, and to `two_orders` reversed.
+
+        An answer is the position, from "1", of a response as given, or "tie"; None is unreadable.
+        """
         orders, questions = [], []
         for prompt, responses in cases:
             for order in two_orders(len(responses)):
@@ -144,9 +156,10 @@ class Judge(ImmediateLabeler):
                 questions.append(question(prompt, [responses[i] for i in order], self.instruction, self.seed))
         texts = self.complete(questions) if questions else []
         answers = [read_answer(text, order) for text, order in zip(texts, orders, strict=True)]
-        return [self._combine(answers[i:i + 2], orders[i:i + 2]) for i in range(0, len(answers), 2)]
+        self.unreadable.extend(text for text, answer in zip(texts, answers) if answer is None)
+        return [((answers[i], answers[i + 1]), orders[i:i + 2]) for i in range(0, len(answers), 2)]
 
-    def _combine(self, answers: list[str | None], orders: list[list[int]]) -> str | None:
+    def _combine(self, answers: Answers, orders: list[list[int]]) -> str | None:
         """Count the two answers to one question, one for each order, and make one choice of them."""
         one, other = answers
         named = [(answer, order) for answer, order in zip(answers, orders) if answer not in (None, "tie")]

@@ -128,8 +128,8 @@ def find_function(spec: str) -> ScoringFunction:
     if function := built_in(spec):
         return function
     if not is_function(spec):
-        raise UserError(f"--labeler is {spec!r}, but must be person, {', '.join(BUILT_IN)}, keyword=WORD, judge=MODEL, "
-                        "judge=MODEL@URL or FILE.py:FUNCTION")
+        raise UserError(f"--labeler is {spec!r}, but must be person, {', '.join(BUILT_IN)}, random, keyword=WORD, "
+                        "judge=MODEL, judge=MODEL@URL or FILE.py:FUNCTION")
     return load_function(spec)
 
 

@@ -171,7 +171,8 @@ class OnlineReward:
         loss = self._fit()
         self._normalise()
         after = self._scores(self.anchor_features)
-        update = {"votes": len(self.events), "new": len(events), **counted_predictions(predictions), "loss": loss,
+        update = {"votes": len(self.events), "new": len(events), **counted_predictions(predictions),
+                  "chances": [chance_to_guess(event) for event in events], "loss": loss,
                   "drift": (after.mean(-1) - before).square().mean().sqrt().item(),
                   "spread": after.std(-1, correction=0).mean().item(), "gain": self.gains.mean().item()}
         if changed:
@@ -345,6 +346,12 @@ def counted_predictions(predictions: list[float | None]) -> dict[str, Any]:
     """What the journal says about predictions of events: 1, 0, 1/2 between equals, None where there is no order."""
     guesses = [guess for guess in predictions if guess is not None]
     return {"guessed": sum(guesses), "guesses": len(guesses), "predictions": predictions}
+
+
+def chance_to_guess(event: Event) -> float:
+    """How often a reward that knows nothing predicts an event: one in four where the best of four was chosen."""
+    ranks = event.ranks
+    return ranks.count(1) / len(ranks) if ranks else 0.5
 
 
 def soft_cap(scores: torch.Tensor, cap: torch.Tensor | float) -> torch.Tensor:

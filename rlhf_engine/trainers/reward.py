@@ -23,7 +23,7 @@ from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_g
 from rlhf_engine.rollout.reward_functions import member_scores, score_members
 from rlhf_engine.trainers.base import adam
 from rlhf_engine.trainers.preferences.comparison_trainer import ComparisonTrainer
-from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens
+from rlhf_engine.trainers.preferences.comparisons import Group, count_pairs, make_groups, padded_tokens, shuffle_labels
 
 ANCHOR_BATCH = 32
 """Rows that are decoded together when the anchors are sampled."""
@@ -84,6 +84,10 @@ class RewardTrainer(ComparisonTrainer[RewardConfig]):
                             "other data")
         self.groups, self.held_out = split_held_out(pairs, config.held_out, config.seed,
                                                     key=lambda group: str(group.prompt))
+        if config.shuffle_labels:
+            shuffle = random.Random(f"{config.seed} shuffled labels")
+            self.groups = [shuffle_labels(group, shuffle) for group in self.groups]
+            self.data_notes.append("--shuffle-labels is on: the labels of the training pairs are drawn at random")
         self.apply_config()
         self._make_role()
         self.optimizer = adam(backbone.parameters("reward"))

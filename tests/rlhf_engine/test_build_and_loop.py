@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from rlhf_engine import loop as driving
-from rlhf_engine.build import make_trainer
+from rlhf_engine.build import find_reward, make_trainer
 from rlhf_engine.config import PPOConfig, SFTConfig
 from rlhf_engine.errors import UserError
 from rlhf_engine.loop import RunControl, drive
 from rlhf_engine.model.backbone import Backbone
+from rlhf_engine.rollout.reward_functions import FunctionReward
 from rlhf_engine.runs.folder import Run
 from rlhf_engine.stages import default_adapter
 from rlhf_engine.trainers.base import Diverged
@@ -282,3 +283,15 @@ def test_what_auto_means_as_an_adapter():
     assert default_adapter(PPOConfig()) == "bundled" and default_adapter(SFTConfig()) == "none"
     assert default_adapter(PPOConfig(model="a/b")) == "none"
     assert default_adapter(PPOConfig(adapter="none")) == "none"
+
+
+# -- what scores ------------------------------------------------------------------------------------------------------------
+
+def test_a_built_in_score_is_a_reward_unless_a_folder_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reward = find_reward("long", "Say something", None)
+    assert isinstance(reward, FunctionReward) and reward.function("", "one two three") == 3
+    assert isinstance(find_reward("keyword=dog", "Say something", None), FunctionReward)
+    (tmp_path / "long").mkdir()
+    with pytest.raises(UserError, match="long: no such adapter"):  # it is looked for in the folder, as ever
+        find_reward("long", "Say something", None)

@@ -1,6 +1,5 @@
 """Settings as what one would type elsewhere: a command, a YAML file for `--config`, and a notebook cell."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -10,45 +9,12 @@ import gradio as gr
 import rlhf_engine
 from playground.pages.train import text
 from playground.voting import PERSON
-from rlhf_engine import config as configs
+from rlhf_engine.arguments import command_line, differing
 from rlhf_engine.stages import find_stage
 from rlhf_engine.yaml_files import yaml_text
 
 ONE_LINE = 90
 """Characters of the arguments of a config, above which each stands on a line of its own."""
-
-
-def differing(stage: str, settings: dict, here: Path | None = None) -> dict:
-    """The settings that are not at their default, in the order of the fields, with paths relative to `here` (the
-    working directory)."""
-    config = find_stage(stage).config
-    values = {name: settings.get(name, getattr(config, name)) for name in configs.field_types(config)}
-    return {name: relative_path(value, here or Path.cwd()) if isinstance(value, str) else value
-            for name, value in values.items() if value != getattr(config, name)}
-
-
-def relative_path(value: str, here: Path) -> str:
-    """An absolute path inside `here` as a relative one; anything else as it is."""
-    path = Path(value)
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else value
-
-
-def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:
-    """`python -m rlhf_engine STAGE` with a flag for each setting that is not at its default, a flag a line.
-
-    A resumed run needs only its folder. Paths are relative to `here`.
-    """
-    words = [f"python -m rlhf_engine {stage}"]
-    for name, value in differing(stage, settings, here).items():
-        if resume and name != "output":
-            continue
-        if isinstance(value, bool):
-            words.append(configs.flag(name) if value else configs.flag("no_" + name))
-        else:
-            words.append(f"{configs.flag(name)} {shlex.quote(str(value))}")
-    if resume:
-        words.append("--resume")
-    return " \\\n  ".join(words)
 
 
 def as_yaml(stage: str, settings: dict, *, resume: bool = False, here: Path | None = None) -> str:

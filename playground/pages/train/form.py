@@ -8,10 +8,12 @@ from playground.pages.train import text
 from playground.voting import PERSON
 from playground.workspace import Workspace
 from rlhf_engine import config as configs
+from rlhf_engine.feedback.labelers import RANDOM
 from rlhf_engine.feedback.scoring_functions import BUILT_IN
 from rlhf_engine.stages import find_stage
 
-LABELERS = (PERSON, *BUILT_IN, "keyword=dog")
+SCORES = (*BUILT_IN, "keyword=dog")
+LABELERS = (PERSON, *SCORES, RANDOM)
 """The labelers that the form offers; any word may stand in the place of "dog"."""
 FREE_CHOICES = ("model", "data", "ptx_data")
 """Dropdowns into which anything may be typed."""
@@ -73,9 +75,10 @@ class Form:
     def _offered(self) -> dict:
         """The choices of each setting that names something in the workspace."""
         data = self.workspace.data_choices()
+        built_in = [(text.BUILT_IN_SCORE.format(name=name), name) for name in SCORES]
         return {"model": self.workspace.model_choices(), "data": data, "ptx_data": data,
                 "adapter": self.workspace.adapter_choices(),
-                "reward": self.workspace.reward_choices()}
+                "reward": [*self.workspace.reward_choices(), *built_in]}
 
     def _field(self, name: str, offered: dict):
         """The component of a setting, by its type. offered: the choices of `_offered`."""

@@ -14,7 +14,7 @@ from playground.components.notices import inform, mark_seen, warn
 from playground.components.plots import LivePlot
 from playground.components.stage_views import PANELS
 from playground.pages.train import text
-from playground.pages.train.code_snippets import Snippets, command_line, snippets
+from playground.pages.train.code_snippets import Snippets, snippets
 from playground.pages.train.live_settings import LiveSettings
 from playground.pages.train.machine_memory import measured
 from playground.run_commands import ask
@@ -29,6 +29,7 @@ from playground.run_files import (
     version_of,
 )
 from playground.workspace import RunSummary, Workspace
+from rlhf_engine.arguments import command_line
 from rlhf_engine.config import LENGTH_FIELDS, flag
 from rlhf_engine.errors import UserError
 from rlhf_engine.runs.journal import changes_by_setting

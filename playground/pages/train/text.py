@@ -13,10 +13,12 @@ INFO = {
             "`trl-lib/tldr`.",
     "ptx_data": "The text that is mixed in if the coefficient is above 0: plain text (a column `text`) or "
                 "demonstrations, named like the data.",
-    "reward": "A finished reward run scores the responses.",
+    "reward": "What scores the responses: a finished reward run, or a built-in score.",
     "output": "Name of the new run. If it is empty, a name is found.",
-    "labeler": "Who votes: `person` is you, on the Teach tab; the others are simulated (`keyword=` takes any word).",
+    "labeler": "Who votes: `person` is you, on the Teach tab; the others are simulated (`keyword=` takes any word; "
+               "`random` votes at random, as a negative control).",
 }
+BUILT_IN_SCORE = "{name} (built in)"
 START = "Start"
 AS_COMMAND = "Show me this as a command, YAML or notebook cell"
 STARTED_ASKING = "{name} is starting. Its questions come on the Teach tab."

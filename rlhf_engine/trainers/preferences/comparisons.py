@@ -1,7 +1,8 @@
 """Preferences and rankings as trainers read them: a prompt with its tokenised responses, and all pairs among them."""
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -61,6 +62,16 @@ def make_groups(backbone: Backbone, preferences: Sequence[Preference | Ranking],
         notes.append(f"{same:,} pair{'s' if same > 1 else ''} skipped: both responses are the same tokens, as the "
                      "model reads them (after the cut, where rows were too long)")
     return groups, notes
+
+
+def shuffle_labels(group: Group, rng: random.Random) -> Group:
+    """The group with its judgements about its responses in another, random order, so that they say nothing."""
+    order = rng.sample(range(len(group.ranks)), len(group.ranks))
+    ranks = list(group.ranks)
+    for place, other in enumerate(order):
+        ranks[other] = group.ranks[place]
+    pairs = [pair._replace(better=order[pair.better], worse=order[pair.worse]) for pair in group.pairs]
+    return replace(group, ranks=tuple(ranks), pairs=pairs)
 
 
 def responses_of(row: Preference | Ranking) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def test_length_and_variety_are_those_of_the_best():
     responses = [[short, long, [5, 6, 7, 8], long]] * 3
     proxy = np.array([[0.0, 1.0, 0.0, 1.0]] * 3)
     scored = ScoredSamples(responses, [["t"] * 4] * 3, proxy, proxy)
-    rows = best_of_curve(scored, [1, 4], seed=0)
+    rows = best_of_curve(scored, [1, 4])
     assert rows[0]["length"] == 6 and rows[1]["length"] == 8
     assert rows[0]["distinct_2"] > rows[1]["distinct_2"] == pytest.approx(1 / rows_of_pairs(12))
     assert best_sets(scored, 4) == [[long, long, long]] and best_sets(scored, 2) == [[long] * 3, [long] * 3]

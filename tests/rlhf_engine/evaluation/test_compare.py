@@ -140,7 +140,8 @@ def test_a_judge_that_sees_who_wins(backbone):
         return [float(len(seen) == 1)] * len(prompts)
 
     report, samples = compare(backbone, "policy", "against", PROMPTS[:3], judge, per_prompt=2, sampling=Sampling(4))
-    assert (report["win_rate"], report["win_rate_low"], report["win_rate_high"], report["ties"]) == (1.0, 1.0, 1.0, 0.0)
+    assert (report["win_rate"], report["win_rate_high"], report["ties"]) == (1.0, 1.0, 0.0)
+    assert report["win_rate_low"] == pytest.approx(3 / (3 + 1.959964**2), abs=1e-6)  # three prompts are no certainty
     assert (report["score"], report["score_against"]) == (1.0, 0.0)
     assert seen[0][0] == [p for p in PROMPTS[:3] for _ in range(2)] and seen[0][1] == seen[1][1]
     assert [s["response"] for s in samples] == seen[0][3] and [s["against"] for s in samples] == seen[1][3]

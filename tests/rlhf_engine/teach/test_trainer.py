@@ -13,7 +13,7 @@ from rlhf_engine.config import TeachConfig
 from rlhf_engine.data.readers import read_prompts
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.events import Event
-from rlhf_engine.feedback.labelers import SimulatedLabeler
+from rlhf_engine.feedback.labelers import RandomLabeler, SimulatedLabeler
 from rlhf_engine.feedback.queries import Query, select_responses
 from rlhf_engine.feedback.scoring_functions import BUILT_IN, find_function
 from rlhf_engine.model.backbone import Backbone
@@ -424,6 +424,20 @@ def test_noise_is_a_share_of_votes_at_random(count):
     wrong = sum(voter.vote(query(number, *responses)).ranks[-1] != 1 for number in range(1000)) / 1000
     assert wrong == pytest.approx(0.4 * (count - 1) / count, abs=0.04)
     assert voter.vote(query(7, *responses)) == voter.vote(query(7, *responses))  # a resumed run gets the same vote
+
+
+def test_a_random_voter_reads_nothing_and_has_no_score():
+    voter, chosen = RandomLabeler(seed=1), []
+    for number in range(400):
+        voter.ask(query(number, "the best", "worse", "worse", "worst"))
+        event, = voter.new_events()
+        assert event.validate().kind == "ranking" and sorted(event.ranks) == [1, 2, 2, 2]
+        chosen.append(event.ranks.index(1))
+    assert {place: chosen.count(place) for place in range(4)} == {place: pytest.approx(100, abs=30) for place in range(4)}
+    assert voter.score is None and voter.new_events() == []
+    again = RandomLabeler(seed=1)
+    again.ask(query(7, "the best", "worse", "worse", "worst"))
+    assert again.new_events()[0].ranks.index(1) == chosen[7]  # a resumed run gets the same vote
 
 
 def test_built_in_labelers_order_texts_as_their_names_say():

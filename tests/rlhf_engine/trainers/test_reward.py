@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rlhf_engine.data.readers import Preference, Ranking
 from rlhf_engine.errors import UserError
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.rollout.reward_functions import member_scores, score_all, score_members
+from rlhf_engine.trainers.preferences.comparisons import make_groups, shuffle_labels
 from rlhf_engine.trainers.reward import RewardTrainer
 from tests.conftest import sentences
 from tests.rlhf_engine.helpers.trainers import PAIRS, without_time
@@ -60,6 +62,30 @@ def test_it_learns_which_word_is_preferred_and_reports_held_out_accuracy(tiny_mo
     rows = [group.rows[0] for group in trainer.held_out]
     ours, theirs = (score_all(t.backbone, rows, batch=16).mean() for t in (trainer, flipped))
     assert ours > theirs
+
+
+def test_shuffled_labels_are_a_negative_control(tiny_model):
+    """The held-out pairs keep their labels, so a reward that has learned nothing is right about half of them."""
+    honest, control = make(tiny_model), make(tiny_model, shuffle_labels=True)
+    assert [group.pairs for group in control.held_out] == [group.pairs for group in honest.held_out]
+    swapped = sum(group.pairs[0].better == 1 for group in control.groups) / len(control.groups)
+    assert 0.2 < swapped < 0.8 and all(group.pairs[0].better == 0 for group in honest.groups)
+    assert all(group.ranks[group.pairs[0].better] < group.ranks[group.pairs[0].worse] for group in control.groups)
+    assert any("drawn at random" in note for note in control.data_notes)
+
+
+def test_shuffling_moves_the_judgements_of_a_ranking_and_keeps_them_consistent(tiny_llama):
+    ranking = Ranking("Say", tuple(f"answer {i}" for i in range(4)), (1.0, 2.0, 2.0, 3.0))
+    group = make_groups(Backbone.load(str(tiny_llama)), [ranking], 64)[0][0]
+    orders = set()
+    for seed in range(40):
+        other = shuffle_labels(group, random.Random(seed))
+        assert sorted(other.ranks) == sorted(group.ranks) and len(other.pairs) == len(group.pairs)
+        for pair in other.pairs:
+            better, worse = other.ranks[pair.better], other.ranks[pair.worse]
+            assert better == worse if pair.tied else better < worse
+        orders.add(other.ranks)
+    assert len(orders) == 12  # all orders of four ranks, two of which are equal
 
 
 def test_normalised_before_and_after(tiny_model):

@@ -4,10 +4,9 @@ import gradio as gr
 import pytest
 
 from playground.components.stage_views import stage_view
-from playground.pages.train.code_snippets import command_line
 from playground.pages.train.form import Form
 from rlhf_engine import config as configs
-from rlhf_engine.arguments import make_parser
+from rlhf_engine.arguments import command_line, make_parser
 from rlhf_engine.commands import COMMANDS
 from rlhf_engine.stages import STAGES
 

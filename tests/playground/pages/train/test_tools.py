@@ -20,14 +20,14 @@ from playground.machine import Machine, machine
 from playground.model_files import SUGGESTED_MODELS
 from playground.pages.train import machine_memory as budget
 from playground.pages.train import text as train_text
-from playground.pages.train.code_snippets import as_cell, as_yaml, command_line
+from playground.pages.train.code_snippets import as_cell, as_yaml
 from playground.pages.train.form import Form
 from playground.pages.train.live_settings import controls_of, live_values
 from playground.pages.train.machine_memory import measured
 from playground.pages.train.presets import FILL, SIZES, Presets
 from playground.pages.train.start_panel import group_titles
 from rlhf_engine import config as configs
-from rlhf_engine.arguments import make_parser
+from rlhf_engine.arguments import command_line, make_parser
 from rlhf_engine.cli import read_config
 from rlhf_engine.commands import COMMANDS
 from rlhf_engine.config import PPOConfig, RewardConfig, SFTConfig, TeachConfig

@@ -1,0 +1,160 @@
+"""What a report is about: an adapter, and the run that made it. Reads files only, and imports no torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.scoring_functions import built_in
+from rlhf_engine.files import ASSETS, expand_user, read_json_or_none
+from rlhf_engine.runs.adapter_folder import BASE_FILE
+from rlhf_engine.runs.folder import Run, step_of
+from rlhf_engine.runs.resolve import resolve_adapter
+from rlhf_engine.stages import STAGES, default_adapter, make_config
+
+GALLERY = ASSETS / "adapters"
+"""The adapters that ship with the project. Each may have an `about.json`, which says what it was made from."""
+ABOUT_FILE = "about.json"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter, and what is known about how it was made."""
+
+    name: str
+    folder: Path | None
+    """Its PEFT folder; None is the bare base."""
+    start: str
+    """ADAPTER that it started from: a folder, or `none`."""
+    makes: str = "policy"
+    """`policy`, or `reward`: a reward model."""
+    step: int = 0
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings of the run, and its `stage`; empty of an adapter without a run."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """report.json of the run."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    run: Run | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage of the run; "" without one."""
+        return str(self.config.get("stage", ""))
+
+    @property
+    def method(self) -> str:
+        """What was done, in words."""
+        stage = STAGES.get(self.stage)
+        return (stage.method or stage.label) if stage else "an adapter without a run"
+
+    @property
+    def scorer(self) -> str:
+        """What the run was rewarded or judged by: its `reward` or its `labeler`; "" of a run that has neither."""
+        return str(self.config.get("reward") or self.config.get("labeler") or "")
+
+    @property
+    def built_in_scorer(self) -> str:
+        """`scorer`, if it is a built-in scoring function, which a report may call by itself; else "".
+
+        A file is never run because a run folder names it: whoever wants it as a judge says so.
+        """
+        return self.scorer if built_in(self.scorer) else ""
+
+
+def read_subject(adapter: str, model: str, against: str = "") -> Subject:
+    """What an ADAPTER is: a run folder, one of its checkpoints, a PEFT folder, `bundled` or `none`.
+
+    `against`: what it is compared with; "" is what it started from. Raises UserError.
+    """
+    folder = Path(expand_user(adapter)) if adapter not in ("none", "bundled", "") else None
+    run = run_of(folder) if folder else None
+    config = run.config() if run else {}
+    stage = STAGES.get(str(config.get("stage", "")))
+    role = stage.makes if stage else "policy"
+    peft = resolve_adapter(adapter, model, role=role)
+    about = about_adapter(peft) if peft and not run else {}
+    report = (run.report() if run else None) or {}
+    checkpoint = peft.parent if peft and run else None
+    return Subject(
+        name=name_of(adapter, run, checkpoint), folder=peft, makes=role,
+        start=against or start_of(config, checkpoint, model, adapter), step=checkpoint_step(checkpoint),
+        config=config or about.get("config", {}), report=report or about.get("report", {}),
+        metrics=run.metrics() if run else [], journal=run.journal() if run else [], run=run)
+
+
+def run_of(folder: Path) -> Run | None:
+    """The run that a folder is, or lies in: RUN, RUN/checkpoints/step-000100, or a role inside of that."""
+    resolved = folder.resolve()
+    places = [resolved, *list(resolved.parents)[:3]]
+    return next((Run(place) for place in places if Run(place).exists()), None)
+
+
+def checkpoint_step(checkpoint: Path | None) -> int:
+    """The step of a checkpoint's folder, or of the one that a link leads to; 0 if it has none."""
+    if checkpoint is None:
+        return 0
+    name = checkpoint.resolve().name
+    return step_of(Path(name)) if name.startswith("step-") else 0
+
+
+def name_of(adapter: str, run: Run | None, checkpoint: Path | None) -> str:
+    """A short name. Where files lie on somebody's machine is private."""
+    if run is None:
+        return Path(adapter).name if adapter not in ("none", "bundled", "") else adapter or "none"
+    step = checkpoint_step(checkpoint)
+    newest = step == run.last_step()
+    return run.path.resolve().name + ("" if newest else f" at step {step}")
+
+
+def start_of(config: dict[str, Any], checkpoint: Path | None, model: str, adapter: str) -> str:
+    """ADAPTER that a policy started from: the frozen reference beside it, else what its config names."""
+    if checkpoint and (checkpoint / "reference").is_dir():
+        return str(checkpoint / "reference")
+    if config:
+        try:
+            made = make_config(config["stage"], {"model": config.get("model", model),
+                                                 "adapter": config.get("adapter", "auto")})
+        except (UserError, KeyError):
+            return "none"
+        return default_adapter(made)
+    return "bundled" if model == "bundled" and adapter not in ("bundled", "none", "") else "none"
+
+
+def about_adapter(folder: Path) -> dict[str, Any]:
+    """What `about.json` beside an adapter's weights says: `config` and `report`. {} where there is none."""
+    about = read_json_or_none(folder / ABOUT_FILE)
+    if not isinstance(about, dict):
+        return {}
+    return {name: about[name] for name in ("config", "report") if isinstance(about.get(name), dict)}
+
+
+def base_of(folder: Path | None) -> str:
+    """The model that an adapter says it was trained on; "" where it does not say."""
+    base = read_json_or_none(folder / BASE_FILE) if folder else None
+    return str(base.get("model", "")) if isinstance(base, dict) else ""
+
+
+# -- what a run says about its votes -----------------------------------------------------------------------------------
+
+def guesses_of(journal: list[dict[str, Any]], choices: int = 2) -> tuple[list[bool], list[float]]:
+    """(whether the reward had guessed each vote before it learned it, how likely that was by chance), the oldest first.
+
+    The share of guesses is the prequential accuracy. Votes about which the reward said nothing are left out, and so is
+    what was taken back by a rewind or repeated by a resumed run. Older runs do not record the chance: there it is one
+    in `choices`.
+    """
+    rows: dict[int, list[tuple[float, float]]] = {}
+    for row in journal:
+        step = row.get("step")
+        if not isinstance(step, int):
+            continue
+        if row.get("event") in ("rewound", "resumed"):
+            rows = {kept: guesses for kept, guesses in rows.items() if kept <= step}
+        elif row.get("event") == "reward" and isinstance(row.get("predictions"), list):
+            predictions = row["predictions"]
+            chances = row.get("chances") or [1 / max(choices, 2)] * len(predictions)
+            rows.setdefault(step, []).extend((guess, chance) for guess, chance in zip(predictions, chances)
+                                             if guess in (0, 1))
+    known = [pair for step in sorted(rows) for pair in rows[step]]
+    return [guess == 1 for guess, _ in known], [chance for _, chance in known]
