@@ -7,7 +7,7 @@ votes. A reward that is a function of a file is what is wanted itself, so nothin
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlhf_engine.feedback.scoring_functions import built_in, is_function
 from rlhf_engine.studies.settings import STUDY
@@ -76,7 +76,8 @@ def limits_of(name: str, report: Mapping[str, Any]) -> list[KLLimit]:
     return limits
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

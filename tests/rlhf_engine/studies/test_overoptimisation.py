@@ -121,6 +121,19 @@ def test_sigterm_leaves_a_readable_report_and_says_how_to_go_on(cli, tiny_llama,
     assert code == 0 and "--resume" in out and report["state"] == "stopped" and report["pieces"] == 1, err
 
 
+def test_a_group_learner_may_optimise_the_proxy_and_a_far_run_ends_early(cli, tiny_llama, inputs, tmp_path):
+    """Best of a scoring function by name, a start that is an adapter, and a limit on the KL which the first step passes."""
+    from rlhf_engine.model.backbone import Backbone
+    backbone = Backbone.load(str(tiny_llama))
+    backbone.new_role("policy", seed=3)
+    backbone.save_role("policy", tmp_path / "start")
+    code, _, err = cli("overoptimisation", *flags(tiny_llama, inputs, tmp_path / "study", labels="4", ensemble=0, learner="rloo", gold="long",
+                                                  adapter=tmp_path / "start", **{"batch-size": 16, "learning-rate": 0.3, "kl-limit": 1, "steps": 8}))
+    assert code == 0, err
+    [run] = json.loads((tmp_path / "study" / "report.json").read_text())["curves"][0]["runs"]
+    assert run["ended"].startswith("a KL of ") and run["points"][-1]["step"] < 8 and run["points"][0]["kl"] == pytest.approx(0, abs=1e-4)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("change, words", [
