@@ -16,6 +16,7 @@ INK = "#808080"
 STYLES: dict[str, Any] = {"rl": "-", "ensemble": ":", "best_of": "--"}
 KIND_WORDS = {"rl": "RL without a KL price", "ensemble": "RL, ensemble less its spread", "best_of": "best of n"}
 MOST_COLUMNS = 2
+TICKS = (0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 144, 196, 289, 400)
 
 
 def draw_figure(report: dict[str, Any], path: Path) -> None:
@@ -24,7 +25,7 @@ def draw_figure(report: dict[str, Any], path: Path) -> None:
     Gold and proxy over the square root of the KL. Thin lines are the seeds, a thick one the law of gold that was
     fitted; a band is the interval of the KL at gold's peak. It stands on a light and on a dark page.
 
-    Raises UserError without matplotlib.
+    The report must have a curve. Raises UserError without matplotlib.
     """
     try:
         from matplotlib.figure import Figure
@@ -40,6 +41,9 @@ def draw_figure(report: dict[str, Any], path: Path) -> None:
         panel.set_title(f"{labels:,} labels", color=INK, fontsize=11)
     for panel in panels[len(counts):]:
         panel.set_visible(False)
+    furthest = 1.05 * max(curve["kl_measured"] for curve in report["curves"])
+    panels[0].set_xlim(0, max(furthest, 1.0))
+    panels[0].set_xticks([kl for kl in TICKS if kl <= max(furthest, 1.0)])
     figure.supxlabel("KL to the start in nats (square-root axis)", color=INK, fontsize=10)
     figure.supylabel("reward, in standard deviations of the start", color=INK, fontsize=10)
     draw_legend(figure, {curve["kind"] for curve in report["curves"]})
@@ -49,17 +53,15 @@ def draw_figure(report: dict[str, Any], path: Path) -> None:
 def draw_panel(panel: Any, curves: list[dict[str, Any]]) -> None:
     """The curves of one number of labels."""
     panel.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
-    panel.set_xticks([1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 144, 196])
     for curve in curves:
         style = STYLES[curve["kind"]]
         for run in curve["runs"]:
             kl = [max(point["kl"], 0.0) for point in run["points"]]
             for name, colour in (("proxy", PROXY), ("gold", GOLD)):
                 panel.plot(kl, [point[name] for point in run["points"]], linestyle=style, color=colour, linewidth=1.0,
-                           alpha=0.75, marker="o", markersize=2)
+                           alpha=0.6, marker="o", markersize=2)
         draw_law(panel, curve)
     panel.axhline(0, color=INK, linewidth=0.5)
-    panel.set_xlim(left=0)
     panel.tick_params(colors=INK, labelsize=8)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
