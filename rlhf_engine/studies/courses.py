@@ -191,7 +191,9 @@ def curve_sentence(curve: dict[str, Any]) -> str:
     if place == "beyond":
         return (f"Gold was highest at a KL of {measured['kl']:.3g} nats, and the law does not describe it: its peak is "
                 f"not within the {furthest} that were measured.")
-    return f"Gold was highest at a KL of {measured['kl']:.3g} nats; there is no fit."
+    why = "too few places for a fit" if law is None else \
+        f"the law has a peak in {law['seeds_with_peak']} of {len(curve['seeds'])} seeds"
+    return f"Gold was highest at a KL of {measured['kl']:.3g} nats; {why}."
 
 
 def ends(law: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from rlhf_engine.config import (
     LARGEST_SEED,
     MOST_ROWS,
     MOST_TOKENS,
+    GroupConfig,
     RewardConfig,
     RunConfig,
     coerce,
@@ -22,6 +23,8 @@ MOST_LABELS = 100_000
 """Labels of a proxy, at most."""
 LEARNERS = {"ppo": "ppo", "grpo": "grpo", "rloo": "grpo"}
 """What may optimise a proxy -> its stage."""
+GROUP = GroupConfig.group_size
+"""Responses to a prompt that grpo and rloo compare with one another."""
 STUDY = "overoptimisation"
 """What the report of a study says it is."""
 
@@ -99,6 +102,9 @@ class StudySettings:
             raise UserError("--labels is empty: name one number of labels or several, such as 50,1000")
         if self.measurements > self.steps:
             raise UserError(f"--measurements is {self.measurements}, more than the --steps ({self.steps})")
+        if self.learner != "ppo" and (self.batch_size % GROUP or self.batch_size < 2 * GROUP):
+            raise UserError(f"--batch-size is {self.batch_size}, but {self.learner} compares groups of {GROUP} "
+                            f"responses, two at least: give a multiple of {GROUP}, from {2 * GROUP} on")
         self.learner_config(self.seed, 1.0)
         self.proxy_config(self.seed, 1)
         return self

@@ -122,12 +122,14 @@ def test_sigterm_leaves_a_readable_report_and_says_how_to_go_on(cli, tiny_llama,
 
 
 def test_a_group_learner_may_optimise_the_proxy_and_a_far_run_ends_early(cli, tiny_llama, inputs, tmp_path):
-    """Best of a scoring function by name, a start that is an adapter, and a limit on the KL which the first step passes."""
+    """The gold is a reward model, the start an adapter, and the first steps pass the limit on the KL."""
     from rlhf_engine.model.backbone import Backbone
     backbone = Backbone.load(str(tiny_llama))
     backbone.new_role("policy", seed=3)
     backbone.save_role("policy", tmp_path / "start")
-    code, _, err = cli("overoptimisation", *flags(tiny_llama, inputs, tmp_path / "study", labels="4", ensemble=0, learner="rloo", gold="long",
+    assert cli("reward", "--model", tiny_llama, "--adapter", "none", "--data", inputs / "pairs.jsonl", "--output", tmp_path / "gold", "--steps", 2,
+               "--batch-size", 4, "--max-tokens", 100, "--max-new-tokens", 8, "--reference-samples", 8)[0] == 0
+    code, _, err = cli("overoptimisation", *flags(tiny_llama, inputs, tmp_path / "study", labels="4", ensemble=0, learner="rloo", gold=tmp_path / "gold",
                                                   adapter=tmp_path / "start", **{"batch-size": 16, "learning-rate": 0.3, "kl-limit": 1, "steps": 8}))
     assert code == 0, err
     [run] = json.loads((tmp_path / "study" / "report.json").read_text())["curves"][0]["runs"]
@@ -143,6 +145,7 @@ def test_a_group_learner_may_optimise_the_proxy_and_a_far_run_ends_early(cli, ti
     ({"labels": "1"}, "--labels has 1"),
     ({"labels": ","}, "--labels is ','"),
     ({"learner": "dpo"}, "--learner is 'dpo', but must be one of ppo, grpo, rloo"),
+    ({"learner": "grpo"}, "--batch-size is 4, but grpo compares groups of 8"),
     ({"measurements": 9}, "--measurements is 9, more than the --steps (4)"),
     ({"samples": 1}, "--samples is 1, but must be at least 4"),
     ({"ensemble": -1}, "--ensemble is -1"),
