@@ -25,7 +25,7 @@ PAGE = {
 """Rooms of the page, likewise; a longer name wins. Pages do not import one another."""
 LATE = {("rlhf_engine.feedback.llm_judge", "rlhf_engine.model"), ("rlhf_engine.worker.__main__", "rlhf_engine.worker")}
 """Imports inside of a function that may go up: a judge on this machine loads a model when it is asked for."""
-TORCH_FREE = ("errors", "console", "spelling", "arguments", "files", "config", "measures", "stages", "gguf", "runs", "data", "feedback", "commands", "cli", "worker.client", "worker.server")
+TORCH_FREE = ("errors", "console", "spelling", "arguments", "files", "config", "measures", "stages", "gguf", "runs", "data", "feedback", "evaluation.intervals", "evaluation.leaderboard", "commands", "cli", "worker.client", "worker.server")
 HEAVY = ("torch", "transformers", "peft", "datasets", "gradio", "bitsandbytes")
 MOST_FILES = 14
 

@@ -20,6 +20,8 @@ UNKNOWN: Interval = (-math.inf, math.inf)
 FEWEST_PROMPTS = 100
 """From so many prompts on, and for rates within `HELD_RATES`, an interval covers the truth in 93 to 97 of 100 cases."""
 HELD_RATES = (0.2, 0.8)
+FEWEST_RARE = 20
+"""Prompts with the rarer answer (rate times prompts) from which on a rate beyond `HELD_RATES` is covered as well."""
 
 
 # -- rates -------------------------------------------------------------------------------------------------------------
@@ -270,7 +272,16 @@ def too_few(clusters: int, rate: float | None = None, *, unit: str = "prompt") -
 
     Args:
         clusters: how many prompts (or voters) it rests on.
-        rate: the rate that was measured, if it is of one.
+        rate: the rate that was measured, if it is one. A rate near 0 or 1 needs more prompts: `FEWEST_RARE` of the
+            rarer answer.
         unit: what a cluster is, for the sentence.
     """
+    what = f"{clusters:,} {unit}{'' if clusters == 1 else 's'}"
+    if clusters < FEWEST_PROMPTS:
+        return (f"the intervals rest on {what}; with fewer than {FEWEST_PROMPTS} they may be too narrow or too wide: "
+                f"ask more {unit}s before you rely on them")
+    rare = min(rate, 1 - rate) if rate is not None else 0.5
+    if rare < HELD_RATES[0] and rare * clusters < FEWEST_RARE:
+        return (f"the rate of {rate:.1%} is near {'0' if rate == rare else '1'}, and {what} hold few of the rarer "
+                f"answers; the interval may be too narrow or too wide: ask more {unit}s before you rely on it")
     return ""

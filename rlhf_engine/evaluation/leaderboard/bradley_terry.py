@@ -23,6 +23,8 @@ from rlhf_engine.evaluation.leaderboard.votes import Vote
 MOST_ITERATIONS = 60
 FLAT = 1e-5
 """Curvature, in nats, below which the votes do not bound a strength. One lost vote is enough for about 1."""
+GAUGE = 100.0
+"""How firmly the mean strength of a group is held at 0."""
 ROOM = 4_000_000
 """Numbers in the largest array of a pass."""
 
@@ -121,7 +123,7 @@ class Fit:
     clusters: np.ndarray
     """[C]: in how many clusters there are votes on the checkpoint's group."""
     prior: np.ndarray
-    """[C]: whether the weak prior was needed for the checkpoint's group."""
+    """[C]: whether the weak prior holds the checkpoint's strength."""
 
     def half_width(self, contrast: np.ndarray) -> float:
         """Half of the 95 % interval of `contrast @ strengths`.
@@ -129,6 +131,7 @@ class Fit:
         Student's quantile has one degree of freedom less than the group has clusters. The interval is that of the
         larger of two variances. Where votes happen to agree with the fit, as one tie between two checkpoints does, or
         where a single cluster holds all of them, the sandwich is near 0 and knows nothing.
+        """
         variance = max(float(contrast @ self.robust @ contrast), float(contrast @ self.model @ contrast), 0.0)
         clusters = int(self.clusters[contrast != 0].min(initial=self.clusters.max()))
         return t_quantile(0.95, max(clusters - 1, 1)) * math.sqrt(variance)
@@ -143,31 +146,30 @@ def fit(votes: Sequence[Vote], names: Sequence[str], clusters: Sequence[int], gr
         clusters: the cluster of each vote, from 0.
         groups: the group of each checkpoint, from 0: those that votes connect.
 
-    Where the likelihood has no maximum, because a checkpoint lost to none of some others, a weak prior holds the
-    strengths of the group: each checkpoint has half a win and half a loss against one of strength 0. Where nothing but
-    ties is known, theta has half a tie and half a decided vote.
+    Where the likelihood has no maximum, because some checkpoints lost to none of the others, or won over none, a weak
+    prior holds the strengths of these: half a win and half a loss against a checkpoint of mean strength. Where nothing
+    but ties is known, theta has half a tie and half a decided vote.
     """
-    data, groups_array = Choices(votes, names, clusters), np.asarray(groups)
+    data, group_of = Choices(votes, names, clusters), np.asarray(groups)
     gauge = np.zeros((data.params,) * 2)
-    gauge[:data.count, :data.count] = groups_array[:, None] == groups_array
+    gauge[:data.count, :data.count] = GAUGE * (group_of[:, None] == group_of)
     prior = np.zeros(data.params, dtype=bool)
     params, information = maximise(data, prior, gauge)
-    flat = flat_parameters(information)
-    if flat.any():
-        loose = set(groups_array[flat[:data.count]])
-        prior[:data.count] = [group in loose for group in groups]
-        prior[data.count:] = flat[data.count:]
+    while (loose := loose_parameters(information, data.count) & ~prior).any():
+        prior |= loose
         params, information = maximise(data, prior, gauge)
-    inverse = np.linalg.inv(information)
+    inverse, counts = np.linalg.inv(information), clusters_of_groups(votes, names, clusters, groups)
     scores = data.cluster_scores(data.derivatives(params)[1])
-    meat = scores.T @ scores * len(scores) / max(len(scores) - 1, 1)
+    # For the few clusters of a group, as in the variance of a mean.
+    freedom = np.r_[counts, np.full(len(data.tie_sizes), len(scores))]
+    scores *= np.sqrt(freedom / np.maximum(freedom - 1, 1))
+    covariance = inverse @ scores.T @ scores @ inverse
     strengths = params[:data.count].copy()
     for group in set(groups):
-        strengths[groups_array == group] -= strengths[groups_array == group].mean()
+        strengths[group_of == group] -= strengths[group_of == group].mean()
     ties = {size: float(params[data.count + i]) for i, size in enumerate(data.tie_sizes)}
     inner = slice(0, data.count)
-    return Fit(strengths, ties, (inverse @ meat @ inverse)[inner, inner], inverse[inner, inner],
-               clusters_of_groups(votes, names, clusters, groups), prior[inner])
+    return Fit(strengths, ties, covariance[inner, inner], inverse[inner, inner], counts, prior[inner])
 
 
 def clusters_of_groups(votes: Sequence[Vote], names: Sequence[str], clusters: Sequence[int],
@@ -182,8 +184,8 @@ def clusters_of_groups(votes: Sequence[Vote], names: Sequence[str], clusters: Se
 def maximise(data: Choices, prior: np.ndarray, gauge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(parameters, information with prior and gauge) at the maximum, by Newton's method with halved steps.
 
-    The likelihood is concave. `gauge` fixes the mean of each group, which the votes leave open. Without a maximum the
-    parameters have gone far when the iterations end, and the information is nearly singular.
+    The likelihood is concave. `gauge` holds the mean of each group, which the votes leave open, at 0. Without a maximum
+    the parameters have gone far when the iterations end, and the information is nearly singular.
     """
     offset = np.zeros(data.params)
     offset[data.count:] = [-math.log(size) for size in data.tie_sizes]
@@ -194,8 +196,9 @@ def maximise(data: Choices, prior: np.ndarray, gauge: np.ndarray) -> tuple[np.nd
         logit = params + offset
         p = 1 / (1 + np.exp(-logit))
         penalty = -0.5 * (np.logaddexp(0, logit) + np.logaddexp(0, -logit))
-        gradient = data.times @ scores + prior * (0.5 - p)
-        return total + float(penalty[prior].sum()), gradient, information + np.diag(prior * p * (1 - p)) + gauge
+        gradient = data.times @ scores + prior * (0.5 - p) - gauge @ params
+        total += float(penalty[prior].sum()) - float(params @ gauge @ params) / 2
+        return total, gradient, information + np.diag(prior * p * (1 - p)) + gauge
 
     total, gradient, information = value(params)
     for _ in range(MOST_ITERATIONS):
@@ -215,7 +218,14 @@ def maximise(data: Choices, prior: np.ndarray, gauge: np.ndarray) -> tuple[np.nd
     return params, information
 
 
-def flat_parameters(information: np.ndarray) -> np.ndarray:
-    """[P]: the parameters that the votes do not bound."""
+def loose_parameters(information: np.ndarray, strengths: int) -> np.ndarray:
+    """[P]: the parameters that the votes do not bound, of which the first `strengths` are strengths.
+
+    Where one checkpoint drifts away from many, a direction without curvature has a large part in it, and a small one in
+    each of the others. Only those with a large part are loose.
+    """
     values, vectors = np.linalg.eigh(information)
-    return np.any(np.abs(vectors[:, values < FLAT]) > 1e-3, axis=1)
+    parts = (vectors[:, values < FLAT]**2).sum(1)
+    loose = parts > 1e-3
+    loose[:strengths] &= parts[:strengths] > parts[:strengths].max() / 2
+    return loose

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_engine.evaluation.intervals import t_quantile
-from rlhf_engine.evaluation.leaderboard.bradley_terry import FLAT
+from rlhf_engine.evaluation.leaderboard.bradley_terry import FLAT, loose_parameters
 
 SHRINKAGE = 3.0
 """Votes of an average person that each rater has beside their own, in all.
@@ -233,11 +233,9 @@ def maximise_with_prior(table: Table, prior: np.ndarray, pseudo: np.ndarray | No
                         start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(effects, thresholds, which effects the prior holds): those that the scores do not bound, and `prior`."""
     effects, thresholds, parts = maximise(table, prior, pseudo, start)
-    values, vectors = np.linalg.eigh(parts.efficient()[0])
-    flat = np.any(np.abs(vectors[:, values < FLAT]) > 1e-3, axis=1)
-    if flat.any():
-        prior = prior | flat
-        effects, thresholds, _ = maximise(table, prior, pseudo, start)
+    while (loose := loose_parameters(parts.efficient()[0], table.sizes[0]) & ~prior).any():
+        prior = prior | loose
+        effects, thresholds, parts = maximise(table, prior, pseudo, start)
     return effects, thresholds, prior
 
 
