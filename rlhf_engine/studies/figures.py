@@ -61,6 +61,7 @@ def draw_panel(panel: Any, curves: list[dict[str, Any]]) -> None:
                 panel.plot(kl, [point[name] for point in run["points"]], linestyle=style, color=colour, linewidth=1.0,
                            alpha=0.6, marker="o", markersize=2)
         draw_law(panel, curve)
+        draw_peak(panel, curve)
     panel.axhline(0, color=INK, linewidth=0.5)
     panel.tick_params(colors=INK, labelsize=8)
     for side in ("top", "right"):
@@ -70,7 +71,7 @@ def draw_panel(panel: Any, curves: list[dict[str, Any]]) -> None:
 
 
 def draw_law(panel: Any, curve: dict[str, Any]) -> None:
-    """The law of gold, and a band for its peak where that was measured."""
+    """The law of gold."""
     law = curve["fit"]
     if law is None:
         return
@@ -79,9 +80,13 @@ def draw_law(panel: Any, curve: dict[str, Any]) -> None:
     start = float(np.mean([run["points"][0]["gold"] for run in curve["runs"]]))
     panel.plot(distance**2, start + PowerLaw(kind, law["a"], law["b"]).gain(distance), linestyle=STYLES[curve["kind"]],
                color=GOLD, linewidth=2.4)
-    low, high = law.get("peak_kl_low"), law.get("peak_kl_high")
-    if curve["kind"] == "rl" and curve["peak_kl"] is not None and low is not None and high is not None:
-        panel.axvspan(low, min(high, curve["kl_measured"]), color=GOLD, alpha=0.15, linewidth=0)
+
+def draw_peak(panel: Any, curve: dict[str, Any]) -> None:
+    """A band for the interval of the KL at gold's peak, of single proxies."""
+    peak = curve["peak"]
+    if curve["kind"] == "rl" and peak is not None and peak["kl_low"] is not None:
+        high = curve["kl_measured"] if peak["kl_high"] is None else min(peak["kl_high"], curve["kl_measured"])
+        panel.axvspan(peak["kl_low"], high, color=GOLD, alpha=0.15, linewidth=0)
 
 
 def draw_legend(figure: Any, kinds: set[str]) -> None:

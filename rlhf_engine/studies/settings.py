@@ -51,7 +51,7 @@ class StudySettings:
     learning_rate: float = bounded(0.0, 0.0)
     """Its learning rate; 0 takes twice the rate that the stage fits to the width of the model: a run without a KL price
     is to go far."""
-    kl_limit: float = bounded(100.0, 1.0, LARGEST)
+    kl_limit: float = bounded(150.0, 1.0, LARGEST)
     """A run ends where the KL of a step is above this many nats a sequence."""
     measurements: int = bounded(12, 2, 1000)
     """How often a run is measured on the held-out prompts, beside its start."""
