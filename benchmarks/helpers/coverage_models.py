@@ -55,8 +55,8 @@ def strengths(rng: np.random.Generator, simulations: int) -> Iterator[Row]:
         truth = marginal_strengths(theta, alike) if alike else STRENGTHS
         hits = []
         for _ in range(max(simulations // 4, 20)):
-            made = make_votes(rng, prompts, votes, theta, alike)
-            fitted = fit(made[0], names, made[2], [0] * 4)
+            sample = make_votes(rng, prompts, votes, theta, alike)
+            fitted = fit(sample[0], names, sample[2], [0] * 4)
             errors = contrasts @ (fitted.strengths - truth)
             hits += [abs(error) <= fitted.half_width(contrast) for error, contrast in zip(errors, contrasts)]
         ties = "no ties" if theta is None else f"theta {theta}"
@@ -80,9 +80,9 @@ def make_votes(rng: np.random.Generator, prompts: int, votes: int, theta: float 
     tie = np.exp(theta + (one + other) / 2) if theta is not None else np.zeros(len(prompt))
     sums = np.cumsum(np.stack([np.exp(one), np.exp(other), tie]), axis=0)
     outcomes = (rng.random(len(prompt)) * sums[-1] > sums).sum(0)
-    made = [Vote((names[i], names[j]), ((1, 2), (2, 1), (1, 1))[outcome], str(number), "")
+    ballots = [Vote((names[i], names[j]), ((1, 2), (2, 1), (1, 1))[outcome], str(number), "")
             for (i, j), outcome, number in zip(met, outcomes, prompt)]
-    return made, names, prompt.tolist()
+    return ballots, names, prompt.tolist()
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
     python benchmarks/surveys/coverage.py [--simulations 2000] [--only rate strength ...]
 
-The data are made up from a known truth: prompts of their own difficulty, so that the answers to one prompt are alike
+The data are drawn from a known truth: prompts of their own difficulty, so that the answers to one prompt are alike
 (`ALIKE`), shares of ties, and several samples a prompt. Prints Markdown. The first table has a row for each interval
 and number of prompts: the lowest and the highest coverage over all settings with rates from .2 to .8, and over all
 rates, in percent; an interval of 95 % should have 95. The second one has the rates one by one.
@@ -229,10 +229,10 @@ def main() -> None:
     print(SUMMARY)
     for name in args.only:
         started, rng = time.process_time(), np.random.default_rng(args.seed)
-        made = [Cell(*cell) for cell in SURVEYS[name](rng, args.simulations)]
-        print(summary_rows(made), flush=True)
+        rows = [Cell(*cell) for cell in SURVEYS[name](rng, args.simulations)]
+        print(summary_rows(rows), flush=True)
         print(f"{name}: {time.process_time() - started:.0f} s of the processor", file=sys.stderr, flush=True)
-        cells += made
+        cells += rows
     print(f"\n{rate_table(cells)}")
 
 

@@ -32,15 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--adapter", nargs="+", required=True, metavar="A",
         help="the checkpoints: bundled, run folders or PEFT folders; none measures the base alone")
     add("--against", help="the adapter to compare all of them with; without it, each is compared with its start")
-    add("--text", default="bundled",
-        help="held-out texts: bundled, a file (a column text, or plain text) or a Hub id; none leaves them out")
-    add("--text-subset", default="", help="configuration name of a Hub data set of texts that has several")
-    add("--text-split", default="", help="its split; empty means train")
-    add("--pairs", default="bundled",
-        help="minimal pairs: bundled, a file (columns good, bad, paradigm), a folder of files, or a Hub id such as "
-             "nyu-mll/blimp; none leaves them out")
-    add("--pairs-subset", default="", metavar="NAME[,NAME...]", help="use these paradigms only; empty means all")
-    add("--pairs-split", default="", help="split of a Hub data set of pairs; empty means train")
+    add_inputs(parser)
     add("--limit", type=int, default=0,
         help="use at most this many texts, pairs of each paradigm, and rows of each task of lm-eval; 0 is all")
     add("--window", type=int, default=1024, help="tokens that are read at a time, at most (1024)")
@@ -50,6 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto")
     add("--output", required=True, help="folder for report.json and samples.jsonl")
     add("--overwrite", action="store_true", help="replace what is in --output")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The texts and the pairs that are read."""
+    add = parser.add_argument
+    add("--text", default="bundled",
+        help="held-out texts: bundled, a file (a column text, or plain text) or a Hub id; none leaves them out")
+    add("--text-subset", default="", help="configuration name of a Hub data set of texts that has several")
+    add("--text-split", default="", help="its split; empty means train")
+    add("--pairs", default="bundled",
+        help="minimal pairs: bundled, a file (columns good, bad, paradigm), a folder of files, or a Hub id such as "
+             "nyu-mll/blimp; none leaves them out")
+    add("--pairs-subset", default="", metavar="NAME[,NAME...]", help="use these paradigms only; empty means all")
+    add("--pairs-split", default="", help="split of a Hub data set of pairs; empty means train")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -42,10 +42,11 @@ def wilson(wins: float, count: float, confidence: float = 0.95) -> Interval:
 def share_interval(wins: Numbers, counts: Numbers, confidence: float = 0.95) -> Interval:
     """Interval of a share sum(wins) / sum(counts), where `wins` [G] of `counts` [G] answers come from each cluster.
 
-    An answer counts from 0 to 1, so ties may be halves. The variance is that between the clusters, linearised. It
-    gives the number of independent trials that would know as much, and Wilson's interval of these, with Student's
-    quantile, is the result (Dean & Pagano 2015). Where all clusters have the same share, the variance is not 0 but
-    unknown: the interval then leaves room for clusters that were not seen, as many as 1 in `len(counts)` may hide.
+    An answer counts from 0 to 1, so ties may be halves. The variance is that of the jackknife over clusters; where all
+    have as many answers it is that of a mean. It gives the number of independent trials that would know as much, and
+    Wilson's interval of these, with Student's quantile, is the result (Dean & Pagano 2015). Where all clusters have the
+    same share, the variance is not 0 but unknown: the interval then leaves room for clusters that were not seen, as
+    many as 1 in `len(counts)` may hide.
     Raises ValueError unless 0 <= wins <= counts.
     """
     wins, counts = np.asarray(wins, dtype=float), np.asarray(counts, dtype=float)
@@ -59,12 +60,11 @@ def share_interval(wins: Numbers, counts: Numbers, confidence: float = 0.95) -> 
     # As many clusters of equal size: one that has most of the answers is one cluster still.
     clusters = float(total**2 / (counts**2).sum())
     residuals = wins - share * counts
-    variance = float(residuals @ residuals) / total**2
-    if len(counts) < 2 or variance < 1e-20:
+    if len(counts) < 2 or float(residuals @ residuals) < 1e-20 * total**2:
         unseen = wilson(0, clusters, confidence)[1]
         return share * (1 - unseen), share + unseen * (1 - share)
-    variance *= len(counts) / (len(counts) - 1)
-    trials = share * (1 - share) / variance
+    changes = residuals / (total - counts)  # of the share, where one cluster is left out
+    trials = share * (1 - share) / (float(changes @ changes) * (len(counts) - 1) / len(counts))
     return _score_interval(share, trials, t_quantile(confidence, len(counts) - 1))
 
 
@@ -267,13 +267,14 @@ def t_quantile(confidence: float, freedom: float) -> float:
 
 # -- where they do not hold --------------------------------------------------------------------------------------------
 
-def too_few(clusters: int, rate: float | None = None, *, unit: str = "prompt") -> str:
+def too_few(clusters: int, rate: float | None = None, *, ties: float = 0.0, unit: str = "prompt") -> str:
     """A sentence about an interval that may not hold what it promises; "" where it does.
 
     Args:
         clusters: how many prompts (or voters) it rests on.
         rate: the rate that was measured, if it is one. A rate near 0 or 1 needs more prompts: `FEWEST_RARE` of the
             rarer answer.
+        ties: share of the prompts on which all answers tie. `FEWEST_RARE` prompts at least should decide something.
         unit: what a cluster is, for the sentence.
     """
     what = f"{clusters:,} {unit}{'' if clusters == 1 else 's'}"
@@ -284,4 +285,7 @@ def too_few(clusters: int, rate: float | None = None, *, unit: str = "prompt") -
     if rare < HELD_RATES[0] and rare * clusters < FEWEST_RARE:
         return (f"the rate of {rate:.1%} is near {'0' if rate == rare else '1'}, and {what} hold few of the rarer "
                 f"answers; the interval may be too narrow or too wide: ask more {unit}s before you rely on it")
+    if clusters - round(ties * clusters) < FEWEST_RARE:
+        return (f"of {what}, {ties:.0%} decide nothing; the interval may be too narrow or too wide: ask more {unit}s "
+                "before you rely on it")
     return ""

@@ -14,7 +14,7 @@ from playground.pages.runs import text
 from playground.pages.runs.comparison_charts import Curves, last_rows, moving_average
 from rlhf_engine.feedback.labelers import REPLAY
 from rlhf_engine.measures import GOLD_SCORE, GOLD_WINS, KL, SCORES, STEP
-from rlhf_engine.stages import STAGES, default_adapter
+from rlhf_engine.stages import starting_adapter
 
 WINS, REWARD = "wins", "reward"
 """What the height of a point can be: the share of wins over the start, or a mean score."""
@@ -120,14 +120,6 @@ def courses_of(run: Curves, report: dict, names: Names, *, window: int = 0, smoo
         whose = text.LEARNER_OWN_REWARD.format(name=run.name) if own else judge
         courses.append(Course(run.name, Yardstick(REWARD, whose, model, start), rewards))
     return courses
-
-
-def starting_adapter(config: dict) -> str | None:
-    """The adapter that a run started from, with `auto` spelled out. None for a stage that this version does not know.
-    """
-    if config["stage"] not in STAGES or not {"model", "adapter"} <= config.keys():
-        return None
-    return default_adapter(STAGES[config["stage"]].config(model=config["model"], adapter=config["adapter"]))
 
 
 def points_of(run: Curves, key: str, window: int, smoothing: float) -> list[Point]:

@@ -21,8 +21,8 @@ STEP = 32.0
 """The most that one answer of two responses moves a rating."""
 SHUFFLES = 200
 FEWEST_SHUFFLES = 20
-MOST_UPDATES = 4_000_000
-"""Updates over all shuffles, about five seconds. With more votes there are fewer shuffles."""
+MOST_UPDATES = 2_000_000
+"""Updates over all shuffles, some seconds. With more votes there are fewer shuffles."""
 
 
 @dataclass(frozen=True)

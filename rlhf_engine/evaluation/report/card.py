@@ -79,7 +79,7 @@ def draw_numbers(figure: "Figure", report: dict[str, Any]) -> None:
     lead = lead_judge(report["judges"])
     numbers = []
     if lead:
-        numbers.append((percent(lead["win_rate"]), f"wins by {lead['judge']}",
+        numbers.append((percent(lead["win_rate"]), f"wins by {lead['name']}",
                         f"{percent(lead['win_rate_low'])} to {percent(lead['win_rate_high'])}"))
     numbers += [(percent(finding["share"]), finding["what"], f"chance gives {percent(finding['chance'])}")
                 for finding in report["findings"]]
@@ -111,9 +111,9 @@ def draw_curves(figure: "Figure", subject: Subject) -> int:
 def draw_scores(figure: "Figure", report: dict[str, Any]) -> None:
     """The distribution of the scores of start and policy, small."""
     row = lead_judge(report["judges"]) or next(iter(report["judges"]), None)
-    if row is None or row["alike"]:
+    if row is None or row["alike"] or not row["histograms"]:
         return
-    bars, axes = row["histograms"], small_axes(figure, (0.735, 0.22, 0.235, 0.17), f"scores by {row['judge']}"[:34])
+    bars, axes = row["histograms"], small_axes(figure, (0.735, 0.22, 0.235, 0.17), f"scores by {row['name']}"[:34])
     for name, colour in (("start", START), ("policy", POLICY)):
         axes.stairs(bars[name], bars["edges"], color=colour, fill=True, alpha=0.4)
         axes.stairs(bars[name], bars["edges"], color=colour, linewidth=1.2)

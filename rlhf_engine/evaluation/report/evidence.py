@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import noop
-from rlhf_engine.evaluation.compare import ScoreFunction, check_scores, compare, win_rates
-from rlhf_engine.evaluation.intervals import mean_interval, paired_interval, rate_interval
-from rlhf_engine.evaluation.length_control import control_length
-from rlhf_engine.evaluation.report.length_share import share_explained_by_length
+from rlhf_engine.evaluation.compare import WINS, ScoreFunction, check_scores, compare
+from rlhf_engine.evaluation.intervals import mean_interval, paired_interval
+from rlhf_engine.evaluation.judging import Match, Referee, Side, Verdicts
+from rlhf_engine.evaluation.report.length_share import NOTHING, share_explained_by_length
+from rlhf_engine.evaluation.tax.checkpoints import BASE, Checkpoint
+from rlhf_engine.evaluation.tax.measure import measure_tax
+from rlhf_engine.evaluation.tax.minimal_pairs import MinimalPair
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 
@@ -21,15 +25,18 @@ BINS = 24
 """Bars of a histogram of scores."""
 
 
-class Judge(NamedTuple):
-    """What scores the responses for a report."""
+class Witness(NamedTuple):
+    """A judge of a report, and whether its wins may be believed."""
 
+    referee: Referee
     name: str
-    score: ScoreFunction
+    """As others may read it."""
     is_model: bool = False
     """It is a model that learned what to prefer, not a function that says so."""
     is_trainer: bool = False
     """The policy was trained on it."""
+    is_labeler: bool = False
+    """It gave the votes from which the policy learned."""
 
     @property
     def is_gold(self) -> bool:
@@ -40,89 +47,75 @@ class Judge(NamedTuple):
         return not (self.is_model and self.is_trainer)
 
 
-class Side(NamedTuple):
-    """The samples of one policy, prompt after prompt, `per_prompt` of each."""
-
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
-    response_ids: list[list[int]]
-    texts: list[str]
-
-
 def measure_policy(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt],
-                   judges: Sequence[Judge], *, per_prompt: int, sampling: Sampling, seed: int = 0, batch: int = 32,
+                   witnesses: Sequence[Witness], *, per_prompt: int, sampling: Sampling, seed: int = 0, batch: int = 32,
                    on_microbatch: Callable[[], None] = noop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Compare a policy with its start.
 
     Args:
         backbone: has both roles; None is the bare base.
         prompts: held out; at least one.
-        judges: at most a few; the first is the one by which distributions are drawn.
+        witnesses: the judges.
         per_prompt: samples of each side to each prompt.
         sampling, seed, batch, on_microbatch: as in `compare`.
 
     Returns:
-        (evidence, rows of samples with a score from each judge). `judges` of the evidence has a row for each judge:
-        wins with ties half and a 95 % interval over prompts, wins at equal length, mean scores, the share of the
-        variance of its scores that length explains, and histograms of both sides' scores.
+        (evidence, rows of samples), as `compare` does. Each row of `judges` also says what the judge is (`name`,
+        `is_model`, `is_trainer`, `is_labeler`, `is_gold`), whether it gives all responses the same score (`alike`), the
+        share of the variance of its scores that length explains, and histograms of both sides' scores. `lengths` has
+        the mean lengths in tokens, and the difference with its 95 % interval over prompts.
     """
-    sides: list[Side] = []
+    matches: list[tuple[Match, Verdicts]] = []
 
-    def remember(owners: list[Prompt], prompt_ids: list[list[int]], response_ids: list[list[int]],
-                 texts: list[str]) -> list[float]:
-        """A judge for `compare` that keeps what it is given, so that all judges read the same samples."""
-        sides.append(Side(owners, prompt_ids, response_ids, texts))
-        return [0.0] * len(texts)
+    def remembering(referee: Referee) -> Referee:
+        """The referee, whose verdicts are kept."""
+        def decide(match: Match) -> Verdicts:
+            verdicts = referee.decide(match)
+            matches.append((match, verdicts))
+            return verdicts
+        return Referee(referee.name, decide)
 
-    measured, _ = compare(backbone, role, against, prompts, remember, per_prompt=per_prompt, sampling=sampling,
-                          seed=seed, batch=batch, on_microbatch=on_microbatch)
-    ours, theirs = sides
-    names = ("prompts", "samples", "kl", "kl_per_token", "perplexity_ratio", "distinct_ratio", "empty", "length")
-    evidence: dict[str, Any] = {name: measured[name] for name in names}
-    evidence["notes"] = [note for note in measured["notes"] if not note.startswith("the judge gives all")]
+    nobody = Referee("", lambda match: Verdicts([0.5] * len(match.numbers)))
+    referees = [remembering(referee) for referee in [*(one.referee for one in witnesses), nobody]]
+    evidence, rows = compare(backbone, role, against, prompts, None, referees=referees, per_prompt=per_prompt,
+                             sampling=sampling, seed=seed, batch=batch, on_microbatch=on_microbatch)
+    evidence["judges"] = [{**report, **about_witness(witness), **about_scores(match, verdicts)} for report, witness,
+                          (match, verdicts) in zip(evidence["judges"], witnesses, matches)]
+    if not witnesses:  # then the wins are those by nobody
+        evidence = {key: value for key, value in evidence.items() if key not in WINS}
     evidence["per_prompt"] = per_prompt
-    evidence["lengths"] = length_rows(ours, theirs, per_prompt)
-    evidence["judges"] = []
-    rows = [{"prompt": prompt, "response": response, "against": against, "scores": {}, "scores_against": {}}
-            for prompt, response, against in zip(ours.prompts, ours.texts, theirs.texts)]
-    for judge in judges:
-        scores, scores_against = judge.score(*ours), judge.score(*theirs)
-        check_scores(scores, ours.texts)
-        check_scores(scores_against, theirs.texts)
-        evidence["judges"].append(judge_row(judge, ours, theirs, scores, scores_against, per_prompt))
-        for row, score, score_against in zip(rows, scores, scores_against):
-            row["scores"][judge.name], row["scores_against"][judge.name] = score, score_against
+    evidence["lengths"] = length_rows(matches[-1][0], per_prompt)
+    for row in rows:
+        row.pop("verdicts", None)
+    for witness, (_, verdicts) in zip(witnesses, matches):
+        for row, score, score_against in zip(rows, *(verdicts.scores or ([], []))):
+            row.setdefault("scores", {})[witness.name] = score
+            row.setdefault("scores_against", {})[witness.name] = score_against
     return evidence, rows
 
 
-def judge_row(judge: Judge, ours: Side, theirs: Side, scores: list[float], scores_against: list[float],
-              per_prompt: int) -> dict[str, Any]:
-    """What one judge says about two sides."""
-    rates = win_rates(scores, scores_against, per_prompt)
-    low, high = rate_interval(rates)
-    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(scores, scores_against)]
-    differences = [len(a) - len(b) for a, b in zip(ours.texts, theirs.texts)]
-    numbers = [i // per_prompt for i in range(len(scores))]
-    both = [*scores, *scores_against]
-    return {
-        "judge": judge.name, "is_model": judge.is_model, "is_trainer": judge.is_trainer, "is_gold": judge.is_gold,
-        "win_rate": sum(rates) / len(rates), "win_rate_low": low, "win_rate_high": high,
-        "ties": sum(a == b for a, b in zip(scores, scores_against)) / len(scores),
-        "score": sum(scores) / len(scores), "score_against": sum(scores_against) / len(scores),
-        "alike": len(set(both)) == 1,
-        "at_equal_length": control_length(wins, differences, numbers).to_dict(),
-        "length_share": share_explained_by_length(both, [*ours.texts, *theirs.texts], [*numbers, *numbers]),
-        "histograms": histograms(scores, scores_against),
-    }
+def about_witness(witness: Witness) -> dict[str, Any]:
+    """What a judge is."""
+    return {"name": witness.name, "is_model": witness.is_model, "is_trainer": witness.is_trainer,
+            "is_labeler": witness.is_labeler, "is_gold": witness.is_gold}
 
 
-def length_rows(ours: Side, theirs: Side, per_prompt: int) -> dict[str, Any]:
+def about_scores(match: Match, verdicts: Verdicts) -> dict[str, Any]:
+    """What the scores of a judge go by, and how they are distributed; None of a judge that only compares."""
+    if verdicts.scores is None:
+        return {"alike": set(verdicts.wins) == {0.5}, "length_share": dict(NOTHING), "histograms": None}
+    ours, theirs = verdicts.scores
+    share = share_explained_by_length([*ours, *theirs], [*match.ours.texts, *match.theirs.texts], match.numbers * 2)
+    return {"alike": len({*ours, *theirs}) == 1, "length_share": share, "histograms": histograms(ours, theirs)}
+
+
+def length_rows(match: Match, per_prompt: int) -> dict[str, Any]:
     """Mean lengths in tokens, and the difference with its interval over prompts."""
     def of_prompts(side: Side) -> list[float]:
         lengths = [len(ids) for ids in side.response_ids]
         return [sum(lengths[i:i + per_prompt]) / per_prompt for i in range(0, len(lengths), per_prompt)]
 
-    policy, start = of_prompts(ours), of_prompts(theirs)
+    policy, start = of_prompts(match.ours), of_prompts(match.theirs)
     low, high = paired_interval(policy, start)
     return {"policy": float(np.mean(policy)), "start": float(np.mean(start)),
             "difference": float(np.mean(policy) - np.mean(start)), "difference_low": low, "difference_high": high}
@@ -139,14 +132,30 @@ def histograms(scores: list[float], scores_against: list[float]) -> dict[str, An
     return {"edges": edges.tolist(), "policy": shares[0].tolist(), "start": shares[1].tolist()}
 
 
+# -- what it cost ------------------------------------------------------------------------------------------------------
+
+def measure_cost(backbone: Backbone, role: str | None, against: str | None, texts: Sequence[Demonstration],
+                 pairs: Sequence[MinimalPair], *, on_microbatch: Callable[[], None] = noop) -> dict[str, Any]:
+    """The alignment tax of a policy beside its start and the base, as `measure_tax` reports it; {} without any input.
+    """
+    if not texts and not pairs:
+        return {}
+    base = Checkpoint(BASE, None)
+    start = Checkpoint("start", against, base) if against else base
+    checkpoints = [base, *([start] if against else []), *([Checkpoint("policy", role, start)] if role else [])]
+    tax, _ = measure_tax(backbone, checkpoints, texts, pairs, on_microbatch=on_microbatch)
+    return tax
+
+
 # -- a reward model ----------------------------------------------------------------------------------------------------
 
-def measure_reward(backbone: Backbone, role: str | None, prompts: list[Prompt], reward: Judge, *, per_prompt: int,
-                   sampling: Sampling, seed: int = 0, batch: int = 32,
+def measure_reward(backbone: Backbone, role: str | None, prompts: list[Prompt], score: ScoreFunction, name: str, *,
+                   per_prompt: int, sampling: Sampling, seed: int = 0, batch: int = 32,
                    on_microbatch: Callable[[], None] = noop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score fresh samples of the policy that a reward model started from, and see what the scores go by.
+    """Score fresh samples of a policy by a reward model, and see what the scores go by.
 
-    Returns (evidence, rows of samples), as `measure_policy` does; `judges` has one row, without wins.
+    `role` is the policy, or None for the bare base; `score` is the reward model, called `name`. Returns (evidence, rows
+    of samples), as `measure_policy` does; `judges` has one row, without wins.
     """
     room = prompt_room(backbone, sampling.max_new_tokens)
     encoded, notes = encode_prompts(backbone, prompts, room)
@@ -156,16 +165,16 @@ def measure_reward(backbone: Backbone, role: str | None, prompts: list[Prompt], 
         response_ids = sample(backbone, prompt_ids, sampling, seeded_generator(2 * seed), batch=batch,
                               on_microbatch=on_microbatch)
     texts = [text_of(backbone, ids) for ids in response_ids]
-    scores = reward.score(owners, prompt_ids, response_ids, texts)
+    scores = score(owners, prompt_ids, response_ids, texts)
     check_scores(scores, texts)
     numbers = [i // per_prompt for i in range(len(scores))]
     means = [float(np.mean(scores[i:i + per_prompt])) for i in range(0, len(scores), per_prompt)]
     low, high = mean_interval(means)
-    row = {"judge": reward.name, "is_model": True, "is_trainer": True, "is_gold": False,
+    row = {"judge": name, "name": name, "is_model": True, "is_trainer": True, "is_labeler": False, "is_gold": False,
            "score": float(np.mean(scores)), "score_low": low, "score_high": high, "alike": len(set(scores)) == 1,
            "length_share": share_explained_by_length(scores, texts, numbers), "histograms": histograms(scores, scores)}
-    rows = [{"prompt": prompt, "response": text, "scores": {reward.name: score}}
-            for prompt, text, score in zip(owners, texts, scores)]
+    rows = [{"prompt": prompt, "response": text, "scores": {name: value}}
+            for prompt, text, value in zip(owners, texts, scores)]
     evidence = {"prompts": len(prompts), "samples": len(texts), "per_prompt": per_prompt, "notes": notes,
                 "judges": [row]}
     return evidence, rows

@@ -77,12 +77,12 @@ def wins_figure(judges: Sequence[dict[str, Any]]) -> str:
     for place, row in enumerate(reversed(rows)):
         colour = GOLD if row["is_gold"] else REWARD
         point_with_interval(axes, place + 0.12, row["win_rate"], row["win_rate_low"], row["win_rate_high"], colour)
-        equal = row.get("at_equal_length") or {}
+        equal = row.get("length_controlled") or {}
         if equal.get("win_rate") is not None:
             point_with_interval(axes, place - 0.18, equal["win_rate"], equal["win_rate_low"], equal["win_rate_high"],
                                 colour, hollow=True)
     axes.axvline(0.5, color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(rows)), [short(row["judge"]) for row in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [short(row["name"]) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
@@ -129,11 +129,11 @@ def scores_figure(row: dict[str, Any], *, reward_alone: bool = False) -> str:
     for name, colour in sides:
         axes.stairs(bars[name], edges, color=colour, fill=True, alpha=0.35)
         axes.stairs(bars[name], edges, color=colour, linewidth=1.3, label=name)
-    axes.set_xlabel(f"score by {short(row['judge'], 40)}")
+    axes.set_xlabel(f"score by {short(row['name'], 40)}")
     axes.set_ylabel("share of responses")
     if not reward_alone:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return to_svg(figure, f"Distribution of the scores by {row['judge']}")
+    return to_svg(figure, f"Distribution of the scores by {row['name']}")
 
 
 def is_finite(value: Any) -> bool:

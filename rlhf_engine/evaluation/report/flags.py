@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf_engine.evaluation.intervals import wilson
 from rlhf_engine.evaluation.report.subject import Subject, guesses_of
+from rlhf_engine.evaluation.tax.measure import TAXED
 
 LENGTH_SHARE = 0.8
 """Share of the variance of a judge's scores that length explains, from which on the judge is said to go by length."""
@@ -58,7 +59,7 @@ class Finding:
 
 def win_findings(evidence: dict[str, Any]) -> list[Finding]:
     """The wins by each judge that may be believed."""
-    return [Finding(f"wins by {row['judge']}", row["win_rate"], row["win_rate_low"], row["win_rate_high"], 0.5,
+    return [Finding(f"wins by {row['name']}", row["win_rate"], row["win_rate_low"], row["win_rate_high"], 0.5,
                     evidence["prompts"])
             for row in evidence.get("judges", []) if row["is_gold"] and "win_rate" in row and not row["alike"]]
 
@@ -121,15 +122,15 @@ def length_flags(evidence: dict[str, Any]) -> Iterator[Flag]:
     for row in evidence.get("judges", []):
         length = row["length_share"]
         if length["share"] is not None and length["share"] >= LENGTH_SHARE:
-            yield Flag("length_only", f"What {row['judge']} rewards is length: the number of {length['of']} alone "
+            yield Flag("length_only", f"What {row['name']} rewards is length: the number of {length['of']} alone "
                                       f"explains {length['share']:.0%} of the variance of its scores.")
             return
-        equal = row.get("at_equal_length") or {}
+        equal = row.get("length_controlled") or {}
         if not row["is_gold"] or not moved or equal.get("win_rate_low") is None:
             continue
         if row["win_rate_low"] > 0.5 >= equal["win_rate_low"]:
             more = "longer" if lengths["difference"] > 0 else "shorter"
-            yield Flag("length_only", f"The policy wins by {row['judge']} ({row['win_rate']:.0%}), but not at equal "
+            yield Flag("length_only", f"The policy wins by {row['name']} ({row['win_rate']:.0%}), but not at equal "
                                       f"length ({equal['win_rate']:.0%}, {equal['win_rate_low']:.0%} to "
                                       f"{equal['win_rate_high']:.0%}): its answers are {more}, and that may be all.")
             return
@@ -142,8 +143,19 @@ def cost_flags(evidence: dict[str, Any]) -> Iterator[Flag]:
                                    "of word pairs that the start has.")
     if evidence.get("empty", 0.0) >= EMPTY:
         yield Flag("empty_answers", f"{evidence['empty']:.0%} of the answers are empty.")
-    for row in evidence.get("tax", {}).get("lost", []):
-        yield Flag("taxed", row)
+    policy = next((row for row in evidence.get("tax", {}).get("checkpoints", []) if row["name"] == "policy"), {})
+    if policy.get("taxed"):
+        yield Flag("taxed", f"It lost elsewhere: {tax_sentence(policy)}.")
+
+
+def tax_sentence(row: dict[str, Any]) -> str:
+    """What a checkpoint lost beside its start, in words."""
+    parts, text, pairs = [], row.get("text", {}), row.get("pairs", {})
+    if text.get("verdict") == TAXED:
+        parts.append(f"its perplexity on held-out text is {text['ratio']:.2f} times the start's")
+    if pairs.get("verdict") == TAXED:
+        parts.append(f"it gets {-pairs['difference']:.1%} fewer of the minimal pairs right")
+    return " and ".join(parts)
 
 
 def trust_flags(subject: Subject, evidence: dict[str, Any]) -> Iterator[Flag]:
@@ -154,7 +166,7 @@ def trust_flags(subject: Subject, evidence: dict[str, Any]) -> Iterator[Flag]:
                                        "show that the policy pleases it, and nothing else.")
     for row in judges:
         if row["alike"]:
-            yield Flag("judge_says_nothing", f"{row['judge']} gives all responses the same score.")
+            yield Flag("judge_says_nothing", f"{row['name']} gives all responses the same score.")
     if evidence.get("prompts", FEW_PROMPTS) < FEW_PROMPTS:
         yield Flag("few_prompts", f"There are only {evidence['prompts']} prompts. The intervals are wide, and may be "
                                   "too narrow still.")

@@ -35,7 +35,7 @@ def report_page(subject: Subject, report: dict[str, Any], rows: list[dict[str, A
     environment.filters.update(percent=percent, two=two_decimals)
     judges = report["judges"]
     return environment.get_template("report.html").render(
-        subject=subject, report=report, flags=flags, judges=judges, tax=report.get("tax") or {"rows": []},
+        subject=subject, report=report, flags=flags, judges=judges, tax=tax_table(report.get("tax") or {}),
         lead=lead_judge(judges), samples=chosen_samples(rows, report["seed"]),
         figures=[(caption, Markup(svg)) for caption, svg in figures_of(subject, report) if svg],
         settings=settings_of(subject), commands=commands_of(subject, command), date=time.strftime("%d %B %Y"))
@@ -55,8 +55,32 @@ def figures_of(subject: Subject, report: dict[str, Any]) -> list[tuple[str, str]
     found.append(("The run, step by step", figures.curves_figure(subject.metrics)))
     alone = subject.makes == "reward"
     found += [("What it scores" if alone else "How the scores moved", figures.scores_figure(row, reward_alone=alone))
-              for row in judges[:2] if not row["alike"]]
+              for row in judges[:2] if row["histograms"] and not row["alike"]]
     return found
+
+
+def tax_table(tax: dict[str, Any]) -> dict[str, Any]:
+    """What a policy cost, as a table: `head`, `rows` and a sentence `about` the data."""
+    about = []
+    if data := tax.get("text_data"):
+        about.append(f"{data['documents']:,} held-out texts ({data['tokens']:,} tokens)")
+    if data := tax.get("pair_data"):
+        about.append(f"{data['pairs']:,} minimal pairs of {data['paradigms']} kinds")
+    rows = [[row["name"], *tax_cells(row)] for row in tax.get("checkpoints", [])]
+    return {"about": f"Read on {' and '.join(about)}. 95 % intervals, in pairs." if about else "", "rows": rows,
+            "head": ["", "perplexity of text", "beside the start", "right pairs", "less the start's"]}
+
+
+def tax_cells(row: dict[str, Any]) -> list[str]:
+    """The cells of a checkpoint; a dash for what was not measured."""
+    text, pairs = row.get("text") or {}, row.get("pairs") or {}
+    cells = [f"{text['perplexity']:.2f}" if text else "–", "–", f"{pairs['accuracy']:.1%}" if pairs else "–", "–"]
+    if "ratio" in text:
+        cells[1] = f"×{text['ratio']:.3f} ({text['ratio_low']:.3f} to {text['ratio_high']:.3f})"
+    if "difference" in pairs:
+        ends = f"{pairs['difference_low']:+.1%} to {pairs['difference_high']:+.1%}"
+        cells[3] = f"{pairs['difference']:+.1%} ({ends})"
+    return cells
 
 
 def chosen_samples(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -69,7 +93,8 @@ def chosen_samples(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]
             prompts.add(prompt)
             row = rows[place]
             chosen.append({**row, "prompt": prompt_text(row["prompt"]), "response": cut(row["response"]),
-                           "against": cut(row.get("against", ""))})
+                           "against": cut(row.get("against", "")), "scores": row.get("scores"),
+                           "scores_against": row.get("scores_against")})
     return chosen
 
 
@@ -101,6 +126,7 @@ def commands_of(subject: Subject, command: str) -> list[tuple[str, str]]:
     if subject.stage in STAGES:
         settings = {name: shown(name, value) if isinstance(value, str) else value
                     for name, value in subject.config.items() if name != "stage"}
+        settings["output"] = subject.name.partition(" at step ")[0]
         found.append(("The run", command_line(subject.stage, settings)))
     return [*found, ("This report", command)]
 

@@ -4,18 +4,23 @@ A correlation would miss a judge that wants answers near fifty words: its scores
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+
+from rlhf_engine.feedback.scoring_functions import words
 
 BINS = 12
 """Classes of length, equally full, with one score each: any function of length, in steps."""
 FEWEST = 60
 """Responses below which there is no answer: twelve classes need five each."""
+NOTHING: dict[str, Any] = {"share": None, "of": None, "correlation": None}
+"""Of scores about which nothing can be said."""
 MEASURES: dict[str, Callable[[str], int]] = {
-    "words": lambda text: len(text.split()), "characters": len, "sentences": lambda text: sum(map(text.count, ".!?"))}
+    "words": lambda text: len(words(text)), "characters": len, "sentences": lambda text: sum(map(text.count, ".!?"))}
 
 
-def share_explained_by_length(scores: Sequence[float], texts: Sequence[str], prompts: Sequence[int]) -> dict:
+def share_explained_by_length(scores: Sequence[float], texts: Sequence[str], prompts: Sequence[int]) -> dict[str, Any]:
     """The share (0 to 1) of the variance of scores that length explains, on prompts that did not help to say how.
 
     A score is predicted by the mean of its class of length (`BINS` classes, equally full), which is taken from the
@@ -31,10 +36,9 @@ def share_explained_by_length(scores: Sequence[float], texts: Sequence[str], pro
     all where scores or lengths are all alike, or there are fewer than `FEWEST` responses.
     """
     values, owners = np.asarray(scores, dtype=float), np.asarray(prompts)
-    nothing = {"share": None, "of": None, "correlation": None}
     if len(values) < FEWEST or np.ptp(values) == 0 or len(np.unique(owners)) < 2:
-        return nothing
-    best = nothing
+        return dict(NOTHING)
+    best = dict(NOTHING)
     for name, measure in MEASURES.items():
         lengths = np.array([measure(text) for text in texts], dtype=float)
         if np.ptp(lengths) == 0:

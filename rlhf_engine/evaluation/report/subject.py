@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_engine.errors import UserError
+from rlhf_engine.evaluation.lineage import run_of
+from rlhf_engine.evaluation.tax.checkpoints import Source, find_start
 from rlhf_engine.feedback.scoring_functions import built_in
-from rlhf_engine.files import ASSETS, expand_user, read_json_or_none
+from rlhf_engine.files import ASSETS, read_json_or_none
 from rlhf_engine.runs.adapter_folder import BASE_FILE
 from rlhf_engine.runs.folder import Run, step_of
 from rlhf_engine.runs.resolve import resolve_adapter
-from rlhf_engine.stages import STAGES, default_adapter, make_config
+from rlhf_engine.stages import STAGES, starting_adapter
 
 GALLERY = ASSETS / "adapters"
 """The adapters that ship with the project. Each may have an `about.json`, which says what it was made from."""
@@ -24,8 +25,8 @@ class Subject:
     name: str
     folder: Path | None
     """Its PEFT folder; None is the bare base."""
-    start: str
-    """ADAPTER that it started from: a folder, or `none`."""
+    start: Path | None
+    """The PEFT folder that it is compared with; None is the bare base."""
     makes: str = "policy"
     """`policy`, or `reward`: a reward model."""
     step: int = 0
@@ -35,7 +36,8 @@ class Subject:
     """report.json of the run."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     journal: list[dict[str, Any]] = field(default_factory=list)
-    run: Run | None = None
+    notes: list[str] = field(default_factory=list)
+    """What could not be found out."""
 
     @property
     def stage(self) -> str:
@@ -67,8 +69,7 @@ def read_subject(adapter: str, model: str, against: str = "") -> Subject:
 
     `against`: what it is compared with; "" is what it started from. Raises UserError.
     """
-    folder = Path(expand_user(adapter)) if adapter not in ("none", "bundled", "") else None
-    run = run_of(folder) if folder else None
+    run = run_of(adapter)
     config = run.config() if run else {}
     stage = STAGES.get(str(config.get("stage", "")))
     role = stage.makes if stage else "policy"
@@ -76,18 +77,12 @@ def read_subject(adapter: str, model: str, against: str = "") -> Subject:
     about = about_adapter(peft) if peft and not run else {}
     report = (run.report() if run else None) or {}
     checkpoint = peft.parent if peft and run else None
+    start, note = (resolve_adapter(against, model), "") if against else start_of(peft, adapter, config, role)
     return Subject(
-        name=name_of(adapter, run, checkpoint), folder=peft, makes=role,
-        start=against or start_of(config, checkpoint, model, adapter), step=checkpoint_step(checkpoint),
+        name=name_of(adapter, run, checkpoint), folder=peft, makes=role, start=start,
+        notes=[note] if note else [], step=checkpoint_step(checkpoint),
         config=config or about.get("config", {}), report=report or about.get("report", {}),
-        metrics=run.metrics() if run else [], journal=run.journal() if run else [], run=run)
-
-
-def run_of(folder: Path) -> Run | None:
-    """The run that a folder is, or lies in: RUN, RUN/checkpoints/step-000100, or a role inside of that."""
-    resolved = folder.resolve()
-    places = [resolved, *list(resolved.parents)[:3]]
-    return next((Run(place) for place in places if Run(place).exists()), None)
+        metrics=run.metrics() if run else [], journal=run.journal() if run else [])
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:
@@ -107,18 +102,15 @@ def name_of(adapter: str, run: Run | None, checkpoint: Path | None) -> str:
     return run.path.resolve().name + ("" if newest else f" at step {step}")
 
 
-def start_of(config: dict[str, Any], checkpoint: Path | None, model: str, adapter: str) -> str:
-    """ADAPTER that a policy started from: the frozen reference beside it, else what its config names."""
-    if checkpoint and (checkpoint / "reference").is_dir():
-        return str(checkpoint / "reference")
-    if config:
-        try:
-            made = make_config(config["stage"], {"model": config.get("model", model),
-                                                 "adapter": config.get("adapter", "auto")})
-        except (UserError, KeyError):
-            return "none"
-        return default_adapter(made)
-    return "bundled" if model == "bundled" and adapter not in ("bundled", "none", "") else "none"
+def start_of(folder: Path | None, adapter: str, config: dict[str, Any], makes: str) -> tuple[Path | None, str]:
+    """(PEFT folder of the policy that a subject started from, a remark or ""). None is the bare base.
+
+    A reward model has none; it is shown responses of the policy that its run started from.
+    """
+    if makes == "reward":
+        return resolve_adapter(starting_adapter(config) or "none", str(config.get("model", ""))), ""
+    start, note = find_start(adapter, Source(adapter, folder), str(config.get("model") or base_of(folder)))
+    return start.folder, note
 
 
 def about_adapter(folder: Path) -> dict[str, Any]:

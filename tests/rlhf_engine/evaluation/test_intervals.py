@@ -99,6 +99,8 @@ def test_a_share_weighs_answers_and_its_variance_is_that_of_a_ratio():
 def test_one_prompt_with_most_answers_is_one_prompt():
     low, _ = share_interval([1000.0, 1.0, 1.0], [1000.0, 1.0, 1.0])
     assert low < 0.3  # not that of a thousand
+    low, high = share_interval([500.0, 1.0, 1.0], [1000.0, 1.0, 1.0])
+    assert low < 0.2 and high > 0.8
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
@@ -177,4 +179,5 @@ def test_a_sentence_where_an_interval_may_not_hold():
     assert "37 prompts" in too_few(37) and "100" in too_few(37)
     assert "1 voter;" in too_few(1, unit="voter")
     assert "96" in too_few(100, 0.96) and "near 0" in too_few(100, 0.03)
-    assert too_few(2000, 0.96) == ""
+    assert too_few(2000, 0.96) == too_few(100, 0.5, ties=0.8) == ""
+    assert "95% decide nothing" in too_few(100, 0.5, ties=0.95)
