@@ -25,7 +25,7 @@ LAW_OF: dict[str, Kind] = {"rl": "rl", "ensemble": "rl", "best_of": "best_of"}
 """The law of each kind of piece."""
 TITLES = {"rl": "RL", "ensemble": "RL, ensemble", "best_of": "best of n"}
 DESCRIBED = 0.15
-"""Share of the range of gold by which a law may miss its points, root mean square, and still describe the curve."""
+"""Share of gold's height by which a law may miss its points, root mean square, and still describe the curve."""
 FALLEN = 0.1
 """Standard deviations by which a proxy may be lower at the end than at gold's peak and still count as not fallen."""
 
@@ -90,7 +90,7 @@ def describe_curve(kind: str, labels: int, pieces: Sequence[dict[str, Any]], see
     for name in Turn._fields:
         curve |= mean_interval(name, np.mean([getattr(turn, name) for turn in turns], 0), seed)
     curve["kl_measured"] = float(np.mean([course.kl.mean(1).max() for course in courses]))
-    curve["gold_range"] = float(np.mean([np.ptp(course.gold.mean(1)) for course in courses]))
+    curve["height"] = float(np.mean([course.gold.mean(1).max() - course.gold[0].mean() for course in courses]))
     curve["measured_peak"] = measured_peak(courses, seed)
     curve["fit"] = fit_curve(kind, courses, seed)
     curve["flags"] = curve_flags(curve)
@@ -186,7 +186,7 @@ def peak_place(curve: dict[str, Any]) -> str:
     It is `unknown` where the law does not describe the curve: a collapse is sharper than any such law.
     """
     law = curve["fit"]
-    if law is None or law["residual"] > DESCRIBED * curve["gold_range"]:
+    if law is None or law["residual"] > DESCRIBED * curve["height"]:
         return "unknown"
     if law["peak_kl"] is None:
         return "beyond" if law.get("seeds_with_peak", 0) == 0 else "unknown"
