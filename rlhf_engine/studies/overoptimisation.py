@@ -28,13 +28,13 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.model.text_metrics import distinct
 from rlhf_engine.rollout.rollout import make_rollout, measure
+from rlhf_engine.studies.pieces import PIECES, Piece, plan, read_pieces
 from rlhf_engine.studies.proxies import Label, Proxy, agreement, chosen_prompts, train_proxy
 from rlhf_engine.studies.settings import StudySettings
 from rlhf_engine.trainers.base import Diverged, fitted_learning_rate
 from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.ppo import PPO
 
-PIECES = "pieces.jsonl"
 START = "start"
 """The role of the starting policy; there is none where that is the bare base."""
 RATE_FACTOR = 2.0
@@ -48,23 +48,6 @@ DIGITS = 4
 """Digits behind the point of what a piece holds of each prompt."""
 
 
-class StudyStopped(Exception):
-    """Somebody has asked for the study to end. What is done is written."""
-
-
-class Piece(NamedTuple):
-    """What is done at a time."""
-
-    labels: int
-    seed: int
-    kind: str
-    """`rl`, `best_of` or `ensemble`."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} of {self.labels:,} labels, seed {self.seed}"
-
-
 class StartSamples(NamedTuple):
     """N samples of the start to each of P held-out prompts."""
 
@@ -72,23 +55,6 @@ class StartSamples(NamedTuple):
     """[P][N]: token ids."""
     gold: np.ndarray
     """[P, N], as the gold gives it."""
-
-
-def plan(settings: StudySettings) -> list[Piece]:
-    """All pieces of a study, in the order in which they are done: whole seeds, each kind for all numbers of labels."""
-    kinds = ("rl", "best_of", *(("ensemble",) if settings.ensemble > 1 else ()))
-    pieces = []
-    for seed in range(settings.seed, settings.seed + settings.seeds):
-        for kind in kinds:
-            pieces += [Piece(labels, seed, kind) for labels in settings.labels]
-    return pieces
-
-
-def read_pieces(folder: Path) -> dict[Piece, dict[str, Any]]:
-    """The pieces that are done, from a study's folder."""
-    rows = read_lines(folder / PIECES) if (folder / PIECES).exists() else []
-    names = Piece._fields
-    return {Piece(*(row[name] for name in names)): row for row in rows if all(name in row for name in names)}
 
 
 class Study:

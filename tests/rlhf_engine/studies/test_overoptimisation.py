@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from rlhf_engine.studies import overoptimisation
-from rlhf_engine.studies.overoptimisation import Piece, plan, read_pieces
+from rlhf_engine.studies.pieces import Piece, plan, read_pieces
 from rlhf_engine.studies.settings import StudySettings, parse_labels
 
 SMALL = {"labels": "4,8", "seeds": 1, "steps": 4, "measurements": 2, "batch-size": 4, "prompts": 4, "per-prompt": 1, "samples": 4,
