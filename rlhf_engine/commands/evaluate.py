@@ -6,9 +6,8 @@ torch is imported late, so that what can be refused without a model is refused a
 import argparse
 from pathlib import Path
 
-from rlhf_engine.arguments import check_number, check_sampling
+from rlhf_engine.arguments import add_sampling, check_number, check_sampling
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
-from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges, note_trainers
 from rlhf_engine.runs.resolve import resolve_adapter
 

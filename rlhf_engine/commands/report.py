@@ -8,9 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_engine.arguments import check_number
+from rlhf_engine.arguments import add_sampling, check_number
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data
-from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges
 from rlhf_engine.commands.tax import NONE, add_inputs, read_inputs
 from rlhf_engine.config import LARGEST_SEED, MOST_TOKENS

@@ -10,7 +10,16 @@ from rlhf_engine.data.examples import Demonstration
 from rlhf_engine.errors import UserError
 from rlhf_engine.evaluation.tax import measure
 from rlhf_engine.evaluation.tax.checkpoints import Checkpoint
-from rlhf_engine.evaluation.tax.measure import MARGIN, TIE, accuracy, hit, measure_tax, pairs_part, text_part, verdict_on
+from rlhf_engine.evaluation.tax.measure import (
+    MARGIN,
+    TIE,
+    accuracy,
+    hit,
+    measure_tax,
+    pairs_part,
+    text_part,
+    verdict_on,
+)
 from rlhf_engine.evaluation.tax.minimal_pairs import MinimalPair
 from rlhf_engine.model.backbone import Backbone
 from tests.conftest import sentences
