@@ -155,11 +155,15 @@ class Study:
         """The first `count` labels of a seed: read from the study's folder, or sampled, scored and written there."""
         path = self.folder / "labels" / f"seed-{seed}.jsonl"
         rows = read_lines(path) if path.exists() else []
-        while len(rows) < count:
-            block = chosen_prompts(self.prompts, len(rows) + LABEL_BLOCK, seed)[len(rows):]
-            rows += self.label_block(block, stream(seed, 2 + len(rows) // LABEL_BLOCK))
         path.parent.mkdir(exist_ok=True)
-        write_text(path, json_lines(rows))
+        if len(rows) < count:
+            rows = rows[:len(rows) - len(rows) % LABEL_BLOCK]  # a kill may have left a part of a block
+            write_text(path, json_lines(rows))
+        while len(rows) < count:
+            prompts = chosen_prompts(self.prompts, len(rows) + LABEL_BLOCK, seed)[len(rows):]
+            block = self.label_block(prompts, stream(seed, 2 + len(rows) // LABEL_BLOCK))
+            append_text(path, json_lines(block))
+            rows += block
         return [Label(row["prompt"], tuple(row["responses"]), tuple(row["gold"])) for row in rows[:count]]
 
     def label_block(self, prompts: list[Prompt], seed: int) -> list[dict[str, Any]]:
@@ -230,9 +234,10 @@ class Study:
         return {"points": points, "ended": ended}
 
     def steps_measured(self) -> set[int]:
-        """The steps after which a run is measured: evenly spaced, the last one among them."""
+        """The steps after which a run is measured, the last one among them. They are denser at first, where the distance
+        grows faster: the n-th of N is at (n / N)^1.5 of the run."""
         steps, count = self.settings.steps, self.settings.measurements
-        return {round(number * steps / count) for number in range(1, count + 1)}
+        return {max(1, round(steps * (number / count) ** 1.5)) for number in range(1, count + 1)}
 
     def look(self, step: int, proxy: Proxy, seed: int, samples: StartSamples) -> dict[str, Any]:
         """Gold, proxy and KL of the policy on each held-out prompt, on fresh samples; random numbers stay the same."""

@@ -54,7 +54,7 @@ class StudySettings:
     kl_limit: float = bounded(150.0, 1.0, LARGEST)
     """A run ends where the KL of a step is above this many nats a sequence."""
     measurements: int = bounded(16, 2, 1000)
-    """How often a run is measured on the held-out prompts, beside its start."""
+    """How often a run is measured on the held-out prompts, beside its start; more often at first."""
     prompts: int = bounded(64, 4, MOST_ROWS)
     """Held-out prompts that are measured on, at most."""
     per_prompt: int = bounded(2, 1, 1000)
