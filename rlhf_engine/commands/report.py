@@ -182,10 +182,10 @@ def load_roles(backbone: "Backbone", subject: Subject, roles: Sequence[str]) -> 
     policy, start = roles
     if subject.start:
         backbone.load_role(start, subject.start, head=False)
-    is_policy = subject.folder is not None and subject.makes == "policy"
-    if is_policy:
-        backbone.load_role(policy, subject.folder, head=False)
-    return policy if is_policy else None, start if subject.start else None
+    folder = subject.folder if subject.makes == "policy" else None
+    if folder:
+        backbone.load_role(policy, folder, head=False)
+    return policy if folder else None, start if subject.start else None
 
 
 def witness(spec: str, referee, adapter: str) -> "Witness":
