@@ -1,10 +1,13 @@
 """The lists of a run folder, parsed once for each version of a file, for all pages and all browsers."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
-from rlhf_engine.files import read_json_or_none, read_lines
+from rlhf_engine.files import expand_user, read_json_or_none, read_lines
+from rlhf_engine.measures import VOTES_LEARNED
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.studies import kl_limits
 
 METRICS, JOURNAL, SAMPLES = "metrics.jsonl", "journal.jsonl", "samples.jsonl"
 QUERIES, REPORT = "queries.jsonl", "report.json"
@@ -66,3 +69,26 @@ def _parse_report(path: Path, _version: Version) -> dict:
     """The report in a file; {} for what is none."""
     report = read_json_or_none(path)
     return report if isinstance(report, dict) else {}
+
+
+# -- the peak of the like of a run -------------------------------------------------------------------------------------
+
+def find_kl_limit(run: Run, config: dict) -> kl_limits.KLLimit | None:
+    """The KL at which the like of a run peaked, by the studies beside it; None where none says so."""
+    reports = evaluation_reports(run.path.parent)
+    studies = {name: report for name, report in reports.items() if report.get("study")}
+    return kl_limits.find_kl_limit(config, labels_learned(run, config), studies) if studies else None
+
+
+def labels_learned(run: Run, config: dict) -> int | None:
+    """How many labels the reward of a run has learned from: votes of the live loop, pairs of a reward run; None where
+    nothing says so."""
+    if config.get("stage") == "teach":
+        votes = [row[VOTES_LEARNED] for row in read_metrics(run)[-1:] if VOTES_LEARNED in row]
+        return int(votes[0]) if votes and math.isfinite(votes[0]) else config.get("votes")
+    reward = Path(expand_user(str(config.get("reward") or "")))
+    for folder in (reward, *list(reward.parents)[:3]):  # a run, or a role in one of its checkpoints
+        pairs = _parse_report(folder / REPORT, version_of(folder / REPORT)).get("pairs")
+        if isinstance(pairs, int):
+            return pairs
+    return None

@@ -154,6 +154,16 @@ def command_line(stage: str, settings: dict, *, resume: bool = False, here: Path
     return " \\\n  ".join(words)
 
 
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="bundled", help="bundled, smollm2, a Hub id, a .gguf file or a local folder")
+    parser.add_argument("--adapter", default="none", help="none, bundled, a run folder or a PEFT folder")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16", "nf4"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most likely token")
+    parser.add_argument("--seed", type=int, default=0)
+
+
 def clean_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with a `~` of each path spelled out. Raises UserError for a path that is no UTF-8 text."""
     def clean(name: str, value: str) -> str:

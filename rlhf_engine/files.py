@@ -7,8 +7,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,27 @@ def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
 def write_json(path: Path, value, *, mode: int = 0o666) -> None:
     """Replace a JSON file in one motion."""
     write_text(path, json_text(value, indent=1) + "\n", mode=mode)
+
+
+def write_together(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write some files into a folder, which is made if need be: all of them or none.
+
+    Raises UserError where they cannot be written.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            with atomic_file(folder / name) as file:
+                file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        with suppress(OSError):
+            for name in files:
+                (folder / name).unlink(missing_ok=True)
+            if new:
+                folder.rmdir()
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room or get the right to write "
+                        "there, or name another folder with --output") from None
 
 
 def json_text(value, *, indent: int | None = None, sort_keys: bool = False) -> str:

@@ -188,13 +188,18 @@ def live_settings() -> tuple[str, ...]:
 
 def default_adapter(config: RunConfig) -> str:
     """ADAPTER of a config with `auto` spelled out: the bundled SFT adapter or none."""
-    if config.adapter != "auto":
-        return config.adapter
-    return "bundled" if config.model == "bundled" and find_stage(config.stage).starts_from_sft else "none"
+    return spell_out_adapter(config.adapter, config.model, config.stage)
+
+
+def spell_out_adapter(adapter: str, model: str, stage: str) -> str:
+    """ADAPTER, where `auto` is the bundled SFT adapter or none, as the model and the stage have it."""
+    if adapter != "auto":
+        return adapter
+    return "bundled" if model == "bundled" and find_stage(stage).starts_from_sft else "none"
 
 
 def starting_adapter(config: dict) -> str | None:
     """ADAPTER that a run started from, with `auto` spelled out; None for a stage that this version does not know."""
     if config.get("stage") not in STAGES or not {"model", "adapter"} <= config.keys():
         return None
-    return default_adapter(STAGES[config["stage"]].config(model=config["model"], adapter=config["adapter"]))
+    return spell_out_adapter(str(config["adapter"]), str(config["model"]), config["stage"])

@@ -15,12 +15,15 @@ from rlhf_engine.config import KL_PER_TOKEN
 from rlhf_engine.measures import measure
 from rlhf_engine.runs.journal import changes_by_setting
 from rlhf_engine.stages import STAGES
+from rlhf_engine.studies.kl_limits import KLLimit
 
 POLICY, REFERENCE, REWARD, KL, VALUE, GOLD = "#0072B2", "#8A8A8A", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
 ROLE_COLOURS = {measures.POLICY: POLICY, measures.REFERENCE: REFERENCE, measures.REWARD: REWARD, measures.KL_ROLE: KL,
                 measures.VALUE: VALUE, measures.GOLD: GOLD}
 MOST_POINTS = 1000
 """At most this many points are drawn in a plot."""
+NEAR_PEAK = 4.0
+"""The peak of the like of a run is drawn from this part of its KL on: before, it would press the curve flat."""
 CHANCE = 0.5
 """What a coin would reach in a comparison of two."""
 LETTER_WIDTH = 5.5
@@ -35,17 +38,48 @@ WINS_PANEL = Panel(measure(measures.GOLD_WINS).title, (Line(measures.GOLD_WINS, 
 
 # -- figures of a run ------------------------------------------------------------------------------------------------
 
-def run_figures(name: str, config: dict, metrics: list[dict], journal: Sequence[dict] = ()) -> list[dict]:
+def run_figures(name: str, config: dict, metrics: list[dict], journal: Sequence[dict] = (),
+                limit: KLLimit | None = None) -> list[dict]:
     """The panels of a run's stage as Plotly JSON, `stage_views.PANELS` of them.
 
     name: of the run. config: the settings with which it began, with its `stage`. metrics, journal: rows of
-    metrics.jsonl and journal.jsonl, oldest first; the journal tells which settings were changed, and when.
+    metrics.jsonl and journal.jsonl, oldest first; the journal tells which settings were changed, and when. limit: the
+    KL at which the like of the run peaked, a line in the plot of the KL.
     """
-    return [panel_figure(panel, metrics, config, journal, key=f"{name}/{panel.title}")
-            for panel in panels_of(config, metrics)]
+    figures = [panel_figure(panel, metrics, config, journal, key=f"{name}/{panel.title}")
+               for panel in panels_of(config, metrics)]
+    for panel, figure in zip(panels_of(config, metrics), figures):
+        if panel.lines and panel.lines[0].key == measures.KL and limit is not None:
+            add_peak(figure, limit, metrics)
+    return figures
 
 
-def teach_figures(name: str, config: dict, metrics: list[dict], journal: list[dict]) -> list[dict | None]:
+def add_peak(figure: dict, limit: KLLimit, metrics: list[dict]) -> None:
+    """Add the peak of the like of a run to the plot of its KL, in its description, too."""
+    rows = [row for row in metrics if finite(row.get(measures.KL)) is not None]
+    if not rows:
+        return
+    drawn = peak_trace(limit, max(row[measures.KL] for row in rows), [row["step"] for row in rows])
+    if drawn:
+        figure["data"].append(drawn)
+        figure["layout"]["showlegend"] = True
+        figure["alt"] = f"{figure['alt']} {limit.sentence(rows[-1][measures.KL])}"
+
+
+def peak_trace(limit: KLLimit, highest: float, steps: list[int]) -> dict | None:
+    """A dotted line at the KL at which the like of a run peaked, over all steps; None while the run is far below it.
+
+    `highest` is the largest KL that is shown. The line's name says when that is beyond the peak.
+    """
+    if highest < limit.kl / NEAR_PEAK:
+        return None
+    name = text.PAST_PEAK_LINE if highest > limit.kl else text.PEAK_LINE
+    line = level_trace(name, [(min(steps), limit.kl)], steps)
+    return {**line, "line": {**line["line"], "color": GOLD, "dash": "dot", "width": 2.25}}
+
+
+def teach_figures(name: str, config: dict, metrics: list[dict], journal: list[dict],
+                  limit: KLLimit | None = None) -> list[dict | None]:
     """Three plots of a `teach` run: the reward with a mark at each step in which it has learned from votes, the KL, and
     the wins over the start. The last one is None for a labeler that does not score responses.
 
@@ -54,7 +88,7 @@ def teach_figures(name: str, config: dict, metrics: list[dict], journal: list[di
     learned = [row for row in journal if row.get("event") == "reward"]
     if learned and not metrics:
         return [*first_votes_figures(name, config, learned), None]
-    reward, kl = run_figures(name, config, metrics, journal)[:2]
+    reward, kl = run_figures(name, config, metrics, journal, limit)[:2]
     reward["data"].append(learned_marks(metrics, journal))
     reward["layout"]["showlegend"] = bool(reward["data"][-1]["x"])
     scored = any(measures.GOLD_WINS in row for row in metrics)

@@ -8,9 +8,8 @@ import math
 from pathlib import Path
 
 from rlhf_engine import config as configs
-from rlhf_engine.arguments import check_number, check_sampling
+from rlhf_engine.arguments import add_sampling, check_number, check_sampling
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
-from rlhf_engine.commands.sampling import add_sampling
 from rlhf_engine.commands.scorers import SCORES, load_scorer
 from rlhf_engine.errors import UserError, short_repr
 from rlhf_engine.runs.resolve import resolve_adapter

@@ -3,8 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from rlhf_engine.arguments import check_sampling
-from rlhf_engine.commands.sampling import add_sampling
+from rlhf_engine.arguments import add_sampling, check_sampling
 from rlhf_engine.console import typed_text
 
 HELP = "talk to a model or a checkpoint"

@@ -4,14 +4,11 @@ torch is imported late, so that what can be refused without a model is refused a
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rlhf_engine.arguments import check_number, check_sampling
-from rlhf_engine.commands.judges import INSTRUCTION_HELP, JUDGES, load_judges
+from rlhf_engine.arguments import add_sampling, check_number, check_sampling
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data, write_results
-from rlhf_engine.commands.sampling import add_sampling
+from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges, note_trainers
 from rlhf_engine.runs.resolve import resolve_adapter
 
 HELP = "compare two checkpoints on the same prompts"
@@ -50,8 +47,7 @@ def run(args: argparse.Namespace) -> None:
     report, samples = compare(backbone, role, against, prompts, None,
                               referees=[make_judge(backbone) for make_judge in make_judges],
                               per_prompt=args.per_prompt, sampling=Sampling(*sampling), seed=args.seed)
-    note_trainers(report["judges"], [args.adapter, args.against])
-    trainers = [note for judge in report["judges"] for note in judge["trainer_notes"]]
+    trainers = note_trainers(report["judges"], [args.adapter, args.against])
     report["notes"] = prompts.remarks + trainers + report["notes"]
     for note in report["notes"]:
         print(note)
@@ -60,19 +56,6 @@ def run(args: argparse.Namespace) -> None:
                  "judge_is_trainer": report["judges"][0]["judge_is_trainer"]}
     write_results(output, settings | report, samples)
     print_report(report)
-
-
-def note_trainers(judges: list[dict[str, Any]], adapters: Sequence[str]) -> None:
-    """Say of each judge whether one of the policies was trained on it.
-
-    Its report gets `judge_is_trainer` (of a reward), `judge_is_labeler` (of what gave the votes) and the sentences.
-    """
-    from rlhf_engine.evaluation.lineage import trainer_note, trainer_of
-    for judge in judges:
-        sources = [source for adapter in adapters if (source := trainer_of(judge["judge"], adapter))]
-        judge["judge_is_trainer"] = any(source.kind == "reward" for source in sources)
-        judge["judge_is_labeler"] = any(source.kind == "labeler" for source in sources)
-        judge["trainer_notes"] = list(dict.fromkeys(trainer_note(judge["judge"], source) for source in sources))
 
 
 def print_report(report: dict) -> None:

@@ -144,15 +144,15 @@ def read_settings(args: argparse.Namespace, stored: dict[str, Any]) -> StudySett
     """The settings of the flags, over those of a study that goes on, over the preset's. Raises UserError."""
     kinds = configs.field_types(StudySettings)
     given = {name: value for name, value in vars(args).items() if name in kinds}
-    if isinstance(given.get("labels"), str):
-        given["labels"] = parse_labels(given["labels"])
-    given = {name: value if name == "labels" else configs.coerce(name, value, kinds[name])
+    given = {name: parse_labels(value) if name == "labels" else configs.coerce(name, value, kinds[name])
              for name, value in given.items()}
     before = stored.get("settings", {})
     known = {name: value for name, value in before.items() if name in kinds}
     preset = {} if before or not args.preset else PRESETS[args.preset]
     values = {**preset, **known, **given}
-    settings = StudySettings(**{**values, "labels": tuple(values.get("labels", StudySettings.labels))}).validate()
+    if "labels" in values:
+        values["labels"] = parse_labels(",".join(map(str, values["labels"])))
+    settings = StudySettings(**values).validate()
     if changed := different(before, settings):
         name = changed[0]
         raise UserError(f"{flag(name)} is {getattr(settings, name)}, but the study in {args.output} has "

@@ -8,10 +8,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_engine.arguments import check_number
-from rlhf_engine.commands.judges import INSTRUCTION_HELP, JUDGES, load_judges
+from rlhf_engine.arguments import add_sampling, check_number
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data
-from rlhf_engine.commands.sampling import add_sampling
+from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges
 from rlhf_engine.commands.tax import NONE, add_inputs, read_inputs
 from rlhf_engine.config import LARGEST_SEED, MOST_TOKENS
 from rlhf_engine.errors import UserError
@@ -115,7 +114,7 @@ def judge_specs(subject: Subject, given: list[str]) -> list[str]:
     reward = expand_user(str(subject.config.get("reward") or ""))
     if reward and not own and Path(reward).is_dir():
         own = [reward]
-    specs = list(dict.fromkeys([*given, *own]))
+    specs = [*given, *(spec for spec in own if spec not in given)]
     if len(specs) > MOST_JUDGES:
         raise UserError(f"--judge names {len(given)} judges, but a report has {MOST_JUDGES} at most: name fewer")
     return specs

@@ -8,7 +8,7 @@ from rlhf_engine import config as configs
 from rlhf_engine.arguments import check_number
 from rlhf_engine.data.readers import Rows, read_prompts
 from rlhf_engine.errors import UserError
-from rlhf_engine.files import check_place, json_lines, write_json, write_text
+from rlhf_engine.files import check_place, json_lines, json_text, write_together
 
 FILES = ("report.json", "samples.jsonl")
 """What the folder of a measurement holds."""
@@ -38,19 +38,8 @@ def write_results(output: Path, report: dict, samples: list[dict] | None) -> Non
 
     A command without samples (None) writes the report alone.
     """
-    new = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if samples is not None:
-            write_text(output / "samples.jsonl", json_lines(samples))
-        write_json(output / "report.json", report)
-    except OSError as error:
-        for name in ("samples.jsonl", "report.json"):
-            (output / name).unlink(missing_ok=True)
-        if new and output.is_dir():
-            output.rmdir()
-        raise UserError(f"{output} cannot be written ({error.strerror or error}): make room or get the right to write "
-                        "there, or name another folder with --output") from None
+    files: dict[str, str | bytes] = {} if samples is None else {"samples.jsonl": json_lines(samples)}
+    write_together(output, {**files, "report.json": json_text(report, indent=1) + "\n"})
 
 
 def check_folder(output: Path, what: str, *, overwrite: bool, files: Sequence[str] = FILES) -> None:

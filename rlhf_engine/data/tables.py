@@ -137,18 +137,31 @@ def is_hub_name(source: str) -> bool:
     return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)) and not os.path.exists(source)
 
 
-def hub_subsets(source: str) -> list[str]:
-    """The names of the subsets (configurations) of a Hub data set, in its own order. Raises UserError.
+def hub_subsets(source: str) -> tuple[list[str], list[str]]:
+    """(names of the subsets (configurations) of a Hub data set in its own order, remarks for the user).
 
-    Where the Hub cannot be reached, they are those of which a copy is cached.
+    Where the Hub cannot be reached, they are those of which a copy is cached, and a remark says so. Raises UserError.
     """
     import datasets
-    offline = not _hub_answers(source)
+    if not _hub_answers(source):
+        names = _cached_subsets(source)
+        if not names:
+            raise _hub_error(source, None, ConnectionError(), unreachable=True)
+        return names, [f"the Hub cannot be reached, so of {source} there are only the subsets that are cached"]
     try:
-        with _offline(offline), _quiet():
-            return [str(name) for name in datasets.get_dataset_config_names(source)]
+        with _quiet():
+            return [str(name) for name in datasets.get_dataset_config_names(source)], []
     except Exception as error:  # as in `_load_splits`
-        raise _hub_error(source, None, error, unreachable=offline) from None
+        raise _hub_error(source, None, error, unreachable=False) from None
+
+
+def _cached_subsets(source: str) -> list[str]:
+    """Names of the subsets of a Hub data set that `datasets` has in its cache: it has a folder for each."""
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+    owner, _, name = source.rpartition("/")
+    folder = Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    return sorted(path.name for path in folder.glob("*") if any(path.glob("*/*")))
 
 
 FROM_CACHE = "the Hub cannot be reached, these rows are from the copy cached last"
@@ -170,21 +183,14 @@ def _hub_answers(source: str) -> bool:
 def _load_splits(source: str, subset: str | None, offline: bool):
     """All splits of a Hub data set (a DatasetDict). With `offline` they come from the cache. Raises UserError."""
     import datasets
-    try:
-        with _offline(offline), _quiet():
-            return datasets.load_dataset(source, subset or None)
-    except Exception as error:  # DatasetNotFoundError, ValueError, RuntimeError, and what HTTP client and Arrow raise
-        raise _hub_error(source, subset, error, unreachable=offline) from None
-
-
-@contextmanager
-def _offline(offline: bool) -> Iterator[None]:
-    """Let `datasets` look into its cache alone, if `offline` is true."""
     from datasets import config
     offline_before = config.HF_HUB_OFFLINE
     config.HF_HUB_OFFLINE = offline_before or offline
     try:
-        yield
+        with _quiet():
+            return datasets.load_dataset(source, subset or None)
+    except Exception as error:  # DatasetNotFoundError, ValueError, RuntimeError, and what HTTP client and Arrow raise
+        raise _hub_error(source, subset, error, unreachable=offline) from None
     finally:
         config.HF_HUB_OFFLINE = offline_before
 

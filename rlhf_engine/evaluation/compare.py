@@ -57,27 +57,30 @@ def text_judge(score: Callable[[Prompt, str], float]) -> ScoreFunction:
 
 
 def score_referee(name: str, score: ScoreFunction) -> Referee:
-    """A judge that gives scores, as a referee. It raises NotFinite for a score that is NaN or infinite.
-
-    Equal responses to a prompt are scored once, so that they tie: a reward model gives the same tokens slightly other
-    scores in another batch.
-    """
+    """A judge that gives scores, as a referee. It raises NotFinite for a score that is NaN or infinite."""
     def decide(match: Match) -> Verdicts:
-        sides = (match.ours, match.theirs)
-        keys = [(number, tuple(ids)) for side in sides for number, ids in zip(match.numbers, side.response_ids)]
-        places = {key: place for place, key in enumerate(keys)}  # of each key the last place
-        rows = sorted(places.values())
-        prompts, prompt_ids = match.prompts * 2, match.prompt_ids * 2
-        response_ids = match.ours.response_ids + match.theirs.response_ids
-        texts = match.ours.texts + match.theirs.texts
-        scores = score([prompts[i] for i in rows], [prompt_ids[i] for i in rows], [response_ids[i] for i in rows],
-                       [texts[i] for i in rows])
-        check_scores(scores, [texts[i] for i in rows])
-        by_row = dict(zip(rows, scores))
-        both = [by_row[places[key]] for key in keys]
-        return score_verdicts(both[:len(match.numbers)], both[len(match.numbers):])
+        both = score_once(score, match.prompts * 2, match.prompt_ids * 2,
+                          match.ours.response_ids + match.theirs.response_ids, match.ours.texts + match.theirs.texts)
+        return score_verdicts(both[:len(match.prompts)], both[len(match.prompts):])
 
     return Referee(name, decide)
+
+
+def score_once(score: ScoreFunction, prompts: list[Prompt], prompt_ids: list[list[int]], response_ids: list[list[int]],
+               texts: list[str]) -> list[float]:
+    """The scores of responses. Equal tokens are scored once, so that they tie.
+
+    A reward model gives the same tokens slightly other scores in another batch. Raises NotFinite for a score that is
+    NaN or infinite.
+    """
+    keys = [(str(prompt), tuple(front), tuple(ids)) for prompt, front, ids in zip(prompts, prompt_ids, response_ids)]
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    rows = sorted(first.values())
+    scores = score([prompts[i] for i in rows], [prompt_ids[i] for i in rows], [response_ids[i] for i in rows],
+                   [texts[i] for i in rows])
+    check_scores(scores, [texts[i] for i in rows])
+    by_row = dict(zip(rows, scores))
+    return [by_row[first[key]] for key in keys]
 
 
 def compare(backbone: Backbone, role: str | None, against: str | None, prompts: list[Prompt],

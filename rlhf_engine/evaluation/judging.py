@@ -12,7 +12,7 @@ import numpy as np
 
 from rlhf_engine.data.tokenization import Prompt
 from rlhf_engine.errors import UserError
-from rlhf_engine.evaluation.intervals import share_interval
+from rlhf_engine.evaluation.intervals import share_interval, wilson
 from rlhf_engine.evaluation.length_bias import control_remarks, length_correlation, length_remarks
 from rlhf_engine.evaluation.length_control import LengthControl, control_length
 from rlhf_engine.feedback.llm_judge import Answers, Judge
@@ -143,9 +143,16 @@ def win_numbers(wins: Sequence[float], numbers: Sequence[int]) -> dict[str, floa
 
 def clustered_share(wins: Sequence[float] | np.ndarray, counts: Sequence[float] | np.ndarray,
                     numbers: Sequence[int]) -> tuple[float, float]:
-    """95 % interval of sum(wins) / sum(counts). Those with the same number are a cluster."""
+    """95 % interval of sum(wins) / sum(counts). Those with the same number are a cluster.
+
+    Of verdicts without ties on a prompt each it is Wilson's.
+    """
     clusters = np.unique(np.asarray(numbers), return_inverse=True)[1]
-    return share_interval(np.bincount(clusters, weights=wins), np.bincount(clusters, weights=counts))
+    wins, counts = np.asarray(wins, dtype=float), np.asarray(counts, dtype=float)
+    if len(np.unique(clusters)) == len(clusters) and np.isin(wins, (0, 1)).all() and np.isin(counts, (0, 1)).all():
+        return wilson(float(wins.sum()), float(counts.sum()))
+    low, high = share_interval(np.bincount(clusters, weights=wins), np.bincount(clusters, weights=counts))
+    return float(low), float(high)
 
 
 def controlled_wins(wins: Sequence[float], match: Match) -> LengthControl:

@@ -26,24 +26,24 @@ LARGEST_STEP = 2.0
 """Furthest that a coefficient moves in one step, so that a fit does not jump to where all is certain."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LengthControl:
     """The win rate at equal length, what length does to the verdicts, and what must be known to read the two."""
 
-    win_rate: float | None
+    win_rate: float | None = None
     """At equal length; None where the data cannot tell."""
-    win_rate_low: float | None
-    win_rate_high: float | None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
     """95 % interval, clustered by prompt."""
-    slope: float | None
+    slope: float | None = None
     """phi: by how much the log-odds of a win rise with the tanh of the standardised difference of lengths."""
-    slope_low: float | None
-    slope_high: float | None
-    share: float | None
+    slope_low: float | None = None
+    slope_high: float | None = None
+    share: float | None = None
     """By how much the share of wins rises where our response is one standard deviation longer: a straight line through
     the verdicts, by least squares."""
-    share_low: float | None
-    share_high: float | None
+    share_low: float | None = None
+    share_high: float | None = None
     sd: float
     """s: the standard deviation of the differences of lengths."""
     difference: float
@@ -76,9 +76,12 @@ def control_length(wins: Sequence[float], differences: Sequence[float], prompts:
     groups = np.unique(clusters, return_inverse=True)[1]
     if np.ptp(d) == 0:
         return all_alike(y, float(d[0]), groups, unit)
+    if y.min() == y.max() and 0 < y[0] < 1:
+        note = "every pair is a tie, so the verdicts do not say what length does"
+        return plain_rate(y, groups, unit, note, d)
     if groups.max() + 1 < FEWEST_PROMPTS:
         note = f"a win rate at equal length needs {FEWEST_PROMPTS} prompts, and there are {groups.max() + 1}"
-        return LengthControl(*[None] * 9, float(np.std(d, ddof=1)), float(d.mean()), unit, [note])
+        return LengthControl(sd=float(np.std(d, ddof=1)), difference=float(d.mean()), unit=unit, notes=[note])
     sd = float(np.std(d, ddof=1))
     notes = separation_notes(y, d) + range_notes(d)
     x = np.tanh(d / sd)
@@ -88,16 +91,17 @@ def control_length(wins: Sequence[float], differences: Sequence[float], prompts:
         notes.append("all pairs but those of one prompt differ equally in length, so there is no interval for what "
                      "length does")
     reach = t_quantile(0.95, int(groups.max()))
-    rates = [None if bound is None else float(logistic(bound)) for bound in interval(logit[0], reach * logit_errors[0])]
-    return LengthControl(*rates, *interval(logit[1], reach * logit_errors[1]),
-                         *interval(line[1], reach * line_errors[1]), sd, float(d.mean()), unit, notes)
-
-
-def interval(center: float, reach: float) -> list[float | None]:
-    """A number and the ends of its interval; without ends where the reach is infinite."""
-    if not np.isfinite(reach):
-        return [float(center), None, None]
-    return [float(center), float(center - reach), float(center + reach)]
+    numbers = {"win_rate": (logit[0], logit_errors[0]), "slope": (logit[1], logit_errors[1]),
+               "share": (line[1], line_errors[1])}
+    bounds: dict[str, float | None] = {}
+    for name, (center, error) in numbers.items():
+        for end, side in (("", 0), ("_low", -1), ("_high", 1)):
+            bound = center + side * reach * error if side else center
+            bounds[name + end] = float(bound) if np.isfinite(bound) else None
+    for name in ("win_rate", "win_rate_low", "win_rate_high"):
+        bound = bounds[name]
+        bounds[name] = None if bound is None else float(logistic(bound))
+    return LengthControl(**bounds, sd=sd, difference=float(d.mean()), unit=unit, notes=notes)
 
 
 # -- what the data cannot tell -----------------------------------------------------------------------------------------
@@ -108,10 +112,17 @@ def all_alike(y: np.ndarray, difference: float, groups: np.ndarray, unit: str) -
         side = "longer" if difference > 0 else "shorter"
         note = (f"our response is {abs(difference):g} {unit} {side} in every pair, so what length does cannot be "
                 "told from the rest: there is no win rate at equal length")
-        return LengthControl(*[None] * 9, 0.0, difference, unit, [note])
-    low, high = share_interval(np.bincount(groups, weights=y), np.bincount(groups))
+        return LengthControl(sd=0.0, difference=difference, unit=unit, notes=[note])
     note = "both responses are of the same length in every pair, so the win rate at equal length is the plain one"
-    return LengthControl(float(y.mean()), low, high, *[None] * 6, 0.0, 0.0, unit, [note])
+    return plain_rate(y, groups, unit, note, np.zeros(len(y)))
+
+
+def plain_rate(y: np.ndarray, groups: np.ndarray, unit: str, note: str, d: np.ndarray) -> LengthControl:
+    """The result where length has no part: the plain win rate and its interval over prompts."""
+    low, high = share_interval(np.bincount(groups, weights=y), np.bincount(groups))
+    sd = float(np.std(d, ddof=1)) if len(d) > 1 else 0.0
+    return LengthControl(win_rate=float(y.mean()), win_rate_low=float(low), win_rate_high=float(high), sd=sd,
+                         difference=float(d.mean()), unit=unit, notes=[note])
 
 
 def is_separated(y: np.ndarray, x: np.ndarray) -> bool:
@@ -136,7 +147,8 @@ def separation_notes(y: np.ndarray, d: np.ndarray) -> list[str]:
     if gap:
         return [f"our response wins exactly where it is {side} by enough, so length alone explains every verdict: "
                 f"{shrunk}"]
-    return [f"the {side} response wins but for pairs of one difference, so the effect of length has no bound: {shrunk}"]
+    return [f"our response wins where it is {side} and loses elsewhere, but for pairs of one and the same difference: "
+            f"the effect of length has no bound, and {shrunk}"]
 
 
 def range_notes(d: np.ndarray) -> list[str]:

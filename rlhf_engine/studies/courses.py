@@ -18,11 +18,14 @@ from rlhf_engine.studies.power_laws import (
     fit,
     fit_interval,
     seeds_interval,
+    student_interval,
 )
 
 LAW_OF: dict[str, Kind] = {"rl": "rl", "ensemble": "rl", "best_of": "best_of"}
 """The law of each kind of piece."""
 TITLES = {"rl": "RL", "ensemble": "RL, ensemble", "best_of": "best of n"}
+DESCRIBED = 0.15
+"""Share of the range of gold by which a law may miss its points, root mean square, and still describe the curve."""
 FALLEN = 0.1
 """Standard deviations by which a proxy may be lower at the end than at gold's peak and still count as not fallen."""
 
@@ -87,9 +90,11 @@ def describe_curve(kind: str, labels: int, pieces: Sequence[dict[str, Any]], see
     for name in Turn._fields:
         curve |= mean_interval(name, np.mean([getattr(turn, name) for turn in turns], 0), seed)
     curve["kl_measured"] = float(np.mean([course.kl.mean(1).max() for course in courses]))
-    curve["measured_peak"] = measured_peak(courses)
+    curve["gold_range"] = float(np.mean([np.ptp(course.gold.mean(1)) for course in courses]))
+    curve["measured_peak"] = measured_peak(courses, seed)
     curve["fit"] = fit_curve(kind, courses, seed)
     curve["flags"] = curve_flags(curve)
+    curve["peak"] = peak_of(curve)
     curve["sentence"] = curve_sentence(curve)
     for name in ("accuracy", "correlation"):
         known = [piece[name] for piece in pieces if piece.get(name) is not None]
@@ -119,11 +124,23 @@ def law_of(course: Course, law: Kind) -> PowerLaw:
     return fit(distance_of(course.kl.mean(1)), (course.gold - course.gold[:1]).mean(1), law)
 
 
-def measured_peak(courses: Sequence[Course]) -> dict[str, float]:
-    """Where gold was highest of all that was measured: KL and gold, means over the seeds."""
+def measured_peak(courses: Sequence[Course], seed: int) -> dict[str, Any]:
+    """Where gold was highest of all that was measured: KL and gold, means over the seeds.
+
+    `kl_low` and `kl_high` are a 95 % interval of the KL: over the seeds by Student's t where there are two or more,
+    else by the bootstrap over prompts, in which another place may be the highest.
+    """
     places = [int(course.gold.mean(1).argmax()) for course in courses]
-    return {"kl": float(np.mean([course.kl[place].mean() for course, place in zip(courses, places)])),
-            "gold": float(np.mean([course.gold[place].mean() for course, place in zip(courses, places)]))}
+    kl = [float(course.kl[place].mean()) for course, place in zip(courses, places)]
+    if len(courses) > 1:
+        low, high = student_interval(kl)
+    else:
+        weights = bootstrap_weights(courses[0].gold.shape[1], DRAWS, seed)
+        drawn = (weights @ courses[0].gold.T).argmax(1)
+        low, high = np.quantile((weights @ courses[0].kl.T)[np.arange(DRAWS), drawn], [0.025, 0.975])
+    return {"kl": float(np.mean(kl)), "kl_low": max(float(low), 0.0), "kl_high": float(high),
+            "gold": float(np.mean([course.gold[place].mean() for course, place in zip(courses, places)])),
+            "over": "seeds" if len(courses) > 1 else "prompts"}
 
 
 def run_of(piece: dict[str, Any], course: Course, seed: int) -> dict[str, Any]:
@@ -164,9 +181,12 @@ def curve_flags(curve: dict[str, Any]) -> list[str]:
 
 
 def peak_place(curve: dict[str, Any]) -> str:
-    """Where the law of a curve has its peak: `inside` what was measured, `beyond` it, at the `start`, or `unknown`."""
+    """Where the law of a curve has its peak: `inside` what was measured, `beyond` it, at the `start`, or `unknown`.
+
+    It is `unknown` where the law does not describe the curve: a collapse is sharper than any such law.
+    """
     law = curve["fit"]
-    if law is None:
+    if law is None or law["residual"] > DESCRIBED * curve["gold_range"]:
         return "unknown"
     if law["peak_kl"] is None:
         return "beyond" if law.get("seeds_with_peak", 0) == 0 else "unknown"
@@ -175,32 +195,43 @@ def peak_place(curve: dict[str, Any]) -> str:
     return "inside" if law["peak_kl"] <= curve["kl_measured"] else "beyond"
 
 
+def peak_of(curve: dict[str, Any]) -> dict[str, Any] | None:
+    """The KL at which gold peaks, with its interval; None of a curve that does not fall, or never rose.
+
+    `by` is `law` where the law describes the curve and has its peak within what was measured, else `measured`: the
+    place at which gold was highest.
+    """
+    if not {"over_optimised", "proxy_fell"} & set(curve["flags"]):
+        return None
+    law, measured = curve["fit"], curve["measured_peak"]
+    if peak_place(curve) == "inside":
+        return {"by": "law", "kl": law["peak_kl"], "kl_low": law["peak_kl_low"], "kl_high": law["peak_kl_high"],
+                "over": law["over"]}
+    return {"by": "measured", **{name: measured[name] for name in ("kl", "kl_low", "kl_high", "over")}}
+
+
 def curve_sentence(curve: dict[str, Any]) -> str:
     """One sentence about the peak of a curve, with what stands behind it."""
-    place, law, furthest = peak_place(curve), curve["fit"], f"{curve['kl_measured']:.3g} nats"
+    furthest, law, peak = f"{curve['kl_measured']:.3g} nats", curve["fit"], curve["peak"]
     if "nothing_learned" in curve["flags"]:
-        fell = " and fell below that of the start" if "gold_fell" in curve["flags"] else ""
+        fell = ", and fell below that of the start" if "gold_fell" in curve["flags"] else ""
         return f"Gold never rose{fell}: this proxy taught nothing."
-    if place == "inside":
-        return f"Gold peaks at a KL of {law['peak_kl']:.3g} nats ({ends(law)})."
-    if place == "start":
-        return "Gold falls from the start, by the fit."
-    measured = curve["measured_peak"]
-    if "no_fall" in curve["flags"]:
+    if peak is None:
         return f"Gold has no peak up to the largest KL that was measured, {furthest}."
-    if place == "beyond":
-        return (f"Gold was highest at a KL of {measured['kl']:.3g} nats, and the law does not describe it: its peak is "
-                f"not within the {furthest} that were measured.")
-    return f"Gold was highest at a KL of {measured['kl']:.3g} nats; there is no fit."
+    if peak["by"] == "law":
+        return f"Gold peaks at a KL of {peak['kl']:.3g} nats by the law ({ends(peak)})."
+    why = "there are too few places for a law" if law is None else \
+        f"the law misses its points by {law['residual']:.2g}, or has its peak elsewhere"
+    return f"Gold was highest at a KL of {peak['kl']:.3g} nats ({ends(peak)}); {why}."
 
 
-def ends(law: dict[str, Any]) -> str:
+def ends(peak: dict[str, Any]) -> str:
     """The interval of a peak's KL in words."""
-    low, high = law.get("peak_kl_low"), law.get("peak_kl_high")
+    low, high = peak["kl_low"], peak["kl_high"]
     if low is None and high is None:
         return "no interval"
     upper = "no upper end" if high is None else f"{high:.3g}"
-    return f"{0 if low is None else low:.3g} to {upper}, 95 % over {law['over']}"
+    return f"{0 if low is None else low:.3g} to {upper}, 95 % over {peak['over']}"
 
 
 def study_findings(curves: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -233,8 +264,5 @@ def study_findings(curves: Sequence[dict[str, Any]]) -> tuple[list[str], list[st
 
 
 def peak_kl(curve: dict[str, Any]) -> float | None:
-    """The KL at which gold peaks: of the law where it lies within what was measured, else where gold was highest; None
-    of a curve that does not fall, or never rose."""
-    if not {"over_optimised", "proxy_fell"} & set(curve["flags"]):
-        return None
-    return curve["fit"]["peak_kl"] if peak_place(curve) == "inside" else curve["measured_peak"]["kl"]
+    """The KL of `peak_of` a curve."""
+    return curve["peak"]["kl"] if curve["peak"] else None

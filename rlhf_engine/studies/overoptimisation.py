@@ -37,7 +37,7 @@ from rlhf_engine.trainers.ppo import PPO
 PIECES = "pieces.jsonl"
 START = "start"
 """The role of the starting policy; there is none where that is the bare base."""
-RATE_FACTOR = 3.0
+RATE_FACTOR = 2.0
 """Times the fitted learning rate of the stage, where the settings name no rate."""
 LABEL_BLOCK = 64
 """Labels that are sampled together. Each block has a random generator of its own, so more labels begin alike."""
@@ -75,12 +75,12 @@ class StartSamples(NamedTuple):
 
 
 def plan(settings: StudySettings) -> list[Piece]:
-    """All pieces of a study, in the order in which they are done: whole seeds, and few labels first."""
+    """All pieces of a study, in the order in which they are done: whole seeds, each kind for all numbers of labels."""
     kinds = ("rl", "best_of", *(("ensemble",) if settings.ensemble > 1 else ()))
     pieces = []
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        for labels in settings.labels:
-            pieces += [Piece(labels, seed, kind) for kind in kinds]
+        for kind in kinds:
+            pieces += [Piece(labels, seed, kind) for labels in settings.labels]
     return pieces
 
 
@@ -123,8 +123,8 @@ class Study:
         self.learning_rate = settings.learning_rate or RATE_FACTOR * stage_rate
         self.start_samples = lru_cache(maxsize=1)(self._start_samples)
 
-    def run(self, say: Callable[[str], None] = noop) -> Iterator[dict[str, Any]]:
-        """Do the pieces that are not done, and give each as it is done and written."""
+    def run(self, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+        """Do the pieces that are not done, and give each as it is done and written. `say` tells which one begins."""
         done = read_pieces(self.folder)
         if done:  # a kill may have left half a line at the end, to which nothing must be appended
             write_text(self.folder / PIECES, json_lines(done.values()))

@@ -8,6 +8,7 @@ from rlhf_engine.config import (
     LARGEST_SEED,
     MOST_ROWS,
     MOST_TOKENS,
+    GroupConfig,
     RewardConfig,
     RunConfig,
     coerce,
@@ -22,6 +23,8 @@ MOST_LABELS = 100_000
 """Labels of a proxy, at most."""
 LEARNERS = {"ppo": "ppo", "grpo": "grpo", "rloo": "grpo"}
 """What may optimise a proxy -> its stage."""
+GROUP = GroupConfig.group_size
+"""Responses to a prompt that grpo and rloo compare with one another."""
 STUDY = "overoptimisation"
 """What the report of a study says it is."""
 
@@ -46,9 +49,9 @@ class StudySettings:
     batch_size: int = bounded(32, 2, MOST_ROWS)
     """Responses of a step."""
     learning_rate: float = bounded(0.0, 0.0)
-    """Its learning rate; 0 takes three times the rate that the stage fits to the width of the model: a run without a KL
-    price is to go far."""
-    kl_limit: float = bounded(100.0, 1.0, LARGEST)
+    """Its learning rate; 0 takes twice the rate that the stage fits to the width of the model: a run without a KL price
+    is to go far."""
+    kl_limit: float = bounded(150.0, 1.0, LARGEST)
     """A run ends where the KL of a step is above this many nats a sequence."""
     measurements: int = bounded(12, 2, 1000)
     """How often a run is measured on the held-out prompts, beside its start."""
@@ -99,6 +102,9 @@ class StudySettings:
             raise UserError("--labels is empty: name one number of labels or several, such as 50,1000")
         if self.measurements > self.steps:
             raise UserError(f"--measurements is {self.measurements}, more than the --steps ({self.steps})")
+        if self.learner != "ppo" and (self.batch_size % GROUP or self.batch_size < 2 * GROUP):
+            raise UserError(f"--batch-size is {self.batch_size}, but {self.learner} compares groups of {GROUP} "
+                            f"responses, two at least: give a multiple of {GROUP}, from {2 * GROUP} on")
         self.learner_config(self.seed, 1.0)
         self.proxy_config(self.seed, 1)
         return self
@@ -122,11 +128,12 @@ class StudySettings:
     def proxy_config(self, seed: int, labels: int) -> RewardConfig:
         """The settings of a proxy with so many labels: one pass over them, or `proxy_steps` steps if that is more."""
         config = make_config("reward", {**self.shared(seed), "held_out": 0.0, "reference_samples": 64})
+        assert isinstance(config, RewardConfig)
         config.steps = max(self.proxy_steps, -(-labels // config.batch_size))
         return config
 
 
-QUICK = {"labels": (50, 1000), "seeds": 1, "steps": 30, "measurements": 10, "prompts": 64, "samples": 32}
+QUICK = {"labels": (50, 1000), "seeds": 1, "steps": 36, "measurements": 9, "samples": 32}
 PRESETS: dict[str, dict[str, Any]] = {"quick": QUICK}
 """Settings by the name of a preset. `quick`: one seed and two numbers of labels."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_engine.files import write_json
-from rlhf_engine.studies.courses import TITLES, describe_curve, ends, peak_kl, peak_place, study_findings
+from rlhf_engine.studies.courses import TITLES, describe_curve, ends, peak_kl, study_findings
 from rlhf_engine.studies.settings import STUDY, StudySettings, to_dict
 
 REPORT = "report.json"
@@ -43,6 +43,8 @@ def notes(settings: StudySettings, curves: list[dict[str, Any]]) -> list[str]:
     found = ["gold and proxy are in standard deviations of the start's samples, above their mean; the KL is in nats a "
              "sequence, to the start",
              "the KL of best-of-n is estimated with its ties; kl_bound, log n - (n - 1) / n, is an upper bound on it"]
+    if any(curve["peak"] and curve["peak"]["by"] != "law" for curve in curves):
+        found.append("a star marks a peak that is where gold was highest, because the law does not describe that curve")
     if settings.seeds == 1:
         found.append("there is one seed, so the intervals are over prompts and say nothing about other proxies and "
                      "runs: --seeds 3 or more does")
@@ -75,10 +77,8 @@ def table(report: dict[str, Any]) -> list[str]:
 
 
 def peak_text(curve: dict[str, Any]) -> str:
-    """The peak of a curve for the table: the law's, or in brackets where gold was highest."""
-    if curve["peak_kl"] is None:
+    """The peak of a curve for the table: the law's, or with a star where gold was highest."""
+    if curve["peak"] is None:
         return "none"
-    if peak_place(curve) != "inside":
-        return f"({curve['measured_peak']['kl']:.1f}, not by the law)"
-    interval = ends(curve["fit"]).partition(",")[0]
-    return f"{curve['peak_kl']:.1f} ({interval})"
+    star = "" if curve["peak"]["by"] == "law" else "*"
+    return f"{curve['peak']['kl']:.1f}{star} ({ends(curve['peak']).partition(',')[0]})"

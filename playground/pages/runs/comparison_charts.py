@@ -12,6 +12,7 @@ from playground.components.charts import (
     level_through,
     level_trace,
     line_mode,
+    peak_trace,
     role_colour,
     show_nothing,
     thin,
@@ -19,7 +20,8 @@ from playground.components.charts import (
 from playground.components.panels import measured_keys
 from playground.pages.runs import text
 from playground.pages.runs.curve_marks import find_marks, marks_trace, plotly_text
-from rlhf_engine.measures import MEASURES, STEP, measure
+from rlhf_engine.measures import KL, MEASURES, STEP, measure
+from rlhf_engine.studies.kl_limits import KLLimit
 
 MOST_RUNS = 6
 """Runs in one plot; more lines could not be told apart."""
@@ -38,6 +40,8 @@ class Curves:
     metrics: list[dict]
     journal: list[dict]
     """Without what rewinds have undone."""
+    kl_limit: KLLimit | None = None
+    """The KL at which the like of the run peaked."""
 
     @property
     def stage(self) -> str:
@@ -119,6 +123,9 @@ def figure(key: str, runs: list[Curves], drawing: Drawing) -> dict:
     if level:
         ends = [row[STEP] for curve in curves for row in (curve.rows[0], curve.rows[-1])]
         traces.append({**level_trace(*level, ends), "uid": f"level {level[0]}"})
+    peak = shared_peak(curves) if key == KL else None
+    if peak:
+        traces.append(peak)
     layout = figure_layout(key, [run.name for run in runs], drawing, log, empty=not curves)
     if log and far_apart(heights):
         layout["yaxis"]["dtick"] = "D2"
@@ -210,6 +217,17 @@ def shared_level(key: str, curves: list[Curve]) -> tuple[str, list[tuple[int, fl
     """What a measure is compared with (`charts.level_through`), if that was the same for all runs all the time."""
     levels = [level_through(key, curve.run.config, curve.run.journal) for curve in curves]
     return levels[0] if levels and all(level == levels[0] for level in levels) else None
+
+
+def shared_peak(curves: list[Curve]) -> dict | None:
+    """The line at the KL at which the like of all these runs peaked; None where they have not one peak in common."""
+    limits = {curve.run.kl_limit for curve in curves}
+    limit = limits.pop() if len(limits) == 1 else None
+    if limit is None:
+        return None
+    ends = [row[STEP] for curve in curves for row in (curve.rows[0], curve.rows[-1])]
+    line = peak_trace(limit, max(finite_values(KL, curves), default=0.0), ends)
+    return {**line, "uid": "peak"} if line else None
 
 
 def moving_average(values: list[float | None], weight: float) -> list[float | None]:

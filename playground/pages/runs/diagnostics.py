@@ -15,6 +15,7 @@ from playground.pages.runs import text
 from rlhf_engine import measures
 from rlhf_engine.measures import STEP, measure
 from rlhf_engine.runs.journal import effective_settings, without_rewound
+from rlhf_engine.studies.kl_limits import KLLimit
 
 RECENT = 5
 """Steps whose mean is judged: a single step of PPO says little."""
@@ -91,6 +92,15 @@ class RunRows:
         """A number that was measured on samples of the reference; None if it was not."""
         rows = [row for row in self.journal if row.get("event") == "reference" and row.get(key) is not None]
         return rows[0][key] if rows else None
+
+
+def past_peak(limit: KLLimit | None, metrics: list[dict]) -> list[Advice]:
+    """The warning of a run whose KL, over the last steps, is beyond the peak of its like; none for another run."""
+    recent = finite_values(measures.KL, metrics)[-RECENT:]
+    if limit is None or not recent or mean(recent) <= limit.kl:
+        return []
+    words, todo = text.ADVICE["past_peak"]
+    return [Advice("past_peak", words.format(sentence=limit.sentence(mean(recent))), todo)]
 
 
 Findings = Iterator[tuple[str, dict]]

@@ -20,7 +20,7 @@ from playground.pages.runs.comparison_charts import (
     leading_measures,
 )
 from playground.pages.runs.curve_marks import find_marks
-from playground.pages.runs.diagnostics import Advice, advise
+from playground.pages.runs.diagnostics import Advice, advise, past_peak
 from playground.pages.runs.learner_courses import Measurement, Names
 from playground.pages.runs.learner_picture import find_picture, learner_figure, picture_note
 from playground.run_files import (
@@ -31,6 +31,7 @@ from playground.run_files import (
     SAMPLES,
     evaluation_files,
     evaluation_reports,
+    find_kl_limit,
     read_journal,
     read_metrics,
     read_samples,
@@ -152,7 +153,8 @@ class RunsPage:
                     changes[part] = html
         drawing = self._drawing(values)
         wanted = [key for key in values[self.measures] or [] if isinstance(key, str)][:PLOTS]
-        versions = tuple((name, files[name][METRICS], files[name][JOURNAL]) for name in files)
+        versions = tuple((name, files[name][METRICS], files[name][JOURNAL], self._curves(name).kl_limit)
+                         for name in files)
         if mark_seen(seen, "runs curves", [versions, str(drawing), wanted]):
             changes.update(self._plots(versions, drawing, wanted, seen))
         reports = [files[name][REPORT] for name in files]
@@ -234,8 +236,8 @@ class RunsPage:
     def _curves(self, name: str) -> Curves:
         """What the curves of a run are made from."""
         run = self.workspace.run(name)
-        return Curves(name, self.workspace.config(name), read_metrics(run),
-                      without_rewound(read_journal(run)))
+        config = self.workspace.config(name)
+        return Curves(name, config, read_metrics(run), without_rewound(read_journal(run)), find_kl_limit(run, config))
 
     def _answers(self, values: dict, shown: list[RunSummary], files: dict, seen: dict) -> dict:
         """Updates of the answers: those of one run at the step on the slider. A slider at the end stays at the end."""
@@ -280,7 +282,8 @@ def warnings_of(workspace: Workspace, name: str) -> views.RunWarnings:
     journal, status = read_journal(run), run.status()
     kind = status.get("advice_kind") or "failed"
     failure = [Advice(kind, status["error"], status.get("advice", ""))] if status.get("error") else []
-    advice = advise(workspace.config(name), read_metrics(run), journal, read_samples(run))
+    config, metrics = workspace.config(name), read_metrics(run)
+    advice = advise(config, metrics, journal, read_samples(run)) + past_peak(find_kl_limit(run, config), metrics)
     return views.RunWarnings(name, [*failure, *advice], sum(row.get("event") == "warning" for row in journal))
 
 

@@ -97,6 +97,9 @@ ADVICE = {
     "kl": (
         "KL was {kl:.1f} nats over the last {steps} steps, {times:.1f} times what it aims at ({target:.1f}).",
         "Lower the learning rate, or rewind to an earlier checkpoint; in a new run, raise the KL coefficient."),
+    "past_peak": (
+        "{sentence}",
+        "Read the samples: go back to a checkpoint before that KL, give the run a KL target below it, or more labels."),
     "length": (
         "The reward rises while responses grow: {now:.0f} tokens now, {start:.0f} at the start ({times:.1f} times).",
         "If you do not want longer responses, set a length penalty, or vote for good short answers; and read the "

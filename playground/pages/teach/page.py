@@ -22,6 +22,7 @@ from playground.run_files import (
     METRICS,
     QUERIES,
     SAMPLES,
+    find_kl_limit,
     read_journal,
     read_metrics,
     read_samples,
@@ -326,7 +327,7 @@ class TeachPage:
                    self.effect: views.effect(journal, config["choices"], views.wins_sentence(metrics, votes)),
                    self.fixed: views.fixed(samples), self.extremes: views.extremes(samples),
                    self.formulas: views.formulas(config, metrics)}
-        drawn = charts.teach_figures(entry.name, config, metrics, journal)
+        drawn = charts.teach_figures(entry.name, config, metrics, journal, find_kl_limit(run, config))
         for plot, figure in zip(self.plots, drawn):
             changes[plot] = gr.update(value=figure, visible=True, height=HEIGHT) if figure else gr.update(visible=False)
         return changes

@@ -18,7 +18,16 @@ from playground.pages.train.code_snippets import Snippets, snippets
 from playground.pages.train.live_settings import LiveSettings
 from playground.pages.train.machine_memory import measured
 from playground.run_commands import ask
-from playground.run_files import JOURNAL, METRICS, SAMPLES, read_journal, read_metrics, read_samples, version_of
+from playground.run_files import (
+    JOURNAL,
+    METRICS,
+    SAMPLES,
+    find_kl_limit,
+    read_journal,
+    read_metrics,
+    read_samples,
+    version_of,
+)
 from playground.workspace import RunSummary, Workspace
 from rlhf_engine.arguments import command_line
 from rlhf_engine.config import LENGTH_FIELDS, flag
@@ -158,7 +167,8 @@ class RunPanel:
                          self.samples: views.samples(read_samples(run)), self.events: views.events(read_journal(run)),
                          self.peak: measured(self.workspace, config, status)}
         changes.update(self._show_buttons(status["state"], entry.alive))
-        changes.update(zip(self.plots, run_figures(entry.name, config, metrics, read_journal(run))))
+        changes.update(zip(self.plots, run_figures(entry.name, config, metrics, read_journal(run),
+                                                     find_kl_limit(run, config))))
         return changes
 
     def _show_buttons(self, state: str, alive: bool) -> dict:

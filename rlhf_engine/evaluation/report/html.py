@@ -126,6 +126,7 @@ def commands_of(subject: Subject, command: str) -> list[tuple[str, str]]:
     if subject.stage in STAGES:
         settings = {name: shown(name, value) if isinstance(value, str) else value
                     for name, value in subject.config.items() if name != "stage"}
+        settings["output"] = subject.name.partition(" at step ")[0]
         found.append(("The run", command_line(subject.stage, settings)))
     return [*found, ("This report", command)]
 

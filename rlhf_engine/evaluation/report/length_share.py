@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_engine.feedback.scoring_functions import words
+
 BINS = 12
 """Classes of length, equally full, with one score each: any function of length, in steps."""
 FEWEST = 60
@@ -15,7 +17,7 @@ FEWEST = 60
 NOTHING: dict[str, Any] = {"share": None, "of": None, "correlation": None}
 """Of scores about which nothing can be said."""
 MEASURES: dict[str, Callable[[str], int]] = {
-    "words": lambda text: len(text.split()), "characters": len, "sentences": lambda text: sum(map(text.count, ".!?"))}
+    "words": lambda text: len(words(text)), "characters": len, "sentences": lambda text: sum(map(text.count, ".!?"))}
 
 
 def share_explained_by_length(scores: Sequence[float], texts: Sequence[str], prompts: Sequence[int]) -> dict[str, Any]:

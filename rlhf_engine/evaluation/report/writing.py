@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from rlhf_engine.errors import UserError
 from rlhf_engine.evaluation.report.flags import find_flags, reward_findings
 from rlhf_engine.evaluation.report.subject import Subject
-from rlhf_engine.files import json_lines, write_json, write_text
+from rlhf_engine.files import json_lines, json_text, write_together
 
 FILES = ("report.html", "report.json", "samples.jsonl", "card.png")
 """What a report consists of."""
@@ -34,17 +33,5 @@ def write_report(output: Path, subject: Subject, report: dict[str, Any], rows: l
     flags = find_flags(subject, report, reward)
     page = report_page(subject, report, rows, flags, report["command"])
     card = report_card(subject, report, rows, flags)
-    new = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "samples.jsonl", json_lines(rows))
-        (output / "card.png").write_bytes(card)
-        write_text(output / "report.html", page)
-        write_json(output / "report.json", report)
-    except OSError as error:
-        for name in FILES:
-            (output / name).unlink(missing_ok=True)
-        if new and output.is_dir():
-            output.rmdir()
-        raise UserError(f"{output} cannot be written ({error.strerror or error}): make room or get the right to write "
-                        "there, or name another folder with --output") from None
+    write_together(output, {"samples.jsonl": json_lines(rows), "card.png": card, "report.html": page,
+                            "report.json": json_text(report, indent=1) + "\n"})

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_engine.errors import UserError
-from rlhf_engine.files import expand_user
-from rlhf_engine.runs.folder import Run
-from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, newest_checkpoint, resolve_adapter
+from rlhf_engine.evaluation.lineage import run_of
+from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, resolve_adapter
 from rlhf_engine.stages import starting_adapter
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def plan(adapters: Sequence[str], against: str | None, model: str) -> tuple[list
         source = _source(adapter, model)
         if fixed is not None:
             pairs.append((source, fixed))
+            if source == fixed and source.folder:
+                notes.append(f"{adapter} is what --against names, so it is compared with the base")
         else:
             start, note = find_start(adapter, source, model)
             pairs.append((source, start))
@@ -87,25 +88,18 @@ def find_start(adapter: str, source: Source, model: str) -> tuple[Source, str]:
         return (Source(BASE) if is_first else Source("bundled", BUNDLED_ADAPTER)), ""
     if folder.name == "policy" and (folder.parent / "reference").is_dir():
         return Source(f"start of {adapter}", folder.parent / "reference"), ""
-    run = next((place for place in (Path(expand_user(adapter)), *folder.parents) if _is_run_of(place, folder)), None)
-    if run is None:
+    run = run_of(adapter)
+    if run is None or (run.path / "checkpoints").resolve() not in place.parents:
         return Source(BASE), (f"{adapter} belongs to no run, so where it started is not known: it is compared with the "
                               "base; name another start with --against")
-    settings = Run(run).config()
+    settings = run.config()
+    base = str(settings.get("model") or model)
     start = starting_adapter(settings) or "none"
     try:
-        return _source(start, str(settings.get("model") or model)), ""
+        return _source(start, base), ""
     except UserError as error:
         raise UserError(f"{adapter}: the adapter that it started from cannot be found ({error}); name it with "
                         "--against") from None
-
-
-def _is_run_of(place: Path, folder: Path) -> bool:
-    """Whether a folder is a run, and one of its checkpoints holds the adapter in `folder`."""
-    if not (place / "config.yaml").is_file():
-        return False
-    last = newest_checkpoint(place)
-    return last is not None and last.parent.resolve() in folder.resolve().parents
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------

@@ -79,15 +79,14 @@ def score_windows(backbone: Backbone, windows: Sequence[Window],
     The last token of a window is predicted and never read, so a window may have one token more than the model has
     positions.
     """
-    unique = list(dict.fromkeys((tuple(given), tuple(charged)) for given, charged in windows))
+    unique = list(dict.fromkeys((tuple(given), tuple(charged)) for given, charged in windows if charged))
     rows = [list(given + charged[:-1]) for given, charged in unique]
     most = CPU_PASS if backbone.device.type == "cpu" else GPU_PASS
     scores: dict[tuple, Score] = {}
     for part in passes_within(reading_order(backbone, rows), ROWS, lambda i: len(rows[i]), most):
         for packed in packed_passes(backbone, [rows[i] for i in part]):
             read = [unique[part[i]] for i in packed.indices]
-            before = [columns[len(given) - 1:] if charged else []
-                      for (given, charged), columns in zip(read, packed.columns)]
+            before = [columns[len(given) - 1:] for (given, _), columns in zip(read, packed.columns)]
             states = backbone.hidden(packed.ids, **packed.options)[packed.at(before)]
             targets = torch.tensor([token for _, charged in read for token in charged], dtype=torch.long)
             logprobs, greedy = score_tokens(backbone, states, targets.to(states.device))
@@ -95,7 +94,8 @@ def score_windows(backbone: Backbone, windows: Sequence[Window],
             for window, values, hits in zip(read, logprobs.split(lengths), greedy.split(lengths)):
                 scores[window] = Score(values.sum().item(), bool(hits.all()))
             on_microbatch()
-    return [scores[tuple(given), tuple(charged)] for given, charged in windows]
+    nothing = Score(0.0, True)
+    return [scores[tuple(given), tuple(charged)] if charged else nothing for given, charged in windows]
 
 
 def score_tokens(backbone: Backbone, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

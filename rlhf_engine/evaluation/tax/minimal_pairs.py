@@ -31,6 +31,8 @@ FORMS = (("good", "bad"), ("sentence_good", "sentence_bad"), ("good_sentence", "
 PARADIGM_COLUMNS = ("paradigm", "UID", "phenomenon", "type", "category")
 """Columns that name what a pair tests. The first that is there counts."""
 WANTED = {column for form in FORMS for column in form} | set(PARADIGM_COLUMNS)
+WHOLE = "default"
+"""What the Hub calls the only subset of a data set that has none."""
 UNNAMED = "all"
 """The paradigm of pairs that have none."""
 SPLIT_NAME = re.compile(r"(train|test|valid(ation)?|dev)?(-?\d+(-of-\d+)?)?")
@@ -74,7 +76,9 @@ def read_minimal_pairs(source: str, *, subsets: Sequence[str] = (), split: str |
     """
     if source in BUNDLED_NAMES:
         pairs = _pairs_of(*read_table(str(BUNDLED_PAIRS), None, None, WANTED))
-    elif Path(expand_user(source)).is_dir():
+    elif source.strip() and Path(expand_user(source)).is_dir():
+        if split:
+            raise UserError(f"{source}: a folder has no splits; leave --split out")
         pairs = _read_folder(Path(expand_user(source)))
     elif is_hub_name(source):
         return _limited(_read_hub(source, subsets, split), limit)
@@ -107,13 +111,13 @@ def _limited(pairs: MinimalPairs, limit: int | None) -> MinimalPairs:
 # -- several tables ----------------------------------------------------------------------------------------------------
 
 def _read_hub(source: str, subsets: Sequence[str], split: str | None) -> MinimalPairs:
-    names = hub_subsets(source)
+    """The pairs of some subsets of a Hub data set, or of all: a subset is a paradigm, where its rows name none."""
+    names, notes = hub_subsets(source)
     _check_names(source, subsets, names)
-    pairs, notes = [], []
+    pairs = []
     for name in subsets or names:
-        several = len(names) > 1
-        table, title, remarks = read_table(source, name if several else None, split, WANTED)
-        found = _pairs_of(table, title, remarks, name if several else "")
+        subset = "" if name == WHOLE else name
+        found = _pairs_of(*read_table(source, subset or None, split, WANTED), subset)
         pairs += found
         notes += found.notes
     return MinimalPairs(pairs, list(dict.fromkeys(notes)))

@@ -7,6 +7,7 @@ from playground.components import charts as figures
 from playground.components.stage_views import PANELS
 from rlhf_engine.config import to_dict
 from rlhf_engine.stages import STAGES
+from rlhf_engine.studies.kl_limits import KLLimit
 
 
 def config(stage: str, **changes) -> dict:
@@ -106,3 +107,21 @@ def test_a_level_lasts_up_to_the_step_at_which_there_is_none():
     line = figures.level_trace("target", [(0, 6.0), (5, 4.0), (7, None), (9, 2.0)], [1, 10])
     assert line["x"] == [1, 5, 7, 7, 9, 10]
     assert line["y"] == [6.0, 4.0, 4.0, None, 2.0, 2.0]
+
+
+LIMIT = KLLimit(kl=17.0, labels=50, study="overopt-1")
+
+
+def test_the_plot_of_the_kl_has_a_line_where_its_like_peaked_and_a_word_for_a_run_that_has_passed_it():
+    """Far below the peak there is no line, which would press the curve flat."""
+    drawn = {}
+    for kl in (1.0, 8.0, 20.0):
+        figure = figures.run_figures("run", config("ppo"), [{"step": 1, "objective/kl": 0.1}, {"step": 2, "objective/kl": kl}], limit=LIMIT)[1]
+        drawn[kl] = {trace["name"]: trace for trace in figure["data"]}
+        assert ("overopt-1" in figure["alt"]) == (kl > 1.0)
+    assert not [name for name in drawn[1.0] if "peak" in name]
+    near, past = drawn[8.0]["peak of its like"], drawn[20.0]["past the peak of its like"]
+    assert near["y"] == past["y"] == [17.0, 17.0] and near["line"]["dash"] == "dot" and near["line"]["color"] == "#CC79A7"
+    live = figures.teach_figures("run", config("teach"), [{"step": 1, "objective/kl": 20.0, "objective/scores": 0.1}], [], LIMIT)
+    assert "past the peak of its like" in [trace["name"] for trace in live[1]["data"]]
+    assert "past the peak of its like" not in [trace["name"] for trace in live[0]["data"]]

@@ -67,6 +67,23 @@ def test_too_few_places_have_no_fit_and_still_a_sentence():
     assert curve["fit"] is None and peak_place(curve) == "unknown" and curve["sentence"].endswith(".")
 
 
+def collapse(seed: int = 0) -> dict:
+    """Gold rises in a straight line to a distance of 6, a KL of 36, and then falls off a cliff: no law of this kind does."""
+    found, rng = piece(seed=seed), np.random.default_rng(seed)
+    for point, kl in zip(found["points"], KL):
+        gold = 0.2 * min(kl, 36) ** 0.5 - 2.0 * max(kl**0.5 - 6, 0)
+        point["gold"] = (gold + rng.normal(size=PROMPTS) * 0.3).tolist()
+    return found
+
+
+def test_a_collapse_that_no_law_describes_has_the_peak_that_was_measured():
+    one = describe_curve("rl", 50, [collapse()])
+    assert peak_place(one) == "unknown" and one["peak"]["by"] == "measured" and one["flags"] == ["over_optimised"]
+    assert one["peak"]["kl_low"] <= 36 <= one["peak"]["kl_high"] and "the law misses" in one["sentence"]
+    three = describe_curve("rl", 50, [collapse(seed) for seed in range(3)])
+    assert three["peak"]["over"] == "seeds" and three["peak"]["kl"] == pytest.approx(36, abs=6)
+
+
 def curves(**peaks_by_labels) -> list[dict]:
     return [{**describe_curve(kind, labels, [piece(a=a, b=0.5, kind=kind)]), "labels": labels}
             for kind, values in peaks_by_labels.items() for labels, a in values.items()]

@@ -121,6 +121,21 @@ def test_sigterm_leaves_a_readable_report_and_says_how_to_go_on(cli, tiny_llama,
     assert code == 0 and "--resume" in out and report["state"] == "stopped" and report["pieces"] == 1, err
 
 
+def test_a_group_learner_may_optimise_the_proxy_and_a_far_run_ends_early(cli, tiny_llama, inputs, tmp_path):
+    """The gold is a reward model, the start an adapter, and the first steps pass the limit on the KL."""
+    from rlhf_engine.model.backbone import Backbone
+    backbone = Backbone.load(str(tiny_llama))
+    backbone.new_role("policy", seed=3)
+    backbone.save_role("policy", tmp_path / "start")
+    assert cli("reward", "--model", tiny_llama, "--adapter", "none", "--data", inputs / "pairs.jsonl", "--output", tmp_path / "gold", "--steps", 2,
+               "--batch-size", 4, "--max-tokens", 100, "--max-new-tokens", 8, "--reference-samples", 8)[0] == 0
+    code, _, err = cli("overoptimisation", *flags(tiny_llama, inputs, tmp_path / "study", labels="4", ensemble=0, learner="rloo", gold=tmp_path / "gold",
+                                                  adapter=tmp_path / "start", **{"batch-size": 16, "learning-rate": 0.3, "kl-limit": 1, "steps": 8}))
+    assert code == 0, err
+    [run] = json.loads((tmp_path / "study" / "report.json").read_text())["curves"][0]["runs"]
+    assert run["ended"].startswith("a KL of ") and run["points"][-1]["step"] < 8 and run["points"][0]["kl"] == pytest.approx(0, abs=1e-4)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("change, words", [
@@ -130,6 +145,7 @@ def test_sigterm_leaves_a_readable_report_and_says_how_to_go_on(cli, tiny_llama,
     ({"labels": "1"}, "--labels has 1"),
     ({"labels": ","}, "--labels is ','"),
     ({"learner": "dpo"}, "--learner is 'dpo', but must be one of ppo, grpo, rloo"),
+    ({"learner": "grpo"}, "--batch-size is 4, but grpo compares groups of 8"),
     ({"measurements": 9}, "--measurements is 9, more than the --steps (4)"),
     ({"samples": 1}, "--samples is 1, but must be at least 4"),
     ({"ensemble": -1}, "--ensemble is -1"),
@@ -168,9 +184,9 @@ def test_a_gold_that_has_changed_is_refused_by_name(cli, tiny_llama, inputs, tmp
 
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
-def test_the_plan_does_whole_seeds_and_few_labels_first():
+def test_the_plan_does_whole_seeds_and_each_kind_for_all_labels():
     pieces = plan(StudySettings(labels=(50, 200), seeds=2, ensemble=0))
-    assert pieces == [Piece(labels, seed, kind) for seed in (0, 1) for labels in (50, 200) for kind in ("rl", "best_of")]
+    assert pieces == [Piece(labels, seed, kind) for seed in (0, 1) for kind in ("rl", "best_of") for labels in (50, 200)]
     assert len(plan(StudySettings(labels=(50,), seeds=1, ensemble=3))) == 3
 
 

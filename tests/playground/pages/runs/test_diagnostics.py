@@ -2,10 +2,11 @@
 
 import pytest
 
-from playground.pages.runs.diagnostics import OLD_WARNINGS, advise, warning_kind
+from playground.pages.runs.diagnostics import OLD_WARNINGS, advise, past_peak, warning_kind
 from rlhf_engine.config import to_dict
 from rlhf_engine.runs.journal import effective_settings, without_rewound
 from rlhf_engine.stages import STAGES
+from rlhf_engine.studies.kl_limits import KLLimit
 
 
 def config(stage: str, **changes) -> dict:
@@ -153,3 +154,10 @@ def test_chosen_responses_that_fall_with_the_rejected_ones_are_told_of():
     for columns in ({"log_ratio__chosen_held_out": -1.0, "log_ratio__rejected_held_out": -9.0}, {"log_ratio__chosen_held_out": 4.0, "log_ratio__rejected_held_out": -9.0}):
         assert kinds("dpo", sound("dpo", steps=4, **columns)) == []
     assert kinds("dpo", sound("dpo", steps=4, log_ratio__chosen=-3.0, log_ratio__rejected=-9.0)) == ["chosen_fall"], "nothing was held out"
+
+
+def test_a_run_beyond_the_peak_of_its_like_is_warned_of_and_one_before_it_is_not():
+    limit = KLLimit(kl=5.0, labels=50, study="overopt-1")
+    [advice] = past_peak(limit, sound())
+    assert advice.kind == "past_peak" and "overopt-1" in advice.text and "This run is at 6" in advice.text and "checkpoint" in advice.todo
+    assert past_peak(limit, sound(objective__kl=4.0)) == past_peak(None, sound()) == past_peak(limit, [{"step": 1}]) == []
