@@ -46,18 +46,39 @@ class Cell(NamedTuple):
     """In percent."""
 
 
-# -- made-up data ------------------------------------------------------------------------------------------------------
+# -- the data ----------------------------------------------------------------------------------------------------------
 
-def prompt_rates(rng: np.random.Generator, rate: float, shape: tuple[int, ...], alike: float = ALIKE) -> np.ndarray:
-    """The rate of each prompt: beta-distributed about `rate`, so that answers correlate by `alike` within a prompt."""
-    return rng.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), size=shape)
+class Distribution(NamedTuple):
+    """What one prompt can give: values [S] (or rows of them [S, ...]) and how probable each is [S]."""
+
+    values: np.ndarray
+    chances: np.ndarray
+
+    def samples(self, rng: np.random.Generator, prompts: int, simulations: int) -> Iterator[np.ndarray]:
+        """The values of so many prompts, again and again. Their order does not matter, so counts are drawn."""
+        for counts in rng.multinomial(prompts, self.chances / self.chances.sum(), size=simulations):
+            yield np.repeat(self.values, counts, axis=0)
 
 
-def answers(rng: np.random.Generator, rates: np.ndarray, ties: float, samples: int) -> np.ndarray:
-    """[..., samples]: 1 a win, 0 a loss, .5 a tie, to prompts with these rates [...]."""
-    shape = (*rates.shape, samples)
-    won = rng.random(shape) < rates[..., None]
-    return np.where(rng.random(shape) < ties, 0.5, won.astype(float))
+def sums_of_prompt(rate: float, ties: float, samples: int, alike: float = ALIKE) -> Distribution:
+    """The sum of `samples` answers to one prompt: 1 a win, .5 a tie, 0 a loss.
+
+    Ties are independent. The decided answers follow the rate of the prompt, which is beta-distributed about `rate` so
+    that they correlate by `alike`: beta-binomial.
+    """
+    a, b = rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1)
+    chances = np.zeros(2 * samples + 1)
+    for tied in range(samples + 1):
+        decided = samples - tied
+        share = math.comb(samples, tied) * ties**tied * (1 - ties)**decided
+        for won in range(decided + 1):
+            chances[2 * won + tied] += share * math.comb(decided, won) * math.exp(
+                log_beta(won + a, decided - won + b) - log_beta(a, b))
+    return Distribution(np.arange(2 * samples + 1) / 2, chances)
+
+
+def log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def covered(interval: tuple[float, float], truth: float) -> bool:
@@ -84,11 +105,9 @@ def wilsons(rng: np.random.Generator, simulations: int) -> Iterator[Cell]:
 def rate_cells(name: str, interval: Callable[[np.ndarray], tuple[float, float]], rng: np.random.Generator,
                simulations: int, grid: tuple[Sequence, ...] = (PROMPTS, RATES, TIES, SAMPLES)) -> Iterator[Cell]:
     for prompts, rate, ties, samples in product(*grid):
-        truth = (1 - ties) * rate + ties / 2
-        shape = simulations, prompts
-        rates = prompt_rates(rng, rate, shape) if samples > 1 else np.full(shape, rate)
-        means = answers(rng, rates, ties, samples).mean(-1)
-        hits = [covered(interval(row), truth) for row in means]
+        truth, distribution = (1 - ties) * rate + ties / 2, sums_of_prompt(rate, ties, samples)
+        hits = [covered(interval(sums / samples), truth)
+                for sums in distribution.samples(rng, prompts, simulations)]
         yield Cell(name, prompts, rate, f"ties {ties}, {samples} a prompt", percent(hits))
 
 
@@ -110,32 +129,31 @@ def bootstraps(rng: np.random.Generator, simulations: int) -> Iterator[Cell]:
 def shares(rng: np.random.Generator, simulations: int) -> Iterator[Cell]:
     """As many answers to a prompt as somebody happened to give: 1 to 8."""
     for prompts, rate, ties in product(PROMPTS, RATES, TIES):
-        truth, hits = (1 - ties) * rate + ties / 2, []
-        for _ in range(simulations):
-            counts = rng.integers(1, 9, prompts)
-            given = answers(rng, prompt_rates(rng, rate, (prompts,)), ties, 8)
-            wins = np.where(np.arange(8) < counts[:, None], given, 0).sum(1)
-            hits.append(covered(intervals.share_interval(wins, counts), truth))
+        truth = (1 - ties) * rate + ties / 2
+        parts = [sums_of_prompt(rate, ties, count) for count in range(1, 9)]
+        rows = [np.stack([part.values, np.full(len(part.values), count)], axis=1)
+                for count, part in enumerate(parts, 1)]
+        distribution = Distribution(np.concatenate(rows), np.concatenate([part.chances for part in parts]))
+        hits = [covered(intervals.share_interval(*sample.T), truth)
+                for sample in distribution.samples(rng, prompts, simulations)]
         yield Cell("share", prompts, rate, f"ties {ties}, 1 to 8 a prompt", percent(hits))
 
 
 def pairs(rng: np.random.Generator, simulations: int) -> Iterator[Cell]:
-    """Two policies on the same prompts; what is easy for one is easy for the other."""
+    """Two policies on the same prompts, the second a little better; half of the prompts are easier for both."""
     for prompts, rate, ties, samples in product(PROMPTS, RATES, TIES, (1, 4)):
-        hits, other = [], min(rate + 0.05, 0.97)
-        for _ in range(simulations):
-            rank = rng.random(prompts)
-            ours, theirs = (prompt_rates_by_rank(mean, rank) for mean in (rate, other))
-            rows = [answers(rng, each, ties, samples).mean(-1) for each in (ours, theirs)]
-            truth = (1 - ties) * (rate - other)
-            hits.append(covered(intervals.paired_interval(*rows, low=0, high=1), truth))
+        other = min(rate + 0.05, 0.97)
+        rows, chances = [], []
+        for side in (-1, 1):
+            ours, theirs = (sums_of_prompt(mean + side * 0.6 * min(mean, 1 - mean), ties, samples, 1e-6)
+                            for mean in (rate, other))
+            rows.append(np.stack(np.meshgrid(ours.values, theirs.values, indexing="ij"), axis=-1).reshape(-1, 2))
+            chances.append(np.outer(ours.chances, theirs.chances).reshape(-1) / 2)
+        distribution = Distribution(np.concatenate(rows) / samples, np.concatenate(chances))
+        truth = (1 - ties) * (rate - other)
+        hits = [covered(intervals.paired_interval(*sample.T, low=0, high=1), truth)
+                for sample in distribution.samples(rng, prompts, simulations)]
         yield Cell("paired difference", prompts, rate, f"ties {ties}, {samples} a prompt", percent(hits))
-
-
-def prompt_rates_by_rank(rate: float, rank: np.ndarray) -> np.ndarray:
-    """Two-point distribution of the rates: the higher one for the prompts of the upper half."""
-    reach = 0.6 * min(rate, 1 - rate)
-    return rate + np.where(rank > 0.5, reach, -reach)
 
 
 def means(rng: np.random.Generator, simulations: int) -> Iterator[Cell]:

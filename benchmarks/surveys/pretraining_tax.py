@@ -91,13 +91,14 @@ def table(path: str) -> None:
     """Print Markdown rows: each run, then the means over seeds."""
     lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
     runs = [line for line in lines if "tax" in line]
-    print("| reward | `ptx_coef` | seed | wins | KL | perplexity to the start | accuracy to the start | verdict |")
+    print("| reward | `ptx_coef` | seed | wins | KL | perplexity to the start | accuracy to the start | text; pairs |")
     print("|---|---|---|---|---|---|---|---|")
     for line in sorted(runs, key=lambda line: (line["reward"], line["ptx_coef"], line["seed"])):
         policy = line["tax"]["policy"]
         print(f"| {line['reward']} | {line['ptx_coef']:g} | {line['seed']} | {between(line, 'win_rate', '.1%')} "
               f"| {line['kl']:.1f} | {between(policy['text'], 'ratio', '.3f')} "
-              f"| {between(policy['pairs'], 'difference', '+.1%')} | {policy['verdict']} |")
+              f"| {between(policy['pairs'], 'difference', '+.1%')} "
+              f"| {policy['text']['verdict']}; {policy['pairs']['verdict']} |")
     for reward, coef in sorted({(line["reward"], line["ptx_coef"]) for line in runs}):
         same = [line for line in runs if (line["reward"], line["ptx_coef"]) == (reward, coef)]
         policies = [line["tax"]["policy"] for line in same]

@@ -134,10 +134,10 @@ def print_report(report: dict) -> None:
     """A table: a row for each checkpoint."""
     about = []
     if texts := report.get("text_data"):
-        about.append(f"{texts['documents']:,} texts with {texts['tokens']:,} tokens")
+        about.append(f"{counted(texts['documents'], 'text')} with {counted(texts['tokens'], 'token')}")
     if pairs := report.get("pair_data"):
-        about.append(f"{pairs['pairs']:,} minimal pairs of {pairs['paradigms']} paradigms (intervals over "
-                     f"{pairs['clusters']}s)")
+        about.append(f"{counted(pairs['pairs'], 'minimal pair')} of {counted(pairs['paradigms'], 'paradigm')} "
+                     f"(intervals over {pairs['clusters']}s)")
     if about:
         print(f"{' and '.join(about)}; intervals of 95 %")
     rows = [row_of(row) for row in report["checkpoints"]]
@@ -149,6 +149,11 @@ def print_report(report: dict) -> None:
     for name, tasks in report.get("tasks", {}).items():
         for task, values in tasks.items():
             print(f"{name}, {task}: {'; '.join(task_words(metric, value) for metric, value in values.items())}")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 text, 2 texts."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

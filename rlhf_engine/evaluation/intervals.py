@@ -17,11 +17,13 @@ Interval = tuple[float, float]
 """(low, high). Infinite where the data set no limit; a JSON file of ours has null there."""
 Numbers = Sequence[float] | np.ndarray
 UNKNOWN: Interval = (-math.inf, math.inf)
-FEWEST_PROMPTS = 100
+FEWEST_PROMPTS = 50
 """From so many prompts on, and for rates within `HELD_RATES`, an interval covers the truth in 93 to 97 of 100 cases."""
 HELD_RATES = (0.2, 0.8)
-FEWEST_RARE = 20
+FEWEST_RARE = 5
 """Prompts with the rarer answer (rate times prompts) from which on a rate beyond `HELD_RATES` is covered as well."""
+FEWEST_DECIDED = 20
+"""Prompts that are no tie, likewise."""
 
 
 # -- rates -------------------------------------------------------------------------------------------------------------
@@ -84,8 +86,9 @@ def mean_interval(values: Numbers, confidence: float = 0.95, *, low: float = -ma
     """Interval of a mean over prompts, from one value for each prompt: the mean over its samples.
 
     Between two bounds `low` and `high`, such as 0 and 1 of win rates, it is `share_interval`, which stays between
-    them. Without bounds it is Student's interval over prompts, and (low, high) where fewer than two prompts, or no
-    variance, leave the spread open. Raises ValueError for a value outside of the bounds.
+    them. Without bounds it is Student's interval over prompts, corrected for the skewness of the values (Hall 1992;
+    the same where they are symmetric), and (low, high) where fewer than two prompts, or no variance, leave the spread
+    open. Raises ValueError for a value outside of the bounds.
     """
     values = np.asarray(values, dtype=float)
     if math.isfinite(low) and math.isfinite(high):
@@ -95,8 +98,18 @@ def mean_interval(values: Numbers, confidence: float = 0.95, *, low: float = -ma
     mean, error = values.mean(), values.std(ddof=1) / math.sqrt(len(values))
     if error <= 1e-12 * max(abs(mean), 1e-300):
         return low, high
-    half = t_quantile(confidence, len(values) - 1) * error
-    return max(float(mean - half), low), min(float(mean + half), high)
+    skewness = float(((values - mean)**3).mean() / values.std()**3)
+    quantile = t_quantile(confidence, len(values) - 1)
+    below, above = (_without_skew(sign * quantile, skewness, len(values)) for sign in (1, -1))
+    return max(float(mean - error * max(below, 0.0)), low), min(float(mean - error * min(above, 0.0)), high)
+
+
+def _without_skew(quantile: float, skewness: float, count: int) -> float:
+    """The quantile of the studentised mean of skewed values, from that of symmetric ones: Hall's cubic, solved."""
+    root = math.sqrt(count)
+    if abs(skewness) < 1e-6:
+        return quantile
+    return 3 * root / skewness * float(np.cbrt(1 + skewness * (quantile / root - skewness / (6 * count))) - 1)
 
 
 def _bounded_mean_interval(values: np.ndarray, confidence: float, low: float, high: float) -> Interval:
@@ -274,7 +287,7 @@ def too_few(clusters: int, rate: float | None = None, *, ties: float = 0.0, unit
         clusters: how many prompts (or voters) it rests on.
         rate: the rate that was measured, if it is one. A rate near 0 or 1 needs more prompts: `FEWEST_RARE` of the
             rarer answer.
-        ties: share of the prompts on which all answers tie. `FEWEST_RARE` prompts at least should decide something.
+        ties: share of the prompts on which all answers tie. `FEWEST_DECIDED` prompts at least should decide something.
         unit: what a cluster is, for the sentence.
     """
     what = f"{clusters:,} {unit}{'' if clusters == 1 else 's'}"
@@ -285,7 +298,7 @@ def too_few(clusters: int, rate: float | None = None, *, ties: float = 0.0, unit
     if rare < HELD_RATES[0] and rare * clusters < FEWEST_RARE:
         return (f"the rate of {rate:.1%} is near {'0' if rate == rare else '1'}, and {what} hold few of the rarer "
                 f"answers; the interval may be too narrow or too wide: ask more {unit}s before you rely on it")
-    if clusters - round(ties * clusters) < FEWEST_RARE:
+    if clusters - round(ties * clusters) < FEWEST_DECIDED:
         return (f"of {what}, {ties:.0%} decide nothing; the interval may be too narrow or too wide: ask more {unit}s "
                 "before you rely on it")
     return ""

@@ -59,6 +59,8 @@ def plan(adapters: Sequence[str], against: str | None, model: str) -> tuple[list
         source = _source(adapter, model)
         if fixed is not None:
             pairs.append((source, fixed))
+            if source == fixed and source.folder:
+                notes.append(f"{adapter} is what --against names, so it is compared with the base")
         else:
             start, note = find_start(adapter, source, model)
             pairs.append((source, start))

@@ -76,7 +76,9 @@ def read_minimal_pairs(source: str, *, subsets: Sequence[str] = (), split: str |
     """
     if source in BUNDLED_NAMES:
         pairs = _pairs_of(*read_table(str(BUNDLED_PAIRS), None, None, WANTED))
-    elif Path(expand_user(source)).is_dir():
+    elif source.strip() and Path(expand_user(source)).is_dir():
+        if split:
+            raise UserError(f"{source}: a folder has no splits; leave --split out")
         pairs = _read_folder(Path(expand_user(source)))
     elif is_hub_name(source):
         return _limited(_read_hub(source, subsets, split), limit)

@@ -36,6 +36,8 @@ def read_texts(source: str, *, subset: str | None = None, split: str | None = No
         return rows
     path = Path(expand_user(source))
     if path.name.lower().removesuffix(".gz").endswith(PLAIN_SUFFIXES):
+        if subset or split:
+            raise UserError(f"{source}: a file has no subsets or splits; leave --subset and --split out")
         return _plain_documents(path, limit)
     (columns, rows), name, notes = read_table(source, subset, split, {*KNOWN_COLUMNS, *TEXT_COLUMNS})
     column = _text_column(columns, name)

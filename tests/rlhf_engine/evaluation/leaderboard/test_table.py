@@ -128,8 +128,8 @@ def test_what_the_first_side_wins():
 
 
 def test_remarks_in_words():
-    notes = leaderboard(duels("a", "b", 30, 20))["notes"]
-    assert notes[0].startswith("the intervals rest on 50 prompts") and "one voter" in notes[1]
+    notes = leaderboard(duels("a", "b", 20, 20))["notes"]
+    assert notes[0].startswith("the intervals rest on 40 prompts") and "one voter" in notes[1]
     many = [duel("a", "b", "win" if i % 3 else "loss", i, f"v{i % 2}") for i in range(120)]
     assert leaderboard(many)["notes"] == []
     with pytest.raises(UserError, match="there are no votes"):

@@ -98,6 +98,8 @@ def test_against_is_the_start_of_all(adapters, tiny_llama):
     pairs, notes = plan([str(adapters / "one"), str(adapters / "two"), "none"], str(adapters / "fresh"), str(tiny_llama))
     base, fresh, one, two = load_checkpoints(Backbone.load(str(tiny_llama)), pairs)
     assert one.start is two.start is fresh and fresh.start is base and not notes
+    same = str(adapters / "one")
+    assert plan([same], same, str(tiny_llama))[1] == [f"{same} is what --against names, so it is compared with the base"]
 
 
 def test_a_folder_that_is_called_base_is_not_the_base(adapters, tiny_llama, tmp_path, monkeypatch):

@@ -74,6 +74,10 @@ def test_a_rare_flaw_is_skipped_and_told(tmp_path):
 def test_no_file_and_no_pairs_in_a_folder(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         read_minimal_pairs(str(tmp_path / "none.jsonl"))
+    with pytest.raises(UserError, match="the name of the data is empty"):
+        read_minimal_pairs("")
+    with pytest.raises(UserError, match="a folder has no splits; leave --split out"):
+        read_minimal_pairs(str(tmp_path), split="test")
     with pytest.raises(UserError, match="holds no file of pairs"):
         read_minimal_pairs(str(tmp_path))
     (tmp_path / "a.jsonl").write_text(lines([{"text": "a"}]))

@@ -49,6 +49,9 @@ def test_what_holds_no_texts_is_refused_in_one_line(tmp_path, name, content, say
 
 
 def test_missing_files(tmp_path):
+    (tmp_path / "a.txt").write_text("One.")
+    with pytest.raises(UserError, match="a file has no subsets or splits; leave --subset and --split out"):
+        read_texts(str(tmp_path / "a.txt"), split="test")
     for name in ("none.txt", "none.jsonl", "none"):
         with pytest.raises(UserError, match="there is no such file"):
             read_texts(str(tmp_path / name))
