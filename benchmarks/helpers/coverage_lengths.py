@@ -25,7 +25,7 @@ def controls(rng: np.random.Generator, simulations: int) -> Iterator[Row]:
     rates = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
     for prompts, rate, ties, samples in product((20, 50, 100, 200), rates, (0.0, 0.3, 0.6), (1, 2, 4)):
         truth, hits = true_control(rate, ties, samples), []
-        for _ in range(max(simulations // 4, 20)):
+        for _ in range(max(simulations, 20)):
             control = control_length(*verdicts(rng, prompts, rate, ties, samples))
             low, high = control.win_rate_low, control.win_rate_high
             hits.append(low is not None and high is not None and low <= truth <= high)
@@ -55,7 +55,7 @@ def correlations_of_length(rng: np.random.Generator, simulations: int) -> Iterat
     """Correlations within prompts, of scores with and without ties that follow length by a slope."""
     for prompts, slope, rounded, samples in product((20, 50, 100, 200), (0.0, 0.4, 1.5), (False, True), (2, 4)):
         hits: dict[str, list[bool]] = {"within_spearman": [], "within_pearson": []}
-        for _ in range(max(simulations // 20, 20)):
+        for _ in range(max(simulations // 5, 20)):
             report = length_correlation(*scores(rng, prompts, slope, rounded, samples))
             truth = true_correlation(slope, rounded, samples)
             for name, found in hits.items():
