@@ -21,6 +21,7 @@ from playground.page_lock import note_address, only_page
 from playground.pages.chat.page import ChatPage
 from playground.pages.data.page import DataPage
 from playground.pages.models.page import ModelsPage
+from playground.pages.report.page import ReportPage
 from playground.pages.runs.export_panel import ExportPage
 from playground.pages.runs.page import RunsPage
 from playground.pages.teach.page import TeachPage
@@ -117,6 +118,8 @@ class Playground:
             with gr.Tab(text.RUNS, id="runs") as tab:
                 self.runs = self._add(RunsPage(space), tab)
                 self._add(ExportPage(space, notice, self.runs.picker), tab)
+            with gr.Tab(shared_text.REPORT, id="report") as tab:
+                self._add(ReportPage(space, worker, notice), tab)
             with gr.Tab(shared_text.DATA, id="data") as tab:
                 self._add(DataPage(space, self.voter, notice), tab)
             with gr.Tab(shared_text.MODELS, id="models") as tab:

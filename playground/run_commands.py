@@ -3,7 +3,7 @@
 They also reach a run that has ended, which an order to resume starts again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from rlhf_engine.runs.folder import ALIVE, Run
@@ -22,6 +22,10 @@ class WorkerHandle(Protocol):
 
     def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
         """Load a base model; yields how far that is."""
+        ...
+
+    def report(self, adapter: str, *, judges: Sequence[str] = ()) -> Iterator[dict]:
+        """Make a report about an adapter; yields how far that is."""
         ...
 
     def chat(self, adapters: list[str], messages: list[dict], *, model: str = "bundled", max_new_tokens: int = 128,

@@ -19,6 +19,7 @@ from playground.server.access import Access
 from rlhf_engine import config as configs
 from rlhf_engine.errors import UserError
 from rlhf_engine.feedback.exchange import export
+from rlhf_engine.feedback.scoring_functions import built_in
 from rlhf_engine.feedback.store import Store
 from rlhf_engine.files import ASSETS, atomic_file, expand_user
 from rlhf_engine.runs import smollm2
@@ -297,6 +298,9 @@ class Workspace:
         return run, checkpoint
 
     def _reward(self, value: str) -> str:
+        """The path of a reward run, or a built-in score, unless a run has its name."""
+        if built_in(value) and not (self.runs / value).exists():
+            return value
         return str(self.run(value).path)
 
     def _output(self, value: str) -> str:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = {
     "errors": 0, "console": 1, "files": 1, "spelling": 1, "yaml_files": 1, "config": 2, "measures": 2, "stages": 3, "arguments": 4, "gguf": 3, "runs": 4, "data": 5, "feedback": 6,
     "losses": 6, "model": 7, "rollout": 8, "trainers": 9, "export": 9, "evaluation": 10, "teach": 11, "build": 12, "loop": 12,
-    "studies": 13, "worker": 14, "commands": 14, "cli": 15, "__main__": 16,
+    "studies": 13, "commands": 14, "worker": 15, "cli": 15, "__main__": 16,
 }
 """Rooms of the engine. A room imports itself and rooms with a smaller number."""
 PAGE = {

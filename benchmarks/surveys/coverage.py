@@ -21,6 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.helpers.coverage_lengths import controls, correlations_of_length
 from benchmarks.helpers.coverage_models import kappas, ordinals, strengths
 from rlhf_engine.evaluation import intervals
 
@@ -192,7 +193,8 @@ def correlations(rng: np.random.Generator, simulations: int) -> Iterator[Cell]:
 
 SURVEYS: dict[str, Callable[[np.random.Generator, int], Iterator]] = {
     "wilson": wilsons, "rate": rates, "bootstrap": bootstraps, "share": shares, "pair": pairs, "mean": means,
-    "ratio": ratios, "correlation": correlations, "kappa": kappas, "strength": strengths, "ordinal": ordinals}
+    "ratio": ratios, "correlation": correlations, "kappa": kappas, "strength": strengths, "ordinal": ordinals,
+    "control": controls, "length": correlations_of_length}
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -167,3 +167,4 @@ GO_ON, GOES_ON, TO_GO_ON = "Go on with more", "{name} goes on to step {steps:.0f
 
 # models
 MODELS = "Models"
+REPORT = "Report"

@@ -1,7 +1,7 @@
 """The worker as the page may use it: what an owner may do, what a visitor may do, and the runs of visitors where the
 page is open.
 
-The guard denies by default. It has the four methods that are written below and no others: a new method of the worker is
+The guard denies by default. It has the five methods that are written below and no others: a new method of the worker is
 out of reach of the page until it is written here, with who may call it.
 """
 
@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,13 +73,18 @@ class GuardedWorker:
             self._access.owners_only()
         self._worker.control(run, command, value)
 
-    # The next two return streams, but are no generators: so they check who is calling when they are called, and not in
-    # the thread that takes the first item, in which nobody is.
+    # The next three return streams, but are no generators: so they check who is calling when they are called, and not
+    # in the thread that takes the first item, in which nobody is.
 
     def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
         """Load a base model. For owners."""
         self._access.owners_only()
         return self._worker.load(model, dtype=dtype)
+
+    def report(self, adapter: str, *, judges: Sequence[str] = ()) -> Iterator[dict]:
+        """Make a report. For owners: it holds the model for a minute or more."""
+        self._access.owners_only()
+        return self._worker.report(adapter, judges=judges)
 
     def chat(self, adapters: list[str], messages: list[dict], **options) -> Iterator[list[str]]:
         """Answers to a conversation. For everybody; a visitor's are limited in length and in number."""

@@ -23,6 +23,7 @@ from rlhf_engine.runs.inputs import read_inputs
 from rlhf_engine.runs.resolve import fingerprint, resolve_adapter, resolve_model
 from rlhf_engine.stages import default_adapter
 from rlhf_engine.studies import golds
+from rlhf_engine.studies.pieces import PIECES, StudyStopped, plan, read_pieces
 from rlhf_engine.studies.settings import PRESETS, StudySettings, different, parse_labels, to_dict
 from rlhf_engine.studies.study_report import REPORT, make_report, table, write_report
 
@@ -33,7 +34,7 @@ HELP = "when a policy that maximises a learned reward becomes worse: gold and pr
 STUDY_FILE, FIGURE = "study.json", "figure.svg"
 FEWEST_PROMPTS = 2
 """Held-out prompts, at least: a peak is chosen on one half of them and read off on the other."""
-OWN_FILES = (STUDY_FILE, REPORT, FIGURE, "pieces.jsonl", "labels", "samples", "proxies")
+OWN_FILES = (STUDY_FILE, REPORT, FIGURE, PIECES, "labels", "samples", "proxies")
 """What the folder of a study consists of."""
 
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from rlhf_engine.loop import stop_on_signals
     from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.runs.control import RunControl
-    from rlhf_engine.studies.overoptimisation import START, Study, StudyStopped
+    from rlhf_engine.studies.overoptimisation import START, Study
     control = RunControl()
 
     def check_stop() -> None:
@@ -88,7 +89,6 @@ def run(args: argparse.Namespace) -> None:
 
 def go(study: "Study", base: str, fresh: bool) -> str:
     """Do all pieces of a study; returns its state, done or stopped. Whatever ends it leaves a report behind."""
-    from rlhf_engine.studies.overoptimisation import StudyStopped, plan, read_pieces
     settings, output = study.settings, study.folder
     wanted = plan(settings)
 

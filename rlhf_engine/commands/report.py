@@ -5,15 +5,18 @@ torch is imported late, so that what can be refused without a model is refused a
 
 import argparse
 import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_engine.arguments import add_sampling, check_number
 from rlhf_engine.commands.results import MOST_SAMPLES, add_results, check_folder, read_data
-from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges
+from rlhf_engine.commands.scorers import INSTRUCTION_HELP, JUDGES, load_judges, load_scorer
 from rlhf_engine.commands.tax import NONE, add_inputs, read_inputs
 from rlhf_engine.config import LARGEST_SEED, MOST_TOKENS
-from rlhf_engine.errors import UserError
+from rlhf_engine.data.readers import Rows
+from rlhf_engine.errors import UserError, noop
 from rlhf_engine.evaluation.lineage import run_of, trainer_of
 from rlhf_engine.evaluation.report.subject import Subject, base_of, read_subject
 from rlhf_engine.feedback.scoring_functions import is_function
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 HELP = "what a run changed and what it cost: an HTML file, a card and report.json"
 FILES = ("report.html", "report.json", "samples.jsonl", "card.png")
+ROLES = ("policy", "start")
+"""The roles of a backbone that a report loads."""
 MOST_JUDGES = 6
 """Judges of a report, at most."""
 
@@ -45,6 +50,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure a run, and write its report."""
+    plan = check(args)
+    from rlhf_engine.model.backbone import Backbone
+    backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
+    print_report(make(plan, backbone), plan.output)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A report that may be made: everything but the model has been read."""
+
+    args: argparse.Namespace
+    output: Path
+    subject: Subject
+    prompts: Rows
+    specs: list[str]
+    """The judges."""
+    makers: list[Callable]
+    """For each of them a function that makes it from a backbone."""
+    texts: Sequence
+    pairs: Sequence
+    """What the tax is measured on; of a reward model nothing."""
+
+
+def check(args: argparse.Namespace) -> Plan:
+    """Read what a report needs but the model. Raises UserError for bad input."""
     output = Path(args.output)
     check_folder(output, "a report", overwrite=args.overwrite, files=FILES)
     if not args.adapter:
@@ -58,29 +88,45 @@ def run(args: argparse.Namespace) -> None:
     specs = judge_specs(subject, args.judge)
     makers = load_judges(specs, instruction=args.instruction, seed=args.seed, device=args.device, prompt=prompts[0])
     texts, pairs = read_inputs(args) if subject.makes == "policy" else ([], [])
+    return Plan(args, output, subject, prompts, specs, makers, texts, pairs)
+
+
+def make(plan: Plan, backbone: "Backbone", *, roles: Sequence[str] = ROLES,
+         on_microbatch: Callable[[], None] = noop) -> dict[str, Any]:
+    """Measure what a plan names on a backbone with its base, and write the report; returns report.json.
+
+    `roles` are the names under which the policy and its start are loaded; they stay. `on_microbatch` is called between
+    forward passes and after each sampled token. Raises UserError.
+    """
     from rlhf_engine.evaluation.report.evidence import measure_cost, measure_policy, measure_reward
     from rlhf_engine.evaluation.report.writing import complete, write_report
-    from rlhf_engine.model.backbone import Backbone
     from rlhf_engine.model.generation import Sampling
-    backbone = Backbone.load(args.model, dtype=args.dtype, device=args.device)
-    policy, start = load_roles(backbone, subject)
-    options: dict[str, Any] = {"per_prompt": args.per_prompt, "seed": args.seed,
+    args, subject = plan.args, plan.subject
+    policy, start = load_roles(backbone, subject, roles)
+    options: dict[str, Any] = {"per_prompt": args.per_prompt, "seed": args.seed, "on_microbatch": on_microbatch,
                                "sampling": Sampling(args.max_new_tokens, args.temperature)}
     if subject.makes == "reward":
-        score = load_reward(backbone, subject)
-        evidence, rows = measure_reward(backbone, start, list(prompts), score, subject.name, **options)
+        score = load_scorer(str(subject.folder), "--adapter", role=f"judge of {roles[0]}")(backbone)
+        evidence, rows = measure_reward(backbone, start, list(plan.prompts), score, subject.name, **options)
     else:
-        witnesses = [witness(spec, make(backbone), args.adapter) for spec, make in zip(specs, makers)]
-        evidence, rows = measure_policy(backbone, policy, start, list(prompts), witnesses, **options)
-        evidence["tax"] = measure_cost(backbone, policy, start, texts, pairs)
-    evidence["notes"] = [*prompts.remarks, *subject.notes, *evidence["notes"]]
-    reward = reward_run(subject)
+        witnesses = [witness(spec, maker(backbone), args.adapter) for spec, maker in zip(plan.specs, plan.makers)]
+        evidence, rows = measure_policy(backbone, policy, start, list(plan.prompts), witnesses, **options)
+        evidence["tax"] = measure_cost(backbone, policy, start, plan.texts, plan.pairs, on_microbatch=on_microbatch)
+    evidence["notes"] = [*plan.prompts.remarks, *subject.notes, *evidence["notes"]]
     settings = {"model": args.model, "adapter": args.adapter, "against": str(subject.start or "none"),
                 "against_name": "its start" if subject.start else "the bare base", "data": args.data,
-                "judge": specs[0] if specs else "", "seed": args.seed, "command": command(args)}
+                "judge": plan.specs[0] if plan.specs else "", "seed": args.seed, "command": command(args)}
+    reward = reward_run(subject)
     report = complete(subject, evidence, settings, reward)
-    write_report(output, subject, report, rows, reward)
-    print_report(report, output)
+    write_report(plan.output, subject, report, rows, reward)
+    return report
+
+
+def arguments_of(settings: Mapping[str, Any]) -> argparse.Namespace:
+    """The arguments of a report from some of them by name; the others have their defaults."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return argparse.Namespace(**{**vars(parser.parse_args(["--output", ""])), **settings})
 
 
 # -- what the run says -------------------------------------------------------------------------------------------------
@@ -131,20 +177,15 @@ def reward_run(subject: Subject) -> Subject | None:
 
 # -- loading -----------------------------------------------------------------------------------------------------------
 
-def load_roles(backbone: "Backbone", subject: Subject) -> tuple[str | None, str | None]:
+def load_roles(backbone: "Backbone", subject: Subject, roles: Sequence[str]) -> tuple[str | None, str | None]:
     """Load policy and start; returns their roles. None is the bare base, and of a reward model there is no policy."""
+    policy, start = roles
     if subject.start:
-        backbone.load_role("start", subject.start, head=False)
-    policy = subject.folder if subject.makes == "policy" else None
-    if policy:
-        backbone.load_role("policy", policy, head=False)
-    return "policy" if policy else None, "start" if subject.start else None
-
-
-def load_reward(backbone: "Backbone", subject: Subject):
-    """What scores responses by the reward model that the report is about."""
-    from rlhf_engine.commands.scorers import load_scorer
-    return load_scorer(str(subject.folder), "--adapter")(backbone)
+        backbone.load_role(start, subject.start, head=False)
+    folder = subject.folder if subject.makes == "policy" else None
+    if folder:
+        backbone.load_role(policy, folder, head=False)
+    return policy if folder else None, start if subject.start else None
 
 
 def witness(spec: str, referee, adapter: str) -> "Witness":

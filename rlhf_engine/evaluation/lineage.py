@@ -122,7 +122,7 @@ def run_of(adapter: str) -> Run | None:
 def trainer_note(judge: str, source: Source) -> str:
     """A sentence about a judge that is the source of what a policy learned."""
     if source.kind == "labeler":
-        return (f"{judge} gave the votes that {source.run} learned from: its wins say that the policy learned them, "
-                "and not that others would agree; add another --judge")
-    return (f"{judge} is the reward that {source.run} was trained on, so its wins say little: a policy can learn to "
-            "please its reward alone; take another --judge")
+        return (f"{judge} gave the votes that {source.run} learned from: a high score by it says that the policy "
+                "learned them, and not that others would agree; add another --judge")
+    return (f"{judge} is the reward that {source.run} was trained on, so a high score by it says little: a policy can "
+            "learn to please its reward alone; take another --judge")

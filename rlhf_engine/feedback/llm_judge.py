@@ -286,7 +286,7 @@ class Local:
         longest = max(map(len, rows))
         if longest > backbone.longest - NEW_TOKENS:
             raise UserError(f"the judge {backbone.name} takes {backbone.longest} tokens, but a question has {longest}; "
-                            "take a judge that takes more, or lower --choices or --max-new-tokens")
+                            "take a judge that takes more, or shorter responses: lower --max-new-tokens, --choices")
         with backbone.use(None):
             answers = sample(backbone, rows, Sampling(NEW_TOKENS, 0.0), batch=self.batch)
             return [text_of(backbone, ids) for ids in answers]

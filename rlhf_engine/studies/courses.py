@@ -25,7 +25,7 @@ LAW_OF: dict[str, Kind] = {"rl": "rl", "ensemble": "rl", "best_of": "best_of"}
 """The law of each kind of piece."""
 TITLES = {"rl": "RL", "ensemble": "RL, ensemble", "best_of": "best of n"}
 DESCRIBED = 0.15
-"""Share of the range of gold by which a law may miss its points, root mean square, and still describe the curve."""
+"""Share of gold's height by which a law may miss its points, root mean square, and still describe the curve."""
 FALLEN = 0.1
 """Standard deviations by which a proxy may be lower at the end than at gold's peak and still count as not fallen."""
 
@@ -90,7 +90,7 @@ def describe_curve(kind: str, labels: int, pieces: Sequence[dict[str, Any]], see
     for name in Turn._fields:
         curve |= mean_interval(name, np.mean([getattr(turn, name) for turn in turns], 0), seed)
     curve["kl_measured"] = float(np.mean([course.kl.mean(1).max() for course in courses]))
-    curve["gold_range"] = float(np.mean([np.ptp(course.gold.mean(1)) for course in courses]))
+    curve["height"] = float(np.mean([course.gold.mean(1).max() - course.gold[0].mean() for course in courses]))
     curve["measured_peak"] = measured_peak(courses, seed)
     curve["fit"] = fit_curve(kind, courses, seed)
     curve["flags"] = curve_flags(curve)
@@ -186,7 +186,7 @@ def peak_place(curve: dict[str, Any]) -> str:
     It is `unknown` where the law does not describe the curve: a collapse is sharper than any such law.
     """
     law = curve["fit"]
-    if law is None or law["residual"] > DESCRIBED * curve["gold_range"]:
+    if law is None or law["residual"] > DESCRIBED * curve["height"]:
         return "unknown"
     if law["peak_kl"] is None:
         return "beyond" if law.get("seeds_with_peak", 0) == 0 else "unknown"
@@ -234,30 +234,58 @@ def ends(peak: dict[str, Any]) -> str:
     return f"{0 if low is None else low:.3g} to {upper}, 95 % over {peak['over']}"
 
 
+class Place(NamedTuple):
+    """Where gold peaks, as far as that is known."""
+
+    kl: float
+    """Nats; of an open place the largest KL that was measured."""
+    is_open: bool
+    """Whether gold had no peak up to there."""
+
+    def text(self) -> str:
+        return f"more than {self.kl:.3g}" if self.is_open else f"{self.kl:.3g}"
+
+    def is_before(self, other: "Place") -> bool:
+        """Whether this peak is known to come before the other one."""
+        return not self.is_open and self.kl < other.kl
+
+
+def place_of(curve: dict[str, Any]) -> Place | None:
+    """Where a curve peaks; None where gold never rose."""
+    if curve["peak"]:
+        return Place(curve["peak"]["kl"], False)
+    return Place(curve["kl_measured"], True) if "no_fall" in curve["flags"] else None
+
+
 def study_findings(curves: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """(flags, sentences) of a whole study.
 
     `over_optimised` where any RL curve is. `peak_moves_out` where the KL at gold's peak grows with each number of
-    labels; `ensemble_delays` where the ensembles' gold peaks at a larger KL for most numbers of labels.
+    labels; `ensemble_delays` where the ensembles' gold peaks at a larger KL for most numbers of labels. Gold that has
+    no peak counts as one beyond the largest KL that was measured.
     """
     flags, sentences = [], []
     if any("over_optimised" in curve["flags"] for curve in curves if curve["kind"] == "rl"):
         flags.append("over_optimised")
         sentences.append("Gold rises, peaks and falls while the proxy goes on rising: the proxy is over-optimised.")
-    by_kind = {kind: {curve["labels"]: peak_kl(curve) for curve in curves if curve["kind"] == kind} for kind in TITLES}
-    known = [(labels, kl) for labels, kl in sorted(by_kind["rl"].items()) if kl is not None]
-    if len(known) > 1:
-        rising = all(before[1] < after[1] for before, after in zip(known, known[1:]))
+    by_kind: dict[str, dict[int, Place]] = {kind: {} for kind in TITLES}
+    for curve in curves:
+        place = place_of(curve)
+        if place is not None:
+            by_kind[curve["kind"]][curve["labels"]] = place
+    single = sorted(by_kind["rl"].items())
+    if len(single) > 1:
+        rising = all(before[1].is_before(after[1]) for before, after in zip(single, single[1:]))
         flags += ["peak_moves_out"] if rising else []
-        steps = ", ".join(f"{labels:,} labels {kl:.3g}" for labels, kl in known)
+        steps = ", ".join(f"{labels:,} labels {place.text()}" for labels, place in single)
         sentences.append(f"The KL at gold's peak {'moves out' if rising else 'does not simply move out'} with more "
                          f"labels (nats): {steps}.")
-    pairs = [(labels, by_kind["rl"].get(labels), kl) for labels, kl in sorted(by_kind["ensemble"].items())]
-    both = [(labels, single, kl) for labels, single, kl in pairs if single is not None and kl is not None]
+    both = [(labels, by_kind["rl"][labels], place) for labels, place in sorted(by_kind["ensemble"].items())
+            if labels in by_kind["rl"]]
     if both:
-        later = sum(kl > single for _, single, kl in both)
+        later = sum(alone.is_before(place) for _, alone, place in both)
         flags += ["ensemble_delays"] if 2 * later > len(both) else []
-        steps = ", ".join(f"{labels:,} labels {kl:.3g} for {single:.3g}" for labels, single, kl in both)
+        steps = ", ".join(f"{labels:,} labels {place.text()} for {alone.text()}" for labels, alone, place in both)
         sentences.append(f"An ensemble has its peak later for {later} of {len(both)} numbers of labels (nats): "
                          f"{steps}.")
     return flags, sentences

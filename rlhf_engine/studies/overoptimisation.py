@@ -28,13 +28,13 @@ from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
 from rlhf_engine.model.text_metrics import distinct
 from rlhf_engine.rollout.rollout import make_rollout, measure
+from rlhf_engine.studies.pieces import PIECES, Piece, plan, read_pieces
 from rlhf_engine.studies.proxies import Label, Proxy, agreement, chosen_prompts, train_proxy
 from rlhf_engine.studies.settings import StudySettings
 from rlhf_engine.trainers.base import Diverged, fitted_learning_rate
 from rlhf_engine.trainers.group import GroupLearner
 from rlhf_engine.trainers.ppo import PPO
 
-PIECES = "pieces.jsonl"
 START = "start"
 """The role of the starting policy; there is none where that is the bare base."""
 RATE_FACTOR = 2.0
@@ -48,23 +48,6 @@ DIGITS = 4
 """Digits behind the point of what a piece holds of each prompt."""
 
 
-class StudyStopped(Exception):
-    """Somebody has asked for the study to end. What is done is written."""
-
-
-class Piece(NamedTuple):
-    """What is done at a time."""
-
-    labels: int
-    seed: int
-    kind: str
-    """`rl`, `best_of` or `ensemble`."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} of {self.labels:,} labels, seed {self.seed}"
-
-
 class StartSamples(NamedTuple):
     """N samples of the start to each of P held-out prompts."""
 
@@ -72,23 +55,6 @@ class StartSamples(NamedTuple):
     """[P][N]: token ids."""
     gold: np.ndarray
     """[P, N], as the gold gives it."""
-
-
-def plan(settings: StudySettings) -> list[Piece]:
-    """All pieces of a study, in the order in which they are done: whole seeds, each kind for all numbers of labels."""
-    kinds = ("rl", "best_of", *(("ensemble",) if settings.ensemble > 1 else ()))
-    pieces = []
-    for seed in range(settings.seed, settings.seed + settings.seeds):
-        for kind in kinds:
-            pieces += [Piece(labels, seed, kind) for labels in settings.labels]
-    return pieces
-
-
-def read_pieces(folder: Path) -> dict[Piece, dict[str, Any]]:
-    """The pieces that are done, from a study's folder."""
-    rows = read_lines(folder / PIECES) if (folder / PIECES).exists() else []
-    names = Piece._fields
-    return {Piece(*(row[name] for name in names)): row for row in rows if all(name in row for name in names)}
 
 
 class Study:
@@ -189,11 +155,15 @@ class Study:
         """The first `count` labels of a seed: read from the study's folder, or sampled, scored and written there."""
         path = self.folder / "labels" / f"seed-{seed}.jsonl"
         rows = read_lines(path) if path.exists() else []
-        while len(rows) < count:
-            block = chosen_prompts(self.prompts, len(rows) + LABEL_BLOCK, seed)[len(rows):]
-            rows += self.label_block(block, stream(seed, 2 + len(rows) // LABEL_BLOCK))
         path.parent.mkdir(exist_ok=True)
-        write_text(path, json_lines(rows))
+        if len(rows) < count:
+            rows = rows[:len(rows) - len(rows) % LABEL_BLOCK]  # a kill may have left a part of a block
+            write_text(path, json_lines(rows))
+        while len(rows) < count:
+            prompts = chosen_prompts(self.prompts, len(rows) + LABEL_BLOCK, seed)[len(rows):]
+            block = self.label_block(prompts, stream(seed, 2 + len(rows) // LABEL_BLOCK))
+            append_text(path, json_lines(block))
+            rows += block
         return [Label(row["prompt"], tuple(row["responses"]), tuple(row["gold"])) for row in rows[:count]]
 
     def label_block(self, prompts: list[Prompt], seed: int) -> list[dict[str, Any]]:
@@ -264,9 +234,12 @@ class Study:
         return {"points": points, "ended": ended}
 
     def steps_measured(self) -> set[int]:
-        """The steps after which a run is measured: evenly spaced, the last one among them."""
+        """The steps after which a run is measured, the last one among them.
+
+        They are denser at first, where the distance grows faster: the n-th of N is at (n / N)^1.5 of the run.
+        """
         steps, count = self.settings.steps, self.settings.measurements
-        return {round(number * steps / count) for number in range(1, count + 1)}
+        return {max(1, round(steps * (number / count) ** 1.5)) for number in range(1, count + 1)}
 
     def look(self, step: int, proxy: Proxy, seed: int, samples: StartSamples) -> dict[str, Any]:
         """Gold, proxy and KL of the policy on each held-out prompt, on fresh samples; random numbers stay the same."""

@@ -44,7 +44,7 @@ class StudySettings:
     """The first seed."""
     learner: str = "ppo"
     """What optimises each proxy, without a KL price: ppo, grpo or rloo."""
-    steps: int = bounded(36, 2, LONGEST)
+    steps: int = bounded(48, 2, LONGEST)
     """Steps of the learner."""
     batch_size: int = bounded(32, 2, MOST_ROWS)
     """Responses of a step."""
@@ -53,8 +53,8 @@ class StudySettings:
     is to go far."""
     kl_limit: float = bounded(150.0, 1.0, LARGEST)
     """A run ends where the KL of a step is above this many nats a sequence."""
-    measurements: int = bounded(12, 2, 1000)
-    """How often a run is measured on the held-out prompts, beside its start."""
+    measurements: int = bounded(16, 2, 1000)
+    """How often a run is measured on the held-out prompts, beside its start; more often at first."""
     prompts: int = bounded(64, 4, MOST_ROWS)
     """Held-out prompts that are measured on, at most."""
     per_prompt: int = bounded(2, 1, 1000)

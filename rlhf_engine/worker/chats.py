@@ -170,6 +170,9 @@ class Chats:
             backbone = self._backbone()
             raise UserError(f"the live run holds the model {backbone.name} in {backbone.dtype}, so {request.model} in "
                             f"{request.dtype} cannot be asked now: stop the run first, or chat with its model")
+        if report := self.owner.server.reporting:
+            raise UserError(f"the report about {report.adapter} is being made, and has the model: ask {request.model} "
+                            "when it is done, or chat with that model")
         self.owner.replace_base(request.model, request.dtype)
 
     def _begin(self, request: ChatRequest) -> ActiveChat:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -121,6 +121,16 @@ class Worker:
         """
         self.ensure()
         yield from self._request("load", model=str(model), dtype=dtype)
+
+    def report(self, adapter: str, *, judges: Sequence[str] = ()) -> Iterator[dict]:
+        """Make a report about a run of the workspace, `RUN@step-000050`, or an adapter of the gallery.
+
+        `judges` are built-in scores and reward runs. Yields {"state": "waiting" or "measuring"}, and at the end
+        {"state": "done", "report": its folder}. It is made between runs, and goes on if nobody takes the items. Raises
+        UserError, and while a run is live.
+        """
+        self.ensure()
+        yield from self._request("report", adapter=adapter, judges=list(judges))
 
     def shutdown(self, timeout: float = 10.0) -> None:
         """End the process; a live run is saved and stopped. Afterwards no process is left.

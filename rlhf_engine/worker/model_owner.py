@@ -25,6 +25,7 @@ from rlhf_engine.trainers.failures import failure_hint
 from rlhf_engine.trainers.interface import AnyTrainer
 from rlhf_engine.worker.chats import Chats
 from rlhf_engine.worker.protocol import as_user_error
+from rlhf_engine.worker.reports import Reports
 from rlhf_engine.worker.requests import LiveRun, LoadRequest, StartRequest
 from rlhf_engine.worker.server import Server
 
@@ -39,6 +40,7 @@ class ModelOwner:
         """The dtype and the device that were asked for when the base was loaded."""
         self.trainer: AnyTrainer | None = None
         self.chats = Chats(self)
+        self.reports = Reports(self)
 
     def serve(self) -> None:
         """Do what the server has queued, one thing after the other. Runs come before chats, and chats before loads."""
@@ -50,6 +52,8 @@ class ModelOwner:
                 self.chats.advance_all()
             elif server.loads:
                 self.load(server.loads.popleft())
+            elif server.reporting:
+                self.reports.make(server.reporting)
             else:
                 server.wake.wait(0.5)
                 server.wake.clear()
@@ -63,6 +67,8 @@ class ModelOwner:
         self.chats.end_all(error)
         while server.chats:
             server.chats.popleft().end(error)
+        if server.reporting:
+            server.reporting.result.set_exception(error)
         while server.loads:
             result = server.loads.popleft().result
             if result.set_running_or_notify_cancel():
@@ -89,7 +95,7 @@ class ModelOwner:
             self._load_run(start)
         except Exception as error:
             self.trainer, server.live, server.job, server.loading = None, None, None, False
-            self.drop_roles(self._roles())
+            self.drop_roles(self.roles())
             job.result.set_exception(as_user_error(error, failure_hint(error)))
             return
         server.loading = live.loading = False
@@ -100,7 +106,7 @@ class ModelOwner:
         finally:
             self.trainer, server.live = None, None
             # Chats that the policy is answering go on, so it stays until the next start.
-            self.drop_roles([role for role in self._roles() if role != "policy" and role not in self.chats.roles])
+            self.drop_roles([role for role in self.roles() if role != "policy" and role not in self.chats.roles])
 
     def _drive(self, live: LiveRun) -> None:
         """Take the steps of the run that was loaded.
@@ -146,7 +152,7 @@ class ModelOwner:
         """Load data, base, roles and trainer, and only then open the run folder. Raises UserError."""
         config = start.config
         self.chats.end_all(UserError("a run is starting and has taken the model: ask again in a moment"))
-        self.drop_roles(self._roles())
+        self.drop_roles(self.roles())
         if self.backbone and not self._has_loaded(config):
             self._unload()
         reset_peak_memory()
@@ -179,7 +185,7 @@ class ModelOwner:
         """Unload the base that is loaded, and load another. Raises UserError."""
         self.server.loading = True
         try:
-            self.drop_roles(self._roles())
+            self.drop_roles(self.roles())
             self._unload()
             self.backbone, self.loaded_as = Backbone.load(model, dtype=dtype), (dtype, "auto")
             self.server.model = model
@@ -197,7 +203,8 @@ class ModelOwner:
         self.backbone, self.server.model = None, None
         free_memory()
 
-    def _roles(self) -> list[str]:
+    def roles(self) -> list[str]:
+        """The roles that are loaded."""
         return list(self.backbone.roles) if self.backbone else []
 
     def drop_roles(self, roles: list[str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rlhf_engine.config import LARGEST_SEED
 from rlhf_engine.errors import UserError
+from rlhf_engine.feedback.llm_judge import is_judge
 from rlhf_engine.feedback.scoring_functions import is_function
 from rlhf_engine.runs.control import RunControl
 from rlhf_engine.runs.folder import Run
@@ -18,6 +19,8 @@ DTYPES = ("auto", "fp32", "bf16", "nf4")
 ROLES = ("system", "user", "assistant")
 MAX_ADAPTERS = 8
 """Adapters that one chat may ask."""
+MAX_JUDGES = 4
+"""Judges that a report may name."""
 MAX_BEST_OF = 16
 """Answers of one adapter of which the best is shown, at most."""
 
@@ -58,6 +61,32 @@ class LoadRequest:
                             "folder")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype is {self.dtype!r}, but must be auto, fp32, bf16 or nf4")
+
+
+@dataclass
+class ReportRequest:
+    """A report to make about a run or another adapter of the workspace."""
+
+    adapter: str
+    judges: list[str] = field(default_factory=list)
+    """Built-in scores and reward runs, besides those that the run itself names."""
+    result: Future = field(default_factory=Future, init=False)
+    """The report's folder, or a UserError."""
+    started: bool = field(default=False, init=False)
+    """It is being measured."""
+    tokens: int = field(default=0, init=False)
+    """Forward passes and sampled tokens so far, as a sign of life."""
+
+    def __post_init__(self):
+        if not isinstance(self.adapter, str) or not self.adapter:
+            raise UserError("a report needs the name of a run, or of an adapter of the gallery")
+        named = isinstance(self.judges, list) and all(isinstance(judge, str) for judge in self.judges)
+        if not named or len(self.judges) > MAX_JUDGES:
+            raise UserError(f"a report takes at most {MAX_JUDGES} judges, by name")
+        for judge in self.judges:
+            if is_function(judge) or is_judge(judge):
+                raise UserError(f"judge is {judge!r}, which is taken on the command line only: name a built-in score "
+                                "or a reward run here")
 
 
 @dataclass

@@ -24,7 +24,7 @@ from rlhf_engine.gguf.progress import progress_of
 from rlhf_engine.runs.folder import ALIVE, process_start
 from rlhf_engine.runs.resolve import resolve_model
 from rlhf_engine.worker.protocol import MAX_REQUEST_BYTES, WORKER_FILE, WorkerError
-from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, StartRequest
+from rlhf_engine.worker.requests import ChatRequest, LiveRun, LoadRequest, ReportRequest, StartRequest
 
 MAX_CHATS = 16
 """Chats that are answered or wait at once. Further ones are refused."""
@@ -44,6 +44,8 @@ class Server:
         self.job: StartRequest | None = None
         self.chats: deque[ChatRequest] = deque()
         self.loads: deque[LoadRequest] = deque()
+        self.reporting: ReportRequest | None = None
+        """The report that is being made, or is next."""
         self.live: LiveRun | None = None
         self.loading = True
         """torch, a base or a run is being loaded: torch to begin with."""
@@ -92,6 +94,7 @@ class Server:
             if self.busy():
                 path = f" ({self.live.run.path})" if self.live else ""
                 raise UserError(f"a run is live already{path}: stop it, or wait for its end")
+            self._refuse_if_reporting()
             self.job = job
         self.wake.set()
         yield job.result.result()
@@ -140,6 +143,27 @@ class Server:
         self._refuse_if_closing()
         if self.busy():
             raise UserError(f"a run is live, and has the model: stop it, or wait for its end, then load {job.model}")
+        self._refuse_if_reporting()
+
+    def report(self, connection: Connection, **details) -> Iterator[dict]:
+        """Queue a report; answers with how far it is, and at the end with its folder. It goes on if the caller leaves.
+        """
+        job = ReportRequest(**details)
+        with self._lock:
+            self._refuse_if_closing()
+            if self.busy():
+                raise UserError("a run is live, and has the model: stop it, or wait for its end, then make the report")
+            self._refuse_if_reporting()
+            self.reporting = job
+        self.wake.set()
+        yield {"state": "waiting"}
+        while not finished_within(job.result):
+            yield {"state": "measuring" if job.started else "waiting", "tokens": job.tokens}
+        yield {"state": "done", "report": job.result.result()}
+
+    def _refuse_if_reporting(self) -> None:
+        if self.reporting:
+            raise UserError(f"the report about {self.reporting.adapter} is being made: wait for its end")
 
     def chat(self, connection: Connection, **details) -> Iterator[list[str]]:
         """Queue a chat; answers with the texts so far whenever they have grown."""
@@ -227,7 +251,7 @@ class Server:
 
     def _answers(self, connection: Connection, text: bytes) -> Generator:
         methods = {"status": self.status, "start": self.start, "control": self.control, "chat": self.chat,
-                   "load": self.load, "shutdown": self.shutdown}
+                   "load": self.load, "report": self.report, "shutdown": self.shutdown}
         try:
             details = json.loads(text)
             answers = methods[details.pop("do")](connection, **details)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.helpers.coverage_lengths import controls, correlations_of_length
 from benchmarks.helpers.coverage_models import kappas, ordinals, strengths
 from benchmarks.surveys import coverage
 from rlhf_engine.evaluation.intervals import rate_interval
@@ -44,3 +45,10 @@ def test_what_is_fitted_can_be_simulated(survey, monkeypatch):
     monkeypatch.setattr("benchmarks.helpers.coverage_models.marginal_strengths", lambda theta, alike: np.zeros(4))
     name, prompts, rate, setting, covered = next(survey(np.random.default_rng(0), 0))
     assert prompts == 20 and rate is None and setting and 50 <= covered <= 100
+
+
+@pytest.mark.parametrize("survey", [controls, correlations_of_length])
+def test_what_has_to_do_with_length_can_be_simulated(survey, monkeypatch):
+    monkeypatch.setattr("benchmarks.helpers.coverage_lengths.MANY", 2000)
+    name, prompts, rate, setting, covered = next(survey(np.random.default_rng(0), 0))
+    assert prompts == 20 and "a prompt" in setting and 50 <= covered <= 100

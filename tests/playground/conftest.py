@@ -88,6 +88,14 @@ class FakeWorker:
             raise UserError(f"--{command.replace('_', '-')} is {value}, but must be at least 0.0")
         self.log.append(("control", run, command) if value is None else ("control", run, command, value))
 
+    def report(self, adapter: str, *, judges=()) -> Iterator[dict]:
+        self.log.append(("report", adapter, list(judges)))
+        yield {"state": "waiting"}
+        if adapter == "brief":
+            raise UserError(f"brief: no such adapter {EVIL}")
+        yield {"state": "measuring", "tokens": 3}
+        yield {"state": "done", "report": f"/home/reports/{adapter}"}
+
     def load(self, model: str, *, dtype: str = "auto") -> Iterator[dict]:
         self.log.append(("load", model, dtype))
         yield {"state": "fetching", "done": 0, "total": 0}

@@ -96,6 +96,14 @@ def test_the_findings_say_whether_the_peak_moves_out_and_the_ensemble_delays_it(
     assert flags == ["over_optimised"] and "does not simply move out" in sentences[1]
 
 
+def test_gold_without_a_peak_counts_as_one_beyond_what_was_measured():
+    open_end = {**describe_curve("rl", 1000, [piece(a=1.0, b=0.05)]), "labels": 1000}
+    flags, sentences = study_findings([*curves(rl={50: 1.0}), open_end])
+    assert flags == ["over_optimised", "peak_moves_out"] and "1,000 labels more than 64" in sentences[1]
+    flags, sentences = study_findings([{**open_end, "labels": 50}, *curves(rl={1000: 1.0})])
+    assert flags == ["over_optimised"] and "50 labels more than 64" in sentences[1]
+
+
 @pytest.fixture
 def report() -> dict:
     pieces = {(50, seed, kind): piece(kind=kind, seed=seed) for seed in range(3) for kind in ("rl", "best_of", "ensemble")}

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
 from rlhf_engine.studies import overoptimisation
-from rlhf_engine.studies.overoptimisation import Piece, plan, read_pieces
+from rlhf_engine.studies.pieces import Piece, plan, read_pieces
 from rlhf_engine.studies.settings import StudySettings, parse_labels
 
 SMALL = {"labels": "4,8", "seeds": 1, "steps": 4, "measurements": 2, "batch-size": 4, "prompts": 4, "per-prompt": 1, "samples": 4,
@@ -50,7 +51,7 @@ def test_a_study_measures_every_piece_and_reports_curves_fits_and_flags(study):
         assert run["points"][0]["kl"] == pytest.approx(0, abs=1e-4), "the first point is the start"
         assert curve["flags"] and curve["sentence"].endswith(".") and curve["rise_low"] <= curve["rise"] <= curve["rise_high"]
     rl, best = report["curves"][0], report["curves"][-1]
-    assert [point["step"] for point in rl["runs"][0]["points"]] == [0, 2, 4]
+    assert [point["step"] for point in rl["runs"][0]["points"]] == [0, 1, 4], "denser at first"
     assert rl["runs"][0]["points"][-1]["kl"] > 0.01 and rl["runs"][0]["ended"] == "all steps"
     assert [point["n"] for point in best["runs"][0]["points"]] == [1, 2] and 0 <= best["proxy_accuracy"] <= 1
     assert all(point["kl"] <= point["kl_bound"] for point in best["runs"][0]["points"])
@@ -83,7 +84,7 @@ def test_a_finished_study_is_not_done_again_and_may_grow(cli, tiny_llama, inputs
 
 
 def test_a_study_that_was_killed_goes_on_with_the_piece_that_was_running(cli, tiny_llama, inputs, study, tmp_path, monkeypatch):
-    """Killed in its second piece, and its file ends in half a line: the first piece and the proxies stay."""
+    """Killed in its second piece; its file ends in half a line, and labels and a proxy were not whole yet."""
     folder, calls = tmp_path / "killed", []
     optimise = overoptimisation.Study.best_of
 
@@ -97,12 +98,15 @@ def test_a_study_that_was_killed_goes_on_with_the_piece_that_was_running(cli, ti
     assert json.loads((folder / "report.json").read_text())["state"] == "failed"
     with (folder / "pieces.jsonl").open("a") as file:
         file.write('{"labels": 4, "se')
-    stamp = next((folder / "proxies").iterdir()).stat().st_mtime_ns
+    labels = folder / "labels" / "seed-0.jsonl"
+    whole_labels = labels.read_text()
+    labels.write_text(whole_labels[:250])  # two labels and a half: fewer than it needs
+    shutil.rmtree(next((folder / "proxies").iterdir()))
     monkeypatch.setattr(overoptimisation.Study, "best_of", optimise)
     monkeypatch.setattr(overoptimisation.Study, "optimise", killed)  # it is done, so nobody calls it
     code, out, err = cli("overoptimisation", "--output", folder, "--resume")
     assert code == 0 and len(calls) == 1, err
-    assert next((folder / "proxies").iterdir()).stat().st_mtime_ns == stamp, "no proxy is trained again"
+    assert labels.read_text() == whole_labels, "half a block of labels is made anew, and is the same"
     done, whole = read_pieces(folder), read_pieces(study)
     for piece in (Piece(4, 0, "rl"), Piece(4, 0, "best_of")):
         assert without_time([done[piece]]) == without_time([whole[piece]]), "as if nothing had happened"

@@ -537,3 +537,32 @@ def test_stale_file_is_ignored(tmp_path):
     assert not Worker(tmp_path).alive()
     (tmp_path / "worker.json").write_text("{")
     assert not Worker(tmp_path).alive()
+
+
+# -- reports ---------------------------------------------------------------------------------------------------------
+
+def test_a_report_is_made_between_runs_and_chats_go_on(idle, home, tiny):
+    path = Path(finish(idle, idle.start("ppo", ppo(tiny, "reported", reward="long"))).path)
+    states, answer = [], ""
+    for status in idle.report(path.name):
+        states.append(status["state"])
+        if status["state"] == "measuring" and not answer:
+            with pytest.raises(UserError, match="the report about reported is being made"):
+                idle.start("sft", sft(tiny))
+            answer = last(idle.chat(["reported"], HELLO, model=tiny["model"], max_new_tokens=4, seed=1))[0]
+    assert states[0] == "waiting" and states[-1] == "done" and status["report"] == str(home / "reports" / "reported")
+    report = read_json(home / "reports" / "reported" / "report.json")
+    assert [row["name"] for row in report["judges"]] == ["long"] and (home / "reports" / "reported" / "report.html").exists()
+    assert not answer or answer == last(idle.chat(["reported"], HELLO, model=tiny["model"], max_new_tokens=4, seed=1))[0]
+    finish(idle, idle.start("sft", sft(tiny)))  # and the next run starts
+
+
+@pytest.mark.parametrize(("details", "message"), [
+    ({"adapter": ""}, "name of a run"), ({"adapter": "nowhere"}, "neither a run of the workspace"), ({"adapter": "/etc"}, "neither a run"),
+    ({"adapter": "../data"}, "neither a run"), ({"adapter": "animals", "judges": ["x.py:f"]}, "command line only"),
+    ({"adapter": "animals", "judges": ["judge=smollm2"]}, "command line only"), ({"adapter": "animals", "judges": ["nobody"]}, "--judge is nobody"),
+    ({"adapter": "animals", "judges": list("abcde")}, "at most 4 judges")])
+def test_bad_reports_are_one_line(idle, home, details, message):
+    with pytest.raises(UserError, match=message) as caught:
+        list(idle.report(**details))
+    assert "\n" not in str(caught.value) and not (home / "reports" / "animals").exists()
