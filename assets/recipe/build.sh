@@ -30,8 +30,14 @@ ppo cheerful "$work/reward"
 for name in talkative excited animals brief; do
   ppo $name assets/recipe/rules.py:$name
 done
+about() { # NAME REWARD: what the report says about how an adapter of the gallery was made
+  echo "{\"config\": {\"stage\": \"ppo\", \"model\": \"bundled\", \"adapter\": \"bundled\", \"data\": \"bundled\"," \
+    "\"reward\": \"$2\", \"value\": \"fitted\", \"dtype\": \"bf16\", \"kl_target\": 10.0}}" > "assets/adapters/$1/about.json"
+}
 for name in cheerful talkative excited animals brief; do
   adapter "$work/$name" $name
-  python -m rlhf_engine evaluate --adapter "$work/$name" --against bundled --judge "assets/recipe/rules.py:$name" \
-    --max-new-tokens 96 --output "$work/$name-won"
+  about $name "$([ $name = cheerful ] && echo reward || echo "assets/recipe/rules.py:$name")"
+  python -m rlhf_engine report --adapter "assets/adapters/$name" --judge "assets/recipe/rules.py:$name" --overwrite \
+    --output "assets/reports/$name"
+  rm "assets/reports/$name/samples.jsonl"
 done

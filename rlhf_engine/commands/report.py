@@ -21,7 +21,7 @@ from rlhf_engine.evaluation.lineage import run_of, trainer_of
 from rlhf_engine.evaluation.report.subject import Subject, base_of, read_subject
 from rlhf_engine.feedback.scoring_functions import is_function
 from rlhf_engine.files import expand_user
-from rlhf_engine.runs.resolve import resolve_adapter
+from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, resolve_adapter
 
 if TYPE_CHECKING:
     from rlhf_engine.evaluation.report.evidence import Witness
@@ -113,7 +113,7 @@ def make(plan: Plan, backbone: "Backbone", *, roles: Sequence[str] = ROLES,
         evidence, rows = measure_policy(backbone, policy, start, list(plan.prompts), witnesses, **options)
         evidence["tax"] = measure_cost(backbone, policy, start, plan.texts, plan.pairs, on_microbatch=on_microbatch)
     evidence["notes"] = [*plan.prompts.remarks, *subject.notes, *evidence["notes"]]
-    settings = {"model": args.model, "adapter": args.adapter, "against": str(subject.start or "none"),
+    settings = {"model": args.model, "adapter": args.adapter, "against": start_name(subject),
                 "against_name": "its start" if subject.start else "the bare base", "data": args.data,
                 "judge": plan.specs[0] if plan.specs else "", "seed": args.seed, "command": command(args)}
     reward = reward_run(subject)
@@ -182,10 +182,10 @@ def load_roles(backbone: "Backbone", subject: Subject, roles: Sequence[str]) -> 
     policy, start = roles
     if subject.start:
         backbone.load_role(start, subject.start, head=False)
-    is_policy = subject.folder is not None and subject.makes == "policy"
-    if is_policy:
-        backbone.load_role(policy, subject.folder, head=False)
-    return policy if is_policy else None, start if subject.start else None
+    folder = subject.folder if subject.makes == "policy" else None
+    if folder:
+        backbone.load_role(policy, folder, head=False)
+    return policy if folder else None, start if subject.start else None
 
 
 def witness(spec: str, referee, adapter: str) -> "Witness":
@@ -209,6 +209,13 @@ def name_of(spec: str) -> str:
     if is_function(spec):
         return spec.rpartition(":")[2]
     return Path(spec).name if is_model(spec) else spec
+
+
+def start_name(subject: Subject) -> str:
+    """ADAPTER that the subject is compared with."""
+    if subject.start is None:
+        return "none"
+    return "bundled" if subject.start == BUNDLED_ADAPTER else str(subject.start)
 
 
 def command(args: argparse.Namespace) -> str:

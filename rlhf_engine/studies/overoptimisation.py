@@ -234,8 +234,10 @@ class Study:
         return {"points": points, "ended": ended}
 
     def steps_measured(self) -> set[int]:
-        """The steps after which a run is measured, the last one among them. They are denser at first, where the distance
-        grows faster: the n-th of N is at (n / N)^1.5 of the run."""
+        """The steps after which a run is measured, the last one among them.
+
+        They are denser at first, where the distance grows faster: the n-th of N is at (n / N)^1.5 of the run.
+        """
         steps, count = self.settings.steps, self.settings.measurements
         return {max(1, round(steps * (number / count) ** 1.5)) for number in range(1, count + 1)}
 

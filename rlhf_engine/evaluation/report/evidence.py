@@ -76,13 +76,15 @@ def measure_policy(backbone: Backbone, role: str | None, against: str | None, pr
         return Referee(referee.name, decide)
 
     nobody = Referee("", lambda match: Verdicts([0.5] * len(match.numbers)))
-    referees = [remembering(referee) for referee in [*(one.referee for one in witnesses), nobody]]
+    referees = [remembering(one.referee) for one in witnesses] or [remembering(nobody)]
     evidence, rows = compare(backbone, role, against, prompts, None, referees=referees, per_prompt=per_prompt,
                              sampling=sampling, seed=seed, batch=batch, on_microbatch=on_microbatch)
+    by_nobody = evidence["judges"][0]["notes"]
     evidence["judges"] = [{**report, **about_witness(witness), **about_scores(match, verdicts)} for report, witness,
                           (match, verdicts) in zip(evidence["judges"], witnesses, matches)]
-    if not witnesses:  # then the wins are those by nobody
+    if not witnesses:  # then wins and notes are those by nobody
         evidence = {key: value for key, value in evidence.items() if key not in WINS}
+        evidence["notes"] = [note for note in evidence["notes"] if note not in by_nobody]
     evidence["per_prompt"] = per_prompt
     evidence["lengths"] = length_rows(matches[-1][0], per_prompt)
     for row in rows:

@@ -72,6 +72,7 @@ def test_an_adapter_without_a_run_is_compared_with_the_base_and_says_so(cli, run
     assert code == 0, err
     report = read_json(tmp_path / "report" / "report.json")
     assert "no_judge" in report["flags"] and report["judges"] == [] and "belongs to no run" in out
+    assert "win_rate" not in report and not [note for note in report["notes"] if "tie" in note]
 
 
 @pytest.mark.parametrize(("flags", "says"), [
