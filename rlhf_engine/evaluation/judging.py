@@ -179,8 +179,8 @@ def compare_orders(answers: Sequence[Answers], numbers: Sequence[int]) -> dict[s
     """What the order of two responses does to the answers of a chat model; intervals are over prompts.
 
     `questions`, each in two orders; `unreadable` of the answers, and `unread` questions without any readable answer.
-    `consistent`: share of the questions with two readable answers that get the same in both orders. `disagree`: number
-    of those that do not. `first`: among the picks of a response in these, the share that picks the one shown first; one
+    `answered`: questions with two readable answers. `consistent`: the share of these that get the same answer in both
+    orders. `disagree`: number of those that do not. `first`: among the picks of a response in these, the share that picks the one shown first; one
     half where the order says nothing, 1 of a judge that always takes the first. None where there is nothing to count.
     """
     readable = np.array([None not in both for both in answers], dtype=float)
@@ -190,7 +190,8 @@ def compare_orders(answers: Sequence[Answers], numbers: Sequence[int]) -> dict[s
     firsts = np.array([sum(answer == first for answer, first in zip(both, FIRST_ANSWERS)) * apart
                        for both, apart in zip(answers, differ)])
     report: dict[str, Any] = {"questions": len(answers), "unreadable": sum(both.count(None) for both in answers),
-                              "unread": sum(both == (None, None) for both in answers), "disagree": sum(differ)}
+                              "unread": sum(both == (None, None) for both in answers),
+                              "answered": int(readable.sum()), "disagree": sum(differ)}
     for name, hits, counts in (("consistent", alike, readable), ("first", firsts, picks)):
         total = float(counts.sum())
         low, high = clustered_share(hits, counts, numbers) if total else (None, None)
@@ -216,11 +217,12 @@ def order_remarks(orders: dict[str, Any], judge: str) -> list[str]:
         remarks.append(f"{orders['unreadable']} of {2 * orders['questions']} answers of {judge} are neither a letter "
                        f"nor TIE{unread}; these questions count as ties")
     if orders["consistent"] is not None and orders["disagree"]:
-        line = f"{judge} gives {1 - orders['consistent']:.0%} of the questions another answer in the other order"
+        line = (f"of the {orders['answered']} questions that {judge} answers in both orders, "
+                f"{1 - orders['consistent']:.0%} get another answer in the other order")
         if orders["first"] is not None and not orders["first_low"] <= 0.5 <= orders["first_high"]:
             place = "first" if orders["first"] > 0.5 else "last"
             share = max(orders["first"], 1 - orders["first"])
-            line += f", and there it picks the response shown {place} in {share:.0%} of its answers"
+            line += f", and there it picks the response shown {place} in {share:.0%} of its picks"
         remarks.append(f"{line}; these count as ties")
     return remarks
 
