@@ -14,8 +14,10 @@ from playground.server import text
 from playground.workspace import HUB_ID, NAME, Workspace
 from rlhf_engine.errors import UserError
 from rlhf_engine.export.model_card import BASE_FOLDER
+from rlhf_engine.export.report_link import read_report
 from rlhf_engine.files import PROJECT, read_json_or_none, write_json
 from rlhf_engine.runs.folder import is_alive, process_start
+from rlhf_engine.runs.resolve import resolve_adapter
 
 LOG, MADE = "exports/.log", "exports/.made.json"
 """In the workspace: what the last export has printed, and how it stands."""
@@ -44,6 +46,8 @@ class Exports:
                 raise UserError(text.EXPORT_BUSY)
             name = self._new_name(pick, merge)
             flags = [f"--model={model}", f"--adapter={adapter}", f"--output={self.folder / name}"]
+            if report := self._report(pick, adapter):
+                flags.append(f"--report={report}")
             if merge:
                 flags.append("--merge")
             if push:
@@ -56,6 +60,17 @@ class Exports:
             write_json(self.workspace.home / MADE, job)
         threading.Thread(target=self._wait, args=(process, job), daemon=True).start()
         return name
+
+    def _report(self, pick: str, adapter: str) -> Path | None:
+        """The folder of a report about exactly this adapter, if the workspace has one."""
+        report = self.workspace.home / "reports" / Path(pick.replace("@", "-at-")).name
+        try:
+            folder = resolve_adapter(adapter, "bundled")
+            if folder:
+                read_report(report, folder)
+            return report if folder else None
+        except UserError:
+            return None
 
     def look(self) -> dict:
         """How the last export stands; empty for a visitor, and if there was none.

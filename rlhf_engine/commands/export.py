@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a whole model: the adapter merged into the base in full precision")
     parser.add_argument("--dtype", default="auto", choices=("auto", "fp32", "bf16"),
                         help="of a merged model; auto is the base's own")
+    parser.add_argument("--report", default="", metavar="FOLDER",
+                        help="the folder of a report about this adapter, to go along; the model card links to it")
     parser.add_argument("--push", default="", metavar="OWNER/NAME",
                         help="push it to this new repository of the Hub, too; private")
     parser.add_argument("--public", action="store_true", help="push to a public repository")
@@ -30,4 +32,4 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--{flag} goes with --{needs}: leave it out, or add --{needs}")
     from rlhf_engine.export.checkpoint import export
     export(args.model, args.adapter, args.output, merge=args.merge, dtype=args.dtype, push_to=args.push,
-           public=args.public, say=partial(print, flush=True))
+           public=args.public, report=args.report, say=partial(print, flush=True))

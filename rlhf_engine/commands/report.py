@@ -21,6 +21,7 @@ from rlhf_engine.evaluation.lineage import run_of, trainer_of
 from rlhf_engine.evaluation.report.subject import Subject, base_of, read_subject
 from rlhf_engine.feedback.scoring_functions import is_function
 from rlhf_engine.files import expand_user
+from rlhf_engine.runs.inputs import folder_hash
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, resolve_adapter
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def make(plan: Plan, backbone: "Backbone", *, roles: Sequence[str] = ROLES,
     evidence["notes"] = [*plan.prompts.remarks, *subject.notes, *evidence["notes"]]
     settings = {"model": args.model, "adapter": args.adapter, "against": start_name(subject),
                 "against_name": "its start" if subject.start else "the bare base", "data": args.data,
-                "judge": plan.specs[0] if plan.specs else "", "seed": args.seed, "command": command(args)}
+                "judge": plan.specs[0] if plan.specs else "", "seed": args.seed, "command": command(args),
+                "weights": folder_hash(subject.folder) if subject.folder else ""}
     reward = reward_run(subject)
     report = complete(subject, evidence, settings, reward)
     write_report(plan.output, subject, report, rows, reward)

@@ -7,6 +7,7 @@ Nothing is ever overwritten, and nothing is merged into a quantised base.
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rlhf_engine.errors import UserError
@@ -14,6 +15,7 @@ from rlhf_engine.export.hub import check_repo, push
 from rlhf_engine.export.merge import check_merge, write_merged
 from rlhf_engine.export.model_card import Card, card
 from rlhf_engine.export.output_folder import check_output, output_folder, save_tokenizer
+from rlhf_engine.export.report_link import copy_report, read_report, sentences
 from rlhf_engine.export.source import Source, find_source
 from rlhf_engine.files import expand_user, write_json
 from rlhf_engine.model.checks.tokenizer import load_tokenizer
@@ -24,7 +26,8 @@ from rlhf_engine.runs.resolve import fingerprint
 
 
 def export(model: str, adapter: str, output: str | Path, *, merge: bool = False, dtype: str = "auto",
-           push_to: str = "", public: bool = False, say: Callable[[str], None] = print) -> None:
+           push_to: str = "", public: bool = False, report: str | Path = "",
+           say: Callable[[str], None] = print) -> None:
     """Write an adapter, or a whole model, into a new folder, and push it to the Hub if asked.
 
     Args:
@@ -35,6 +38,7 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
         dtype: format of a merged model: "auto" (the base's own), "fp32" or "bf16".
         push_to: OWNER/NAME of a repository on the Hub; empty pushes nothing.
         public: whether the repository is public.
+        report: the folder of a report about this adapter, which goes along; empty takes none.
         say: called with a line of text about each thing that is done.
 
     Raises UserError, and leaves nothing behind, for what cannot be exported or has no room. If only the push fails, the
@@ -47,6 +51,8 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
         check_merge(source, output, dtype)
     if push_to:
         check_push(source, merge, push_to, public)
+    about = Path(expand_user(str(report))) if report else None
+    flags = sentences(read_report(about, source.folder)) if about else None
     for note in notes(source, merge):
         say(note)
     with output_folder(output) as folder:
@@ -55,7 +61,9 @@ def export(model: str, adapter: str, output: str | Path, *, merge: bool = False,
             write_merged(source, folder, dtype)
         else:
             write_adapter(source, folder)
-        text = card(card_facts(source, merge, push_to))
+        if about:
+            copy_report(about, folder)
+        text = card(replace(card_facts(source, merge, push_to), flags=flags))
         (folder / "README.md").write_text(text, encoding="utf-8")
         for file in folder.iterdir():  # safetensors makes its files readable by the user alone
             shutil.copymode(folder / "README.md", file)

@@ -56,6 +56,8 @@ class Card:
     """The settings of the run; empty if there was none."""
     report: dict[str, Any] = field(default_factory=dict)
     """report.json of the run; empty if there is none of this step."""
+    flags: list[str] | None = None
+    """What the report that goes along says in words; None without one."""
 
 
 def card(facts: Card) -> str:
@@ -67,6 +69,8 @@ def card(facts: Card) -> str:
         parts += ["## The settings it began with", settings(facts.config)]
     if facts.report:
         parts += ["## What was measured", measured(facts.report)]
+    if facts.flags is not None:
+        parts += ["## The report", linked_report(facts.flags)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -191,6 +195,13 @@ def measured(report: dict[str, Any]) -> str:
                      f"{report['win_rate']:.1%} ({report['win_rate_low']:.1%} to {report['win_rate_high']:.1%})"))
     rows += [(title, f"{report[name]:.4g}") for name, title in MEASURES.items() if are_numbers(report, name)]
     return table(("measure", "value"), rows)
+
+
+def linked_report(flags: list[str]) -> str:
+    """The report beside the card: a link, its picture, and what it says in words."""
+    lines = ["[report.html](report.html) has wins, costs and samples before and after.", "",
+             "![The report in one picture](card.png)", ""]
+    return "\n".join([*lines, *(f"- {plain(flag)}" for flag in flags)] if flags else [*lines, "No flag was raised."])
 
 
 def are_numbers(report: dict[str, Any], *names: str) -> bool:

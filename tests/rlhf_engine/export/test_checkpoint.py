@@ -24,6 +24,7 @@ from rlhf_engine.files import write_json
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, sample
 from rlhf_engine.runs.folder import Run
+from rlhf_engine.runs.inputs import folder_hash
 from rlhf_engine.runs.resolve import BUNDLED_MODEL, resolve_reward
 from tests import hub
 from tests.conftest import make_tokenizer, save
@@ -340,6 +341,36 @@ def test_a_card_of_a_hub_base_names_it_and_one_of_a_folder_does_not(tmp_path, mo
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
     assert "license" not in front(card(Card("meta/llama", tmp_path, True)))
     assert "base_model" not in front(card(Card(str(tmp_path), tmp_path, False)))
+
+
+# -- the report that goes along -------------------------------------------------------------------------------------------
+
+def test_a_report_of_these_weights_goes_along_and_the_card_says_its_flags(tiny_llama, tmp_path):
+    adapted(tiny_llama, tmp_path / "adapter")
+    verdict = {"name": "length_only", "text": "What [long](x) rewards is length."}
+    for name, verdicts in (("report", [verdict]), ("clean", [])):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "report.json", {"verdicts": verdicts, "weights": folder_hash(tmp_path / "adapter")})
+        (tmp_path / name / "report.html").write_text("<p>report")
+        (tmp_path / name / "card.png").write_bytes(b"png")
+    export(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "out", report=tmp_path / "report", say=silent)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "(report.html)" in card and "length&#95;only" in card.replace("length_only", "length&#95;only") and "[long](x)" not in card
+    assert (tmp_path / "out" / "report.html").read_text() == "<p>report" and (tmp_path / "out" / "card.png").exists()
+    export(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "merged", merge=True, report=tmp_path / "clean", say=silent)
+    assert "No flag was raised." in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_a_report_about_other_weights_or_none_is_refused(tiny_llama, tmp_path):
+    adapted(tiny_llama, tmp_path / "adapter")
+    for values in (None, {}, {"verdicts": []}, {"verdicts": [], "weights": "other"}):
+        folder = tmp_path / "report"
+        folder.mkdir(exist_ok=True)
+        (folder / "report.html").write_text("<p>report")
+        if values is not None:
+            write_json(folder / "report.json", values)
+        assert "--report" in refused(str(tiny_llama), str(tmp_path / "adapter"), tmp_path / "out", report=folder)
+        assert not (tmp_path / "out").exists()
 
 
 # -- the command and the Hub ---------------------------------------------------------------------------------------------------

@@ -41,13 +41,17 @@ def test_a_policy_beside_its_start(cli, runs, inputs, tmp_path):
     assert code == 2 and "--overwrite" in err
 
 
-def test_a_reward_that_is_length_is_a_judge_by_itself_and_flagged(cli, runs, inputs, tmp_path):
+def test_a_reward_that_is_length_is_a_judge_by_itself_and_flagged(cli, runs, inputs, tiny_llama, tmp_path):
     """A built-in score needs no --judge. A few hundred responses are enough to say that it is length."""
     code, _, err = cli("report", "--adapter", runs / "long", "--data", inputs / "prompts.jsonl", "--text", "none", "--pairs", "none", "--limit", 24,
                        "--per-prompt", 6, "--max-new-tokens", 24, "--output", tmp_path / "report")
     assert code == 0, err
     report = read_json(tmp_path / "report" / "report.json")
     assert [(row["name"], row["is_gold"]) for row in report["judges"]] == [("long", True)] and "length_only" in report["flags"] and report["tax"] == {}
+    code, _, err = cli("export", "--model", tiny_llama, "--adapter", runs / "long", "--report", tmp_path / "report", "--output", tmp_path / "out")
+    assert code == 0 and "What long rewards is length" in (tmp_path / "out" / "README.md").read_text(), err
+    code, _, err = cli("export", "--model", tiny_llama, "--adapter", runs / "ppo", "--report", tmp_path / "report", "--output", tmp_path / "other")
+    assert code == 2 and "about other weights" in err
 
 
 def test_a_reward_run(cli, runs, inputs, tmp_path):
