@@ -180,8 +180,9 @@ def compare_orders(answers: Sequence[Answers], numbers: Sequence[int]) -> dict[s
 
     `questions`, each in two orders; `unreadable` of the answers, and `unread` questions without any readable answer.
     `answered`: questions with two readable answers. `consistent`: the share of these that get the same answer in both
-    orders. `disagree`: number of those that do not. `first`: among the picks of a response in these, the share that picks the one shown first; one
-    half where the order says nothing, 1 of a judge that always takes the first. None where there is nothing to count.
+    orders. `disagree`: number of those that do not. `first`: among the picks of a response in these, the share that
+    picks the one shown first; one half where the order says nothing, 1 of a judge that always takes the first. None
+    where there is nothing to count.
     """
     readable = np.array([None not in both for both in answers], dtype=float)
     alike = np.array([one is not None and one == other for one, other in answers], dtype=float)
