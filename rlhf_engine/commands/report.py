@@ -160,7 +160,7 @@ def judge_specs(subject: Subject, given: list[str]) -> list[str]:
         return []
     own = [subject.built_in_scorer] if subject.built_in_scorer else []
     reward = expand_user(str(subject.config.get("reward") or ""))
-    if reward and not own and Path(reward).is_dir():
+    if subject.has_run and reward and not own and Path(reward).is_dir():
         own = [reward]
     specs = [*given, *(spec for spec in own if spec not in given)]
     if len(specs) > MOST_JUDGES:

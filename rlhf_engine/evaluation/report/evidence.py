@@ -12,7 +12,7 @@ from rlhf_engine.data.readers import Demonstration
 from rlhf_engine.data.tokenization import Prompt, encode_prompts
 from rlhf_engine.errors import noop
 from rlhf_engine.evaluation.compare import WINS, ScoreFunction, check_scores, compare
-from rlhf_engine.evaluation.intervals import mean_interval, paired_interval
+from rlhf_engine.evaluation.intervals import mean_interval, paired_interval, too_few
 from rlhf_engine.evaluation.judging import Match, Referee, Side, Verdicts
 from rlhf_engine.evaluation.report.length_share import NOTHING, share_explained_by_length
 from rlhf_engine.evaluation.tax.checkpoints import BASE, Checkpoint
@@ -85,6 +85,10 @@ def measure_policy(backbone: Backbone, role: str | None, against: str | None, pr
     if not witnesses:  # then wins and notes are those by nobody
         evidence = {key: value for key, value in evidence.items() if key not in WINS}
         evidence["notes"] = [note for note in evidence["notes"] if note not in by_nobody]
+    for report in evidence["judges"]:
+        few = too_few(len(prompts), report["win_rate"], ties=report["ties"] ** per_prompt)
+        if few and not too_few(len(prompts)):  # of few prompts a flag speaks
+            evidence["notes"].append(f"{report['name']}: {few}")
     evidence["per_prompt"] = per_prompt
     evidence["lengths"] = length_rows(matches[-1][0], per_prompt)
     for row in rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlhf_engine.evaluation.intervals import wilson
+from rlhf_engine.evaluation.intervals import too_few, wilson
 from rlhf_engine.evaluation.report.subject import Subject, guesses_of
 from rlhf_engine.evaluation.tax.measure import TAXED
 
@@ -17,8 +17,6 @@ VARIETY = 0.85
 """distinct-2 beside the start's, below which variety is said to be lost."""
 EMPTY = 0.02
 """Share of empty responses from which on they are worth a line."""
-FEW_PROMPTS = 30
-"""Prompts below which nothing much can be told."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +165,5 @@ def trust_flags(subject: Subject, evidence: dict[str, Any]) -> Iterator[Flag]:
     for row in judges:
         if row["alike"]:
             yield Flag("judge_says_nothing", f"{row['name']} gives all responses the same score.")
-    if evidence.get("prompts", FEW_PROMPTS) < FEW_PROMPTS:
-        yield Flag("few_prompts", f"There are only {evidence['prompts']} prompts. The intervals are wide, and may be "
-                                  "too narrow still.")
+    if sentence := too_few(evidence["prompts"]):
+        yield Flag("few_prompts", f"{sentence[:1].upper()}{sentence[1:]}.")

@@ -36,6 +36,8 @@ class Subject:
     """report.json of the run."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     journal: list[dict[str, Any]] = field(default_factory=list)
+    has_run: bool = False
+    """There is a run folder, whose config says what the adapter was trained on."""
     notes: list[str] = field(default_factory=list)
     """What could not be found out."""
 
@@ -82,7 +84,14 @@ def read_subject(adapter: str, model: str, against: str = "") -> Subject:
         name=name_of(adapter, run, checkpoint), folder=peft, makes=role, start=start,
         notes=[note] if note else [], step=checkpoint_step(checkpoint),
         config=config or about.get("config", {}), report=report or about.get("report", {}),
-        metrics=run.metrics() if run else [], journal=run.journal() if run else [])
+        metrics=rows_until(run.metrics(), checkpoint) if run else [],
+        journal=rows_until(run.journal(), checkpoint) if run else [], has_run=run is not None)
+
+
+def rows_until(rows: list[dict[str, Any]], checkpoint: Path | None) -> list[dict[str, Any]]:
+    """The rows of a run that tell of steps up to that of a checkpoint."""
+    step = checkpoint_step(checkpoint)
+    return [row for row in rows if not step or not isinstance(row.get("step"), int) or row["step"] <= step]
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:

@@ -42,3 +42,9 @@ def test_about_json_that_is_none_is_left_alone(tmp_path):
 def test_what_is_no_adapter_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such adapter"):
         read_subject(str(tmp_path / "none"), "bundled")
+
+
+def test_rows_after_the_checkpoint_are_not_told(tmp_path):
+    from rlhf_engine.evaluation.report.subject import rows_until
+    rows = [{"step": 1}, {"step": 3}, {"step": 4}, {"event": "data"}]
+    assert rows_until(rows, tmp_path / "step-000003") == [{"step": 1}, {"step": 3}, {"event": "data"}] and rows_until(rows, None) == rows
