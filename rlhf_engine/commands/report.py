@@ -19,7 +19,7 @@ from rlhf_engine.data.readers import Rows
 from rlhf_engine.errors import UserError, noop
 from rlhf_engine.evaluation.lineage import run_of, trainer_of
 from rlhf_engine.evaluation.report.subject import Subject, base_of, read_subject
-from rlhf_engine.feedback.scoring_functions import is_function
+from rlhf_engine.feedback.scoring_functions import built_in, is_function
 from rlhf_engine.files import expand_user
 from rlhf_engine.runs.inputs import folder_hash
 from rlhf_engine.runs.resolve import BUNDLED_ADAPTER, resolve_adapter
@@ -69,6 +69,8 @@ class Plan:
     """The judges."""
     makers: list[Callable]
     """For each of them a function that makes it from a backbone."""
+    shift: tuple[str, Callable] | None
+    """The name of the scoring function whose shift over the checkpoints is measured, and what makes it."""
     texts: Sequence
     pairs: Sequence
     """What the tax is measured on; of a reward model nothing."""
@@ -89,7 +91,7 @@ def check(args: argparse.Namespace) -> Plan:
     specs = judge_specs(subject, args.judge)
     makers = load_judges(specs, instruction=args.instruction, seed=args.seed, device=args.device, prompt=prompts[0])
     texts, pairs = read_inputs(args) if subject.makes == "policy" else ([], [])
-    return Plan(args, output, subject, prompts, specs, makers, texts, pairs)
+    return Plan(args, output, subject, prompts, specs, makers, find_shift(subject, specs), texts, pairs)
 
 
 def make(plan: Plan, backbone: "Backbone", *, roles: Sequence[str] = ROLES,
@@ -99,7 +101,7 @@ def make(plan: Plan, backbone: "Backbone", *, roles: Sequence[str] = ROLES,
     `roles` are the names under which the policy and its start are loaded; they stay. `on_microbatch` is called between
     forward passes and after each sampled token. Raises UserError.
     """
-    from rlhf_engine.evaluation.report.evidence import measure_cost, measure_policy, measure_reward
+    from rlhf_engine.evaluation.report.evidence import measure_cost, measure_policy, measure_reward, measure_way
     from rlhf_engine.evaluation.report.writing import complete, write_report
     from rlhf_engine.model.generation import Sampling
     args, subject = plan.args, plan.subject
@@ -113,6 +115,10 @@ def make(plan: Plan, backbone: "Backbone", *, roles: Sequence[str] = ROLES,
         witnesses = [witness(spec, maker(backbone), args.adapter) for spec, maker in zip(plan.specs, plan.makers)]
         evidence, rows = measure_policy(backbone, policy, start, list(plan.prompts), witnesses, **options)
         evidence["tax"] = measure_cost(backbone, policy, start, plan.texts, plan.pairs, on_microbatch=on_microbatch)
+        if plan.shift:
+            name, maker = plan.shift
+            evidence["shift"] = measure_way(backbone, subject, list(plan.prompts), {name: maker(backbone)},
+                                            {**options, "per_prompt": 1}, [f"{role} of the way" for role in roles])
     evidence["notes"] = [*plan.prompts.remarks, *subject.notes, *evidence["notes"]]
     settings = {"model": args.model, "adapter": args.adapter, "against": start_name(subject),
                 "against_name": "its start" if subject.start else "the bare base", "data": args.data,
@@ -166,6 +172,14 @@ def judge_specs(subject: Subject, given: list[str]) -> list[str]:
     if len(specs) > MOST_JUDGES:
         raise UserError(f"--judge names {len(given)} judges, but a report has {MOST_JUDGES} at most: name fewer")
     return specs
+
+
+def find_shift(subject: Subject, specs: list[str]) -> tuple[str, Callable] | None:
+    """The first judge that is a scoring function, if the run has checkpoints to measure; else None."""
+    functions = [spec for spec in specs if built_in(spec) or is_function(spec)]
+    if len(subject.checkpoints) < 2 or not functions:
+        return None
+    return name_of(functions[0]), load_scorer(functions[0], "--judge")
 
 
 def reward_run(subject: Subject) -> Subject | None:

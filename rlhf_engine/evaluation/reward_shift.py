@@ -24,6 +24,8 @@ OUTER = (0.005, 0.995)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SHOWN = 3
 """Samples that are shown of the low end, the middle and the high end of a distribution."""
+ROLES = ("policy", "start")
+"""The roles of a backbone that are loaded to measure."""
 RULE = ("of each checkpoint the {count} lowest scores, the {count} in the middle of the order and the {count} highest; "
         "equal scores in the order of the data")
 """How the samples that are shown are chosen."""
@@ -48,12 +50,12 @@ class Texts(NamedTuple):
 
 def measure_shift(backbone: Backbone, stops: Sequence[Stop], prompts: list[Prompt],
                   scorers: dict[str, ScoreFunction], *, per_prompt: int = 2, sampling: Sampling = Sampling(),
-                  batch: int = 32, max_tokens: int = 512, seed: int = 0,
+                  batch: int = 32, max_tokens: int = 512, seed: int = 0, roles: Sequence[str] = ROLES,
                   on_microbatch: Callable[[], None] = noop) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure how the rewards shift from the first stop on.
 
     Args:
-        backbone: the base of all stops, without a role `start` or `policy`.
+        backbone: the base of all stops, without the `roles`.
         stops: the start, and the checkpoints in their order.
         prompts: at least one.
         scorers: the rewards by name, at least one.
@@ -62,6 +64,7 @@ def measure_shift(backbone: Backbone, stops: Sequence[Stop], prompts: list[Promp
         batch: rows per forward pass.
         max_tokens: longest prompt plus response.
         seed: of the samples.
+        roles: under which the policy of a stop and the start are loaded. They are dropped at the end.
         on_microbatch: called between forward passes and after each sampled token.
 
     Returns:
@@ -75,11 +78,15 @@ def measure_shift(backbone: Backbone, stops: Sequence[Stop], prompts: list[Promp
     encoded, notes = encode_prompts(backbone, prompts, prompt_room(backbone, sampling.max_new_tokens, max_tokens))
     prompt_ids = [row.ids for row in encoded for _ in range(per_prompt)]
     owners = [prompt for prompt in prompts for _ in range(per_prompt)]
-    if stops[0].folder:
-        backbone.load_role("start", stops[0].folder, head=False)
-    start = "start" if stops[0].folder else None
-    measured = [measure_stop(backbone, stop, start, prompt_ids, sampling, batch, seed, on_microbatch)
-                for stop in stops]
+    policy, start, folder = roles[0], roles[1] if stops[0].folder else None, stops[0].folder
+    if start and folder:
+        backbone.load_role(start, folder, head=False)
+    try:
+        measured = [measure_stop(backbone, stop, policy, start, prompt_ids, sampling, batch, seed, on_microbatch)
+                    for stop in stops]
+    finally:
+        if start:
+            backbone.drop_role(start)
     report: dict[str, Any] = {"prompts": len(prompts), "per_prompt": per_prompt, "notes": notes}
     report["checkpoints"] = [{"name": stop.name, "step": stop.step, **texts.numbers}
                              for stop, texts in zip(stops, measured)]
@@ -90,17 +97,19 @@ def measure_shift(backbone: Backbone, stops: Sequence[Stop], prompts: list[Promp
         scores = score_once(score, owners * len(stops), prompt_ids * len(stops),
                             [ids for texts in measured for ids in texts.response_ids],
                             [text for texts in measured for text in texts.texts])
-        report["judges"].append(judge_shift(name, stops, np.array(scores).reshape(len(stops), -1), per_prompt, rows))
+        kls = [texts.numbers["kl"] for texts in measured]
+        by_stop = np.array(scores).reshape(len(stops), -1)
+        report["judges"].append(judge_shift(name, stops, by_stop, kls, per_prompt, rows))
     return report, rows
 
 
-def measure_stop(backbone: Backbone, stop: Stop, start: str | None, prompt_ids: list[list[int]], sampling: Sampling,
-                 batch: int, seed: int, on_microbatch: Callable[[], None]) -> Texts:
-    """The responses of a stop, and their KL to the role `start`, their length and variety."""
+def measure_stop(backbone: Backbone, stop: Stop, policy: str, start: str | None, prompt_ids: list[list[int]],
+                 sampling: Sampling, batch: int, seed: int, on_microbatch: Callable[[], None]) -> Texts:
+    """The responses of a stop, which becomes the role `policy`; their KL to the role `start`, length and variety."""
     is_start = stop.step == 0
-    role = start if is_start else "policy"
+    role = start if is_start else policy
     if not is_start and stop.folder:
-        backbone.load_role("policy", stop.folder, head=False)
+        backbone.load_role(policy, stop.folder, head=False)
     try:
         with backbone.use(role):
             ids = sample(backbone, prompt_ids, sampling, seeded_generator(2 * seed), batch=batch,
@@ -113,7 +122,7 @@ def measure_stop(backbone: Backbone, stop: Stop, start: str | None, prompt_ids: 
                   - mean_logprob(backbone, start, prompt_ids, ids, batch, on_microbatch, temperature))
     finally:
         if not is_start:
-            backbone.drop_role("policy")
+            backbone.drop_role(policy)
     texts = [text_of(backbone, response) for response in ids]
     length = sum(map(len, ids)) / len(ids)
     return Texts(ids, texts, {"kl": kl * length, "kl_per_token": kl, "length": length,
@@ -123,7 +132,7 @@ def measure_stop(backbone: Backbone, stop: Stop, start: str | None, prompt_ids: 
 
 # -- the distributions -------------------------------------------------------------------------------------------------
 
-def judge_shift(name: str, stops: Sequence[Stop], scores: np.ndarray, per_prompt: int,
+def judge_shift(name: str, stops: Sequence[Stop], scores: np.ndarray, kls: Sequence[float], per_prompt: int,
                 rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The distributions of a reward at all stops.
 
@@ -131,6 +140,7 @@ def judge_shift(name: str, stops: Sequence[Stop], scores: np.ndarray, per_prompt
         name: of the reward.
         stops: S of them.
         scores: [S, N], of the responses of each stop; those to one prompt stand side by side.
+        kls: [S], of each stop to the start, in nats per sequence.
         per_prompt: how many that are.
         rows: the S * N rows of samples.jsonl, which get the scores, and `end` where they are shown.
 
@@ -138,7 +148,8 @@ def judge_shift(name: str, stops: Sequence[Stop], scores: np.ndarray, per_prompt
         `bins`: the edges of the common grid. `rule`: how samples are chosen. `checkpoints`: for each stop `mean` and
         its 95 % interval over prompts, `change` of the mean from the start with its paired interval, `sd`, `low` and
         `high` (the ends), `quantiles`, `density` (share of the responses per unit of reward, in each bin; `below` and
-        `above` are the shares beyond the grid), and `samples` of the low end, the middle and the high end.
+        `above` are the shares beyond the grid), and `samples` of the low end, the middle and the high end. `peak`: what
+        `find_peak` gives.
     """
     edges = common_bins(scores)
     by_prompt = scores.reshape(len(stops), -1, per_prompt).mean(2)
@@ -160,9 +171,26 @@ def judge_shift(name: str, stops: Sequence[Stop], scores: np.ndarray, per_prompt
             "density": [float(share) for share in counts / scores.shape[1] / np.diff(edges)],
             "below": float((scores[number] < edges[0]).mean()), "above": float((scores[number] > edges[-1]).mean()),
             "samples": shown_samples(name, own, scores[number], count)})
-    notes = shift_remarks(name, checkpoints, by_prompt)
+    peak = find_peak(checkpoints, by_prompt, kls)
     return {"judge": name, "bins": [float(edge) for edge in edges], "rule": RULE.format(count=count),
-            "checkpoints": checkpoints, "notes": notes}
+            "checkpoints": checkpoints, "peak": peak, "notes": shift_remarks(name, checkpoints, by_prompt, peak)}
+
+
+def find_peak(checkpoints: list[dict[str, Any]], by_prompt: np.ndarray, kls: Sequence[float]) -> dict[str, Any] | None:
+    """The checkpoint at which a mean was highest, if it has fallen since then beyond chance; else None.
+
+    `fall_low` and `fall_high` are the 99 % interval of the fall until the last one: the highest of several means is a
+    little too high by chance. `too_far` says whether the policy went on from its start meanwhile: a KL penalty that
+    pulls it back takes reward away, too, and that is no over-optimisation.
+    """
+    best = int(np.argmax(by_prompt.mean(1)))
+    if not 0 < best < len(checkpoints) - 1:
+        return None
+    low, high = paired_interval(by_prompt[-1], by_prompt[best], 0.99)
+    if high >= 0:
+        return None
+    return {"name": checkpoints[best]["name"], "step": checkpoints[best]["step"], "fall_low": -high, "fall_high": -low,
+            "kl": kls[best], "kl_end": kls[-1], "too_far": kls[-1] > kls[best]}
 
 
 def common_bins(scores: np.ndarray) -> np.ndarray:
@@ -203,7 +231,8 @@ def shown_samples(name: str, rows: list[dict[str, Any]], scores: np.ndarray, cou
     return shown
 
 
-def shift_remarks(name: str, checkpoints: list[dict[str, Any]], by_prompt: np.ndarray) -> list[str]:
+def shift_remarks(name: str, checkpoints: list[dict[str, Any]], by_prompt: np.ndarray,
+                  peak: dict[str, Any] | None) -> list[str]:
     """What a shift says, as sentences: whether the reward rose or fell, and whether it fell again after a peak."""
     first, last = checkpoints[0], checkpoints[-1]
     if len(checkpoints) == 1:
@@ -216,10 +245,12 @@ def shift_remarks(name: str, checkpoints: list[dict[str, Any]], by_prompt: np.nd
         remarks = [f"the mean of {name} {what} {between}"]
     else:
         remarks = [f"the mean of {name} goes {between}, which is no change beyond chance"]
-    best = int(np.argmax(by_prompt.mean(1)))
-    if 0 < best < len(checkpoints) - 1:
-        low, high = paired_interval(by_prompt[-1], by_prompt[best], 0.99)
-        if high < 0:
-            remarks.append(f"the mean of {name} is highest at {checkpoints[best]['name']} and falls after that, by "
-                           f"{-high:.3g} to {-low:.3g} until {last['name']}: the run may have gone too far")
+    if peak:
+        fall = f"{peak['fall_low']:.3g} to {peak['fall_high']:.3g}"
+        why = "the run may have gone too far"
+        if not peak["too_far"]:
+            kls = f"{peak['kl']:.1f} to {peak['kl_end']:.1f} nats"
+            why = f"the KL fell as well, from {kls}, so its penalty pulled it back"
+        remarks.append(f"the mean of {name} is highest at {peak['name']} and falls after that, by {fall} until "
+                       f"{last['name']}: {why}")
     return remarks

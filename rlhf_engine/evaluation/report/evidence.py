@@ -15,12 +15,17 @@ from rlhf_engine.evaluation.compare import WINS, ScoreFunction, check_scores, co
 from rlhf_engine.evaluation.intervals import mean_interval, paired_interval, too_few
 from rlhf_engine.evaluation.judging import Match, Referee, Side, Verdicts
 from rlhf_engine.evaluation.report.length_share import NOTHING, share_explained_by_length
+from rlhf_engine.evaluation.report.subject import Subject
+from rlhf_engine.evaluation.reward_shift import Stop, measure_shift
 from rlhf_engine.evaluation.tax.checkpoints import BASE, Checkpoint
 from rlhf_engine.evaluation.tax.measure import measure_tax
 from rlhf_engine.evaluation.tax.minimal_pairs import MinimalPair
 from rlhf_engine.model.backbone import Backbone
 from rlhf_engine.model.generation import Sampling, prompt_room, sample, seeded_generator, text_of
+from rlhf_engine.runs.folder import step_of
 
+MOST_STOPS = 5
+"""Checkpoints on the way of a run that are measured, at most, evenly chosen; the last one always."""
 BINS = 24
 """Bars of a histogram of scores."""
 
@@ -151,6 +156,25 @@ def measure_cost(backbone: Backbone, role: str | None, against: str | None, text
     checkpoints = [base, *([start] if against else []), *([Checkpoint("policy", role, start)] if role else [])]
     tax, _ = measure_tax(backbone, checkpoints, texts, pairs, on_microbatch=on_microbatch)
     return tax
+
+
+# -- the way -----------------------------------------------------------------------------------------------------------
+
+def measure_way(backbone: Backbone, subject: Subject, prompts: list[Prompt], scorers: dict[str, ScoreFunction],
+                options: dict[str, Any], roles: Sequence[str]) -> dict[str, Any]:
+    """How scores moved from the start over the checkpoints of a run, `MOST_STOPS` at most: `measure_shift`'s report.
+
+    `options` are those of `measure_shift`; `roles` are names for the policy and the start.
+    """
+    folders = subject.checkpoints
+    places = {round(place) for place in np.linspace(0, len(folders) - 1, min(MOST_STOPS, len(folders)))}
+    stops = [Stop("start", 0, subject.start)]
+    stops += [Stop(f"step {step_of(folders[i])}", step_of(folders[i]), folders[i] / "policy") for i in sorted(places)]
+    shift, _ = measure_shift(backbone, stops, prompts, scorers, roles=roles, **options)
+    for judge in shift["judges"]:
+        for checkpoint in judge["checkpoints"]:
+            checkpoint.pop("samples")
+    return shift
 
 
 # -- a reward model ----------------------------------------------------------------------------------------------------

@@ -136,6 +136,25 @@ def scores_figure(row: dict[str, Any], *, reward_alone: bool = False) -> str:
     return to_svg(figure, f"Distribution of the scores by {row['name']}")
 
 
+def shift_figure(judge: dict[str, Any], kls: Sequence[float]) -> str:
+    """The distribution of a judge's scores at the start and at each checkpoint, one above the other, with the KL."""
+    rows, edges = judge["checkpoints"], judge["bins"]
+    tallest = max((max(row["density"]) for row in rows), default=0.0) or 1.0
+    figure, [axes] = new_figure(0.9 + 0.42 * len(rows))
+    for place, row in enumerate(rows):
+        colour = START if place == 0 else POLICY
+        heights = [place + 0.9 * density / tallest for density in row["density"]]
+        axes.stairs(heights, edges, baseline=place, fill=True, color=colour, alpha=0.4)
+        axes.stairs(heights, edges, baseline=place, color=colour, linewidth=1.1)
+        axes.plot([row["mean"]], [place + 0.06], "o", color=GOLD, markersize=4)
+    axes.set_yticks([place + 0.25 for place in range(len(rows))],
+                    [row["name"] if not place else f"{row['name']} · {kl:.1f} nats"
+                     for place, (row, kl) in enumerate(zip(rows, kls))])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"score by {short(judge['judge'], 40)} (dot: mean)")
+    return to_svg(figure, f"Scores by {judge['judge']} at the start and at each checkpoint")
+
+
 def is_finite(value: Any) -> bool:
     """Whether a value of a row of metrics is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -141,6 +141,12 @@ def cost_flags(evidence: dict[str, Any]) -> Iterator[Flag]:
                                    "of word pairs that the start has.")
     if evidence.get("empty", 0.0) >= EMPTY:
         yield Flag("empty_answers", f"{evidence['empty']:.0%} of the answers are empty.")
+    for judge in evidence.get("shift", {}).get("judges", []):
+        peak = judge["peak"]
+        if peak and peak["too_far"]:
+            yield Flag("over_optimised", f"It went too far: the mean score by {judge['judge']} was highest at "
+                                         f"{peak['name']}, and has fallen since, while the KL went on to "
+                                         f"{peak['kl_end']:.1f} nats. Take that checkpoint.")
     policy = next((row for row in evidence.get("tax", {}).get("checkpoints", []) if row["name"] == "policy"), {})
     if policy.get("taxed"):
         yield Flag("taxed", f"It lost elsewhere: {tax_sentence(policy)}.")

@@ -53,6 +53,9 @@ def figures_of(subject: Subject, report: dict[str, Any]) -> list[tuple[str, str]
     if any("win_rate" in row for row in judges):
         found.append(("Wins over the start, with 95 % intervals over prompts", figures.wins_figure(judges)))
     found.append(("The run, step by step", figures.curves_figure(subject.metrics)))
+    shift = report.get("shift") or {"judges": []}
+    found += [("The scores on the way, each checkpoint above the one before",
+               figures.shift_figure(judge, [row["kl"] for row in shift["checkpoints"]])) for judge in shift["judges"]]
     alone = subject.makes == "reward"
     found += [("What it scores" if alone else "How the scores moved", figures.scores_figure(row, reward_alone=alone))
               for row in judges[:2] if row["histograms"] and not row["alike"]]

@@ -36,6 +36,8 @@ class Subject:
     """report.json of the run."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     journal: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)
+    """The checkpoints of the run up to this one that hold a policy, the oldest first."""
     has_run: bool = False
     """There is a run folder, whose config says what the adapter was trained on."""
     notes: list[str] = field(default_factory=list)
@@ -85,7 +87,15 @@ def read_subject(adapter: str, model: str, against: str = "") -> Subject:
         notes=[note] if note else [], step=checkpoint_step(checkpoint),
         config=config or about.get("config", {}), report=report or about.get("report", {}),
         metrics=rows_until(run.metrics(), checkpoint) if run else [],
-        journal=rows_until(run.journal(), checkpoint) if run else [], has_run=run is not None)
+        journal=rows_until(run.journal(), checkpoint) if run else [], has_run=run is not None,
+        checkpoints=checkpoints_until(run, checkpoint) if run and role == "policy" else [])
+
+
+def checkpoints_until(run: Run, checkpoint: Path | None) -> list[Path]:
+    """The checkpoints of a run that hold a policy, up to one of them."""
+    last = checkpoint_step(checkpoint)
+    return [folder for folder in run.checkpoints()
+            if (folder / "policy").is_dir() and (not last or step_of(folder) <= last)]
 
 
 def rows_until(rows: list[dict[str, Any]], checkpoint: Path | None) -> list[dict[str, Any]]:

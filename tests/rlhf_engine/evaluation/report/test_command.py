@@ -7,7 +7,7 @@ import pytest
 from rlhf_engine.cli import main
 from rlhf_engine.files import read_json, read_lines
 
-FEW = ["--steps", 2, "--batch-size", 4, "--lora-rank", 2, "--max-tokens", 100, "--max-new-tokens", 8]
+FEW = ["--steps", 2, "--checkpoint-every", 1, "--batch-size", 4, "--lora-rank", 2, "--max-tokens", 100, "--max-new-tokens", 8]
 REPORT = ["--limit", 6, "--per-prompt", 2]
 
 
@@ -31,6 +31,7 @@ def test_a_policy_beside_its_start(cli, runs, inputs, tmp_path):
     assert [(row["name"], row["is_gold"], row["is_trainer"]) for row in report["judges"]] == [("vowels", True, False), ("taste", False, True)]
     assert report["prompts"] == 6 and report["samples"] == 12 and "few_prompts" in report["flags"]
     assert [row["name"] for row in report["tax"]["checkpoints"]] == ["base", "start", "policy"] or [row["name"] for row in report["tax"]["checkpoints"]] == ["base", "policy"]
+    assert [row["name"] for row in report["shift"]["checkpoints"]] == ["start", "step 1", "step 2"] and report["shift"]["judges"][0]["judge"] == "vowels"
     assert report["findings"] and report["findings"][0]["what"].startswith("held-out pairs of its reward model")
     rows = read_lines(tmp_path / "report" / "samples.jsonl")
     assert len(rows) == 12 and set(rows[0]["scores"]) == {"vowels", "taste"}
@@ -63,7 +64,7 @@ def test_a_reward_run(cli, runs, inputs, tmp_path):
 
 
 def test_a_checkpoint_in_the_middle_has_its_step(cli, runs, inputs, tmp_path):
-    checkpoint = next((runs / "long" / "checkpoints").glob("step-*"))
+    checkpoint = min((runs / "long" / "checkpoints").glob("step-*"))
     code, _, err = cli("report", "--adapter", checkpoint, "--data", inputs / "prompts.jsonl", "--text", "none", "--pairs", "none", *REPORT, "--output", tmp_path / "report")
     assert code == 0, err
     assert read_json(tmp_path / "report" / "report.json")["step"] == int(checkpoint.name.removeprefix("step-"))

@@ -77,3 +77,12 @@ def test_findings_are_shares_with_intervals_and_what_chance_gives():
     assert (finding.share, finding.chance, finding.count) == (0.6, 0.25, 40) and finding.low < 0.6 < finding.high
     finding, = reward_findings(POLICY, reward_run(0.75, 80))
     assert "of its reward model" in finding.what and finding.low == pytest.approx(0.645, abs=0.01)  # Wilson: 60 of 80
+
+
+def test_a_run_that_went_too_far():
+    peak = {"name": "step 20", "step": 20, "fall_low": 0.1, "fall_high": 0.3, "kl": 9.0, "kl_end": 30.0, "too_far": True}
+    shift = {"judges": [{"judge": "happy", "peak": peak}]}
+    found = find_flags(POLICY, evidence(judge(), shift=shift))
+    assert [flag.name for flag in found] == ["over_optimised"] and "step 20" in found[0].text
+    for harmless in (None, {**peak, "kl_end": 5.0, "too_far": False}):  # the penalty pulled it back
+        assert names(POLICY, evidence(judge(), shift={"judges": [{"judge": "happy", "peak": harmless}]})) == []
