@@ -76,10 +76,10 @@ CONSOLES = {"ascii": {"PYTHONIOENCODING": "ascii"}, "cp1252": {"PYTHONIOENCODING
 @pytest.mark.parametrize("console", CONSOLES)
 def test_any_text_can_be_printed_and_typed(console):
     """In a process of its own, because the encoding is set when Python starts. The model is not needed."""
-    code = ("import sys; from rlhf_engine import cli\n"
-            "def chat(args):\n    lines = [args.prompt, *cli.iter_lines()]\n    print(lines, '\\u2026', '\\U0001f600', flush=True)\n"
+    code = ("import sys; from rlhf_engine import cli; from rlhf_engine.commands import chat\n"
+            "def run(args):\n    lines = [args.prompt, *chat.iter_lines()]\n    print(lines, '\\u2026', '\\U0001f600', flush=True)\n"
             "    assert lines == ['caf\\xe9', 'na\\xefve'], lines\n"
-            "cli.chat = chat\nsys.exit(cli.main(sys.argv[1:]))")
+            "chat.run = run\nsys.exit(cli.main(sys.argv[1:]))")
     encoding = "cp1252" if console == "cp1252" else "utf-8"
     ran = subprocess.run([sys.executable, "-c", code, "chat", "--prompt", "café"], cwd=ROOT, input="naïve\n".encode(encoding),
                          env={**os.environ, **CONSOLES[console]}, capture_output=True, check=False)

@@ -70,7 +70,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
+        # What stands in a frame with an empty `sandbox` runs no script, and is of another origin.
+        harmless = ("srcdoc",) if tag == "iframe" and dict(attrs).get("sandbox") == "" else ()
+        self.attributes += [(name, value or "") for name, value in attrs if name not in harmless]
 
 
 def test_there_are_templates_and_each_has_a_name():

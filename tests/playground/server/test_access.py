@@ -175,7 +175,8 @@ def shut(workspace, worker, as_visitor) -> GuardedWorker:
 
 def test_a_visitor_trains_and_loads_nothing(shut, worker, workspace):
     for forbidden in (lambda: shut.start("sft", {}), lambda: shut.start("sft", {}, resume=True), lambda: list(shut.load("bundled")),
-                      lambda: shut.control(str(workspace.runs / "first"), "stop"), lambda: shut.control("visitor-sft-1", "stop")):
+                      lambda: shut.control(str(workspace.runs / "first"), "stop"), lambda: shut.control("visitor-sft-1", "stop"),
+                      lambda: shut.report("animals")):
         with pytest.raises(UserError, match="Only the owner"):
             forbidden()
     assert worker.log == []
@@ -196,7 +197,7 @@ def test_a_new_method_of_the_worker_is_out_of_reach_until_the_guard_lists_it(wor
     for name in ("erase", "log", "home", "shutdown", "ensure"):
         with pytest.raises(AttributeError):
             getattr(guarded_worker, name)
-    assert {name for name in dir(guarded_worker) if not name.startswith("_")} == {"start", "control", "load", "chat"}
+    assert {name for name in dir(guarded_worker) if not name.startswith("_")} == {"start", "control", "load", "report", "chat"}
     assert larger.log == []
 
 
