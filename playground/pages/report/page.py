@@ -11,6 +11,7 @@ from playground.components.html import render
 from playground.components.inputs import Choice
 from playground.components.notices import inform, mark_seen, warn
 from playground.pages.report import text
+from playground.pages.report.leaderboard import LeaderboardPanel
 from playground.pages.report.reports import CARD, PAGE, read_page, report_folders, report_versions
 from playground.run_commands import WorkerHandle
 from playground.workspace import RunSummary, Workspace, fresh, gallery
@@ -49,6 +50,7 @@ class ReportPage:
                 self.control = gr.Dropdown(kinds, value="random", label=text.CONTROL, elem_id="report-control",
                                            min_width=220, scale=3)
                 self.start = gr.Button(text.CONTROL_START, size="sm", elem_id="report-control-start", scale=1)
+        self.board = LeaderboardPanel(workspace)
         with gr.Row(elem_classes="run-choice"):
             self.shown = Choice([], value=None, label=text.SHOWN, elem_id="report-shown", min_width=220, scale=3)
             self.download = gr.DownloadButton(text.DOWNLOAD, size="sm", visible=False, elem_id="report-download")

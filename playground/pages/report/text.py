@@ -24,3 +24,14 @@ CONTROL_KINDS = {"random": "Votes at random (Teach, 40 votes)", "shuffled": "A r
                  "length": "PPO for length alone"}
 CONTROL_START = "Start this control"
 CONTROL_STARTED = "{name} is training. When it is done, it can be chosen above."
+BOARD = "Leaderboard from votes"
+BOARD_ABOUT = ("Checkpoints ranked by the votes of this workspace: Bradley-Terry with ties, on Elo's scale (400 is "
+               "odds of 10 to 1, 1000 is the mean), with 95 % intervals over prompts. Elo stands beside it with the "
+               "range that the order of the votes alone gives it.")
+BOARD_BLIND = "Blind votes only"
+BOARD_RANK = "Rank the checkpoints"
+BOARD_NO_VOTES = "There are no votes yet. Blind rounds on the Chat page give them."
+BOARD_GROUP = "Compared with one another, over {count} prompts"
+BOARD_HEADS = ("Checkpoint", "Strength", "95 %", "Rank", "Wins · losses · ties", "Elo (over orders)", "")
+BOARD_FLAGS = {"won_all": "never lost", "lost_all": "never won", "weak_prior": "held by a weak prior",
+               "anchor": "anchor"}

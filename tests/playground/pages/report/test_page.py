@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from playground.pages.report import text
 from playground.pages.report.page import CONTROLS, ReportPage
 from playground.pages.report.reports import GALLERY, report_folders
+from rlhf_engine.feedback.events import Event
 from rlhf_engine.stages import make_config
 from tests.playground.browser import browsing, expect_no_sideways_scroll, needs_browser, serving
 from tests.playground.conftest import EVIL
@@ -81,6 +82,22 @@ def test_each_gallery_adapter_has_its_report():
     assert sorted(folder.parent.name for folder in GALLERY.glob("*/report.html")) == gallery_names()
     for file in GALLERY.glob("*/report.html"):
         assert file.stat().st_size < 500_000
+
+
+def vote(number: int, value: str, blind: bool = True) -> Event:
+    return Event(f"v{number}", "comparison", f"prompt {number}", ("one", "other"), value, voter="me", checkpoints=("runs/a", f"runs/{EVIL}"), blind=blind)
+
+
+def test_checkpoints_are_ranked_by_votes(page, workspace):
+    board = page.board
+    assert text.BOARD_NO_VOTES in board.show(True)
+    workspace.store.add(vote(0, "left", blind=False))
+    assert "No vote was blind" in board.show(True)
+    for number in range(1, 13):
+        workspace.store.add(vote(number, "left" if number % 4 else "right"))
+    html = board.show(True)
+    assert html.index("runs/a") < html.index("runs/&lt;img") and EVIL not in html
+    assert "9 · 3 · 0" in html and "10 · 3 · 0" in board.show(False)
 
 
 @needs_browser
